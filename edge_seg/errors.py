@@ -1,0 +1,72 @@
+"""Every error edge_seg raises on purpose.
+
+    EdgeSegError
+    ├── ConfigurationError  (ValueError)     the call itself was wrong: an option, a size, a combination      exit 2
+    ├── ModelFileError      (ValueError)     a model file that is missing, damaged, unsafe or not one of ours  exit 1
+    ├── DatasetError        (ValueError)     a dataset with missing, damaged or contradictory files            exit 1
+    ├── MediaError          (OSError)        a video, image or camera that cannot be read or written           exit 1
+    ├── DeviceError         (RuntimeError)   a device that was asked for and cannot be had                     exit 1
+    │   └── OutOfMemoryError (MemoryError)   the device's memory does not hold the batch                       exit 1
+    ├── ParityError         (RuntimeError)   a model whose labels differ from Keras' by more than its bound    exit 1
+    └── MissingDependencyError (ImportError) a package that is not installed, with the command that installs it  exit 1
+
+Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the cure.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "DatasetError",
+    "DeviceError",
+    "EdgeSegError",
+    "MediaError",
+    "MissingDependencyError",
+    "ModelFileError",
+    "OutOfMemoryError",
+    "ParityError",
+]
+
+
+class EdgeSegError(Exception):
+    """Base of every error edge_seg raises on purpose. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class ConfigurationError(EdgeSegError, ValueError):
+    """The call itself was wrong: an unknown option value, an impossible size, a combination that cannot be."""
+
+    exit_code = 2
+
+
+class ModelFileError(EdgeSegError, ValueError):
+    """A model file that is missing, damaged, unsafe, or not an edge_seg model."""
+
+
+class DatasetError(EdgeSegError, ValueError):
+    """A dataset with missing, damaged or contradictory files. `problems` names each, one line a file."""
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__("\n".join((message, *(f"  {problem}" for problem in problems))))
+        self.problems = problems
+
+
+class MediaError(EdgeSegError, OSError):
+    """A video, image, camera or stream that cannot be opened, read or written."""
+
+
+class DeviceError(EdgeSegError, RuntimeError):
+    """A device that was asked for by name and cannot be had. Never answered by using another one."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """The device's memory does not hold this batch; a smaller one may fit."""
+
+
+class ParityError(EdgeSegError, RuntimeError):
+    """Labels that differ from Keras' by more than the precision's bound allows."""
+
+
+class MissingDependencyError(EdgeSegError, ImportError):
+    """A package that is not installed; the message names the command that installs it."""

@@ -1,0 +1,60 @@
+"""Class ids + palette -> pictures. Knows nothing of models or files."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .errors import ConfigurationError
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+def colorize(labels: np.ndarray, palette: Palette) -> np.ndarray:
+    """Paint class ids (H, W) uint8 in their palette colours: (H, W, 3) uint8 BGR. Ids past the palette are black."""
+    return cv2.applyColorMap(labels, lookup_table(palette))
+
+
+def lookup_table(palette: Palette) -> np.ndarray:
+    """The palette (RGB) as a 256-entry BGR table (256, 1, 3) uint8."""
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: len(palette), 0] = np.asarray(palette, np.uint8)[:, ::-1]
+    return table
+
+
+def overlay(frame: np.ndarray, labels: np.ndarray, palette: Palette, alpha: float = 0.5) -> np.ndarray:
+    """Lay the classes' colours over a frame.
+
+    Args:
+        frame: (H, W, 3) uint8 BGR.
+        labels: (H, W) uint8, the frame's size.
+        palette: one RGB colour a class.
+        alpha: 0 shows the frame alone, 1 the colours alone.
+
+    Returns:
+        (H, W, 3) uint8 BGR, a new array.
+    """
+    check_alpha(alpha)
+    return cv2.addWeighted(frame, 1.0 - alpha, colorize(labels, palette), alpha, 0.0)
+
+
+def check_alpha(alpha: float) -> float:
+    """Return `alpha` if it lies in 0..1; raise `ConfigurationError` otherwise."""
+    if not 0.0 <= alpha <= 1.0:
+        raise ConfigurationError(f"alpha must lie between 0 (frame alone) and 1 (colours alone); got {alpha}.")
+    return alpha
+
+
+def legend(classes: tuple[str, ...], palette: Palette, *, width: int, row_height: int = 22) -> np.ndarray:
+    """A strip naming each class beside its colour: (rows * row_height, width, 3) uint8 BGR, for pictures in docs."""
+    cell = max(cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0] for name in classes) + row_height + 12
+    columns = max(1, width // cell)
+    rows = -(-len(classes) // columns)
+    strip = np.full((rows * row_height, width, 3), 255, np.uint8)
+    for index, (name, (red, green, blue)) in enumerate(zip(classes, palette, strict=True)):
+        x, y = (index % columns) * cell + 6, (index // columns) * row_height
+        cv2.rectangle(strip, (x, y + 5), (x + row_height - 10, y + row_height - 5), (blue, green, red), cv2.FILLED)
+        cv2.putText(
+            strip, name, (x + row_height - 4, y + row_height - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA
+        )
+    return strip

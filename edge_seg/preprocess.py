@@ -1,0 +1,60 @@
+"""Frame -> model input and labels -> frame size: the one definition that training, export, runtime and benchmarks share.
+
+Scaling is not done here but in the exported graph; `scale_frames` is its definition, for the Keras side.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .errors import ConfigurationError
+
+
+def check_frame(frame: np.ndarray) -> np.ndarray:
+    """Return `frame` if it is (H, W, 3) uint8 with at least one pixel; raise `ConfigurationError` otherwise."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        came = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ConfigurationError(
+            f"Expected a frame of shape (H, W, 3), uint8, BGR as cv2 reads it; got {came}. "
+            "Convert grey frames with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)."
+        )
+    if 0 in frame.shape:
+        raise ConfigurationError(f"Expected a frame with pixels in it; got shape {frame.shape}.")
+    return frame
+
+
+def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Stretch a frame to `size` = (height, width) with bilinear filtering; (H, W, 3) uint8 in and out."""
+    if frame.shape[:2] == tuple(size):
+        return frame
+    return cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring class ids to `size` = (height, width) by nearest neighbour, which never blends ids; (H, W) uint8."""
+    if labels.shape[:2] == tuple(size):
+        return labels
+    return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+
+
+def stack_frames(frames: list[np.ndarray], size: tuple[int, int], *, pad_to: int | None = None) -> np.ndarray:
+    """Frames of any size as one model input (N, height, width, 3) uint8.
+
+    Args:
+        frames: each (H, W, 3) uint8 BGR.
+        size: (height, width) of the model.
+        pad_to: repeat the last frame up to this batch size, so that a short last batch keeps the shape a provider
+            has tuned itself to.
+    """
+    count = max(len(frames), pad_to or 0)
+    batch = np.empty((count, *size, 3), np.uint8)
+    for index, frame in enumerate(frames):
+        batch[index] = resize_frame(frame, size)
+    batch[len(frames) :] = batch[len(frames) - 1]
+    return batch
+
+
+def scale_frames(frames: np.ndarray) -> np.ndarray:
+    """uint8 0..255 -> float32 in [-1, 1]: `x / 127.5 - 1`, as the notebook scaled and as the exported graph does."""
+    return frames.astype(np.float32) / np.float32(127.5) - np.float32(1)

@@ -1,0 +1,162 @@
+"""ModelSpec: what a model file says of itself, and its way in and out of ONNX metadata.
+
+Class names, palette and scaling live here and travel in the file; nothing downstream repeats them. Knows no runtime:
+metadata is a mapping of strings to strings, whoever read it.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Mapping
+
+from .errors import ConfigurationError, ModelFileError
+
+METADATA_KEY = "edge_seg"
+GOLDEN_KEY = "edge_seg.golden"
+FORMAT = 1
+
+CAMVID_CLASSES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign_symbol",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+    "unlabelled",
+)
+CAMVID_UNLABELLED = 11
+CAMVID_PALETTE_RGB = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (60, 40, 222),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
+    (0, 0, 0),
+)
+PRECISIONS = ("fp32", "fp16", "int8")
+# Lowest share of pixels on which a device's labels must agree with Keras', by the arithmetic it really uses.
+AGREEMENT_BOUNDS = {"fp32": 0.9999, "fp16": 0.995, "bf16": 0.995, "int8": 0.985}
+
+
+def hls_palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """`count` evenly spaced hues, RGB 0..255: seaborn's `hls_palette` (lightness 0.6, saturation 0.65, first hue 0.01)."""
+    hues = ((index / count + 0.01) % 1.0 for index in range(count))
+    return tuple(
+        tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, 0.6, 0.65))  # type: ignore[misc]
+        for hue in hues
+    )
+
+
+def palette_for(classes: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
+    """CamVid's colours for CamVid's class list, evenly spaced hues for any other; RGB."""
+    return CAMVID_PALETTE_RGB if classes == CAMVID_CLASSES else hls_palette(len(classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """The contract of one model file: uint8 BGR frames in, uint8 class ids out.
+
+    Attributes:
+        name: short name of the model.
+        classes: class names, position = id.
+        palette: one (R, G, B) 0..255 a class.
+        unlabelled: id left out of the field's mean IoU, or None.
+        input_size: (height, width) in pixels the model was exported for.
+        dynamic_size: whether other multiples of 32 are accepted.
+        precision: "fp32", "fp16" or "int8", of the file's weights and arithmetic.
+        outputs: names of the graph's outputs, "labels" first.
+        color_order, scaling, resize, label_resize: how frames become inputs and labels come back, in words.
+        license: terms of use of the weights, in one line.
+        versions: package -> version that made the file.
+        training: summary of the run the weights came from.
+        parity: what the export gate measured against Keras.
+    """
+
+    classes: tuple[str, ...] = CAMVID_CLASSES
+    palette: tuple[tuple[int, int, int], ...] = CAMVID_PALETTE_RGB
+    unlabelled: int | None = CAMVID_UNLABELLED
+    input_size: tuple[int, int] = (224, 224)
+    dynamic_size: bool = False
+    precision: str = "fp32"
+    outputs: tuple[str, ...] = ("labels",)
+    name: str = "fcn8"
+    color_order: str = "BGR"
+    scaling: str = "x / 127.5 - 1, inside the graph"
+    resize: str = "bilinear stretch"
+    label_resize: str = "nearest"
+    license: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != len(self.palette):
+            raise ConfigurationError(f"{len(self.classes)} classes need as many colours, got {len(self.palette)}.")
+        if self.precision not in PRECISIONS:
+            raise ConfigurationError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
+        if self.unlabelled is not None and not 0 <= self.unlabelled < len(self.classes):
+            raise ConfigurationError(f"unlabelled id {self.unlabelled} is not one of {len(self.classes)} classes.")
+        if not self.outputs or self.outputs[0] != "labels" or set(self.outputs) - {"labels", "confidence"}:
+            raise ConfigurationError(f'outputs must be "labels" or "labels,confidence"; got {",".join(self.outputs)!r}.')
+
+    def to_metadata(self) -> dict[str, str]:
+        """As ONNX metadata: our own record, and the keys that ultralytics and OpenVINO model_api readers know."""
+        names = {index: name for index, name in enumerate(self.classes)}
+        return {
+            METADATA_KEY: json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True),
+            "names": str(names),
+            "imgsz": str(list(self.input_size)),
+            "stride": "32",
+            "task": "semantic",
+            "license": self.license,
+            "model_info model_type": "Segmentation",
+            "model_info labels": " ".join(self.classes),
+            # Scaling happens in the graph, and frames stay BGR: nothing is left for the reader to do.
+            "model_info mean_values": "0.0 0.0 0.0",
+            "model_info scale_values": "1.0 1.0 1.0",
+            "model_info reverse_input_channels": "False",
+            "model_info resize_type": "standard",
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], *, source: str = "the model") -> ModelSpec:
+        """Read back what `to_metadata` wrote.
+
+        Raises:
+            ModelFileError: no record of ours, a newer format, or a damaged one; `source` names the file.
+        """
+        if METADATA_KEY not in metadata:
+            raise ModelFileError(
+                f"{source} is an ONNX file, but not an edge_seg model: it has no {METADATA_KEY!r} metadata. "
+                "Export one with `python -m export RUN --out model.onnx`."
+            )
+        try:
+            values = json.loads(metadata[METADATA_KEY])
+            version = values.pop("format")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelFileError(f"{source}: its {METADATA_KEY!r} metadata is damaged ({error}). Export it again.") from error
+        if version != FORMAT:
+            raise ModelFileError(
+                f"{source} has metadata format {version}; this edge_seg reads format {FORMAT}. "
+                "Upgrade edge-seg, or export the model again with this version."
+            )
+        for key in ("classes", "input_size", "outputs"):
+            values[key] = tuple(values[key])
+        values["palette"] = tuple(tuple(color) for color in values["palette"])
+        try:
+            return cls(**values)
+        except (TypeError, ConfigurationError) as error:
+            raise ModelFileError(f"{source}: its {METADATA_KEY!r} metadata does not fit ({error}).") from error

@@ -1,0 +1,1 @@
+"""Training of FCN8: dataset, network, fit, evaluation. Runs from a clone; the wheel holds `edge_seg` alone."""

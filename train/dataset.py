@@ -1,0 +1,141 @@
+"""A dataset on disk: pairs of image and mask, how one is read, and how training and validation are split.
+
+Knows the dataset1 layout and plain folders. Does not resize, augment or batch. Masks are 8-bit single-channel PNG whose
+pixel is the class id.
+
+Orientation policy: pixels are used as stored, for images and masks alike; EXIF rotation is ignored, because a mask
+drawn on the stored pixels carries none (`inspect` names every image with an EXIF rotation).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_seg.errors import ConfigurationError, DatasetError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image: paths of the image and of its mask."""
+
+    stem: str
+    image: Path
+    mask: Path
+
+
+def find_samples(
+    root: Path | str | None, split: str = "train", *, images: Path | str | None = None, masks: Path | str | None = None
+) -> list[Sample]:
+    """List a dataset's pairs, sorted by stem.
+
+    Args:
+        root: a folder in the dataset1 layout: `images_prepped_{split}` beside `annotations_prepped_{split}`.
+        split: "train" or "test".
+        images, masks: plain folders instead of the layout.
+
+    Raises:
+        DatasetError: a folder is missing or empty, or an image has no mask or a mask no image; each is named.
+    """
+    image_dir, mask_dir = dataset_folders(root, split, images=images, masks=masks)
+    found_images, found_masks = _by_stem(image_dir), _by_stem(mask_dir)
+    problems = [f"{found_images[stem]}: no mask of that name in {mask_dir}" for stem in sorted(found_images.keys() - found_masks.keys())]
+    problems += [f"{found_masks[stem]}: no image of that name in {image_dir}" for stem in sorted(found_masks.keys() - found_images.keys())]
+    if problems:
+        raise DatasetError(f"{len(problems)} orphan file(s); give each image a mask of the same name, or move it away:", tuple(problems))
+    if not found_images:
+        raise DatasetError(f"No images in {image_dir}; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+    return [Sample(stem, found_images[stem], found_masks[stem]) for stem in sorted(found_images)]
+
+
+def dataset_folders(
+    root: Path | str | None, split: str = "train", *, images: Path | str | None = None, masks: Path | str | None = None
+) -> tuple[Path, Path]:
+    """The image folder and the mask folder of a split; raises `DatasetError` when one does not exist."""
+    if (images is None) != (masks is None):
+        raise ConfigurationError("Plain folders come as a pair: give both the image folder and the mask folder.")
+    if images is not None and masks is not None:
+        folders = Path(images), Path(masks)
+    elif root is None:
+        raise ConfigurationError("Give a dataset folder, or an image folder and a mask folder.")
+    else:
+        folders = Path(root) / f"images_prepped_{split}", Path(root) / f"annotations_prepped_{split}"
+    for folder in folders:
+        if not folder.is_dir():
+            raise DatasetError(
+                f"{folder} is not a folder. Expected the dataset1 layout (images_prepped_{split} beside "
+                f"annotations_prepped_{split}), or plain folders given with --images and --masks."
+            )
+    return folders
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as cv2 does: (H, W, 3) uint8 BGR, pixels as stored. Raises `DatasetError` if unreadable."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DatasetError(f"{path}: not a readable image (damaged, truncated or of another kind).")
+    return image
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a mask's class ids: (H, W) uint8. Raises `DatasetError` if unreadable or not single-channel 8-bit.
+
+    Some copies of dataset1 store three equal channels, as the notebook reads them; those are accepted.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if mask is None:
+        raise DatasetError(f"{path}: not a readable mask (damaged, truncated or of another kind).")
+    if mask.ndim == 3 and mask.shape[2] == 3 and (mask == mask[:, :, :1]).all():
+        mask = mask[:, :, 0]
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise DatasetError(
+            f"{path}: expected an 8-bit single-channel mask of class ids, got {mask.dtype} {mask.shape} (a colour mask?)."
+        )
+    return mask
+
+
+def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """The notebook's split: a random `train_share` (rounded down) for training, the rest for validation."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    count = int(len(samples) * train_share)
+    chosen = set(order[:count].tolist())
+    return [s for i, s in enumerate(samples) if i in chosen], [s for i, s in enumerate(samples) if i not in chosen]
+
+
+def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sample], list[Sample]]:
+    """Hold out the end of each drive, so that no validation frame neighbours a training frame but at one cut a drive.
+
+    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`).
+    """
+    train: list[Sample] = []
+    validation: list[Sample] = []
+    drives: dict[str, list[Sample]] = {}
+    for sample in samples:
+        drives.setdefault(re.sub(r"[_-]?[a-z]*\d+$", "", sample.stem), []).append(sample)
+    for frames in drives.values():
+        cut = len(frames) - round(len(frames) * validation_share)
+        train += frames[:cut]
+        validation += frames[cut:]
+    return train, validation
+
+
+def data_hash(samples: list[Sample]) -> str:
+    """SHA-256 over the names and bytes of every image and mask, first 16 hex digits: what a run records of its data."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        for path in (sample.image, sample.mask):
+            digest.update(path.name.encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

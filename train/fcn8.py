@@ -1,0 +1,154 @@
+"""FCN8: the VGG16 encoder, its convolutionalised head and three skips, as one plain Keras network.
+
+Knows the layers and how weights get into them; knows nothing of data, losses or schedules. Backend-neutral: `keras` only.
+
+The architecture is the notebook's, layer for layer: conv6/conv7 replace VGG's fully connected layers, the head's score
+is upsampled 4 times, pool4's twice, both are added to pool3's, and the sum is upsampled 8 times. At the default widths,
+12 classes, it has exactly 135,066,008 parameters. Long, Shelhamer and Darrell, "Fully Convolutional Networks for
+Semantic Segmentation", 2015 (arXiv 1411.4038).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from edge_seg.errors import ConfigurationError, ModelFileError
+
+CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
+STRIDE = 32
+# Mean of ImageNet in BGR, 0..255: what kernels in Keras' "caffe" convention expect to have been subtracted.
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fcn8Config:
+    """What fixes one FCN8: classes, size and widths.
+
+    Attributes:
+        classes: number of output classes.
+        input_size: (height, width) in pixels, each divisible by 32; None where any such size is to be accepted.
+        block_widths: filters of the convolutions in blocks 1 to 5.
+        head_widths: filters of conv6 and conv7.
+        skip_activation: activation of `pool3_conv` and `pool4_conv`: "relu" as in the notebook, "linear" as in the
+            paper, where a skip can also vote against a class.
+    """
+
+    classes: int = 12
+    input_size: tuple[int, int] | None = (224, 224)
+    block_widths: tuple[int, int, int, int, int] = (64, 128, 256, 512, 512)
+    head_widths: tuple[int, int] = (4096, 4096)
+    skip_activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ConfigurationError(f"FCN8 needs at least 2 classes, got {self.classes}.")
+        if self.input_size is not None:
+            check_input_size(self.input_size)
+        widths = (*self.block_widths, *self.head_widths)
+        if len(self.block_widths) != 5 or len(self.head_widths) != 2 or min(widths) < 1:
+            raise ConfigurationError(
+                f"FCN8 needs 5 block widths and 2 head widths, all positive; got {self.block_widths} and {self.head_widths}."
+            )
+        if self.skip_activation not in ("relu", "linear"):
+            raise ConfigurationError(f'skip_activation must be "relu" or "linear", got {self.skip_activation!r}.')
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Fcn8Config:
+        """Back from `to_dict` (lists become tuples)."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+    def with_size(self, input_size: tuple[int, int] | None) -> Fcn8Config:
+        """The same network for another input size."""
+        return replace(self, input_size=input_size)
+
+
+def check_input_size(size: tuple[int, int]) -> None:
+    """Raise `ConfigurationError` unless both sides are positive multiples of 32 (five poolings halve them)."""
+    if len(size) != 2 or any(side < STRIDE or side % STRIDE for side in size):
+        raise ConfigurationError(
+            f"FCN8 halves its input five times, so height and width must be multiples of {STRIDE}; "
+            f"got {'x'.join(str(side) for side in size)}."
+        )
+
+
+def fcn8(config: Fcn8Config | None = None, *, batch_norm: bool = False, dropout: float = 0.0) -> keras.Model:
+    """Build FCN8.
+
+    Args:
+        config: sizes; the notebook's network by default.
+        batch_norm: put a batch normalisation between each convolution and its Relu, for training only:
+            `train.fold.fold_batch_norm` turns the result into the plain network.
+        dropout: share of conv6's and conv7's outputs dropped in training.
+
+    Returns:
+        A model from scaled BGR frames (N, H, W, 3) float32 in [-1, 1] to class probabilities (N, H, W, classes)
+        float32. Its layer "upsample8" gives the logits.
+
+    Raises:
+        ConfigurationError: a size or width that FCN8 cannot have.
+    """
+    config = config or Fcn8Config()
+    layers = keras.layers
+    height, width = config.input_size or (None, None)
+    frames = keras.Input((height, width, 3), name="scaled_frames")
+
+    x = frames
+    pools = []
+    for block, (filters, count) in enumerate(zip(config.block_widths, CONVOLUTIONS_PER_BLOCK, strict=True), start=1):
+        for index in range(1, count + 1):
+            x = _convolution(x, filters, 3, f"block{block}_conv{index}", batch_norm)
+        x = layers.MaxPooling2D(2, strides=2, name=f"block{block}_pool")(x)
+        pools.append(x)
+
+    x = _convolution(x, config.head_widths[0], 7, "conv6", batch_norm)
+    x = layers.Dropout(dropout, name="drop6")(x) if dropout else x
+    x = _convolution(x, config.head_widths[1], 1, "conv7", batch_norm)
+    x = layers.Dropout(dropout, name="drop7")(x) if dropout else x
+
+    head = _upsampling(config.classes, 4, "conv7_upsample4")(x)
+    skips = {
+        block: layers.Conv2D(
+            config.classes, 1, activation=config.skip_activation, padding="same", name=f"pool{block}_conv"
+        )(pools[block - 1])
+        for block in (3, 4)
+    }
+    skip4 = _upsampling(config.classes, 2, "pool4_upsample2")(skips[4])
+    x = layers.Add(name="add")([skip4, skips[3], head])
+    logits = _upsampling(config.classes, 8, "upsample8")(x)
+    # Softmax in float32 whatever the policy: in bfloat16 its tails vanish and the loss with them.
+    probabilities = layers.Activation("softmax", dtype="float32", name="softmax")(logits)
+    return keras.Model(frames, probabilities, name="fcn8")
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """The same network ended before its softmax: (N, H, W, classes), float32 under any policy."""
+    logits = model.get_layer("upsample8").output
+    return keras.Model(
+        model.input, keras.layers.Activation("linear", dtype="float32", name="logits")(logits), name="fcn8_logits"
+    )
+
+
+def _convolution(x: Any, filters: int, kernel: int, name: str, batch_norm: bool) -> Any:
+    layers = keras.layers
+    if not batch_norm:
+        return layers.Conv2D(
+            filters, kernel, padding="same", activation="relu", kernel_initializer="he_normal", name=name
+        )(x)
+    x = layers.Conv2D(filters, kernel, padding="same", kernel_initializer="he_normal", name=name)(x)
+    x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3, name=f"{name}_bn")(x)
+    return layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def _upsampling(classes: int, factor: int, name: str) -> Any:
+    return keras.layers.Conv2DTranspose(
+        classes, factor, strides=factor, use_bias=False, kernel_initializer="he_normal", name=name
+    )

@@ -1,0 +1,157 @@
+"""A run's folder: what it holds, how it is written and read back.
+
+    RUN/config.json          network, recipe and options, seed, data (folders, stems of each split, hash), versions
+    RUN/model.weights.h5     the finished plain FCN8, Keras weights (float32, or float16 to ship)
+    RUN/history.csv          a line an epoch
+    RUN/checkpoint.npz       the last epoch's whole state, for --resume; checkpoint.previous.npz the one before
+    RUN/*.png, report.html   curves, samples, the page
+
+Weights are loaded into our own architecture only: no class, lambda or code of a file is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Iterator
+
+import keras
+import numpy as np
+
+from edge_seg.errors import ConfigurationError, ModelFileError
+from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
+
+from .dataset import Sample, find_samples
+from .fcn8 import Fcn8Config, fcn8
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.weights.h5"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and what its config.json says."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def fcn8(self) -> Fcn8Config:
+        return Fcn8Config.from_dict(self.config["fcn8"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.config.get("classes", CAMVID_CLASSES))
+
+    @property
+    def unlabelled(self) -> int | None:
+        return self.config.get("unlabelled", CAMVID_UNLABELLED)
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS_NAME
+
+    def samples(self, split: str, root: Path | str | None = None) -> list[Sample]:
+        """The run's own "train" or "val" pairs, or the "test" folder's; `root` stands in for the recorded dataset."""
+        data = self.config.get("data", {})
+        plain = {"images": data.get("images"), "masks": data.get("masks")} if root is None else {}
+        where = root if root is not None else data.get("root")
+        if split == "test":
+            return find_samples(where, "test")
+        stems = set(data.get(split, ()))
+        if not stems:
+            raise ConfigurationError(f"{self.folder} records no {split!r} split; it was fitted without one.")
+        return [sample for sample in find_samples(where, "train", **plain) if sample.stem in stems]
+
+
+def open_run(folder: Path | str) -> Run:
+    """Read a run's folder. Raises `ModelFileError` when it is not one."""
+    folder = Path(folder)
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise ModelFileError(f"{folder} is not a run: it has no {CONFIG_NAME}. Make one with `python -m train fit DATASET --out RUN`.")
+    try:
+        return Run(folder, json.loads(path.read_text()))
+    except ValueError as error:
+        raise ModelFileError(f"{path}: damaged ({error}).") from error
+
+
+def save_run(folder: Path | str, config: dict[str, Any], model: keras.Model | None = None) -> Run:
+    """Write config.json, and the plain network's weights where given, each whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / CONFIG_NAME) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+    if model is not None:
+        with replacing(folder / WEIGHTS_NAME) as temporary:
+            model.save_weights(temporary)
+    return Run(folder, config)
+
+
+def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.Model:
+    """Build the run's plain FCN8, at another (height, width) where given, and load its weights.
+
+    Raises:
+        ModelFileError: the weights are missing, damaged or of another network.
+    """
+    config = run.fcn8 if input_size is None else run.fcn8.with_size(input_size)
+    model = fcn8(config)
+    if not run.weights.is_file():
+        raise ModelFileError(f"{run.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`.")
+    try:
+        model.load_weights(run.weights)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ModelFileError(f"{run.weights}: damaged, or of another network ({str(error).splitlines()[0]}).") from error
+    return model
+
+
+def save_float16(model: keras.Model, path: Path | str) -> None:
+    """Save a model's weights as an ordinary Keras weights file whose arrays are float16: half the bytes."""
+    import h5py
+
+    with replacing(Path(path)) as temporary:
+        model.save_weights(temporary)
+        with h5py.File(temporary, "r") as source, h5py.File(f"{temporary}.half", "w") as target:
+            _copy_as_float16(source, target)
+        os.replace(f"{temporary}.half", temporary)
+
+
+def _copy_as_float16(source: Any, target: Any) -> None:
+    for key, value in source.attrs.items():
+        target.attrs[key] = value
+    for key, item in source.items():
+        if hasattr(item, "items"):
+            _copy_as_float16(item, target.create_group(key))
+        else:
+            target.create_dataset(key, data=np.asarray(item, np.float16), compression="gzip", shuffle=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name, synced to disk, only if the block succeeds."""
+    # Keras picks its format by suffix, so the temporary name keeps all of them.
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Python, and the packages that decide what a run computes."""
+    found = {"python": sys.version.split()[0], "backend": keras.backend.backend()}
+    for package in ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python", "opencv-python-headless"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
