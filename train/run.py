@@ -15,11 +15,10 @@ import json
 import os
 import sys
 import zipfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,6 +28,7 @@ from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .dataset import Sample, find_samples
 from .fcn8 import Fcn8Config, fcn8
+from .files import replacing
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.weights.h5"
@@ -130,20 +130,6 @@ def _copy_as_float16(source: Any, target: Any) -> None:
             _copy_as_float16(item, target.create_group(key))
         else:
             target.create_dataset(key, data=np.asarray(item, np.float16), compression="gzip", shuffle=True)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name, synced to disk, only if the block succeeds."""
-    # Keras picks its format by suffix, so the temporary name keeps all of them.
-    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,40 @@
+"""Readers of command-line values that several commands share. Each raises what argparse turns into one line and exit 2."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+
+def size(text: str) -> tuple[int, int]:
+    """ "352x480" -> (352, 480): height, then width, in pixels."""
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
+    if not match or 0 in (found := (int(match[1]), int(match[2]))):
+        raise argparse.ArgumentTypeError(f"expected a size as HEIGHTxWIDTH, like 224x224; got {text!r}")
+    return found
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    if not text.strip().isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0; got {text!r}")
+    return int(text)
+
+
+def scales(text: str) -> tuple[float, ...]:
+    """ "0.75,1,1.25" -> (0.75, 1.0, 1.25), each from 0.25 to 4."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0.25 <= scale <= 4 for scale in found):
+        raise argparse.ArgumentTypeError(f"expected scales between 0.25 and 4 with commas between, like 0.75,1,1.25; got {text!r}")
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """ "sky,road" -> ("sky", "road"): class names in the order of their ids, none empty or twice."""
+    found = tuple(part.strip() for part in text.split(","))
+    if len(found) < 2 or not all(found) or len(set(found)) != len(found) or len(found) > 256:
+        raise argparse.ArgumentTypeError(f"expected 2 to 256 different class names with commas between; got {text!r}")
+    return found
