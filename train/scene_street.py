@@ -1,0 +1,393 @@
+"""What stands still in the scene renderer: sky, ground, houses, trees, fences, posts and their shadows.
+
+Knows where a thing is only from its caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from train import scene_paint as paint
+from train.scene_canvas import NEAR_M, Camera, Canvas, Colour, Texture, capsule_outline, clip_near
+from train.scene_plan import Label, Light, Scene
+
+SKY_PX = 560.0
+"""Texels of the sky's panorama to a bearing or elevation whose tangent is 1."""
+
+
+def paint_sky(canvas: Canvas, panorama: np.ndarray, drift: float) -> None:
+    """Cover the whole canvas with the sky, `drift` in tangents of the bearing."""
+    camera = canvas.camera
+    cos, sin = camera.turn
+    scale = SKY_PX / camera.focal_px
+    cx, cy = camera.centre
+    across = [cos * scale, sin * scale, -(cos * cx + sin * cy) * scale + (camera.slope + drift) * SKY_PX + panorama.shape[1] / 2]
+    down = [-sin * scale, cos * scale, (sin * cx - cos * cy) * scale + panorama.shape[0] - 1]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    canvas.colour[:] = cv2.warpAffine(panorama, np.array([across, down]), canvas.size, flags=flags, borderMode=cv2.BORDER_REFLECT)
+    canvas.labels[:] = Label.SKY
+
+
+def paint_skyline(canvas: Canvas, ridge: np.ndarray, height: float, colour: Colour, label: int) -> None:
+    """A silhouette at the end of the world; `ridge` (n,) 0..1 over the bearings whose tangent is -2..2."""
+    camera = canvas.camera
+    step = max(2, canvas.size[0] // 160)
+    bearing = (np.arange(-4 * step, canvas.size[0] + 5 * step, step) - camera.centre[0]) / camera.focal_px
+    tops = np.interp(bearing + camera.slope, np.linspace(-2, 2, len(ridge)), ridge) * height
+    edge = np.stack([bearing, -tops, np.ones_like(bearing)], axis=1)
+    low = np.array([[bearing[-1], 0.02, 1.0], [bearing[0], 0.02, 1.0]])
+    pixels = camera.pixels(np.concatenate([edge, low]))
+    corners = [np.round((pixels - 0.5) * 16).astype(np.int32)]
+    cv2.fillPoly(canvas.colour, corners, colour, cv2.LINE_8, 4)
+    cv2.fillPoly(canvas.labels, corners, int(label), cv2.LINE_8, 4)
+
+
+class Ground:
+    """The road's plane: a tile seen from above, looked up for every pixel below the horizon."""
+
+    def __init__(self, scene: Scene, rng: np.random.Generator) -> None:
+        tile = paint.ground_tile(rng, scene.street, scene.light, scene.autumn)
+        self._tile = Texture(np.concatenate([tile, tile[:128]]))
+        self._rows = tile.shape[0]
+        span = np.arange(-TABLE_HALF_M, TABLE_HALF_M, 1 / TABLE_PX_M) + 0.5 / TABLE_PX_M
+        self._table = np.zeros(len(span), np.uint8)
+        for low, high, kind in paint.ground_profile(scene.street):
+            self._table[(span >= low) & (span < high)] = paint.GROUND_LABEL[kind]
+
+    def paint(self, canvas: Canvas, shade: np.ndarray, shade_colour: Colour) -> None:
+        """Lay the ground; `shade` is (h, w) uint8 at half the canvas's size, 255 in full shade."""
+        width, height = canvas.size
+        camera = canvas.camera
+        tilt = abs(camera.turn[1]) * width / 2
+        top = int(np.clip(camera.centre[1] - tilt, 0, height))
+        rows = np.arange(top, height)
+        if not len(rows):
+            return
+        s, u, depth = camera.ground(rows, width)
+        index = np.clip((u + TABLE_HALF_M) * TABLE_PX_M, 0, len(self._table) - 1).astype(np.int32)
+        below = depth > 0
+        labels = self._table[index]
+        colour = self._look_up(s, u, depth)
+        gains = 255 - np.float32([255 - c for c in shade_colour]) * (np.arange(256, dtype=np.float32)[:, None] / 255)
+        big = cv2.resize(shade, canvas.size, interpolation=cv2.INTER_LINEAR)[top:]
+        gain = cv2.LUT(cv2.merge([big, big, big]), gains.astype(np.uint8)[None])
+        colour = cv2.multiply(colour, gain, scale=1 / 255)
+        self._hazed(canvas, colour, depth)
+        if below.all():
+            canvas.colour[top:], canvas.labels[top:] = colour, labels
+        else:
+            mask = below.astype(np.uint8)
+            cv2.copyTo(colour, mask, canvas.colour[top:])
+            cv2.copyTo(labels, mask, canvas.labels[top:])
+
+    def _hazed(self, canvas: Canvas, colour: np.ndarray, depth: np.ndarray) -> None:
+        """Haze row by row: the roll of the camera is too slight to show in it."""
+        middle = np.where(depth[:, depth.shape[1] // 2] > 0, depth[:, depth.shape[1] // 2], 1e4)
+        share = (1 - np.exp(-middle / canvas.haze_m)).astype(np.float32)
+        far = np.flatnonzero(share > 0.004)
+        if len(far):
+            end = far[-1] + 1
+            part = share[:end, None, None]
+            colour[:end] = (colour[:end] * (1 - part) + np.float32(canvas.haze) * part).astype(np.uint8)
+
+    def _look_up(self, s: np.ndarray, u: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        along, across = paint.TILE_PX_M
+        outer = paint.TILE_HALF_M - paint.OUTER_M
+        beyond = np.abs(u) - paint.TILE_HALF_M
+        # past the tile its outer strip goes on, to and fro
+        if (beyond > 0).any():
+            folded = outer + np.abs(np.mod(beyond, 2 * paint.OUTER_M) - paint.OUTER_M)
+            u = np.where(beyond > 0, np.sign(u) * folded, u)
+        y = np.mod(s, np.float32(paint.TILE_M)) * along
+        x = (u + paint.TILE_HALF_M) * across
+        out = np.zeros((*depth.shape, 3), np.uint8)
+        middle = depth[:, depth.shape[1] // 2]
+        step = np.maximum(middle, 1e-3)
+        focal, eye = self._focal, self._eye
+        down = np.clip(np.floor(np.log2(np.maximum(step**2 / (focal * eye) * along, 1e-3)) + 0.4), 0, 6).astype(int)
+        over = np.clip(np.floor(np.log2(np.maximum(step / focal * across, 1e-3)) + 0.4), 0, 5).astype(int)
+        down[middle <= 0], over[middle <= 0] = 6, 5
+        level = down * 8 + over
+        edges = np.flatnonzero(np.diff(level)) + 1
+        for a, b in zip(np.r_[0, edges], np.r_[edges, len(level)], strict=True):
+            ly, lx = divmod(int(level[a]), 8)
+            image = self._tile.level(lx, ly)
+            map_x = (x[a:b] + np.float32(0.0)) * np.float32(0.5**lx) - np.float32(0.5)
+            map_y = y[a:b] * np.float32(0.5**ly) - np.float32(0.5)
+            out[a:b] = cv2.remap(image, map_x, np.maximum(map_y, 0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return out
+
+    def aim(self, camera: Camera) -> None:
+        """Take the camera's measure before a frame: it decides which shrunk tile is fine enough."""
+        self._focal, self._eye = camera.focal_px, camera.height_m
+
+
+TABLE_HALF_M = 40.0
+TABLE_PX_M = 100
+
+
+class Shade:
+    """Shadows on the ground, (h, w) uint8 at half the canvas's size."""
+
+    def __init__(self, camera: Camera, light: Light, *, height: int, width: int) -> None:
+        self.camera = camera
+        self.mask = np.zeros((height, width), np.uint8)
+        self.fall = (-light.sun[0] / light.sun[2], -light.sun[1] / light.sun[2])
+        """Metres along the street and across it that a shadow falls for a metre of height."""
+
+    def hull(self, points: np.ndarray, dark: int) -> None:
+        """Darken the convex hull of (N, 2) ground points s, u."""
+        flat = np.concatenate([np.asarray(points, np.float64), np.zeros((len(points), 1))], axis=1)
+        view = clip_near(self.camera.view(cv2.convexHull(flat[:, :2].astype(np.float32))[:, 0] @ _LIFT))
+        if len(view) < 3:
+            return
+        corners = np.round((self.camera.pixels(view) / 2 - 0.5) * 16).astype(np.int32)
+        cv2.fillConvexPoly(self.mask, corners, dark, cv2.LINE_AA, 4)
+
+    def block(self, footprint: np.ndarray, height_m: float, dark: int) -> None:
+        """The shadow of a block that stands on (N, 2) ground points."""
+        foot = np.asarray(footprint, np.float64)
+        self.hull(np.concatenate([foot, foot + np.array(self.fall) * height_m]), dark)
+
+    def cutout(self, texture: Texture, foot: tuple[float, float], width_m: float, height_m: float, dark: int) -> None:
+        """The dappled shadow of a cut-out that stands at `foot`."""
+        s, u = foot
+        ds, du = self.fall[0] * height_m, self.fall[1] * height_m
+        # the cut-out turns to the sun: its width lies square to the shadow
+        length = max(1e-6, float(np.hypot(ds, du)))
+        ws, wu = -du / length * width_m / 2, ds / length * width_m / 2
+        quad = np.array([[s + ds - ws, u + du - wu, 0], [s + ds + ws, u + du + wu, 0], [s + ws, u + wu, 0], [s - ws, u - wu, 0]])
+        view = self.camera.view(quad)
+        if view[:, 2].min() < NEAR_M:
+            return
+        pixels = self.camera.pixels(view) / 2
+        low = np.maximum(np.floor(pixels.min(axis=0)).astype(int), 0)
+        high = np.minimum(np.ceil(pixels.max(axis=0)).astype(int) + 1, self.mask.shape[::-1])
+        if not (high > low).all():
+            return
+        alpha = np.ascontiguousarray(texture.level(1, 1)[..., 3])
+        h, w = alpha.shape
+        source = np.float32([[0, 0], [w, 0], [w, h], [0, h]])
+        matrix = cv2.getPerspectiveTransform(source, (pixels - low).astype(np.float32))
+        warped = cv2.warpPerspective(alpha, matrix, tuple(int(v) for v in high - low), flags=cv2.INTER_LINEAR)
+        part = self.mask[low[1] : high[1], low[0] : high[0]]
+        np.maximum(part, (warped * (dark / 255)).astype(np.uint8), out=part)
+
+    def at(self, foot: tuple[float, float]) -> float:
+        """Shade at a ground point, 0..1."""
+        view = self.camera.view(np.array([[foot[0], foot[1], 0.0]]))
+        if view[0, 2] < NEAR_M:
+            return 0.0
+        x, y = (self.camera.pixels(view)[0] / 2).astype(int)
+        height, width = self.mask.shape
+        return float(self.mask[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]) / 255
+
+
+_LIFT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+@dataclass(frozen=True, eq=False)
+class House:
+    """One building: its place along the street and its painted parts."""
+
+    side: int
+    start_m: float
+    width_m: float
+    height_m: float
+    wall_m: float
+    """Metres from the centre line to the front."""
+    depth_m: float
+    rise_m: float
+    """Height of the roof above the eaves; 0 for a flat roof."""
+    colour: Colour
+    front: Texture
+    end: Texture
+    roof: Texture
+    awning: Texture | None
+    chimneys: tuple[float, ...]
+    """Shares of the width."""
+
+    @property
+    def end_m(self) -> float:
+        """Where it ends along the street."""
+        return self.start_m + self.width_m
+
+    @property
+    def footprint(self) -> np.ndarray:
+        """(4, 2) corners on the ground."""
+        near, far = self.side * self.wall_m, self.side * (self.wall_m + self.depth_m)
+        return np.array([[self.start_m, near], [self.end_m, near], [self.end_m, far], [self.start_m, far]])
+
+
+def build_house(
+    rng: np.random.Generator, light: Light, *, side: int, start_m: float, width_m: float, wall_m: float, storeys: int, shop: bool, pitched: bool
+) -> House:
+    """Draw and paint a house."""
+    front, colour, bricks = paint.house_front(rng, light, width=width_m, storeys=storeys, shop=shop, side=side)
+    height = storeys * 3.0 + 0.9
+    depth = float(rng.uniform(7.5, 11))
+    rise = float(rng.uniform(0.26, 0.40) * depth) if pitched else 0.0
+    return House(
+        side=side, start_m=start_m, width_m=width_m, height_m=height, wall_m=wall_m, depth_m=depth, rise_m=rise, colour=colour,
+        front=front, end=paint.plain_wall(rng, light, colour, bricks=bricks, width=depth, height=height),
+        roof=paint.roof_tiles(rng, light, side=side),
+        awning=paint.awning(rng, light) if shop and rng.random() < 0.3 else None,
+        chimneys=tuple(float(v) for v in rng.choice([0.08, 0.5, 0.92], int(rng.integers(0, 3)), replace=False)),
+    )  # fmt: skip
+
+
+def paint_house(canvas: Canvas, light: Light, house: House) -> None:
+    """Draw a house, its far parts first."""
+    a, b, h = house.start_m, house.end_m, house.height_m
+    near = house.side * house.wall_m
+    back = house.side * (house.wall_m + house.depth_m)
+    ridge = (near + back) / 2
+    for share in house.chimneys:
+        _chimney(canvas, light, house, a + share * house.width_m, ridge if house.rise_m else (near + ridge) / 2)
+    sides = (near, back) if house.side > 0 else (back, near)
+    canvas.panel(house.end, np.array([[a, sides[0], h], [a, sides[1], h], [a, sides[1], 0], [a, sides[0], 0]]), Label.BUILDING)
+    left, right = (a, b) if house.side < 0 else (b, a)
+    if house.rise_m:
+        gable = light.lit(tuple(c * 0.95 for c in house.colour), (-1, 0, 0))
+        canvas.polygon(np.array([[a, near, h], [a, ridge, h + house.rise_m], [a, back, h]]), gable, Label.BUILDING)
+        eave = near - house.side * 0.35
+        top, low = h + house.rise_m, h - 0.12
+        canvas.panel(house.roof, np.array([[left, ridge, top], [right, ridge, top], [right, eave, low], [left, eave, low]]), Label.BUILDING)
+    canvas.panel(house.front, np.array([[left, near, h], [right, near, h], [right, near, 0], [left, near, 0]]), Label.BUILDING)
+    if house.rise_m:
+        edge = light.lit((214, 220, 222), (0, -house.side, 0))
+        strip = np.array([[left, eave, low + 0.02], [right, eave, low + 0.02], [right, eave, low - 0.16], [left, eave, low - 0.16]])
+        canvas.polygon(strip, edge, Label.BUILDING)
+    if house.awning is not None:
+        out = near - house.side * 1.1
+        canvas.panel(house.awning, np.array([[left, near, 2.95], [right, near, 2.95], [right, out, 2.45], [left, out, 2.45]]), Label.BUILDING)
+
+
+def _chimney(canvas: Canvas, light: Light, house: House, s: float, u: float) -> None:
+    top = house.height_m + house.rise_m + 1.1
+    brick: Colour = tuple(c * 0.9 for c in house.colour)
+    paint_box(canvas, light, (s, u), (0.45, 0.55), (house.height_m * 0.8, top), brick, Label.BUILDING)
+    for k in (-0.3, 0.0, 0.3):
+        canvas.rod(np.array([[s, u + k, top], [s, u + k, top + 0.4]]), (0.1, 0.09), light.lit((70, 96, 150), (-0.7, 0, 0.3)), Label.BUILDING)
+
+
+def paint_box(
+    canvas: Canvas, light: Light, at: tuple[float, float], half: tuple[float, float], heights: tuple[float, float], colour: Colour, label: int,
+    *, gain: float = 1.0,
+) -> None:  # fmt: skip
+    """A box on street point (s, u): its flank, its top and its near face, as far as they are seen."""
+    (s, u), (ls, lu), (low, high) = at, half, heights
+    colour = tuple(c * gain for c in colour)
+    flank = -1 if u > canvas.camera.offset_m else 1
+    side = u + flank * lu
+    canvas.polygon(np.array([[s - ls, side, low], [s + ls, side, low], [s + ls, side, high], [s - ls, side, high]]), light.lit(colour, (0, flank, 0)), label)
+    if high < canvas.camera.height_m:
+        canvas.polygon(np.array([[s - ls, u - lu, high], [s - ls, u + lu, high], [s + ls, u + lu, high], [s + ls, u - lu, high]]), light.lit(colour, (0, 0, 1)), label)
+    canvas.polygon(np.array([[s - ls, u - lu, low], [s - ls, u + lu, low], [s - ls, u + lu, high], [s - ls, u - lu, high]]), light.lit(colour, (-1, 0, 0)), label)
+
+
+def paint_cutout(canvas: Canvas, texture: Texture, foot: tuple[float, float], width_m: float, height_m: float, label: int, *, flip: bool = False) -> None:
+    """A flat picture that stands at street point (s, u) and faces the camera."""
+    view = canvas.camera.view(np.array([[foot[0], foot[1], 0.0]]))[0]
+    if view[2] < NEAR_M * 2:
+        return
+    half = width_m / 2 * (-1 if flip else 1)
+    x, y, z = view
+    quad = np.array([[x - half, y - height_m, z], [x + half, y - height_m, z], [x + half, y, z], [x - half, y, z]])
+    canvas.view_panel(texture, quad, label)
+
+
+def paint_fence(canvas: Canvas, texture: Texture, side: int, span: tuple[float, float], u: float, height_m: float, label: int) -> None:
+    """A length of fence along the street from span[0] to span[1], at `u`, its base on the ground."""
+    left, right = span if side < 0 else span[::-1]
+    canvas.panel(texture, np.array([[left, u, height_m], [right, u, height_m], [right, u, 0], [left, u, 0]]), label)
+
+
+STEEL: Colour = (128, 130, 126)
+DARK_STEEL: Colour = (62, 64, 62)
+
+
+def paint_lamp(canvas: Canvas, light: Light, foot: tuple[float, float], side: int, height_m: float, colour: Colour) -> None:
+    """A street lamp that leans out over the road."""
+    s, u = foot
+    lit = light.lit(colour, (-0.8, 0, 0.4))
+    reach = u - side * 1.5
+    canvas.rod(np.array([[s, u, 0], [s, u, 1.2]]), (0.11, 0.10), lit, Label.POLE)
+    canvas.rod(np.array([[s, u, 1.0], [s, u, height_m]]), (0.075, 0.05), lit, Label.POLE)
+    canvas.rod(np.array([[s, u, height_m], [s, reach, height_m + 0.35]]), (0.05, 0.04), lit, Label.POLE)
+    canvas.rod(np.array([[s, reach, height_m + 0.34], [s, reach - side * 0.55, height_m + 0.30]]), (0.09, 0.13), tuple(c * 1.2 for c in lit), Label.POLE)
+
+
+def paint_sign_post(canvas: Canvas, light: Light, foot: tuple[float, float], faces: tuple[tuple[Texture, float, float], ...], height_m: float) -> None:
+    """A post with faces, each with its width and height in metres, from the top down."""
+    s, u = foot
+    canvas.rod(np.array([[s, u, 0], [s, u, height_m]]), (0.045, 0.045), light.lit(STEEL, (-0.8, 0, 0.4)), Label.POLE)
+    top = height_m + 0.02
+    for face, width, tall in faces:
+        near = s - 0.06
+        corners = np.array([[near, u - width / 2, top], [near, u + width / 2, top], [near, u + width / 2, top - tall], [near, u - width / 2, top - tall]])
+        canvas.panel(face, corners, Label.SIGN)
+        top -= tall + 0.04
+
+
+def paint_traffic_light(canvas: Canvas, light: Light, foot: tuple[float, float], aspect: int) -> None:
+    """A post with three lamps; `aspect` 0 red, 1 amber, 2 green."""
+    s, u = foot
+    canvas.rod(np.array([[s, u, 0], [s, u, 2.6]]), (0.07, 0.06), light.lit(DARK_STEEL, (-0.8, 0, 0.4)), Label.POLE)
+    board = light.lit((34, 34, 34), (-1, 0, 0))
+    edge = light.lit((220, 222, 222), (-1, 0, 0))
+    for grow, colour in ((0.03, edge), (0.0, board)):
+        w, low, high = 0.24 + grow, 2.15 - grow, 3.35 + grow
+        canvas.polygon(np.array([[s, u - w, low], [s, u + w, low], [s, u + w, high], [s, u - w, high]]), colour, Label.SIGN)
+    lamps: tuple[Colour, ...] = ((60, 50, 250), (60, 190, 255), (150, 250, 90))
+    for k in range(3):
+        glow = lamps[k] if k == aspect else tuple(c * 0.22 for c in lamps[k])
+        centre = np.array([[s - 0.05, u, 3.12 - 0.37 * k]] * 2)
+        canvas.rod(centre, (0.125, 0.125), glow, Label.SIGN)
+
+
+def paint_beacon(canvas: Canvas, light: Light, foot: tuple[float, float]) -> None:
+    """The black and white post and the amber globe at a zebra crossing."""
+    s, u = foot
+    for k in range(7):
+        tone = light.lit((228, 230, 230) if k % 2 else (38, 38, 38), (-0.8, 0, 0.4))
+        canvas.rod(np.array([[s, u, 0.38 * k], [s, u, 0.38 * (k + 1)]]), (0.06, 0.06), tone, Label.POLE)
+    canvas.rod(np.array([[s, u, 2.85]] * 2), (0.2, 0.2), (40, 160, 250), Label.SIGN)
+    canvas.rod(np.array([[s, u - 0.04, 2.9]] * 2), (0.1, 0.1), (120, 205, 255), Label.SIGN)
+
+
+def paint_bollard(canvas: Canvas, light: Light, foot: tuple[float, float]) -> None:
+    """A short iron post with a white band."""
+    s, u = foot
+    lit = light.lit((44, 44, 42), (-0.8, 0, 0.4))
+    canvas.rod(np.array([[s, u, 0.0], [s, u, 0.95]]), (0.085, 0.075), lit, Label.POLE)
+    canvas.rod(np.array([[s, u, 0.76], [s, u, 0.80]]), (0.085, 0.085), light.lit((220, 222, 222), (-0.8, 0, 0.4)), Label.POLE)
+
+
+def paint_bin(canvas: Canvas, light: Light, foot: tuple[float, float], colour: Colour, gain: float) -> None:
+    """A wheeled bin: one of the things without a class."""
+    paint_box(canvas, light, foot, (0.3, 0.29), (0.04, 0.98), colour, Label.UNLABELLED, gain=gain)
+    lid = tuple(c * 0.8 for c in colour)
+    paint_box(canvas, light, foot, (0.34, 0.32), (0.98, 1.08), lid, Label.UNLABELLED, gain=gain)
+
+
+def paint_cone(canvas: Canvas, light: Light, foot: tuple[float, float]) -> None:
+    """A traffic cone: another of them."""
+    s, u = foot
+    orange, white = light.lit((30, 90, 238), (-0.8, 0, 0.4)), light.lit((226, 230, 230), (-0.8, 0, 0.4))
+    paint_box(canvas, light, foot, (0.2, 0.2), (0.0, 0.06), (26, 80, 214), Label.UNLABELLED)
+    canvas.rod(np.array([[s, u, 0.06], [s, u, 0.68]]), (0.16, 0.04), orange, Label.UNLABELLED)
+    canvas.rod(np.array([[s, u, 0.34], [s, u, 0.44]]), (0.115, 0.095), white, Label.UNLABELLED)
+
+
+def paint_road_mark(canvas: Canvas, light: Light, corners: np.ndarray, shade: float) -> None:
+    """Paint on the road: (N, 2) convex ground corners s, u."""
+    points = np.concatenate([corners, np.zeros((len(corners), 1))], axis=1)
+    tone = light.lit((200, 206, 206), (0, 0, 1))
+    canvas.polygon(points, tuple(c * (1 - 0.45 * shade) for c in tone), Label.ROAD)
+
+
+__all__ = ["capsule_outline"]
