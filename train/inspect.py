@@ -1,0 +1,159 @@
+"""`python -m train inspect`: counts and pictures of a dataset, and every bad file of it named at once.
+
+Trains nothing and imports no Keras. Pictures are drawn of the good files even where others are bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.overlay import Palette
+from edge_seg.preprocess import resize_frame, resize_labels
+from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED, palette_for
+
+from . import arguments, pictures
+from .dataset import SPLITS, dataset_folders, read_image, read_mask
+from .files import write_csv
+from .preflight import PreflightReport, preflight, problem_summary
+
+WARNINGS_SHOWN = 20
+
+
+def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `inspect` takes."""
+    parser.add_argument("dataset", nargs="?", help="folder in the dataset1 layout; not needed with --images and --masks")
+    parser.add_argument("--out", required=True, type=Path, help="folder for classes.csv and the pictures; made if missing")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="which half of the layout (default: train)")
+    parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
+    parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
+    parser.add_argument(
+        "--classes",
+        type=arguments.names,
+        default=CAMVID_CLASSES,
+        help="class names by id, commas between (default: CamVid's 12)",
+    )
+    parser.add_argument("--unlabelled", help='name of the class without a label, or "none" (default: unlabelled)')
+    parser.add_argument(
+        "--input-size", type=arguments.size, default=(224, 224), help="HxW to show images at (default: 224x224)"
+    )
+    parser.add_argument("--samples", type=arguments.positive, default=3, help="random images to show (default: 3)")
+    parser.add_argument("--seed", type=int, default=0, help="which random images (default: 0)")
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """Inspect as the parsed arguments say; 0 when every file is good, 1 when any is not.
+
+    Raises:
+        ConfigurationError: options that do not go together.
+        DatasetError: a folder that does not exist.
+    """
+    if args.dataset and args.images:
+        raise ConfigurationError("Give either a dataset folder or --images and --masks, not both.")
+    classes = args.classes
+    unlabelled = unlabelled_id(classes, args.unlabelled)
+    folders = dataset_folders(args.dataset, args.split, images=args.images, masks=args.masks)
+    report = preflight(*folders, classes, unlabelled=unlabelled, on_pair=_progress)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if report.samples:
+        _print_summary(report, classes)
+        write_class_table(report, classes, args.out / "classes.csv")
+        draw_pictures(report, classes, args.out, input_size=args.input_size, samples=args.samples, seed=args.seed)
+        print(f"\nwritten to {args.out}: classes.csv, classes.png, masks.png, samples.png")
+    _print_faults(report)
+    return 1 if report.problems else 0
+
+
+def unlabelled_id(classes: tuple[str, ...], name: str | None) -> int | None:
+    """The id of the class called `name`; by default of one called "unlabelled", if there is one; None for "none"."""
+    if name is None:
+        return classes.index(CAMVID_CLASSES[CAMVID_UNLABELLED]) if CAMVID_CLASSES[CAMVID_UNLABELLED] in classes else None
+    if name == "none":
+        return None
+    if name not in classes:
+        raise ConfigurationError(f"--unlabelled {name}: not one of the classes {', '.join(classes)}.")
+    return classes.index(name)
+
+
+def write_class_table(report: PreflightReport, classes: tuple[str, ...], path: Path) -> None:
+    """classes.csv: id, name, pixels, share of all pixels, images the class appears in."""
+    pixels, images = _totals(report)
+    share = pixels / pixels.sum()
+    rows = [(i, name, pixels[i], f"{share[i]:.6f}", images[i]) for i, name in enumerate(classes)]
+    write_csv(path, ("id", "class", "pixels", "share", "images"), rows)
+
+
+def draw_pictures(
+    report: PreflightReport,
+    classes: tuple[str, ...],
+    folder: Path,
+    *,
+    input_size: tuple[int, int],
+    samples: int,
+    seed: int,
+) -> None:
+    """classes.png, masks.png and samples.png of a report's good pairs, of which there must be one."""
+    palette = palette_for(classes)
+    pixels, _ = _totals(report)
+    title = f"Share of all pixels, {len(report.samples)} images"
+    pictures.class_share_plot(pixels / pixels.sum(), classes, palette, folder / "classes.png", title=title)
+    richest = report.samples[int(np.argmax((report.class_pixels > 0).sum(axis=1)))]
+    pictures.class_masks(
+        read_image(richest.image), read_mask(richest.mask), classes, palette, folder / "masks.png", title=richest.stem
+    )
+    _draw_samples(report, classes, palette, folder / "samples.png", input_size, min(samples, len(report.samples)), seed)
+
+
+def _draw_samples(
+    report: PreflightReport,
+    classes: tuple[str, ...],
+    palette: Palette,
+    path: Path,
+    size: tuple[int, int],
+    count: int,
+    seed: int,
+) -> None:
+    order = np.random.default_rng(seed).permutation(len(report.samples))[:count]
+    chosen = [report.samples[index] for index in sorted(order)]
+    frames, masks = [read_image(sample.image) for sample in chosen], [read_mask(sample.mask) for sample in chosen]
+    small_frames, small_masks = [resize_frame(f, size) for f in frames], [resize_labels(m, size) for m in masks]
+    titles = [sample.stem for sample in chosen]
+    pictures.annotation_samples(frames, masks, small_frames, small_masks, classes, palette, path, titles=titles)
+
+
+def _totals(report: PreflightReport) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) pixels of each class, and (C,) images it appears in."""
+    return report.class_pixels.sum(axis=0), (report.class_pixels > 0).sum(axis=0)
+
+
+def _print_summary(report: PreflightReport, classes: tuple[str, ...]) -> None:
+    pixels, images = _totals(report)
+    sizes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in list(report.sizes.items())[:6])
+    more = f" and {len(report.sizes) - 6} more sizes" if len(report.sizes) > 6 else ""
+    print(f"{len(report.samples)} good pairs of {report.images} images and {report.masks} masks")
+    print(f"sizes (width x height): {sizes}{more}")
+    print(f"classes present: {np.count_nonzero(pixels)} of {len(classes)}\n")
+    width = max(len("class"), *map(len, classes))
+    print(f"{'id':>3}  {'class':<{width}}  {'pixels':>12}  {'share':>7}  {'images':>6}")
+    for index, name in enumerate(classes):
+        share = pixels[index] / pixels.sum()
+        print(f"{index:>3}  {name:<{width}}  {pixels[index]:>12}  {share:>6.2%}  {images[index]:>6}")
+
+
+def _print_faults(report: PreflightReport) -> None:
+    """Warnings, some of them; then problems, all of them."""
+    for warning in report.warnings[:WARNINGS_SHOWN]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if len(report.warnings) > WARNINGS_SHOWN:
+        print(f"warning: and {len(report.warnings) - WARNINGS_SHOWN} more of the kind", file=sys.stderr)
+    if report.problems:
+        print(f"error: {problem_summary(report)}", *report.problems, sep="\n  ", file=sys.stderr)
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty() and (done % 16 == 0 or done == total):
+        print(f"\rchecking {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)

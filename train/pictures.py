@@ -1,0 +1,349 @@
+"""Pictures of datasets, training and evaluation, as PNG. Knows arrays, class names and colours; nothing of models or folders.
+
+Drawn with matplotlib's Agg canvas and no pyplot, so that nothing global is touched and threads may draw at once.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from edge_seg.overlay import Palette, colorize
+
+from .files import replacing
+
+INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
+TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"
+HEAT = LinearSegmentedColormap.from_list("heat", ["#ffffff", "#dbe7f3", "#8fb8de", "#3f7fbf", "#12406f"])
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+}
+
+
+def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) -> None:
+    """Loss and mean IoU over the epochs, training beside validation.
+
+    Args:
+        history: a run's history.csv, or its rows (column name -> value; an empty value where there was no validation).
+        path: the PNG to write.
+    """
+    rows = read_history(history) if isinstance(history, Path | str) else list(history)
+    epochs = column(rows, "epoch")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((11, 4), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for axes, name, title in ((panels[0], "loss", "Loss"), (panels[1], "mean_iou", "Mean IoU")):
+            marker = "o" if len(rows) < 2 else None
+            axes.plot(epochs, column(rows, name), color=TRAIN_COLOR, linewidth=1.8, marker=marker, label="training")
+            validation = column(rows, f"val_{name}")
+            if np.isfinite(validation).any():
+                axes.plot(epochs, validation, color=VALIDATION_COLOR, linewidth=2, marker=marker, label="validation")
+                _mark_best(axes, epochs, validation, highest=name != "loss")
+            axes.set(title=title, xlabel="epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.margins(x=0.02)
+            axes.legend(loc="best")
+        panels[1].set_ylim(bottom=0)
+        _save(figure, path)
+
+
+def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, highest: bool) -> None:
+    best = int(np.nanargmax(values) if highest else np.nanargmin(values))
+    axes.plot(epochs[best], values[best], "o", color=VALIDATION_COLOR, markersize=7, markeredgecolor=PAPER)
+    axes.annotate(
+        f"{values[best]:.3f} at epoch {epochs[best]:.0f}",
+        (epochs[best], values[best]),
+        xytext=(0, 10 if highest else -16),
+        textcoords="offset points",
+        ha="right" if best > len(epochs) / 2 else "left",
+        color=VALIDATION_COLOR,
+        fontsize=9,
+    )
+
+
+def read_history(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a history.csv, values as text."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """One column of a history as (N,) float64; nan where it is empty, missing or no number."""
+    return np.array([_number(row.get(name)) for row in rows], np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def class_share_plot(shares: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str = "") -> None:
+    """Bars of each class's share of all pixels. shares: (C,) in 0..1."""
+    labels = ["under 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %") for share in shares]
+    labels = ["absent" if share == 0 else label for share, label in zip(shares, labels, strict=True)]
+    _class_bars(100 * shares, labels, classes, palette, path, title=title or "Share of all pixels", axis="share of pixels, %")
+
+
+def iou_bars(ious: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str = "") -> None:
+    """Bars of each class's IoU, (C,) in 0..1; nan (a class that is absent or left out) shows as a dash."""
+    labels = ["–" if np.isnan(iou) else f"{iou:.3f}" for iou in ious]
+    mean = float(np.nanmean(ious)) if np.isfinite(ious).any() else None
+    _class_bars(np.nan_to_num(ious), labels, classes, palette, path, title=title or "IoU by class", axis="IoU", line=mean)
+
+
+def _class_bars(
+    values: np.ndarray,
+    labels: Sequence[str],
+    classes: Sequence[str],
+    palette: Palette,
+    path: Path | str,
+    *,
+    title: str,
+    axis: str,
+    line: float | None = None,
+) -> None:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((8, 1.2 + 0.34 * len(classes)), layout="constrained")
+        axes = figure.subplots()
+        positions = np.arange(len(classes))
+        axes.barh(positions, values, 0.72, color=_rgb(palette), edgecolor="#00000022", linewidth=0.8)
+        for position, value, label in zip(positions, values, labels, strict=True):
+            axes.annotate(label, (value, position), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+        if line is not None:
+            axes.axvline(line, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(f"mean {line:.3f}", (line, -0.75), xytext=(5, 0), textcoords="offset points", color=MUTED, fontsize=9, va="center")
+        axes.set_yticks(positions, [f"{name}  {index}" for index, name in enumerate(classes)], color=INK)
+        axes.set(title=title, xlabel=axis, ylim=(len(classes) - 0.4, -1.1 if line is not None else -0.6))
+        axes.grid(axis="y", visible=False)
+        axes.margins(x=0.14)
+        axes.set_xlim(left=0)
+        axes.spines["left"].set_visible(False)
+        _save(figure, path)
+
+
+def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path | str, *, title: str = "") -> None:
+    """The confusion matrix, each row in percent of its true class. confusion: (C, C) pixels, true class by predicted."""
+    totals = confusion.sum(axis=1, keepdims=True)
+    share = 100 * np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    side = 2.6 + 0.56 * len(classes)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure((side + 0.6, side), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(share, cmap=HEAT, vmin=0, vmax=100)
+        for row, found in enumerate(share):
+            for col, value in enumerate(found):
+                if value >= 0.5:
+                    weight = "bold" if row == col else "normal"
+                    color = PAPER if value > 55 else INK
+                    axes.text(col, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color, fontweight=weight)
+        ticks = np.arange(len(classes))
+        axes.set_xticks(ticks, classes, rotation=45, ha="left", rotation_mode="anchor", color=INK)
+        names = [name if total else f"{name} (absent)" for name, total in zip(classes, totals[:, 0], strict=True)]
+        axes.set_yticks(ticks, names, color=INK)
+        axes.xaxis.tick_top()
+        axes.set_xticks(ticks[1:] - 0.5, minor=True)
+        axes.set_yticks(ticks[1:] - 0.5, minor=True)
+        axes.grid(which="minor", color=PAPER, linewidth=1.5)
+        axes.tick_params(which="minor", size=0)
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel("true class")
+        axes.set_xlabel("share of the true class's pixels called each class, % (under 0.5 left blank)")
+        figure.suptitle(title or "Confusion matrix", x=0.01, ha="left", fontsize=12)
+        _save(figure, path)
+
+
+def sample_predictions(
+    frames: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    classes: Sequence[str],
+    palette: Palette,
+    path: Path | str,
+    *,
+    titles: Sequence[str] | None = None,
+    unlabelled: int | None = None,
+) -> None:
+    """A row an image: the frame, its truth, the prediction, and where the two differ.
+
+    Args:
+        frames: each (H, W, 3) uint8 BGR; truths, predictions: each (H, W) uint8 of the frame's size.
+        titles: a line over each frame.
+        unlabelled: id whose true pixels count as neither right nor wrong.
+    """
+    rows = []
+    for frame, truth, prediction in zip(frames, truths, predictions, strict=True):
+        errors = error_picture(frame, truth, prediction, unlabelled)
+        rows.append([frame, colorize(truth, palette), colorize(prediction, palette), errors])
+    heads = ("image", "truth", "prediction", "errors (red)")
+    _picture_grid(rows, heads, titles or [""] * len(rows), classes, palette, path)
+
+
+def error_picture(frame: np.ndarray, truth: np.ndarray, prediction: np.ndarray, unlabelled: int | None) -> np.ndarray:
+    """The frame in pale grey, wrong pixels red and pixels without a truth darker; (H, W, 3) uint8 BGR."""
+    pale = 150 + (cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY).astype(np.float32) * 0.4).astype(np.uint8)
+    picture = cv2.merge([pale, pale, pale])
+    wrong = truth != prediction
+    if unlabelled is not None:
+        ignored = truth == unlabelled
+        wrong &= ~ignored
+        picture[ignored] //= 2
+    picture[wrong] = (40, 40, 214)
+    return picture
+
+
+def annotation_samples(
+    frames: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    small_frames: Sequence[np.ndarray],
+    small_masks: Sequence[np.ndarray],
+    classes: Sequence[str],
+    palette: Palette,
+    path: Path | str,
+    *,
+    titles: Sequence[str],
+) -> None:
+    """A row an image: its annotation in colours, the image, and both at the model's size."""
+    rows = [
+        [colorize(mask, palette), frame, small_frame, colorize(small_mask, palette)]
+        for frame, mask, small_frame, small_mask in zip(frames, masks, small_frames, small_masks, strict=True)
+    ]
+    large, small = _size_text(masks[0]), _size_text(small_masks[0])
+    heads = (f"annotation, {large}", f"image, {large}", f"image resized to {small}", f"annotation resized to {small}")
+    _picture_grid(rows, heads, titles, classes, palette, path)
+
+
+def class_masks(frame: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str) -> None:
+    """One image, its annotation, and a panel for each class with that class's pixels alone."""
+    columns = 4
+    rows = -(-len(classes) // columns)
+    height, width = mask.shape
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        panel = (2.9, 2.9 * height / width + 0.34)
+        figure = Figure((columns * panel[0], (rows + 1.75) * panel[1] + 0.3), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+        top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, rows))
+        for axes, picture, name in zip(top.subplots(1, 2), (frame, colorize(mask, palette)), ("image", "annotation"), strict=True):
+            _show(axes, picture, name)
+        panels = bottom.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels[len(classes) :]:
+            axes.set_axis_off()
+        for index, (axes, name) in enumerate(zip(panels, classes, strict=False)):
+            _show(axes, _one_class(mask, index, palette), f"{name}  ({index})")
+            share = (mask == index).mean()
+            note = f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %" if share else "absent"
+            axes.set_title(note, loc="right", fontsize=9, color=MUTED)
+        _save(figure, path)
+
+
+def _one_class(mask: np.ndarray, index: int, palette: Palette) -> np.ndarray:
+    picture = np.full((*mask.shape, 3), 240, np.uint8)
+    picture[mask == index] = palette[index][::-1]
+    return picture
+
+
+def contact_sheet(images: Sequence[np.ndarray], columns: int, path: Path | str, *, gap: int = 6) -> None:
+    """Images side by side, each fitted into a cell of the first one's size, on white.
+
+    Args:
+        images: each (H, W, 3) uint8 BGR; at least one.
+        columns: cells in a row.
+        path: the PNG to write.
+        gap: pixels between cells.
+    """
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        scale = min(height / image.shape[0], width / image.shape[1])
+        fitted = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        cell = image if scale == 1 else cv2.resize(image, fitted, interpolation=cv2.INTER_AREA)
+        y = gap + (index // columns) * (height + gap) + (height - cell.shape[0]) // 2
+        x = gap + (index % columns) * (width + gap) + (width - cell.shape[1]) // 2
+        sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
+    with replacing(Path(path)) as temporary:
+        cv2.imwrite(str(temporary), sheet)
+
+
+def _picture_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    heads: Sequence[str],
+    titles: Sequence[str],
+    classes: Sequence[str],
+    palette: Palette,
+    path: Path | str,
+) -> None:
+    """Rows of pictures with a head over each column, a title over each row, and the colours' names beneath."""
+    widths = [picture.shape[1] / picture.shape[0] for picture in rows[0]]
+    row_height = 2.5
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        size = (row_height * sum(widths) + 0.3, (row_height + 0.36) * len(rows) + 0.8)
+        figure = Figure(size, layout="constrained")
+        grid = figure.subplots(len(rows), len(heads), squeeze=False, width_ratios=widths)
+        for number, (panels, pictures, title) in enumerate(zip(grid, rows, titles, strict=True)):
+            for axes, picture, head in zip(panels, pictures, heads, strict=True):
+                _show(axes, picture, "")
+                if number == 0:
+                    axes.set_title(head, loc="right" if axes is panels[0] and title else "left", fontsize=10, color=MUTED)
+            panels[0].set_title(title, loc="left", fontsize=10)
+        _legend(figure, classes, palette)
+        _save(figure, path)
+
+
+def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
+    """A BGR picture without axes. Class colours must not blend at the edges, hence no interpolation."""
+    axes.imshow(picture[:, :, ::-1], interpolation="nearest", aspect="equal")
+    axes.set_title(title)
+    axes.set_axis_off()
+
+
+def _legend(figure: Figure, classes: Sequence[str], palette: Palette) -> None:
+    handles = [Patch(facecolor=color, edgecolor="#00000033", label=name) for color, name in zip(_rgb(palette), classes, strict=True)]
+    across = max(1, min(len(classes), int(figure.get_figwidth() / 1.15)))
+    figure.legend(handles=handles, loc="outside lower left", ncols=across, fontsize=9, handlelength=1, handleheight=1, columnspacing=1.2)
+
+
+def _rgb(palette: Palette) -> list[tuple[float, ...]]:
+    return [tuple(channel / 255 for channel in color) for color in palette]
+
+
+def _size_text(labels: np.ndarray) -> str:
+    return f"{labels.shape[1]}x{labels.shape[0]}"
+
+
+def _save(figure: Figure, path: Path | str) -> None:
+    FigureCanvasAgg(figure)
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

@@ -1,0 +1,266 @@
+"""Every fault of a dataset found before training: all bad files named in one run, with what is wrong and the cure.
+
+Looks at files and class ids; knows nothing of models or training. Files are checked in their own bytes first (pixel cap,
+missing ends), then read by `train.dataset`, the same way training will read them. Pixels are used as stored: an EXIF
+rotation is a warning, because a mask seldom carries one too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_seg.errors import DatasetError
+
+from .dataset import IMAGE_SUFFIXES, Sample, read_image, read_mask
+from .image_files import ImageFault, ImageHeader, check_complete, read_header
+
+# 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
+MAX_PIXELS = 1 << 26
+IDS_NAMED = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreflightReport:
+    """What a look at every file of a dataset found.
+
+    Attributes:
+        images, masks: files of each kind.
+        problems: "path: what is wrong", one a file, sorted; training must not go on with any.
+        warnings: "path: what is odd", one a file.
+        samples: the pairs without a problem, sorted by stem.
+        sizes: (height, width) -> number of those pairs.
+        class_pixels: (N, C) int64, pixels of each class in each of those pairs.
+    """
+
+    images: int
+    masks: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    sizes: dict[tuple[int, int], int]
+    class_pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Pair:
+    sample: Sample
+    problems: list[str]
+    warnings: list[str]
+    size: tuple[int, int] = (0, 0)
+    pixels: np.ndarray | None = None
+
+
+def check_dataset(
+    image_dir: Path | str,
+    mask_dir: Path | str,
+    classes: tuple[str, ...],
+    *,
+    unlabelled: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> PreflightReport:
+    """`preflight`, for those who cannot go on with a bad file.
+
+    Raises:
+        DatasetError: `problems` names every bad file.
+    """
+    report = preflight(image_dir, mask_dir, classes, unlabelled=unlabelled, max_pixels=max_pixels)
+    if report.problems:
+        raise DatasetError(problem_summary(report), report.problems)
+    return report
+
+
+def problem_summary(report: PreflightReport) -> str:
+    """One line over the list of problems."""
+    return (
+        f"{len(report.problems)} problem(s) among {report.images} images and {report.masks} masks; "
+        "mend these files or move them away:"
+    )
+
+
+def preflight(
+    image_dir: Path | str,
+    mask_dir: Path | str,
+    classes: tuple[str, ...],
+    *,
+    unlabelled: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    on_pair: Callable[[int, int], None] | None = None,
+) -> PreflightReport:
+    """Look at every file of a dataset.
+
+    Args:
+        image_dir, mask_dir: folders whose files pair up by stem.
+        classes: class names; a mask's ids must be below their number.
+        unlabelled: id of the unlabelled class; a mask of nothing else is worth a warning.
+        max_pixels: files that declare more are refused undecoded.
+        on_pair: called with (pairs done, pairs in all) after each.
+
+    Raises:
+        DatasetError: a folder cannot be listed.
+    """
+    images, problems, warnings = _list_folder(Path(image_dir))
+    masks, mask_problems, mask_warnings = _list_folder(Path(mask_dir))
+    problems += mask_problems + _orphans(images, masks, Path(image_dir), Path(mask_dir))
+    warnings += mask_warnings
+    todo = [Sample(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+
+    def check(sample: Sample) -> _Pair:
+        return _check_pair(sample, len(classes), unlabelled, max_pixels)
+
+    pairs = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for pair in pool.map(check, todo):
+            pairs.append(pair)
+            if on_pair:
+                on_pair(len(pairs), len(todo))
+    problems += [problem for pair in pairs for problem in pair.problems]
+    warnings += [warning for pair in pairs for warning in pair.warnings]
+    good = [pair for pair in pairs if not pair.problems]
+    return PreflightReport(
+        images=len(images),
+        masks=len(masks),
+        problems=tuple(sorted(problems)),
+        warnings=tuple(sorted(warnings)),
+        samples=tuple(pair.sample for pair in good),
+        sizes=dict(Counter(pair.size for pair in good).most_common()),
+        class_pixels=np.array([pair.pixels for pair in good], np.int64).reshape(len(good), len(classes)),
+    )
+
+
+def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
+    """Image files by stem, problems (an empty folder, two files of one stem), warnings (files that are passed over)."""
+    found: dict[str, Path] = {}
+    problems, warnings = [], []
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DatasetError(f"{folder}: cannot be listed ({error.strerror}); expected a folder of images.") from error
+    for path in entries:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            warnings.append(f"{path}: passed over, its name does not end in {', '.join(IMAGE_SUFFIXES)}")
+        elif path.stem in found:
+            problems.append(f"{path}: shares its stem with {found[path.stem].name}; keep one of the two")
+        else:
+            found[path.stem] = path
+    if not found:
+        problems.append(f"{folder}: holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+    return found, problems, warnings
+
+
+def _orphans(images: dict[str, Path], masks: dict[str, Path], image_dir: Path, mask_dir: Path) -> list[str]:
+    without_mask = [f"{images[stem]}: no mask of that name in {mask_dir}" for stem in images.keys() - masks.keys()]
+    return without_mask + [f"{masks[stem]}: no image of that name in {image_dir}" for stem in masks.keys() - images.keys()]
+
+
+def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels: int) -> _Pair:
+    """Check one image, its mask, and that they fit; a file's faults share one line."""
+    faults: dict[Path, list[str]] = {sample.image: [], sample.mask: []}
+    warnings = []
+    image_header = _checked_header(sample.image, max_pixels, faults[sample.image])
+    mask_header = _checked_header(sample.mask, max_pixels, faults[sample.mask])
+    if image_header:
+        _attempt(faults[sample.image], sample.image, read_image)
+        if image_header.orientation != 1:
+            warnings.append(
+                f"{sample.image}: EXIF orientation {image_header.orientation} is ignored, pixels are used as stored; "
+                "see that its mask was drawn on the stored pixels"
+            )
+    ids = None
+    if mask_header:
+        ids = _checked_ids(sample.mask, mask_header, classes, faults[sample.mask])
+    if image_header and mask_header:
+        faults[sample.mask] += _size_faults(image_header, mask_header)
+    if ids is not None and unlabelled is not None and ids[unlabelled] == ids.sum():
+        warnings.append(f"{sample.mask}: nothing in it is labelled")
+    problems = [f"{path}: {'; '.join(found)}" for path, found in faults.items() if found]
+    size = (image_header.height, image_header.width) if image_header else (0, 0)
+    return _Pair(sample, problems, warnings, size, ids)
+
+
+def _attempt(faults: list[str], path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray | None:
+    """What `read` gives; or None, and its error, without the path, among the faults."""
+    try:
+        return read(path)
+    except DatasetError as error:
+        faults.append(str(error).removeprefix(f"{path}: ").rstrip("."))
+    return None
+
+
+def _checked_header(path: Path, max_pixels: int, faults: list[str]) -> ImageHeader | None:
+    """A file's header if the whole file is there and small enough to decode; or None, and why not among the faults."""
+    try:
+        # Eight bytes a pixel is the most an honest file needs (16-bit RGBA, not compressed).
+        if path.stat().st_size > max_pixels * 8 + (1 << 20):
+            raise ImageFault(f"{path.stat().st_size >> 20} MB is more than any image of {max_pixels} pixels needs")
+        data = path.read_bytes()
+        header = read_header(data)
+        if header.width * header.height > max_pixels:
+            raise ImageFault(
+                f"declares {header.width}x{header.height} pixels in {len(data)} bytes; at most {max_pixels} pixels are "
+                "decoded (a decompression bomb?)"
+            )
+        check_complete(data, header)
+    except OSError as error:
+        faults.append(f"cannot be read ({error.strerror})")
+    except ImageFault as fault:
+        faults.append(str(fault))
+    else:
+        return header
+    return None
+
+
+def _checked_ids(path: Path, header: ImageHeader, classes: int, faults: list[str]) -> np.ndarray | None:
+    """(classes,) pixels of each id in a mask, or None; what is wrong goes among the faults."""
+    if wrong := _mode_fault(header):
+        faults.append(wrong)
+        return None
+    mask = _attempt(faults, path, read_mask)
+    if mask is None:
+        return None
+    counts = np.bincount(mask.ravel(), minlength=256)
+    if wrong := _id_fault(counts, classes):
+        faults.append(wrong)
+        return None
+    return counts[:classes]
+
+
+def _mode_fault(header: ImageHeader) -> str | None:
+    """What of a mask's header rules it out as class ids. RGB may yet hold three equal channels: its pixels decide."""
+    expected = "expected 8-bit grey whose value is the class id"
+    if header.kind == "JPEG":
+        return f"a JPEG, whose compression changes class ids; {expected}, as PNG"
+    if header.color == "palette":
+        return f"a palette {header.kind} (colours by index); {expected}: save the indices themselves"
+    if header.bits != 8:
+        return f"{header.bits}-bit {header.color}; {expected}"
+    if header.color not in ("grey", "RGB"):
+        return f"{header.color}; {expected}"
+    return None
+
+
+def _id_fault(counts: np.ndarray, classes: int) -> str | None:
+    """What is wrong with a mask's ids, given the pixels of each of the 256 values."""
+    present = np.flatnonzero(counts)
+    bad = present[present >= classes]
+    if bad.size == 0:
+        return None
+    if set(present.tolist()) <= {0, 255}:
+        return f"a 0/255 mask; expected class ids 0 to {classes - 1}: write the class id instead of 255"
+    named = ", ".join(str(value) for value in bad[:IDS_NAMED])
+    more = f" and {bad.size - IDS_NAMED} more" if bad.size > IDS_NAMED else ""
+    return f"id {named}{more} in {counts[bad].sum()} pixels; expected class ids 0 to {classes - 1}"
+
+
+def _size_faults(image: ImageHeader, mask: ImageHeader) -> list[str]:
+    if (image.width, image.height) == (mask.width, mask.height):
+        return []
+    turned = (image.width, image.height) == (mask.height, mask.width)
+    hint = " (one of the two is turned)" if turned else ""
+    return [f"{mask.width}x{mask.height} pixels, but its image has {image.width}x{image.height}{hint}"]
