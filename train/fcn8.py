@@ -21,6 +21,7 @@ from edge_seg.errors import ConfigurationError, ModelFileError
 
 CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 STRIDE = 32
+BATCH_NORM_MOMENTUM = 0.97
 # Mean of ImageNet in BGR, 0..255: what kernels in Keras' "caffe" convention expect to have been subtracted.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
@@ -80,13 +81,13 @@ def check_input_size(size: tuple[int, int]) -> None:
         )
 
 
-def fcn8(config: Fcn8Config | None = None, *, batch_norm: bool = False, dropout: float = 0.0) -> keras.Model:
+def fcn8(config: Fcn8Config | None = None, *, batch_norm_from: int | None = None, dropout: float = 0.0) -> keras.Model:
     """Build FCN8.
 
     Args:
         config: sizes; the notebook's network by default.
-        batch_norm: put a batch normalisation between each convolution and its Relu, for training only:
-            `train.fold.fold_batch_norm` turns the result into the plain network.
+        batch_norm_from: from this block on (1 to 5; 6 is the head) put a batch normalisation between each convolution
+            and its Relu, for training only: `train.fold.fold_batch_norm` turns the result into the plain network.
         dropout: share of conv6's and conv7's outputs dropped in training.
 
     Returns:
@@ -99,19 +100,20 @@ def fcn8(config: Fcn8Config | None = None, *, batch_norm: bool = False, dropout:
     config = config or Fcn8Config()
     layers = keras.layers
     height, width = config.input_size or (None, None)
+    first_norm = 7 if batch_norm_from is None else batch_norm_from
     frames = keras.Input((height, width, 3), name="scaled_frames")
 
     x = frames
     pools = []
     for block, (filters, count) in enumerate(zip(config.block_widths, CONVOLUTIONS_PER_BLOCK, strict=True), start=1):
         for index in range(1, count + 1):
-            x = _convolution(x, filters, 3, f"block{block}_conv{index}", batch_norm)
+            x = _convolution(x, filters, 3, f"block{block}_conv{index}", block >= first_norm)
         x = layers.MaxPooling2D(2, strides=2, name=f"block{block}_pool")(x)
         pools.append(x)
 
-    x = _convolution(x, config.head_widths[0], 7, "conv6", batch_norm)
+    x = _convolution(x, config.head_widths[0], 7, "conv6", first_norm <= 6)
     x = layers.Dropout(dropout, name="drop6")(x) if dropout else x
-    x = _convolution(x, config.head_widths[1], 1, "conv7", batch_norm)
+    x = _convolution(x, config.head_widths[1], 1, "conv7", first_norm <= 6)
     x = layers.Dropout(dropout, name="drop7")(x) if dropout else x
 
     head = _upsampling(config.classes, 4, "conv7_upsample4")(x)
@@ -144,7 +146,7 @@ def _convolution(x: Any, filters: int, kernel: int, name: str, batch_norm: bool)
             filters, kernel, padding="same", activation="relu", kernel_initializer="he_normal", name=name
         )(x)
     x = layers.Conv2D(filters, kernel, padding="same", kernel_initializer="he_normal", name=name)(x)
-    x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3, name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 

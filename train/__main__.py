@@ -1,0 +1,44 @@
+"""`python -m train inspect | fit | evaluate`: the command line of training."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+# Before TensorFlow is imported: its start-up chatter would bury our one clear line.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 failed, 2 the call was wrong)."""
+    from edge_seg.errors import EdgeSegError
+
+    try:
+        from .evaluate import add_evaluate_arguments, run_evaluate
+        from .fit import add_fit_arguments, run_fit
+        from .inspect import add_inspect_arguments, run_inspect
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed; from the clone: pip install -e '.[train]'", file=sys.stderr)
+        return 1
+
+    parser = argparse.ArgumentParser(prog="python -m train", description="Train FCN8 on a folder of labelled road images.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, text, add, run in (
+        ("inspect", "pictures and counts of a dataset; every bad file named at once", add_inspect_arguments, run_inspect),
+        ("fit", "train a network", add_fit_arguments, run_fit),
+        ("evaluate", "per class TP, FP, FN, IoU; mean IoU; accuracy", add_evaluate_arguments, run_evaluate),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        add(command)
+        command.set_defaults(run=run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except EdgeSegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

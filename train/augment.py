@@ -1,0 +1,175 @@
+"""Augmentation of one image and its mask, all drawn from one generator: geometry, rare objects, light and lens.
+
+Images are (H, W, 3) uint8 BGR, masks (H, W) uint8; masks are only ever warped by nearest neighbour. Knows no files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far each draw may go.
+
+    Attributes:
+        scale: smallest and largest zoom of the source image, drawn log-uniformly.
+        aspect: largest ratio by which width is stretched against height.
+        rotate_deg: largest rotation either way, in degrees.
+        flip: probability of a mirror image.
+        rare_focus: probability that a crop is centred on a pixel of a rare class.
+        paste: probability that rare objects of another image are pasted in.
+        light: strength of brightness, contrast, gamma, colour and haze changes, 0 for none.
+        lens: probability of blur, noise or JPEG artefacts.
+    """
+
+    scale: tuple[float, float] = (0.6, 1.8)
+    aspect: float = 1.2
+    rotate_deg: float = 4.0
+    flip: float = 0.5
+    rare_focus: float = 0.3
+    paste: float = 0.4
+    light: float = 1.0
+    lens: float = 0.3
+
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def augment(
+    pair: Pair, other: Pair, size: tuple[int, int], options: Augmentation, rng: np.random.Generator, *,
+    rare: tuple[int, ...], fill: int,
+) -> Pair:
+    """One training crop.
+
+    Args:
+        pair: image and mask.
+        other: image and mask that rare objects are taken from.
+        size: (height, width) of the crop.
+        rare: ids of the rare classes.
+        fill: id of what lies outside the image (the unlabelled class).
+    """
+    image, mask = pair
+    if rng.random() < options.paste:
+        image, mask = paste_rare(pair, other, rare, rng)
+    image, mask = warp_crop(image, mask, size, options, rng, rare=rare, fill=fill)
+    if options.light:
+        image = change_light(image, options.light, rng)
+    if rng.random() < options.lens:
+        image = degrade_lens(image, rng)
+    return image, mask
+
+
+def paste_rare(pair: Pair, other: Pair, rare: tuple[int, ...], rng: np.random.Generator) -> Pair:
+    """Copy the other image's objects of one to three rare classes over this image, where they stood, perhaps mirrored."""
+    image, mask = pair
+    source, source_mask = other
+    if source_mask.shape != mask.shape or not rare:
+        return pair
+    if rng.random() < 0.5:
+        source, source_mask = source[:, ::-1], source_mask[:, ::-1]
+    chosen = rng.choice(rare, size=min(len(rare), int(rng.integers(1, 4))), replace=False)
+    where = np.isin(source_mask, chosen)
+    if not where.any():
+        return pair
+    image, mask = image.copy(), mask.copy()
+    image[where], mask[where] = source[where], source_mask[where]
+    return image, mask
+
+
+def warp_crop(
+    image: np.ndarray, mask: np.ndarray, size: tuple[int, int], options: Augmentation, rng: np.random.Generator, *,
+    rare: tuple[int, ...], fill: int,
+) -> Pair:
+    """Zoom, stretch, rotate, mirror and cut in one affine warp, so that each pixel is filtered once."""
+    height, width = size
+    zoom = float(np.exp(rng.uniform(np.log(options.scale[0]), np.log(options.scale[1]))))
+    stretch = float(np.exp(rng.uniform(-1, 1) * np.log(options.aspect) / 2))
+    zoom_x, zoom_y = zoom * stretch, zoom / stretch
+    center_x, center_y = _crop_center(mask, (height / zoom_y, width / zoom_x), options, rng, rare)
+    angle = np.deg2rad(rng.uniform(-1, 1) * options.rotate_deg)
+    mirror = -1.0 if rng.random() < options.flip else 1.0
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = np.diag([mirror, 1.0]) @ turn @ np.diag([zoom_x, zoom_y])
+    shift = np.array([width / 2, height / 2]) - linear @ np.array([center_x, center_y])
+    matrix = np.column_stack([linear, shift])
+    warped = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    warped_mask = cv2.warpAffine(
+        mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,)
+    )
+    return warped, warped_mask
+
+
+def _crop_center(
+    mask: np.ndarray, extent: tuple[float, float], options: Augmentation, rng: np.random.Generator, rare: tuple[int, ...]
+) -> tuple[float, float]:
+    if rare and rng.random() < options.rare_focus:
+        ys, xs = np.nonzero(mask == rng.choice(rare))
+        if len(xs):
+            index = int(rng.integers(len(xs)))
+            jitter = rng.uniform(-0.25, 0.25, 2)
+            y, x = ys[index] + jitter[0] * extent[0], xs[index] + jitter[1] * extent[1]
+            return _clamp(x, extent[1], mask.shape[1]), _clamp(y, extent[0], mask.shape[0])
+    y = _clamp(rng.uniform(0, mask.shape[0]), extent[0], mask.shape[0])
+    return _clamp(rng.uniform(0, mask.shape[1]), extent[1], mask.shape[1]), y
+
+
+def _clamp(center: float, extent: float, length: int) -> float:
+    """Keep the crop inside the image where it fits; centre it where it does not."""
+    return length / 2 if extent >= length else float(min(max(center, extent / 2), length - extent / 2))
+
+
+def change_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Exposure, contrast, gamma, white balance and saturation, as one table a channel; sometimes haze or a shadow."""
+    levels = np.linspace(0.0, 1.0, 256)
+    gamma = np.exp(rng.uniform(-0.45, 0.45) * strength)
+    gain = np.exp(rng.uniform(-0.35, 0.35) * strength)
+    lift = rng.uniform(-0.12, 0.12) * strength
+    base = (levels**gamma - 0.5) * np.exp(rng.uniform(-0.3, 0.3) * strength) + 0.5
+    balance = np.exp(rng.uniform(-0.12, 0.12, 3) * strength)
+    table = np.clip((base[:, None] * gain + lift) * balance, 0.0, 1.0)
+    image = cv2.LUT(image, (table * 255 + 0.5).astype(np.uint8).reshape(256, 1, 3))
+    keep = np.clip(1.0 + rng.uniform(-0.6, 0.4) * strength, 0.0, 1.5) if rng.random() > 0.05 else 0.0
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    image = cv2.addWeighted(image, float(keep), grey, float(1.0 - keep), 0.0)
+    if rng.random() < 0.15 * strength:
+        haze = np.full_like(image, int(rng.integers(150, 240)))
+        amount = float(rng.uniform(0.1, 0.5))
+        image = cv2.addWeighted(image, 1.0 - amount, haze, amount, 0.0)
+    if rng.random() < 0.2 * strength:
+        image = _cast_shadow(image, rng)
+    return image
+
+
+def _cast_shadow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    corners = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
+    area = np.zeros((height, width), np.uint8)
+    cv2.fillConvexPoly(area, cv2.convexHull(corners.astype(np.int32)), 255)
+    area = cv2.blur(area, (9, 9))
+    darkness = area.astype(np.float32)[..., None] / 255.0 * float(rng.uniform(0.2, 0.55))
+    return (image * (1.0 - darkness)).astype(np.uint8)
+
+
+def degrade_lens(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One of: defocus, motion blur, sensor noise, JPEG artefacts, a low-resolution camera."""
+    kind = int(rng.integers(5))
+    if kind == 0:
+        return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 1.6)))
+    if kind == 1:
+        length = int(rng.integers(3, 8))
+        kernel = np.zeros((length, length), np.float32)
+        kernel[length // 2] = 1.0 / length
+        return cv2.filter2D(image, -1, kernel if rng.random() < 0.6 else kernel.T)
+    if kind == 2:
+        noise = rng.normal(0.0, rng.uniform(2, 12), image.shape)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
+    if kind == 3:
+        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])[1]
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    factor = float(rng.uniform(0.4, 0.8))
+    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,222 @@
+"""What happens around the steps of `fit`: moving average, validation, history, progress, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import csv
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import keras
+import numpy as np
+from keras import ops
+
+from edge_seg.errors import EdgeSegError
+
+from .batches import ResizedBatches
+from .checkpoint import save_checkpoint
+from .metrics import confusion_matrix, scores
+from .files import replacing
+
+
+class TrainingError(EdgeSegError, ArithmeticError):
+    """Training cannot go on: the loss is no longer a number."""
+
+
+class StopOnNan(keras.callbacks.Callback):
+    """Stops at the first batch whose loss is NaN or infinite, before anything of it is saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} in epoch {self.epoch + 1}, batch {batch + 1}. The last finite checkpoint is kept; "
+                "go on from it with --resume and a smaller --learning-rate."
+            )
+
+
+class MovingAverage:
+    """The optimizer's exponential moving average of the trainable weights, put into the model for a while.
+
+    Keras keeps it on the device: average = ema * average + (1 - ema) * weight, a step.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """The model holds the averaged weights inside the block; nothing happens where the optimizer keeps none."""
+        if not self.model.optimizer.use_ema:
+            yield
+            return
+        variables = self.model.trainable_variables
+        own = [np.asarray(variable).copy() for variable in variables]
+        averages = self.model.optimizer._model_variables_moving_average
+        self._assign(variables, [np.asarray(value) for value in averages])
+        try:
+            yield
+        finally:
+            self._assign(variables, own)
+
+    @staticmethod
+    def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+class Validation(keras.callbacks.Callback):
+    """Scores the averaged weights on whole validation images at the network's size and adds `val_*` to the logs."""
+
+    def __init__(self, batches: ResizedBatches | None, average: MovingAverage, classes: int, unlabelled: int | None) -> None:
+        super().__init__()
+        self.batches, self.average, self.classes, self.unlabelled = batches, average, classes, unlabelled
+        self.class_iou: list[float] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.batches is None or logs is None:
+            return
+        with self.average.swapped_in():
+            confusion, loss = self._confusion()
+        found = scores(confusion, self.unlabelled)
+        ignored = self.unlabelled is not None
+        self.class_iou = [float(value) for value in found.iou]
+        logs["val_loss"] = loss
+        logs["val_accuracy"] = float(found.accuracy if ignored else found.accuracy_with_unlabelled)
+        logs["val_mean_iou"] = float(found.mean_iou if ignored else found.mean_iou_with_unlabelled)
+
+    def _confusion(self) -> tuple[np.ndarray, float]:
+        assert self.batches is not None
+        confusion = np.zeros((self.classes, self.classes), np.int64)
+        losses = []
+        for index in range(self.batches.num_batches):
+            frames, truth = self.batches[index]
+            found = self.model.predict_on_batch(frames)
+            losses.append(float(ops.convert_to_numpy(ops.mean(self.model.loss(truth, found)))))
+            confusion += confusion_matrix(truth, np.argmax(found, -1).astype(np.uint8), self.classes)
+        return confusion, float(np.mean(losses))
+
+
+class History(keras.callbacks.Callback):
+    """A line an epoch in history.csv, rewritten whole each time so that it is never half a line."""
+
+    def __init__(self, folder: Path, class_names: tuple[str, ...], validation: Validation) -> None:
+        super().__init__()
+        self.path, self.class_names, self.validation = folder / "history.csv", class_names, validation
+        self.rows: list[dict[str, Any]] = []
+        self.began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        keys = ("loss", "accuracy", "mean_iou", "val_loss", "val_accuracy", "val_mean_iou")
+        row: dict[str, Any] = {"epoch": epoch + 1}
+        row |= {key: float(logs[key]) if key in logs else "" for key in keys}
+        row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(time.perf_counter() - self.began, 2)
+        ious = self.validation.class_iou or [""] * len(self.class_names)
+        row |= {f"iou_{name}": iou for name, iou in zip(self.class_names, ious, strict=True)}
+        self.rows.append(row)
+        self.write()
+
+    def write(self) -> None:
+        with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Saves the whole state after each epoch. Comes after validation and history in the list of callbacks."""
+
+    def __init__(self, folder: Path, history: History) -> None:
+        super().__init__()
+        self.folder, self.history = folder, history
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not all(np.isfinite(np.asarray(variable)).all() for variable in self.model.trainable_variables):
+            raise TrainingError(f"A weight is no longer finite after epoch {epoch + 1}; the checkpoint before it is kept.")
+        save_checkpoint(self.folder, self.model, {"epoch": epoch + 1, "history": self.history.rows})
+
+
+class Progress(keras.callbacks.Callback):
+    """One line an epoch; on a terminal also a bar within it, with loss, mean IoU and the time left of the whole run."""
+
+    def __init__(self, epochs: int, steps: int, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self.epochs, self.steps, self.stream = epochs, steps, stream or sys.stderr
+        self.epoch, self.first_epoch, self.began = 0, -1, 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+        if self.first_epoch < 0:
+            self.first_epoch, self.began = epoch, time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.stream.isatty():
+            logs = logs or {}
+            filled = 24 * (batch + 1) // self.steps
+            self.stream.write(
+                f"\r\x1b[2Kepoch {self.epoch + 1}/{self.epochs} [{'#' * filled:<24}] {batch + 1}/{self.steps} "
+                f"loss {float(logs.get('loss', 0)):.3f} mean IoU {float(logs.get('mean_iou', 0)):.3f} left {self.left(batch + 1)}"
+            )
+            self.stream.flush()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        shown = (("loss", "loss"), ("accuracy", "accuracy"), ("mean_iou", "mean IoU"), ("val_loss", "val loss"),
+                 ("val_accuracy", "val accuracy"), ("val_mean_iou", "val mean IoU"))  # fmt: skip
+        parts = [f"{label} {float(logs[key]):.4f}" for key, label in shown if key in logs]
+        clear = "\r\x1b[2K" if self.stream.isatty() else ""
+        self.epoch += 1
+        print(f"{clear}epoch {epoch + 1}/{self.epochs}  {'  '.join(parts)}  left {self.left(0)}", file=self.stream, flush=True)
+
+    def left(self, batch: int) -> str:
+        """Time left as h:mm:ss, from the mean of the steps so far."""
+        done = (self.epoch - self.first_epoch) * self.steps + batch
+        todo = (self.epochs - self.epoch) * self.steps - batch
+        seconds = round((time.perf_counter() - self.began) / max(1, done) * todo)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+class StopOnSignal(keras.callbacks.Callback):
+    """Ctrl-C or SIGTERM ends training after the current batch; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = False
+        self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.stopped:
+            # Not model.stop_training: that would run the end of the epoch, and save a part of one as a whole.
+            raise KeyboardInterrupt

@@ -1,0 +1,79 @@
+"""A checkpoint: the whole state of training in one .npz, whole or absent, and how it comes back.
+
+Holds the network's variables, the optimizer's (its step, momenta and moving average among them) and a JSON record (epoch,
+history). Arrays only (`allow_pickle=False`): a checkpoint runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from edge_seg.errors import ModelFileError
+
+from .files import replacing
+
+NAME = "checkpoint.npz"
+PREVIOUS = "checkpoint.previous.npz"
+
+
+def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) -> None:
+    """Write the state after an epoch; the one before stays beside it under its own name."""
+    arrays = {f"model/{index}": np.asarray(variable) for index, variable in enumerate(model.variables)}
+    arrays |= {f"optimizer/{index}": np.asarray(variable) for index, variable in enumerate(model.optimizer.variables)}
+    arrays["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    with replacing(folder / NAME) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        if (folder / NAME).exists():
+            os.replace(folder / NAME, folder / PREVIOUS)
+
+
+def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], str]:
+    """Put the newest whole checkpoint into `model` and its optimizer.
+
+    Returns:
+        The record, and a note that says so when an older one was taken.
+
+    Raises:
+        ModelFileError: there is no checkpoint, or none that is whole and fits this network.
+    """
+    troubles = []
+    for name in (NAME, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            troubles.append(f"{name}: missing")
+            continue
+        try:
+            arrays, record = _read(path)
+            _assign(model.variables, arrays, "model")
+            _assign(model.optimizer.variables, arrays, "optimizer")
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            troubles.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            continue
+        return record, f"{'; '.join(troubles)}; going on from {name}" if troubles else ""
+    raise ModelFileError(f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again without --resume.")
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    return arrays, json.loads(arrays.pop("record").tobytes())
+
+
+def _assign(variables: list[Any], arrays: dict[str, np.ndarray], group: str) -> None:
+    stored = sum(key.startswith(f"{group}/") for key in arrays)
+    if stored != len(variables):
+        raise ValueError(f"holds {stored} {group} variables, this network has {len(variables)}")
+    for index, variable in enumerate(variables):
+        value = arrays[f"{group}/{index}"]
+        if tuple(value.shape) != tuple(variable.shape):
+            raise ValueError(f"{variable.path} is {tuple(variable.shape)} here but {value.shape} in the file")
+    for index, variable in enumerate(variables):
+        variable.assign(arrays[f"{group}/{index}"])

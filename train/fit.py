@@ -1,0 +1,361 @@
+"""`python -m train fit`: a dataset and a recipe become a run's folder with a plain, finished FCN8 in it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
+
+from .arguments import positive, size
+from .batches import PairStore, RenderedStore, ResizedBatches, TrainingBatches, class_shares
+from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
+from .checkpoint import load_checkpoint
+from .dataset import Sample, data_hash, dataset_folders, find_samples, random_split, time_split
+from .fcn8 import Fcn8Config, fcn8, logits_model
+from .fold import fold_batch_norm
+from .losses import ConfusionMetric, SegmentationLoss, class_weights
+from .preflight import check_dataset
+from .recipes import RARE_CLASSES, RECIPES, Recipe, make_optimizer
+from .run import Run, save_run, versions
+from .weights import load_encoder
+
+RENDERED_POOL = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What one call of fit was asked for, beside the recipe."""
+
+    out: Path
+    dataset: Path | None
+    images: Path | None
+    masks: Path | None
+    block_widths: tuple[int, int, int, int, int]
+    head_widths: tuple[int, int]
+    weights: Path | None
+    seed: int
+    policy: str
+    resume: bool
+    tensorboard: bool
+    license: str = ""
+
+
+def fit(recipe: Recipe, options: FitOptions) -> Run:
+    """Train, and leave a run's folder behind: config, history, checkpoint, weights, pictures, page.
+
+    Raises:
+        ConfigurationError: options that cannot be.
+        DatasetError: bad files, each named.
+        TrainingError: the loss is no longer a number; the last finite checkpoint is kept.
+        KeyboardInterrupt: stopped by a signal after a whole batch; checkpoints stay.
+    """
+    folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
+    check_dataset(*folders, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
+    samples = find_samples(None, images=folders[0], masks=folders[1])
+    training, validation = split_samples(samples, recipe, options.seed)
+    config = run_config(recipe, options, samples, training, validation)
+    refuse_overwriting(options, config)
+    keras.utils.set_random_seed(options.seed)
+    keras.mixed_precision.set_dtype_policy(options.policy)
+
+    trainer = Trainer(recipe, options, training, validation)
+    print_setup(trainer, config, samples, training, validation)
+    save_run(options.out, config)
+    trainer.train()
+    config["training"] = {**summary(recipe, trainer.history.rows), "policy": options.policy, "loaded_layers": trainer.loaded}
+    with trainer.average.swapped_in():
+        plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
+    run = save_run(options.out, config, plain)
+    from .pictures import write_run_pictures
+
+    write_run_pictures(run, plain)
+    return run
+
+
+class Trainer:
+    """The network, its batches and its callbacks, put together from a recipe."""
+
+    def __init__(self, recipe: Recipe, options: FitOptions, training: list[Sample], validation: list[Sample]) -> None:
+        self.recipe, self.options = recipe, options
+        self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
+        self.fcn8_config = fcn8_config(recipe, options)
+        pairs = PairStore(training)
+        self.batches = self._training_batches(pairs)
+        self.network, self.loaded = self._network()
+        # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
+        self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
+        self._compile(pairs)
+        self.average = MovingAverage(self.model)
+        held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))
+        self.validation = Validation(held_out if validation else None, self.average, len(CAMVID_CLASSES), self.ignored)
+        self.history = History(options.out, CAMVID_CLASSES, self.validation)
+
+    def train(self) -> None:
+        """Run the epochs that are left."""
+        first = self._resume() if self.options.resume else 0
+        self.batches.epoch = first
+        stop = StopOnSignal()
+        callbacks: list[keras.callbacks.Callback] = [StopOnNan(), stop, self.validation, self.history]
+        callbacks += [Checkpoints(self.options.out, self.history), Progress(self.recipe.epochs, self.batches.num_batches)]
+        if self.options.tensorboard:
+            callbacks.append(keras.callbacks.TensorBoard(self.options.out / "tensorboard", write_graph=False))
+        with stop.installed():
+            self.model.fit(
+                self.batches, epochs=self.recipe.epochs, initial_epoch=first, callbacks=callbacks, verbose=0, shuffle=False
+            )
+
+    def _resume(self) -> int:
+        self.model.optimizer.build(self.model.trainable_variables)
+        record, note = load_checkpoint(self.options.out, self.model)
+        if note:
+            print(f"warning: {note}", file=sys.stderr)
+        self.history.rows = record["history"]
+        print(f"resuming after epoch {record['epoch']} of {self.recipe.epochs}", file=sys.stderr)
+        return int(record["epoch"])
+
+    def _training_batches(self, pairs: PairStore) -> TrainingBatches:
+        recipe = self.recipe
+        size = recipe.crop_size or recipe.input_size
+        rendered = RenderedStore(RENDERED_POOL, (360, 480), self.options.seed) if recipe.rendered_share else ()
+        return TrainingBatches(
+            pairs,
+            size=size,
+            batch_size=recipe.batch_size,
+            seed=self.options.seed,
+            augmentation=recipe.augmentation,
+            rendered=rendered,
+            rendered_share=recipe.rendered_share,
+            rare=tuple(CAMVID_CLASSES.index(name) for name in RARE_CLASSES),
+            fill=CAMVID_UNLABELLED,
+        )
+
+    def _network(self) -> tuple[keras.Model, list[str]]:
+        """Build the network; with a weights file its encoder takes it, and the first blocks are frozen."""
+        recipe, given = self.recipe, self.options.weights
+        # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
+        first_norm = None if not recipe.batch_norm else 3 if given else 1
+        # Sizes open, so that crops and whole validation images go through one network.
+        network = fcn8(self.fcn8_config.with_size(None), batch_norm_from=first_norm, dropout=recipe.dropout)
+        if given is None:
+            return network, []
+        loaded = load_encoder(network, given, rescale=recipe.rescale_weights)
+        for name in loaded:
+            if int(name[5]) <= recipe.freeze_blocks:
+                network.get_layer(name).trainable = False
+        return network, loaded
+
+    def _compile(self, pairs: PairStore) -> None:
+        recipe = self.recipe
+        optimizer = make_optimizer(recipe, self.batches.num_batches, frozenset(self.loaded))
+        if recipe.optimizer == "sgd":
+            loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(len(CAMVID_CLASSES), None)]
+            self.model.compile(optimizer=optimizer, loss=keras.losses.get(loss), metrics=metrics, jit_compile=use_jit())
+            return
+        if recipe.weighted:
+            weights = class_weights(class_shares(pairs, len(CAMVID_CLASSES), self.ignored), self.ignored)
+        else:
+            weights = np.array([index != self.ignored for index in range(len(CAMVID_CLASSES))], np.float32)
+        self.model.compile(
+            optimizer=optimizer,
+            loss=SegmentationLoss(weights, jaccard=recipe.jaccard),
+            metrics=[ConfusionMetric(len(CAMVID_CLASSES), self.ignored)],
+            jit_compile=use_jit(),
+        )
+
+
+def use_jit() -> bool:
+    """Whether to compile the step with XLA: not on TensorFlow's CPU, where it runs at half the speed of oneDNN."""
+    return keras.backend.backend() == "jax"
+
+
+def auto_policy() -> str:
+    """`mixed_bfloat16` where this CPU or GPU computes bfloat16 in hardware, else `float32`."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        flags = ""
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        return "mixed_bfloat16"
+    return "mixed_bfloat16" if keras.backend.backend() == "jax" and _jax_gpu() else "float32"
+
+
+def _jax_gpu() -> bool:
+    import jax
+
+    return any(device.platform == "gpu" for device in jax.devices())
+
+
+def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:
+    """The network that a recipe and the asked widths make."""
+    return Fcn8Config(
+        classes=len(CAMVID_CLASSES),
+        input_size=recipe.input_size,
+        block_widths=options.block_widths,
+        head_widths=options.head_widths,
+        skip_activation=recipe.skip_activation,
+    )
+
+
+def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Training and validation, as the recipe splits; raises `ConfigurationError` if nothing is left to train on."""
+    if recipe.split == "random":
+        training, validation = random_split(samples, 1.0 - recipe.validation_share, seed)
+    else:
+        training, validation = time_split(samples, recipe.validation_share)
+    if not training:
+        raise ConfigurationError(f"{len(samples)} image(s) with --validation-share {recipe.validation_share} leave none to train on.")
+    return training, validation
+
+
+def run_config(
+    recipe: Recipe, options: FitOptions, samples: Sequence[Sample], training: Sequence[Sample], validation: Sequence[Sample]
+) -> dict[str, Any]:
+    """Everything the run is made from, as JSON."""
+    return {
+        "fcn8": fcn8_config(recipe, options).to_dict(),
+        "classes": list(CAMVID_CLASSES),
+        "unlabelled": CAMVID_UNLABELLED,
+        "recipe": recipe.to_dict(),
+        "seed": options.seed,
+        "policy": options.policy,
+        "weights": options.weights.name if options.weights else None,
+        "license": options.license,
+        "data": {
+            "root": str(options.dataset) if options.dataset else None,
+            "images": str(options.images) if options.images else None,
+            "masks": str(options.masks) if options.masks else None,
+            "hash": data_hash(list(samples)),
+            "train": [sample.stem for sample in training],
+            "val": [sample.stem for sample in validation],
+        },
+        "versions": versions(),
+    }
+
+
+def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
+    """A folder with a run in it is only ever gone on with, and only by the same recipe on the same data."""
+    import json
+
+    path = options.out / "config.json"
+    if not path.exists():
+        if options.resume:
+            raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")
+        return
+    if not options.resume:
+        raise ConfigurationError(f"{options.out} already holds a run; go on with it by --resume, or choose another --out.")
+    stored = json.loads(path.read_text())
+    ours = json.loads(json.dumps(config))
+    changed = [key for key in ("fcn8", "recipe", "seed", "weights") if stored.get(key) != ours[key]]
+    changed += ["data"] if stored["data"]["hash"] != ours["data"]["hash"] else []
+    if changed:
+        raise ConfigurationError(f"--resume: {', '.join(changed)} differ from the run in {options.out}; give the options it began with.")
+
+
+def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the model file will say of its training."""
+    last = rows[-1] if rows else {}
+    return {
+        "recipe": recipe.name,
+        "epochs": len(rows),
+        "seconds": round(sum(row["seconds"] for row in rows)),
+        **{key: last[key] for key in ("loss", "val_mean_iou", "val_accuracy") if last.get(key) not in (None, "")},
+    }
+
+
+def print_setup(
+    trainer: Trainer, config: dict[str, Any], samples: Sequence[Sample], training: Sequence[Sample], validation: Sequence[Sample]
+) -> None:
+    """Print the network's summary, the versions and what is trained on what."""
+    trainer.network.summary()
+    print("  ".join(f"{name} {version}" for name, version in config["versions"].items()))
+    recipe = trainer.recipe
+    print(f"{len(samples)} images: {len(training)} train, {len(validation)} validation ({recipe.split} split); seed {config['seed']}")
+    print(f"recipe {recipe.name}: {recipe.epochs} epochs of {trainer.batches.num_batches} steps, batch {recipe.batch_size}, {config['policy']}")
+    if trainer.options.weights:
+        print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.loaded)}")
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train fit`."""
+    add = parser.add_argument
+    add("dataset", nargs="?", type=Path, metavar="DATASET", help="folder in the dataset1 layout")
+    add("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
+    add("--images", type=Path, help="plain image folder, instead of DATASET")
+    add("--masks", type=Path, help="plain mask folder, instead of DATASET")
+    add("--recipe", choices=sorted(RECIPES), default="default", help="how to train (default: %(default)s)")
+    add("--epochs", type=positive, help="default: notebook 10, default 60")
+    add("--batch-size", type=positive, help="default: notebook 32, default 6")
+    add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3")
+    add("--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480")
+    add("--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320")
+    add("--block-widths", type=widths(5), default=(64, 128, 256, 512, 512), metavar="A,B,C,D,E",
+        help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
+    add("--head-widths", type=widths(2), default=(4096, 4096), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
+    add("--weights", type=Path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
+    add("--rendered-share", type=float, help="share of rendered scenes among training images; default: notebook 0, default 0.12")
+    add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
+    add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
+    add("--seed", type=int, default=1, help="of every random draw (default: %(default)s)")
+    add("--policy", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"), default="auto",
+        help="precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it")  # fmt: skip
+    add("--license", default="", help="terms of use of the resulting weights, one line, carried into exported files")
+    add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard")
+    add("--resume", action="store_true", help="go on from the last good checkpoint in RUN")
+
+
+def run_fit(args: argparse.Namespace) -> int:
+    """Carry out `python -m train fit`; returns the exit code."""
+    named = ("epochs", "batch_size", "learning_rate", "input_size", "crop_size", "rendered_share", "split", "validation_share")
+    recipe = replace(RECIPES[args.recipe], **{name: getattr(args, name) for name in named if getattr(args, name) is not None})
+    check_recipe(recipe)
+    policy = args.policy
+    if policy == "auto":
+        policy = "float32" if args.recipe == "notebook" else auto_policy()
+    options = FitOptions(
+        out=args.out, dataset=args.dataset, images=args.images, masks=args.masks, block_widths=args.block_widths,
+        head_widths=args.head_widths, weights=args.weights, seed=args.seed, policy=policy, resume=args.resume,
+        tensorboard=args.tensorboard, license=args.license,
+    )  # fmt: skip
+    try:
+        run = fit(recipe, options)
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: python -m train fit ... --out {options.out} --resume", file=sys.stderr)
+        return 1
+    print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
+    return 0
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise `ConfigurationError` for values no training can have."""
+    from .fcn8 import check_input_size
+
+    for size_asked in (recipe.input_size, recipe.crop_size):
+        if size_asked is not None:
+            check_input_size(size_asked)
+    for name in ("rendered_share", "validation_share"):
+        if not 0.0 <= getattr(recipe, name) < 1.0:
+            raise ConfigurationError(f"--{name.replace('_', '-')} must lie in 0 <= x < 1, got {getattr(recipe, name)}.")
+    if not 0.0 < recipe.learning_rate < 100.0:
+        raise ConfigurationError(f"--learning-rate must be positive, got {recipe.learning_rate}.")
+
+
+def widths(count: int) -> Any:
+    """argparse type: `count` positive numbers with commas between."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        parts = text.split(",")
+        if len(parts) != count or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            raise argparse.ArgumentTypeError(f"expected {count} positive numbers with commas between, got {text!r}")
+        return tuple(int(part) for part in parts)
+
+    return parse

@@ -1,0 +1,89 @@
+"""Losses and metrics on logits, with unlabelled pixels left out as the field does. Backend-neutral (`keras.ops`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def class_weights(shares: np.ndarray, unlabelled: int | None) -> np.ndarray:
+    """Weight of each class, 1 / ln(1.1 + share) (ENet, Paszke et al. 2016, with c = 1.1), scaled to mean 1; 0 if unlabelled.
+
+    Args:
+        shares: (classes,) share of each class among the labelled training pixels, 0..1.
+    """
+    weights = 1.0 / np.log(1.1 + shares)
+    if unlabelled is not None:
+        weights[unlabelled] = 0.0
+    return (weights / weights[weights > 0].mean()).astype(np.float32)
+
+
+class SegmentationLoss(keras.losses.Loss):
+    """Weighted cross-entropy plus a soft Jaccard term, over labelled pixels.
+
+    loss = sum_p w[y_p] CE_p / sum_p w[y_p]  +  jaccard * (1 - mean over classes present of sum p y / sum (p + y - p y))
+
+    The second term is the mean IoU itself with probabilities in place of decisions (Rahman and Wang, 2016).
+    Truth (N, H, W) class ids; predictions (N, H, W, classes) logits.
+    """
+
+    def __init__(self, weights: np.ndarray, *, jaccard: float = 0.0, name: str = "segmentation_loss") -> None:
+        super().__init__(name=name, reduction=None)
+        self.weights = np.asarray(weights, np.float32)
+        self.jaccard = jaccard
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        classes = len(self.weights)
+        logits = ops.cast(y_pred, "float32")
+        truth = ops.cast(y_true, "int32")
+        weight = ops.take(ops.convert_to_tensor(self.weights), truth)
+        entropy = ops.sparse_categorical_crossentropy(truth, logits, from_logits=True)
+        loss = ops.sum(entropy * weight) / (ops.sum(weight) + 1e-6)
+        if not self.jaccard:
+            return loss
+        counted = ops.cast(weight > 0, "float32")[..., None]
+        probability = ops.softmax(logits) * counted
+        hot = ops.one_hot(truth, classes, dtype="float32") * counted
+        axes = (0, 1, 2)
+        both, truths = ops.sum(probability * hot, axes), ops.sum(hot, axes)
+        union = ops.sum(probability, axes) + truths - both
+        present = ops.cast(truths > 0, "float32")
+        share = ops.sum(present * both / (union + 1e-6)) / (ops.sum(present) + 1e-6)
+        return loss + self.jaccard * (1.0 - share)
+
+
+class ConfusionMetric(keras.metrics.Metric):
+    """Mean IoU and accuracy of the batches so far, from one confusion matrix that stays on the device.
+
+    `result()` is {"mean_iou": ..., "accuracy": ...}; pixels whose truth is `unlabelled` are not counted.
+    """
+
+    def __init__(self, classes: int, unlabelled: int | None, name: str = "confusion") -> None:
+        super().__init__(name=name)
+        self.classes, self.unlabelled = classes, unlabelled
+        self.matrix = self.add_variable((classes, classes), initializer="zeros", name="matrix", dtype="float32")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        found = ops.reshape(ops.cast(ops.argmax(y_pred, -1), "int32"), (-1,))
+        counts = ops.bincount(truth * self.classes + found, minlength=self.classes**2)
+        counts = ops.reshape(ops.cast(counts[: self.classes**2], "float32"), (self.classes, self.classes))
+        if self.unlabelled is not None:
+            keep = np.ones((self.classes, 1), np.float32)
+            keep[self.unlabelled] = 0.0
+            counts = counts * keep
+        self.matrix.assign(self.matrix + counts)
+
+    def result(self) -> dict[str, Any]:
+        hits = ops.diagonal(self.matrix)
+        truths = ops.sum(self.matrix, axis=1)
+        union = truths + ops.sum(self.matrix, axis=0) - hits
+        present = ops.cast(truths > 0, "float32")
+        mean_iou = ops.sum(present * hits / (union + 1e-9)) / (ops.sum(present) + 1e-9)
+        return {"mean_iou": mean_iou, "accuracy": ops.sum(hits) / (ops.sum(truths) + 1e-9)}
+
+    def reset_state(self) -> None:
+        self.matrix.assign(ops.zeros_like(self.matrix))

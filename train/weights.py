@@ -1,0 +1,104 @@
+"""ImageNet kernels into FCN8's encoder: VGG16's Keras `..._notop.h5` by path, or an .npz of `blockB_convC_kernel`/`_bias`.
+
+Both hold kernels in Keras' "caffe" convention: BGR, 0..255, ImageNet's mean subtracted. FCN8's frames are x / 127.5 - 1,
+so the first layer is rescaled to mean what it meant:  W * (127.5 x + 127.5 - mean) = (127.5 W) * x + sum W (127.5 - mean).
+Only arrays are read; no code in a file is ever run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from edge_seg.errors import ModelFileError
+
+from .fcn8 import CONVOLUTIONS_PER_BLOCK, IMAGENET_MEAN_BGR
+
+ENCODER_LAYERS = tuple(
+    f"block{block}_conv{index}" for block, count in enumerate(CONVOLUTIONS_PER_BLOCK, 1) for index in range(1, count + 1)
+)
+
+
+def load_encoder(model: keras.Model, path: Path | str, *, rescale: bool = True) -> list[str]:
+    """Put a file's kernels into every encoder layer whose shape fits, and return those layers' names.
+
+    Args:
+        model: an FCN8, with or without batch normalisation.
+        path: `vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5`, or an .npz.
+        rescale: adapt the first layer to frames in [-1, 1]; False loads the numbers as they stand (as the notebook).
+
+    Raises:
+        ModelFileError: no such file, damaged, not of this layout, or nothing in it fits.
+    """
+    stored = read_encoder(path)
+    loaded = []
+    for name, (kernel, bias) in stored.items():
+        layer = model.get_layer(name)
+        if layer.kernel.shape != kernel.shape:
+            continue
+        if rescale and name == ENCODER_LAYERS[0]:
+            kernel, bias = _rescaled(kernel, bias)
+        layer.set_weights([kernel, bias])
+        loaded.append(name)
+    if not loaded:
+        raise ModelFileError(
+            f"{path}: none of its kernels fits this network's widths; blocks that are to take them keep VGG16's "
+            "widths (64, 128, 256, 512, 512)."
+        )
+    return loaded
+
+
+def read_encoder(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read layer name -> (kernel (3, 3, in, out), bias (out,)) float32 from a weights file, in encoder order."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such weights file. README, section \"Get the data\", says where VGG16's come from.")
+    try:
+        arrays = _read_npz(path) if path.suffix == ".npz" else _read_h5(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path}: not a readable weights file ({error}).") from error
+    found = {name: arrays[name] for name in ENCODER_LAYERS if name in arrays}
+    if not found:
+        raise ModelFileError(
+            f"{path}: holds none of VGG16's layers ({ENCODER_LAYERS[0]} ... {ENCODER_LAYERS[-1]}); expected "
+            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or an .npz of blockB_convC_kernel and blockB_convC_bias."
+        )
+    return found
+
+
+def _read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    with np.load(path, allow_pickle=False) as file:
+        names = {key.removesuffix("_kernel") for key in file.files if key.endswith("_kernel")}
+        return {name: (file[f"{name}_kernel"], file[f"{name}_bias"]) for name in names}
+
+
+def _read_h5(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    import h5py
+
+    layers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    with h5py.File(path, "r") as file:
+        groups = file["model_weights"] if "model_weights" in file else file
+        for name in ENCODER_LAYERS:
+            if name in groups:
+                arrays = _arrays_below(groups[name])
+                kernel = next(array for array in arrays if array.ndim == 4)
+                bias = next(array for array in arrays if array.ndim == 1)
+                layers[name] = (kernel, bias)
+    return layers
+
+
+def _arrays_below(group: Any) -> list[np.ndarray]:
+    # Keras 1 stored block1_conv1_W_1:0, Keras 2 block1_conv1/kernel:0; only the rank tells kernel from bias in both.
+    found: list[np.ndarray] = []
+    group.visititems(lambda _, item: found.append(np.asarray(item, np.float32)) if hasattr(item, "shape") else None)
+    if sorted(array.ndim for array in found) != [1, 4]:
+        raise ValueError(f"group {group.name} should hold one kernel and one bias")
+    return found
+
+
+def _rescaled(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    offset = 127.5 - np.asarray(IMAGENET_MEAN_BGR, np.float64)
+    return (kernel * 127.5).astype(np.float32), (bias + np.einsum("hwio,i->o", kernel, offset)).astype(np.float32)
