@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
+# The two files of a finished run, named here for those who must not import Keras.
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.weights.h5"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -28,10 +28,7 @@ from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .dataset import Sample, find_samples
 from .fcn8 import Fcn8Config, fcn8
-from .files import replacing
-
-CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.weights.h5"
+from .files import CONFIG_NAME, WEIGHTS_NAME, replacing
 
 
 @dataclass(frozen=True)
