@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from .errors import ConfigurationError
+from .opencv import cv2
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -55,6 +55,13 @@ def legend(classes: tuple[str, ...], palette: Palette, *, width: int, row_height
         x, y = (index % columns) * cell + 6, (index // columns) * row_height
         cv2.rectangle(strip, (x, y + 5), (x + row_height - 10, y + row_height - 5), (blue, green, red), cv2.FILLED)
         cv2.putText(
-            strip, name, (x + row_height - 4, y + row_height - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (40, 40, 40), 1, cv2.LINE_AA
+            strip,
+            name,
+            (x + row_height - 4, y + row_height - 7),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.42,
+            (40, 40, 40),
+            1,
+            cv2.LINE_AA,
         )
     return strip

@@ -1,14 +1,14 @@
-"""Frame -> model input and labels -> frame size: the one definition that training, export, runtime and benchmarks share.
+"""Frame -> model input and labels -> frame size: one definition that training, export, runtime and benchmarks share.
 
 Scaling is not done here but in the exported graph; `scale_frames` is its definition, for the Keras side.
 """
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from .errors import ConfigurationError
+from .opencv import cv2
 
 
 def check_frame(frame: np.ndarray) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""edge_seg: road-scene segmentation of video from one self-describing ONNX file.
+
+Importing this package loads nothing heavy: numpy, OpenCV, PyAV and onnxruntime come when a name that needs them is
+first used. Knows nothing of training or export.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    ConfigurationError,
+    DatasetError,
+    DeviceError,
+    EdgeSegError,
+    MediaError,
+    MissingDependencyError,
+    ModelFileError,
+    OutOfMemoryError,
+    ParityError,
+)
+
+if TYPE_CHECKING:
+    from .segmenter import Segmentation, Segmenter
+    from .spec import ModelSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "DatasetError",
+    "DeviceError",
+    "EdgeSegError",
+    "MediaError",
+    "MissingDependencyError",
+    "ModelFileError",
+    "ModelSpec",
+    "OutOfMemoryError",
+    "ParityError",
+    "Segmentation",
+    "Segmenter",
+    "__version__",
+    "bundled_clip",
+    "bundled_model",
+]
+
+_LAZY = {"ModelSpec": "spec", "Segmentation": "segmenter", "Segmenter": "segmenter"}
+_ASSETS = Path(__file__).parent / "assets"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def bundled_model() -> Path:
+    """Path of the small model that ships with the package; see its licence file: non-commercial terms.
+
+    Raises:
+        ModelFileError: this copy of the package has no model.
+    """
+    path = _ASSETS / "fcn8_camvid_int8.onnx"
+    if not path.is_file():
+        raise ModelFileError(f"This copy of edge_seg has no bundled model ({path}). Name one: -m MODEL")
+    return path
+
+
+def bundled_clip() -> Path:
+    """Path of the rendered street clip that ships with the package.
+
+    Raises:
+        MediaError: this copy of the package has no clip.
+    """
+    path = _ASSETS / "street.mp4"
+    if not path.is_file():
+        raise MediaError(f"This copy of edge_seg has no bundled clip ({path}). Name a video as SOURCE")
+    return path

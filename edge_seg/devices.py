@@ -1,0 +1,180 @@
+"""Devices by name: what each needs, whether it is here, and how a session is asked for on it.
+
+`cpu`, `openvino`, `cuda[:N]`, `tensorrt[:N]`, `auto`. Every function that talks to onnxruntime is handed the module, so
+that a fake can stand in for it. Knows nothing of models' contents beyond their precision.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigurationError, DeviceError
+
+DEVICES = ("auto", "cpu", "openvino", "cuda", "tensorrt")
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+TENSORRT_PROVIDER = "TensorrtExecutionProvider"
+OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
+REINSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edge-seg[gpu]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceName:
+    """A device as asked for: its kind, and which one of several (cuda and tensorrt alone)."""
+
+    kind: str
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.index}" if self.kind in ("cuda", "tensorrt") else self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReport:
+    """What a session really got.
+
+    Attributes:
+        requested: as the caller asked.
+        name: "cpu", "openvino", "cuda:0", "tensorrt:0".
+        providers: as the session itself names them, in order.
+        arithmetic: "fp32", "bf16", "fp16" or "int8": what sets the bound of agreement with Keras.
+        reason: why this device, in words.
+        threads: CPU threads the session may use.
+    """
+
+    requested: str
+    name: str
+    providers: tuple[str, ...]
+    arithmetic: str
+    reason: str
+    threads: int
+
+
+def parse_device(text: str) -> DeviceName:
+    """Read "cpu", "cuda:1" and the like; raise `ConfigurationError` naming the choices otherwise."""
+    match = re.fullmatch(r"(auto|cpu|openvino|cuda|tensorrt)(?::(\d{1,3}))?", text if isinstance(text, str) else "")
+    if match is None or (match[2] is not None and match[1] not in ("cuda", "tensorrt")):
+        raise ConfigurationError(f"device must be auto, cpu, openvino, cuda[:N] or tensorrt[:N]; got {text!r}.")
+    return DeviceName(kind=match[1], index=int(match[2] or 0))
+
+
+def require_device(ort: Any, device: DeviceName) -> None:
+    """Check what can be checked without a model.
+
+    Raises:
+        DeviceError: the device cannot be had; the message names what is missing and the command that mends it.
+    """
+    problem = device_problem(ort, device)
+    if problem:
+        raise DeviceError(f"device {device} cannot be had: {problem}")
+
+
+def device_problem(ort: Any, device: DeviceName) -> str:
+    """Why a device cannot be had and what mends it, or "" when nothing seems to be in the way."""
+    if device.kind == "openvino":
+        return _openvino_problem(ort)
+    if device.kind in ("cuda", "tensorrt"):
+        return _nvidia_problem(ort, device)
+    return ""
+
+
+def _nvidia_problem(ort: Any, device: DeviceName) -> str:
+    provider = CUDA_PROVIDER if device.kind == "cuda" else TENSORRT_PROVIDER
+    if provider not in ort.get_available_providers():
+        return f"this onnxruntime {ort.__version__} was built without {provider}. Mend it: {REINSTALL_GPU}"
+    count = nvidia_gpus()
+    if count is None:
+        return (
+            "no NVIDIA driver answers (libcuda.so.1). Install the driver; in a container start it with "
+            "`docker run --gpus all`. Look with: nvidia-smi"
+        )
+    if device.index >= count:
+        return (
+            f"the driver shows {count} GPU(s), so {device.kind}:{device.index} does not exist. Look with: nvidia-smi -L"
+        )
+    return ""
+
+
+def nvidia_gpus() -> int | None:
+    """GPUs the NVIDIA driver shows to this process, or None without a working driver."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        # 100 is "no device": the driver works and hides or has none.
+        status = driver.cuInit(0)
+        if status == 100:
+            return 0
+        if status == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+        return None
+    return None
+
+
+def _openvino_problem(ort: Any) -> str:
+    if not hasattr(ort, "register_execution_provider_library") or not hasattr(
+        ort.SessionOptions, "add_provider_for_devices"
+    ):
+        return f"onnxruntime {ort.__version__} is too old for plugins. Mend it: pip install -U 'edge-seg[openvino]'"
+    if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
+        return "the plugin is not installed. Mend it: pip install onnxruntime-ep-openvino"
+    try:
+        register_openvino(ort)
+    except Exception as error:
+        return f"the plugin does not load ({first_line(error)}). Mend it: pip install -U onnxruntime-ep-openvino"
+    if not openvino_devices(ort):
+        vendor = next((item.device.vendor for item in ort.get_ep_devices()), "unknown")
+        return (
+            f"its plugin offers no device for this processor (vendor {vendor}; the plugin serves Intel's alone). "
+            "Use --device cpu, or a machine with an Intel processor"
+        )
+    return ""
+
+
+def register_openvino(ort: Any) -> None:
+    """Register the OpenVINO plugin with onnxruntime; a second time is fine."""
+    import onnxruntime_ep_openvino
+
+    try:
+        ort.register_execution_provider_library(OPENVINO_PROVIDER, onnxruntime_ep_openvino.get_library_path())
+    except Exception as error:
+        if "already registered" not in str(error).lower():
+            raise
+
+
+def openvino_devices(ort: Any) -> list[Any]:
+    """The plugin's CPU devices; its GPU and NPU are other promises than `openvino` makes."""
+    cpu = ort.OrtHardwareDeviceType.CPU
+    return [item for item in ort.get_ep_devices() if item.ep_name == OPENVINO_PROVIDER and item.device.type == cpu]
+
+
+def openvino_has_bf16(ep_device: Any) -> bool:
+    """Whether the plugin says that this processor multiplies in bf16."""
+    return "BF16" in ep_device.ep_metadata.get("OPTIMIZATION_CAPABILITIES", "BF16").split()
+
+
+def arithmetic_of(kind: str, precision: str, *, bf16: bool = False) -> str:
+    """What a device really computes a file of `precision` in, as far as the bound of agreement goes.
+
+    openvino multiplies floats in bf16 where the processor can. TensorRT uses TF32 for fp32 files, whose mantissa is
+    fp16's, so it is held to fp16's bound; CUDA's TF32 is switched off.
+    """
+    if precision == "int8":
+        return "int8"
+    if kind == "openvino":
+        return "bf16" if bf16 else precision
+    if kind == "tensorrt":
+        return "fp16"
+    return precision
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, short enough for one line of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

@@ -1,0 +1,73 @@
+"""A session without onnxruntime: for tests, and for pipelines tried on a machine without a model or a runtime.
+
+Its labels are a plain function of the pixels, and it can be told to fail as devices do. Knows no device.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from .devices import DeviceReport
+from .errors import DeviceError, OutOfMemoryError
+from .spec import ModelSpec
+
+
+def brightness_labels(batch: np.ndarray, classes: int) -> np.ndarray:
+    """(N, H, W, 3) uint8 -> (N, H, W) uint8: the blue channel cut into `classes` equal steps."""
+    return (batch[..., 0].astype(np.uint16) * classes // 256).astype(np.uint8)
+
+
+class FakeSession:
+    """Stands where a real session would.
+
+    Args:
+        spec: the contract it claims.
+        labels: batch (N, H, W, 3) uint8 -> labels (N, H, W) uint8; `brightness_labels` by default.
+        memory_frames: a larger batch raises `OutOfMemoryError`, as a small GPU does.
+        missing_library: every run raises a `DeviceError` naming it.
+        arithmetic: what the report claims it computes in.
+        name: what the report calls the device.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec | None = None,
+        *,
+        labels: Callable[[np.ndarray], np.ndarray] | None = None,
+        memory_frames: int | None = None,
+        missing_library: str = "",
+        arithmetic: str = "fp32",
+        name: str = "fake",
+    ) -> None:
+        self.spec = spec or ModelSpec(input_size=(32, 32))
+        self.device = DeviceReport(
+            requested=name, name=name, providers=("Fake",), arithmetic=arithmetic, reason="asked for", threads=1
+        )
+        self.batch_sizes: list[int] = []
+        self.closed = False
+        self._labels = labels or (lambda batch: brightness_labels(batch, len(self.spec.classes)))
+        self._memory_frames = memory_frames
+        self._missing_library = missing_library
+        self._lock = threading.Lock()
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels of a batch (N, H, W, 3) uint8, or the failure that was planted."""
+        if self.closed:
+            raise DeviceError("The session is closed; open a new one.")
+        if self._missing_library:
+            raise DeviceError(f"device {self.device.name} cannot be had: {self._missing_library} is missing.")
+        if self._memory_frames is not None and len(batch) > self._memory_frames:
+            raise OutOfMemoryError(f"{self.device.name} has no memory for a batch of {len(batch)}; try a smaller one.")
+        with self._lock:
+            self.batch_sizes.append(len(batch))
+        outputs = {"labels": self._labels(batch)}
+        if "confidence" in self.spec.outputs:
+            outputs["confidence"] = np.full(batch.shape[:3], 0.5, np.float16)
+        return outputs
+
+    def close(self) -> None:
+        """Closing twice is fine."""
+        self.closed = True

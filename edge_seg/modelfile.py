@@ -1,0 +1,205 @@
+"""Look into a model file before any runtime does: is it whole, of the right kind, safe, and what does it say of itself?
+
+Single-file ONNX models only: data outside the file is refused, because a name inside a model must not open other files.
+Sizes are bounded before memory is asked for. Works without the onnx package and without a session; knows no device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigurationError, ModelFileError
+from .onnxwalk import Contents, walk_model
+from .protobuf import DamagedError, Reader
+from .spec import ModelSpec
+
+MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
+_LFS = b"version https://git-lfs"
+# First bytes of what people pass by mistake -> what it is and what to do.
+_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5 weights). Export it first: python -m export RUN --out model.onnx"),
+    (
+        b"PK\x03\x04",
+        "a zip archive (a .keras file?). Unpack it, or export the run: python -m export RUN --out model.onnx",
+    ),
+    (b"\x89PNG", "a PNG picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (b"\xff\xd8\xff", "a JPEG picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (b"GIF8", "a GIF picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (b"%PDF", "a PDF. Pass the .onnx file"),
+    (b"\x1f\x8b", "a gzip archive. Unpack it first"),
+    (b"BZh", "a bzip2 archive. Unpack it first"),
+    (b"\xfd7zXZ", "an xz archive. Unpack it first"),
+    (b"RIFF", "a RIFF file (AVI or WebP). Pass the .onnx file with -m, videos as SOURCE"),
+    (b"\x80\x02", "a Python pickle, which edge_seg never opens. Export an ONNX model"),
+    (b"\x80\x04", "a Python pickle, which edge_seg never opens. Export an ONNX model"),
+    (b"<", "a web page or XML (a failed download, or an OpenVINO .xml). Download the .onnx file again"),
+    (b"{", "JSON. Pass the .onnx file"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelHeader:
+    """What a model file says of itself, read without a session.
+
+    Attributes:
+        path: the file, or None for a model given as bytes.
+        ir_version: of the ONNX format.
+        opsets: operator set domain -> version; the standard domain is "".
+        producer: the program that wrote it.
+        metadata: the file's own texts, the golden frames among them.
+        size_bytes: of the whole file.
+        nodes: number of graph nodes, those of subgraphs too.
+        operators: operator -> how many nodes.
+        weight_bytes: stored in the file as tensors.
+    """
+
+    path: Path | None
+    ir_version: int
+    opsets: dict[str, int]
+    producer: str
+    metadata: dict[str, str] = field(repr=False)
+    size_bytes: int
+    nodes: int
+    operators: dict[str, int]
+    weight_bytes: int
+    _data: bytes | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the whole file, in hex; computed when first asked for (about 0.5 s for 540 MB)."""
+        if self._data is not None:
+            return hashlib.sha256(self._data).hexdigest()
+        assert self.path is not None
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelFileError(f"{self.path} cannot be read any more ({error.strerror}).") from error
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The model's contract. Raises `ModelFileError` when the file is ONNX but not ours."""
+        return ModelSpec.from_metadata(self.metadata, source=self.name)
+
+    @property
+    def name(self) -> str:
+        """How messages name the model."""
+        return "the model" if self.path is None else str(self.path)
+
+
+def read_model_header(model: str | os.PathLike[str] | bytes) -> ModelHeader:
+    """Check a model file and read what it says of itself, without creating a session.
+
+    Args:
+        model: path of an ONNX file, or its bytes.
+
+    Raises:
+        ModelFileError: missing, empty, truncated, too large, of another kind, with data outside the file, or damaged.
+    """
+    path = None if isinstance(model, bytes) else Path(model)
+    name = "the model" if path is None else str(path)
+    with _opened(model, path) as data:
+        _check_kind(bytes(data[:256]), name, len(data))
+        try:
+            contents = walk_model(Reader(data), len(data))
+        except DamagedError as error:
+            raise ModelFileError(
+                f"{name} is not a whole ONNX model ({error}); {len(data)} bytes. "
+                "It may be truncated or of another kind: copy or export it again."
+            ) from error
+        _check_contents(contents, name)
+        return _header(contents, path, model, len(data))
+
+
+def _header(contents: Contents, path: Path | None, model: Any, size: int) -> ModelHeader:
+    return ModelHeader(
+        path=path,
+        ir_version=contents.ir_version,
+        opsets=contents.opsets,
+        producer=contents.producer,
+        metadata=contents.metadata,
+        size_bytes=size,
+        nodes=sum(contents.operators.values()),
+        operators=contents.operators,
+        weight_bytes=contents.weight_bytes,
+        _data=model if path is None else None,
+    )
+
+
+@contextlib.contextmanager
+def _opened(model: Any, path: Path | None) -> Iterator[memoryview]:
+    """The model's bytes as a view; a file is mapped, not read."""
+    if path is None:
+        _check_size(len(model), "the model")
+        with memoryview(model) as view:
+            yield view
+        return
+    with _open_file(path) as file:
+        _check_size(os.fstat(file.fileno()).st_size, str(path))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+            yield view
+
+
+def _open_file(path: Path) -> Any:
+    try:
+        # A named pipe or a device would block or never end.
+        if path.exists() and not path.is_file():
+            raise ModelFileError(f"{path} is not a file. Pass the path of a .onnx file.")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise ModelFileError(f"No model at {path}. Export one: python -m export RUN --out {path.name}") from error
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _check_size(size: int, name: str) -> None:
+    if size == 0:
+        raise ModelFileError(f"{name} is empty (0 bytes). Copy or export it again.")
+    if size > MAX_MODEL_BYTES:
+        raise ModelFileError(f"{name} has {size} bytes; a single-file ONNX model has at most {MAX_MODEL_BYTES}.")
+
+
+def _check_kind(head: bytes, name: str, size: int) -> None:
+    if head.startswith(_LFS):
+        raise ModelFileError(f"{name} is a Git LFS pointer of {size} bytes, not the model. Fetch it: git lfs pull")
+    if head[4:8] == b"ftyp":
+        raise ModelFileError(
+            f"Expected an ONNX model; {name} is an MP4 or MOV video. Pass it as SOURCE, the model with -m."
+        )
+    if head[4:8] == b"TFL3":
+        raise ModelFileError(f"Expected an ONNX model; {name} is a TensorFlow Lite file. Export an ONNX model.")
+    if head[4:8] == b"ORTM":
+        raise ModelFileError(
+            f"Expected an ONNX model; {name} is in onnxruntime's own .ort format. Pass the .onnx file."
+        )
+    for magic, kind in _KINDS:
+        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic) if magic in (b"<", b"{") else head.startswith(magic):
+            raise ModelFileError(f"Expected an ONNX model; {name} is {kind}.")
+    if not head.strip(b"\0"):
+        raise ModelFileError(f"{name} holds only zeros: an interrupted copy. Copy it again.")
+
+
+def _check_contents(contents: Contents, name: str) -> None:
+    if contents.external:
+        raise ModelFileError(
+            f"{name} keeps weights outside the file ({contents.external}). edge_seg opens single-file models only, "
+            "because such a reference can name any file of the machine. Export it again with python -m export."
+        )
+    if contents.refused:
+        raise ModelFileError(f"{name} is refused: {contents.refused}. Export it again with python -m export.")
+    if not contents.opsets or not contents.operators or not contents.ir_version:
+        raise ModelFileError(f"{name} is not a whole ONNX model: it has no graph. Copy or export it again.")
+
+
+def check_model_argument(model: object) -> None:
+    """Raise `ConfigurationError` unless `model` is a path or bytes."""
+    if not isinstance(model, (str, bytes, os.PathLike)):
+        raise ConfigurationError(f"A model is given as a path or as bytes; got {type(model).__name__}.")

@@ -1,0 +1,23 @@
+"""The guarded import of cv2: on a server without libGL it fails with the command that cures it. Knows nothing else."""
+
+from __future__ import annotations
+
+from .errors import MissingDependencyError
+
+__all__ = ["cv2"]
+
+
+def explain_import_error(error: ImportError) -> MissingDependencyError:
+    """Turn an ImportError of cv2 into the one line that names its cure."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
+        return MissingDependencyError("OpenCV is not installed. Install it: pip install opencv-python-headless")
+    return MissingDependencyError(
+        f"OpenCV cannot be loaded ({error}). On a machine without a screen use the build that needs no libGL: "
+        "pip uninstall -y opencv-python && pip install --force-reinstall opencv-python-headless"
+    )
+
+
+try:
+    import cv2
+except ImportError as import_error:
+    raise explain_import_error(import_error) from import_error

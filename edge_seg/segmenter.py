@@ -1,0 +1,275 @@
+"""Segmenter: frames of any size in, typed segmentations out. Knows nothing of video files or of onnxruntime.
+
+    with Segmenter("model.onnx") as segmenter:
+        result = segmenter.segment(frame)
+
+Frames are brought to the model's size and labels back to the frame's; a short batch is filled up so that a provider
+keeps the shape it tuned itself to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .devices import DeviceReport
+from .errors import ConfigurationError, MediaError
+from .opencv import cv2
+from .overlay import colorize, overlay
+from .preprocess import check_frame, resize_labels, stack_frames
+from .session import MAX_BATCH, Session, model_size, open_session
+from .spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segmentation:
+    """One frame's result.
+
+    Attributes:
+        labels: (H, W) uint8 class ids, at the frame's own size.
+        frame: (H, W, 3) uint8 BGR, the very array that was given.
+        spec: the model's contract: class names and colours.
+        index: position of the frame in its source, from 0.
+        time_s: the source's timestamp in seconds, or None when it has none.
+        speed_ms: stage -> milliseconds a frame: "preprocess", "inference", "postprocess".
+        confidence: (H, W) float32 0..1 at the frame's size, or None when the model gives none.
+    """
+
+    labels: np.ndarray
+    frame: np.ndarray = field(repr=False)
+    spec: ModelSpec = field(repr=False)
+    index: int = 0
+    time_s: float | None = None
+    speed_ms: dict[str, float] = field(default_factory=dict)
+    confidence: np.ndarray | None = field(default=None, repr=False)
+
+    def class_share(self) -> dict[str, float]:
+        """Class name -> share of the frame's pixels, 0..1, in the order of the ids."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.spec.classes))
+        return {name: int(count) / self.labels.size for name, count in zip(self.spec.classes, counts, strict=False)}
+
+    def plot(self, alpha: float = 0.5) -> np.ndarray:
+        """The classes' colours laid over the frame: (H, W, 3) uint8 BGR, a new array. `alpha` 0 is the frame alone."""
+        return overlay(self.frame, self.labels, self.spec.palette, alpha)
+
+    def mask(self) -> np.ndarray:
+        """The classes' colours alone: (H, W, 3) uint8 BGR."""
+        return colorize(self.labels, self.spec.palette)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.
+
+        Raises:
+            ConfigurationError: a name that does not end in .png, the one format here that keeps ids as they are.
+            MediaError: the file cannot be written.
+        """
+        target = Path(path)
+        if target.suffix.lower() != ".png":
+            raise ConfigurationError(f"Class ids are saved as PNG, which keeps them exactly; got {target.name!r}.")
+        return write_atomically(target, cv2.imencode(".png", self.labels)[1].tobytes())
+
+
+def write_atomically(target: Path, data: bytes) -> Path:
+    """Write a file under a temporary name beside it, then rename; raises `MediaError`, leaving nothing half-written."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise MediaError(f"{target} cannot be written ({error.strerror or error}).") from error
+    return target
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+class Segmenter:
+    """Segments frames with one model on one device. A context manager; threads may share it.
+
+    Args:
+        model: path of an ONNX file exported by this project, its bytes, or an open session (`edge_seg.fake` has one).
+        device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one is that one or a `DeviceError`.
+        batch_size: frames a run.
+        threads: CPU threads; by default what affinity and the container's quota allow.
+        input_size: (height, width) frames are brought to, for models exported with a dynamic size.
+
+    Raises:
+        ModelFileError, DeviceError, ConfigurationError, MissingDependencyError: see `session.open_session`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes | Session,
+        *,
+        device: str = "auto",
+        batch_size: int = 1,
+        threads: int | None = None,
+        input_size: tuple[int, int] | None = None,
+    ) -> None:
+        self._session: Session | None = None
+        if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
+            raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
+        if isinstance(model, (str, bytes, os.PathLike)):
+            session = open_session(model, device=device, batch_size=batch_size, threads=threads, input_size=input_size)
+        elif hasattr(model, "run") and hasattr(model, "spec"):
+            session = model
+        else:
+            raise ConfigurationError(f"A model is a path, bytes or a session; got {type(model).__name__}.")
+        self.batch_size = batch_size
+        self.spec: ModelSpec = session.spec
+        self.device: DeviceReport = session.device
+        self.input_size = model_size(session.spec, input_size)
+        self._session = session
+
+    def segment(self, frame: np.ndarray, *, index: int = 0, time_s: float | None = None) -> Segmentation:
+        """Segment one frame (H, W, 3) uint8 BGR of any size."""
+        return self._segment([frame], [index], [time_s])[0]
+
+    def segment_batch(self, frames: Sequence[np.ndarray]) -> list[Segmentation]:
+        """Segment frames, each (H, W, 3) uint8 BGR, of any and of different sizes; as many results, in order."""
+        results: list[Segmentation] = []
+        for first in range(0, len(frames), self.batch_size):
+            part = list(frames[first : first + self.batch_size])
+            results += self._segment(part, list(range(first, first + len(part))), [None] * len(part))
+        return results
+
+    def stream(self, source: Any) -> Iterator[Segmentation]:
+        """Segment a source lazily: a path, an address, a camera index, or any iterable of frames.
+
+        Memory is that of one batch, whatever the length. Items of an iterable are (H, W, 3) uint8 arrays, or
+        objects with `.image`, `.index` and `.time_s` as `edge_seg.video` gives them.
+        """
+        self._open()
+        with contextlib.ExitStack() as stack:
+            items: Iterable[Any] = source
+            if isinstance(source, (str, int, os.PathLike)):
+                from .video import open_source
+
+                items = stack.enter_context(open_source(source))
+            batch: list[tuple[np.ndarray, int, float | None]] = []
+            for count, item in enumerate(items):
+                image = getattr(item, "image", item)
+                batch.append((image, getattr(item, "index", count), getattr(item, "time_s", None)))
+                if len(batch) == self.batch_size:
+                    yield from self._segment(*map(list, zip(*batch, strict=True)))
+                    batch.clear()
+            if batch:
+                yield from self._segment(*map(list, zip(*batch, strict=True)))
+
+    def predict_labels(self, batch: np.ndarray) -> np.ndarray:
+        """Class ids of frames already at the model's size: (N, H, W, 3) uint8 -> (N, H, W) uint8, any N."""
+        return self.predict(batch)["labels"]
+
+    def predict(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output of the model for (N, H, W, 3) uint8 at the model's size; run in batches of `batch_size`."""
+        session = self._open()
+        if batch.ndim != 4 or batch.shape[1:] != (*self.input_size, 3) or batch.dtype != np.uint8 or not len(batch):
+            raise ConfigurationError(
+                f"Expected a batch (N, *{self.input_size}, 3) uint8; got {batch.dtype} {batch.shape}."
+            )
+        parts = []
+        for first in range(0, len(batch), self.batch_size):
+            part = batch[first : first + self.batch_size]
+            outputs = session.run(_filled(part, self.batch_size))
+            parts.append({name: array[: len(part)] for name, array in outputs.items()})
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def close(self) -> None:
+        """Give the model's memory back. Closing twice is fine."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _segment(self, frames: list[Any], indices: list[Any], times: list[Any]) -> list[Segmentation]:
+        session = self._open()
+        for frame in frames:
+            check_frame(frame)
+        started = time.perf_counter()
+        batch = stack_frames(frames, self.input_size, pad_to=self.batch_size)
+        prepared = time.perf_counter()
+        outputs = session.run(batch)
+        inferred = time.perf_counter()
+        labels = [
+            resize_labels(array, frame.shape[:2]) for array, frame in zip(outputs["labels"], frames, strict=False)
+        ]
+        confidences = [_confidence(outputs, position, frame) for position, frame in enumerate(frames)]
+        ended = time.perf_counter()
+        share = 1000.0 / len(frames)
+        speed_ms = {
+            "preprocess": (prepared - started) * share,
+            "inference": (inferred - prepared) * share,
+            "postprocess": (ended - inferred) * share,
+        }
+        return [
+            Segmentation(
+                labels=labels[position],
+                frame=frame,
+                spec=self.spec,
+                index=indices[position],
+                time_s=times[position],
+                speed_ms=dict(speed_ms),
+                confidence=confidences[position],
+            )
+            for position, frame in enumerate(frames)
+        ]
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise ConfigurationError("This Segmenter is closed. Make a new one, or use it inside its `with` block.")
+        return self._session
+
+    def __enter__(self) -> Segmenter:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "A Segmenter cannot be pickled: it holds native threads and memory. Pass the model's path, open it there."
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session is None else f"on {self.device.name}"
+        return f"Segmenter({self.spec.name!r}, {self.spec.precision}, {state}, batch_size={self.batch_size})"
+
+
+def _filled(batch: np.ndarray, size: int) -> np.ndarray:
+    """Repeat the last frame up to `size` frames."""
+    if len(batch) >= size:
+        return batch
+    return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+
+
+def _confidence(outputs: dict[str, np.ndarray], position: int, frame: np.ndarray) -> np.ndarray | None:
+    """One frame's confidence at the frame's size, float32; bilinear, for unlike ids a probability may be blended."""
+    if "confidence" not in outputs:
+        return None
+    array = outputs["confidence"][position].astype(np.float32)
+    height, width = frame.shape[:2]
+    return np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_LINEAR))

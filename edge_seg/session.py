@@ -1,0 +1,502 @@
+"""Sessions on devices: the only importer of onnxruntime.
+
+A named device is a promise: the session that comes back runs on it, or `DeviceError` says what is missing and the
+command that mends it. Only `auto` may choose. Knows nothing of pictures' sizes or of video: a batch at the model's size
+goes in, arrays come out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from . import tensorrt
+from .devices import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    OPENVINO_PROVIDER,
+    REINSTALL_GPU,
+    TENSORRT_PROVIDER,
+    DeviceName,
+    DeviceReport,
+    arithmetic_of,
+    device_problem,
+    first_line,
+    openvino_devices,
+    openvino_has_bf16,
+    parse_device,
+    require_device,
+)
+from .errors import (
+    ConfigurationError,
+    DeviceError,
+    EdgeSegError,
+    MissingDependencyError,
+    ModelFileError,
+    OutOfMemoryError,
+)
+from .golden import decode_golden, golden_agreement
+from .modelfile import ModelHeader, check_model_argument, read_model_header
+from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY, ModelSpec
+from .threads import available_threads
+
+BUILDS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-training",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+    "onnxruntime-qnn",
+    "onnxruntime-vitisai",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+MAX_BATCH = 1024
+# What makes a segmenter slow: these must run on the device that was promised.
+HEAVY_OPERATORS = {"Conv", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearConv", "MatMul", "Gemm"}
+
+
+class Session(Protocol):
+    """What a segmenter needs of a session; `fake.FakeSession` is another."""
+
+    spec: ModelSpec
+    device: DeviceReport
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. Closing twice is fine."""
+        ...
+
+
+def open_session(
+    model: str | os.PathLike[str] | bytes,
+    *,
+    device: str = "auto",
+    batch_size: int = 1,
+    threads: int | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> Session:
+    """Open a model on a device and warm it up at its full shape.
+
+    Args:
+        model: path of an ONNX file of ours, or its bytes.
+        device: "cpu", "openvino", "cuda[:N]", "tensorrt[:N]", or "auto": the fastest that proves its parity.
+        batch_size: frames a run; providers tune themselves to it.
+        threads: CPU threads; by default what affinity and the container's quota allow.
+        input_size: (height, width), for models exported with a dynamic size; by default the model's own.
+
+    Raises:
+        ModelFileError: a file that is missing, damaged, unsafe, or newer than the runtime.
+        DeviceError: the named device cannot be had; `OutOfMemoryError` when its memory does not hold the batch.
+        ConfigurationError: an option that cannot be.
+        MissingDependencyError: no usable onnxruntime.
+    """
+    check_model_argument(model)
+    name = parse_device(device)
+    if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
+        raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ConfigurationError(f"threads must be a whole number of at least 1; got {threads!r}.")
+    header = read_model_header(model)
+    plan = Plan(model, header, batch_size, threads or available_threads(), model_size(header.spec, input_size))
+    ort = load_runtime()
+    if name.kind == "auto":
+        return open_first_proved(auto_candidates(ort, plan), header, batch_size=batch_size)
+    require_device(ort, name)
+    return open_on(ort, plan, name, requested=device)
+
+
+class Plan:
+    """What every attempt at a session shares."""
+
+    def __init__(
+        self, model: Any, header: ModelHeader, batch_size: int, threads: int, input_size: tuple[int, int]
+    ) -> None:
+        self.source = model if isinstance(model, bytes) else os.fspath(model)
+        self.header = header
+        self.batch_size = batch_size
+        self.threads = threads
+        self.input_size = input_size
+
+
+def model_size(spec: ModelSpec, asked: tuple[int, int] | None) -> tuple[int, int]:
+    """The (height, width) frames are brought to: the model's own, or another one that a dynamic model allows."""
+    if asked is None or tuple(asked) == spec.input_size:
+        return spec.input_size
+    height, width = asked
+    if not spec.dynamic_size:
+        own = "x".join(map(str, spec.input_size))
+        raise ConfigurationError(
+            f"This model takes frames of {own} (height x width) only; got {height}x{width}. "
+            "Export it again with a dynamic size, or leave input_size out."
+        )
+    if height < 32 or width < 32 or height % 32 or width % 32:
+        raise ConfigurationError(f"input_size must be multiples of 32, at least 32x32; got {height}x{width}.")
+    return height, width
+
+
+def installed_builds() -> dict[str, str]:
+    """Every installed build of onnxruntime and its version; more than one overwrite each other's files."""
+    found = {}
+    for name in BUILDS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def load_runtime() -> Any:
+    """The onnxruntime module, once it is known to be whole.
+
+    Raises:
+        MissingDependencyError: none is installed, several are installed over each other, or it does not load.
+    """
+    builds = installed_builds()
+    if len(builds) > 1:
+        raise MissingDependencyError(
+            f"Several builds of onnxruntime are installed over each other ({', '.join(builds)}). "
+            f"Keep one: pip uninstall -y {' '.join(builds)} && pip install 'edge-seg[gpu]'"
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if not builds and getattr(error, "name", "") == "onnxruntime":
+            raise MissingDependencyError(
+                "onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]' (or 'edge-seg[cpu]')"
+            ) from error
+        raise MissingDependencyError(
+            f"onnxruntime does not load ({first_line(error)}). Install it anew: {REINSTALL_GPU}"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingDependencyError(
+            "onnxruntime is damaged: it has no InferenceSession, as when one of two builds was uninstalled. "
+            f"Install it anew: {REINSTALL_GPU}"
+        )
+    return onnxruntime
+
+
+Candidate = tuple[str, Callable[[], Session]]
+
+
+def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
+    """Devices that `auto` tries, the fastest first; TensorRT only with an engine already built for this very case."""
+    names = [DeviceName(kind="cuda"), DeviceName(kind="openvino"), DeviceName(kind="cpu")]
+    if tensorrt.has_cached_engine(ort, plan.header, plan.batch_size, plan.input_size):
+        names.insert(0, DeviceName(kind="tensorrt"))
+
+    def opener(name: DeviceName) -> Callable[[], Session]:
+        def attempt() -> Session:
+            problem = device_problem(ort, name)
+            if problem:
+                raise DeviceError(problem)
+            return open_on(ort, plan, name, requested="auto")
+
+        return attempt
+
+    return [(str(name), opener(name)) for name in names]
+
+
+def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch_size: int = 1) -> Session:
+    """The first candidate that opens and whose labels agree with the golden frames; why others fell out is recorded.
+
+    The last candidate is the CPU, on which the export gate proved the file: it needs no second proof.
+    """
+    passed_over: list[str] = []
+    for position, (name, attempt) in enumerate(candidates):
+        try:
+            session = attempt()
+        except DeviceError as error:
+            if position == len(candidates) - 1:
+                raise
+            passed_over.append(f"{name}: {first_line(error)}")
+            continue
+        proof, problem = ("the provider it was proved on at export", "")
+        if position < len(candidates) - 1:
+            proof, problem = prove(session, header, batch_size=batch_size)
+        if not problem:
+            reason = "; ".join([f"auto chose {name}, {proof}", *passed_over])
+            session.device = replace(session.device, reason=reason)
+            return session
+        session.close()
+        passed_over.append(f"{name}: {problem}")
+    raise DeviceError(f"No device runs this model: {'; '.join(passed_over)}.")
+
+
+def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tuple[str, str]:
+    """(proof, problem) of a session against the golden frames in its file: one of the two is empty."""
+    arithmetic = session.device.arithmetic
+    if GOLDEN_KEY not in header.metadata:
+        if arithmetic == session.spec.precision:
+            return f"in the file's own {arithmetic}, unproved: the file has no golden frames", ""
+        return "", f"would compute in {arithmetic}, and the file has no golden frames to prove that with"
+    frames, labels = decode_golden(header.metadata[GOLDEN_KEY])
+    try:
+        share = golden_agreement(session.run, frames, labels, batch_size=batch_size)
+    except EdgeSegError as error:
+        return "", first_line(error)
+    bound = AGREEMENT_BOUNDS[arithmetic]
+    text = f"{share:.3%} of the golden frames' pixels agree with Keras in {arithmetic} (bound {bound:.2%})"
+    return (text, "") if share >= bound else ("", f"only {text}")
+
+
+def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtSession:
+    """A warm session on exactly this device, or an error."""
+    make = {"cpu": _make_cpu, "openvino": _make_openvino, "cuda": _make_cuda, "tensorrt": _make_tensorrt}[device.kind]
+    try:
+        inner, arithmetic, reason = make(ort, plan, device)
+    except EdgeSegError:
+        raise
+    except Exception as error:
+        _raise_open_error(ort, error, plan, device)
+    report = DeviceReport(
+        requested=requested,
+        name=str(device),
+        providers=tuple(inner.get_providers()),
+        arithmetic=arithmetic,
+        reason=reason or "asked for by name",
+        threads=plan.threads,
+    )
+    session = OrtSession(inner, plan.header.spec, report, plan.header.name)
+    _check_interface(inner, plan)
+    # The second run is the one on which GPUs run out of memory: the first one's buffers are still there.
+    for _ in range(1 if device.kind == "cpu" else 2):
+        session.run(np.zeros((plan.batch_size, *plan.input_size, 3), np.uint8))
+    return session
+
+
+def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = plan.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if strict:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
+    inner = ort.InferenceSession(plan.source, _options(ort, plan, strict=False), providers=[CPU_PROVIDER])
+    return inner, arithmetic_of("cpu", plan.header.spec.precision), ""
+
+
+def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
+    found = openvino_devices(ort)[:1]
+    bf16 = openvino_has_bf16(found[0])
+    options = _options(ort, plan, strict=True)
+    options.add_provider_for_devices(found, {})
+    inner = ort.InferenceSession(plan.source, options)
+    _check_provider(inner, OPENVINO_PROVIDER, device)
+    return inner, arithmetic_of("openvino", plan.header.spec.precision, bf16=bf16), ""
+
+
+def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
+    providers: list[Any] = [(CUDA_PROVIDER, _cuda_options(device))]
+    inner, reason = _make_nvidia(ort, plan, device, providers, CUDA_PROVIDER)
+    return inner, arithmetic_of("cuda", plan.header.spec.precision), reason
+
+
+def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
+    options = tensorrt.provider_options(ort, plan.header, plan.batch_size, plan.input_size, device.index)
+    providers: list[Any] = [(TENSORRT_PROVIDER, options), (CUDA_PROVIDER, _cuda_options(device))]
+    inner, reason = _make_nvidia(ort, plan, device, providers, TENSORRT_PROVIDER)
+    return inner, arithmetic_of("tensorrt", plan.header.spec.precision), reason
+
+
+def _cuda_options(device: DeviceName) -> dict[str, str]:
+    return {
+        "device_id": str(device.index),
+        # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16.
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+
+
+def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[Any], expected: str) -> tuple[Any, str]:
+    """A session on NVIDIA's providers: without any node on the CPU if that can be, else with light ones alone there."""
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    try:
+        inner = ort.InferenceSession(
+            plan.source, _options(ort, plan, strict=True), providers=providers, enable_fallback=0
+        )
+        reason = ""
+    except Exception as error:
+        if "fallback to CPU EP has been explicitly disabled" not in str(error):
+            raise
+        inner = ort.InferenceSession(
+            plan.source, _options(ort, plan, strict=False), providers=[*providers, CPU_PROVIDER], enable_fallback=0
+        )
+        reason = _light_nodes_on_cpu(inner, device)
+    _check_provider(inner, expected, device)
+    return inner, reason
+
+
+def _light_nodes_on_cpu(inner: Any, device: DeviceName) -> str:
+    """Name the operators that stayed on the CPU; an error when one of them is heavy."""
+    on_cpu = [
+        node.op_type
+        for part in inner.get_provider_graph_assignment_info()
+        if part.ep_name == CPU_PROVIDER
+        for node in part.get_nodes()
+    ]
+    heavy = sorted(HEAVY_OPERATORS.intersection(on_cpu))
+    if heavy:
+        raise DeviceError(
+            f"device {device} cannot be had: onnxruntime leaves {', '.join(heavy)} on the CPU. "
+            "Its CUDA libraries are missing or do not fit. Mend it: pip install 'edge-seg[cuda]'"
+        )
+    return f"asked for by name; {len(on_cpu)} light nodes stay on the CPU: {', '.join(sorted(set(on_cpu)))}"
+
+
+def _check_provider(inner: Any, expected: str, device: DeviceName) -> None:
+    providers = inner.get_providers()
+    if not providers or providers[0] != expected:
+        raise DeviceError(
+            f"device {device} cannot be had: the session got {', '.join(providers)} instead of {expected}. "
+            "Its libraries are missing or do not fit. Mend it: pip install 'edge-seg[cuda]'; look with: edge-seg checks"
+        )
+
+
+def _check_interface(inner: Any, plan: Plan) -> None:
+    """The graph must take and give what its metadata promises."""
+    name, spec = plan.header.name, plan.header.spec
+    inputs = {item.name: item for item in inner.get_inputs()}
+    outputs = {item.name: item.type for item in inner.get_outputs()}
+    if set(inputs) != {"frames"} or inputs["frames"].type != "tensor(uint8)" or len(inputs["frames"].shape) != 4:
+        raise ModelFileError(
+            f"{name}: expected one input, frames (N, H, W, 3) uint8; it has {', '.join(inputs) or 'none'}."
+        )
+    missing = [output for output in spec.outputs if output not in outputs]
+    if missing or outputs["labels"] != "tensor(uint8)":
+        raise ModelFileError(
+            f"{name}: expected the outputs {', '.join(spec.outputs)}, labels as uint8; it has {outputs}."
+        )
+    shape = inputs["frames"].shape
+    wanted = (plan.batch_size, *plan.input_size, 3)
+    wrong = [axis for axis in (1, 2, 3) if isinstance(shape[axis], int) and shape[axis] != wanted[axis]]
+    if wrong:
+        raise ModelFileError(
+            f"{name}: its graph takes frames of {shape}, its metadata promises {wanted}. Export it again."
+        )
+    if isinstance(shape[0], int) and shape[0] != plan.batch_size:
+        raise ConfigurationError(f"{name} takes batches of exactly {shape[0]}; got batch_size={plan.batch_size}.")
+
+
+def _raise_open_error(ort: Any, error: Exception, plan: Plan, device: DeviceName) -> NoReturn:
+    """Say what a runtime's exception while opening means."""
+    text = str(error)
+    name, opset = plan.header.name, plan.header.opsets.get("", 0)
+    if found := re.search(r"max supported IR version: (\d+)", text):
+        raise ModelFileError(
+            f"{name} has IR version {plan.header.ir_version}; onnxruntime {ort.__version__} reads up to {found[1]}. "
+            "Upgrade it: pip install -U 'edge-seg[gpu]'; or export again with a lower --opset."
+        ) from error
+    if found := re.search(r"official support for domain ai\.onnx is till opset (\d+)", text):
+        raise ModelFileError(
+            f"{name} has opset {opset}; onnxruntime {ort.__version__} reads up to {found[1]}. "
+            f"Upgrade it: pip install -U 'edge-seg[gpu]'; or export again with --opset {found[1]}."
+        ) from error
+    if is_out_of_memory(error):
+        raise OutOfMemoryError(
+            f"{device} has no memory for {name}: {first_line(error)}. Use a smaller model."
+        ) from error
+    if device.kind == "cpu":
+        raise ModelFileError(f"{name} cannot be opened: {first_line(error)}. Export it again.") from error
+    raise DeviceError(f"device {device} cannot run {name}: {first_line(error)}. Look with: edge-seg checks") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a runtime's exception means that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        sign in text
+        for sign in (
+            "out of memory",
+            "failed to allocate memory",
+            "bad_alloc",
+            "cuda failure 2:",
+            "cudaerrormemoryallocation",
+        )
+    )
+
+
+class OrtSession:
+    """A session of onnxruntime. Threads share it; a forked child may not use it."""
+
+    def __init__(self, inner: Any, spec: ModelSpec, device: DeviceReport, name: str) -> None:
+        self.spec = spec
+        self.device = device
+        self._inner = inner
+        self._name = name
+        self._process = os.getpid()
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them.
+
+        Raises:
+            ConfigurationError: another shape or type, or a closed session.
+            OutOfMemoryError: the device's memory does not hold this batch.
+            DeviceError: the device failed, or the session came through a fork.
+        """
+        inner = self._usable()
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
+            raise ConfigurationError(f"Expected a batch (N, H, W, 3) uint8; got {batch.dtype} {batch.shape}.")
+        names = list(self.spec.outputs)
+        try:
+            arrays = inner.run(names, {"frames": np.ascontiguousarray(batch)})
+        except Exception as error:
+            self._raise_run_error(error, batch)
+        outputs = dict(zip(names, arrays, strict=True))
+        if outputs["labels"].shape != batch.shape[:3]:
+            raise ModelFileError(
+                f"{self._name}: expected labels of shape {batch.shape[:3]}, it gave {outputs['labels'].shape}."
+            )
+        return outputs
+
+    def close(self) -> None:
+        """Give the memory back once runs under way have ended. Closing twice is fine."""
+        self._inner = None
+
+    def _usable(self) -> Any:
+        inner = self._inner
+        if inner is None:
+            raise ConfigurationError("This session is closed. Open a new one.")
+        if os.getpid() != self._process:
+            raise DeviceError(
+                "This session was made before a fork, and its threads did not come along. Open the model "
+                'after the fork, or start processes with multiprocessing.get_context("spawn").'
+            )
+        return inner
+
+    def _raise_run_error(self, error: Exception, batch: np.ndarray) -> NoReturn:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"{self.device.name} has no memory for {len(batch)} frames of {batch.shape[2]}x{batch.shape[1]}. "
+                "Use a smaller batch, or --device cpu."
+            ) from error
+        if "invalid dimensions" in str(error).lower():
+            raise ConfigurationError(
+                f"Expected frames of the model's size {self.spec.input_size}; got {batch.shape[1:3]}."
+            ) from error
+        raise DeviceError(f"{self.device.name} failed on {self._name}: {first_line(error)}") from error
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "A session cannot be pickled: it holds native threads and memory. Pass the model's path, open it there."
+        )

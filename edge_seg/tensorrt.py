@@ -1,0 +1,107 @@
+"""TensorRT's engine cache: where it lies and what an engine in it is good for.
+
+onnxruntime's own cache can answer with another model's engine, so the folder's name is a hash of everything that an
+engine depends on, and the folder is private to the user. Knows nothing of sessions. Never tried on a GPU so far.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from .devices import TENSORRT_PROVIDER, nvidia_gpus
+from .errors import DeviceError
+from .modelfile import ModelHeader
+
+
+def provider_options(
+    ort: Any, header: ModelHeader, batch_size: int, input_size: tuple[int, int], index: int
+) -> dict[str, str]:
+    """Options of the TensorRT provider, its cache private and keyed. Makes the folder."""
+    folder = str(private_folder(cache_folder(ort, header, batch_size, input_size, index)))
+    shape = f"frames:{batch_size}x{input_size[0]}x{input_size[1]}x3"
+    return {
+        "device_id": str(index),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": folder,
+        "trt_fp16_enable": "1" if header.spec.precision == "fp16" else "0",
+        "trt_int8_enable": "1" if header.spec.precision == "int8" else "0",
+        "trt_profile_min_shapes": shape,
+        "trt_profile_opt_shapes": shape,
+        "trt_profile_max_shapes": shape,
+    }
+
+
+def has_cached_engine(ort: Any, header: ModelHeader, batch_size: int, input_size: tuple[int, int]) -> bool:
+    """Whether an engine for exactly this case lies in the cache already: building one takes minutes."""
+    if TENSORRT_PROVIDER not in ort.get_available_providers() or not nvidia_gpus():
+        return False
+    folder = cache_folder(ort, header, batch_size, input_size, 0)
+    return folder.is_dir() and any(folder.glob("*.engine"))
+
+
+def cache_folder(ort: Any, header: ModelHeader, batch_size: int, input_size: tuple[int, int], index: int) -> Path:
+    """The folder for this model on this device: another model, version, GPU or shape has another one."""
+    key = {
+        "model": header.sha256,
+        "onnxruntime": ort.__version__,
+        "tensorrt": tensorrt_version(),
+        "gpu": gpu_identity(index),
+        "shape": [batch_size, *input_size],
+        "precision": header.spec.precision,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "edge_seg" / "tensorrt" / digest
+
+
+def private_folder(folder: Path) -> Path:
+    """Make the folder readable and writable for this user alone; an engine is code that the GPU runs.
+
+    Raises:
+        DeviceError: the folder cannot be made, or belongs to or can be written by somebody else.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise DeviceError(
+            f"TensorRT's cache {folder} cannot be made ({error.strerror}). Set XDG_CACHE_HOME."
+        ) from error
+    foreign = hasattr(os, "getuid") and status.st_uid != os.getuid()
+    if not stat.S_ISDIR(status.st_mode) or foreign or (os.name == "posix" and status.st_mode & 0o022):
+        raise DeviceError(f"TensorRT's cache {folder} can be written by others. Remove it, or: chmod 700 {folder}")
+    return folder
+
+
+def tensorrt_version() -> int:
+    """TensorRT's version as its library says it (10.3.0 is 100300), or 0 when there is none."""
+    for name in ("libnvinfer.so.11", "libnvinfer.so.10", "nvinfer_11.dll", "nvinfer_10.dll"):
+        try:
+            return int(ctypes.CDLL(name).getInferLibVersion())
+        except (OSError, AttributeError):
+            continue
+    return 0
+
+
+def gpu_identity(index: int) -> str:
+    """Name, compute capability and driver of a GPU; "" without a driver."""
+    if not nvidia_gpus():
+        return ""
+    driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    name = ctypes.create_string_buffer(128)
+    handle, major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuDeviceGet(ctypes.byref(handle), index) != 0:
+        return ""
+    driver.cuDeviceGetName(name, 128, handle)
+    driver.cuDeviceGetAttribute(ctypes.byref(major), 75, handle)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return f"{name.value.decode(errors='replace')} {major.value}.{minor.value} driver {version.value}"
