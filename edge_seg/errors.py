@@ -8,6 +8,7 @@
     ├── DeviceError         (RuntimeError)   a device that was asked for and cannot be had                     exit 1
     │   └── OutOfMemoryError (MemoryError)   the device's memory does not hold the batch                       exit 1
     ├── ParityError         (RuntimeError)   a model whose labels differ from Keras' by more than its bound    exit 1
+    ├── ConversionError    (RuntimeError)     a network that could not be turned into ONNX                     exit 1
     └── MissingDependencyError (ImportError) a package that is not installed, with the command that installs it  exit 1
 
 Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the cure.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigurationError",
+    "ConversionError",
     "DatasetError",
     "DeviceError",
     "EdgeSegError",
@@ -66,6 +68,10 @@ class OutOfMemoryError(DeviceError, MemoryError):
 
 class ParityError(EdgeSegError, RuntimeError):
     """Labels that differ from Keras' by more than the precision's bound allows."""
+
+
+class ConversionError(EdgeSegError, RuntimeError):
+    """A network that could not be turned into an ONNX graph of ours; the message names what did not fit."""
 
 
 class MissingDependencyError(EdgeSegError, ImportError):

@@ -1,0 +1,69 @@
+"""float16 inside: weights and arithmetic, from the scaled frames to the scores' inputs.
+
+The last convolution, of a dozen channels, stays float32: its scores then have no ties that rounding made, and argmax sees
+them as they are. Frames, labels and confidence keep their types. Knows no runtime.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from edge_seg.errors import ConversionError
+
+from .convert import SCALED
+from .draft import Draft
+from .passes import Pass, run_passes
+
+
+def to_half(draft: Draft) -> Draft:
+    """Turn a wrapped float32 draft into a float16 one, in place.
+
+    Raises:
+        ConversionError: a weight is too large for float16 (65504); the message names it.
+    """
+    return run_passes(
+        draft,
+        [
+            Pass(
+                name="compute in float16",
+                requires=frozenset({"weights inside", "uint8 contract"}),
+                ensures=frozenset({"weights inside", "uint8 contract", "float16 weights"}),
+                apply=_halve,
+            )
+        ],
+    )
+
+
+def _halve(draft: Draft) -> None:
+    last = draft.producer(draft.logits)
+    assert last is not None
+    if last.op_type == "DepthToSpace" or len(last.input) < 2:
+        raise ConversionError(f"expected the scores to come from a convolution, got {last.op_type}.")
+    kept = set(last.input[1:])
+    for name, array in draft.weights.items():
+        if array.dtype == np.float32 and name not in kept:
+            draft.weights[name] = _as_half(name, array)
+    cast = helper.make_node("Cast", [last.input[0]], ["scores.real"], "scores.real", to=TensorProto.FLOAT)
+    last.input[0] = "scores.real"
+    # The frames' cast goes to float16 directly: bytes less 127.5 are exact in it.
+    _cast_of_frames(draft).attribute[0].i = TensorProto.FLOAT16
+    at = next(index for index, node in enumerate(draft.nodes) if node == last)
+    nodes = draft.nodes
+    draft.set_nodes([*nodes[:at], cast, *nodes[at:]])
+
+
+def _cast_of_frames(draft: Draft) -> NodeProto:
+    found = [node for node in draft.nodes if node.op_type == "Cast" and node.output[0] == "frames.real"]
+    if not found or draft.producer(SCALED) is None:
+        raise ConversionError("expected the frames to be cast before they are scaled; wrap the network first.")
+    return found[0]
+
+
+def _as_half(name: str, array: np.ndarray) -> np.ndarray:
+    largest = float(np.abs(array).max(initial=0.0))
+    if not largest <= np.finfo(np.float16).max:
+        raise ConversionError(
+            f"{name} holds {largest:.3g}, and float16 ends at 65504. Export --precision fp32, or train with weight decay."
+        )
+    return array.astype(np.float16)

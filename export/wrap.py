@@ -1,0 +1,167 @@
+"""The contract around the network: uint8 BGR frames in, uint8 class ids out, a confidence where it is asked for.
+
+Scaling. Keras saw u / 127.5 - 1. Written as (u - 127.5) / 128 with the first kernel larger by 128 / 127.5, every input value
+is exact in float32, float16 and bfloat16 alike, and zero padding still means what it meant.
+
+Argmax. It is taken where each position still holds a whole square of pixels, so that single bytes are shuffled into place
+instead of a float for each class: half the time on the CPU provider. The lowest id wins a tie, as in numpy and Keras.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from edge_seg.errors import ConversionError
+
+from .convert import LOGITS, SCALED
+from .draft import Draft, attributes
+from .passes import Pass, run_passes
+
+MIDDLE, STEP, KERAS_STEP = 127.5, 128.0, 127.5
+CONFIDENCE_TYPES = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
+
+
+def wrap(
+    draft: Draft,
+    *,
+    size: tuple[int, int],
+    dynamic_size: bool = False,
+    outputs: tuple[str, ...] = ("labels",),
+    confidence_type: str = "float16",
+) -> Draft:
+    """Put the frame scaling before the network and the argmax after it; changes and returns `draft`.
+
+    Args:
+        draft: from `convert`: `scaled` (N, 3, H, W) float32 -> `logits`.
+        size: (height, width) in pixels.
+        dynamic_size: leave height and width free; otherwise they are fixed to `size`. N is always free.
+        outputs: ("labels",) or ("labels", "confidence"): the largest softmax value of each pixel.
+        confidence_type: "float16" or "float32".
+    """
+    tail = _Tail(draft, size, dynamic_size, "confidence" in outputs, confidence_type)
+    contract = frozenset({"weights inside", "uint8 contract"})
+    steps = (
+        Pass(
+            name="take uint8 frames",
+            requires=frozenset({"weights inside", "plain operators"}),
+            ensures=frozenset({"weights inside"}),
+            apply=take_frames,
+        ),
+        Pass(name="give uint8 labels", requires=frozenset({"weights inside"}), ensures=contract, apply=tail.apply),
+    )
+    return run_passes(draft, steps)
+
+
+def take_frames(draft: Draft) -> None:
+    """Begin with `frames` (N, H, W, 3) uint8 instead of `scaled`."""
+    readers = draft.consumers(SCALED)
+    if len(readers) != 1 or readers[0].op_type != "Conv":
+        raise ConversionError("expected one convolution to read the scaled frames; the scaling cannot be folded into it.")
+    kernel = readers[0].input[1]
+    draft.weights[kernel] = draft.weights[kernel] * np.float32(STEP / KERAS_STEP)
+    draft.weights["scaling.middle"] = np.array(MIDDLE, np.float32)
+    draft.weights["scaling.step"] = np.array(1 / STEP, np.float32)
+    # Bytes are a quarter of the work to transpose.
+    head = [
+        helper.make_node("Transpose", ["frames"], ["frames.planes"], "frames.planes", perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["frames.planes"], ["frames.real"], "frames.real", to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["frames.real", "scaling.middle"], ["frames.centered"], "frames.centered"),
+        helper.make_node("Mul", ["frames.centered", "scaling.step"], [SCALED], SCALED),
+    ]
+    draft.set_nodes([*head, *draft.nodes])
+    sides = [dim.dim_value for dim in draft.graph.input[0].type.tensor_type.shape.dim[2:]]
+    del draft.graph.input[:]
+    draft.graph.input.append(helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", *sides, 3]))
+
+
+@dataclass
+class _Tail:
+    """Builds the nodes from logits to labels; `nodes` and `shapes` collect them."""
+
+    draft: Draft
+    size: tuple[int, int]
+    dynamic_size: bool
+    confidence: bool
+    confidence_type: str
+    nodes: list[NodeProto] = field(default_factory=list)
+
+    def apply(self, draft: Draft) -> None:
+        scores, block, classes = self.packed_logits()
+        draft.logits, draft.block = scores, block
+        squares = self.reshape(scores, "scores", scores, [0, classes, block * block], [])
+        self.node("ArgMax", squares, "best", axis=1, keepdims=0)
+        self.node("Cast", "best", "best.byte", to=TensorProto.UINT8)
+        self.spread("best.byte", "labels", scores, block)
+        if self.confidence:
+            self.node("Softmax", squares, "probabilities", axis=1)
+            self.largest("probabilities", "largest")
+            self.node("Cast", "largest", "largest.cast", to=CONFIDENCE_TYPES[self.confidence_type])
+            self.spread("largest.cast", "confidence", scores, block)
+        draft.set_nodes([*draft.nodes, *self.nodes])
+        self.set_ends(draft)
+
+    def packed_logits(self) -> tuple[str, int, int]:
+        """Name of the scores, edge of the square each position holds, and number of classes; drops a final DepthToSpace."""
+        draft = self.draft
+        classes = draft.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+        last = draft.producer(LOGITS)
+        if last is None or last.op_type != "DepthToSpace" or attributes(last).get("mode") != "CRD":
+            return LOGITS, 1, classes
+        draft.set_nodes(node for node in draft.nodes if node != last)
+        return last.input[0], int(attributes(last)["blocksize"]), classes
+
+    def node(self, operator: str, source: str, target: str, *more: str, **settings: Any) -> str:
+        self.nodes.append(helper.make_node(operator, [source, *more], [target], target, **settings))
+        return target
+
+    def constant(self, name: str, values: list[int]) -> str:
+        self.draft.weights[name] = np.array(values, np.int64)
+        return name
+
+    def largest(self, source: str, target: str) -> None:
+        # From opset 18 on the axes are an input.
+        if self.draft.opset >= 18:
+            self.node("ReduceMax", source, target, self.constant("class_axis", [1]), keepdims=0)
+        else:
+            self.node("ReduceMax", source, target, axes=[1], keepdims=0)
+
+    def spread(self, source: str, target: str, scores: str, block: int) -> None:
+        """(N, block * block, h, w) -> (N, h * block, w * block)."""
+        square = self.reshape(source, f"{target}.square", scores, [0, block, block], [])
+        self.node("Transpose", square, f"{target}.rows", perm=[0, 3, 1, 4, 2])
+        self.reshape(f"{target}.rows", target, scores, [0], [block, block])
+
+    def reshape(self, source: str, target: str, scores: str, head: list[int], factors: list[int]) -> str:
+        """Reshape to (*head, h, w), or with `factors` to (*head, h * factor, w * factor); 0 keeps N."""
+        block_size = self.draft.block
+        grid = [side // block_size for side in self.size]
+        rows, columns = factors or [1, 1]
+        if not self.dynamic_size:
+            shape = self.constant(f"{target}.shape", [*head, grid[0] * rows, grid[1] * columns])
+        else:
+            tail = self.grid(scores)
+            if factors:
+                tail = self.node("Mul", tail, f"{target}.size", self.constant(f"{target}.factors", factors))
+            shape = self.node("Concat", self.constant(f"{target}.head", head), f"{target}.shape", tail, axis=0)
+        return self.node("Reshape", source, target, shape)
+
+    def grid(self, scores: str) -> str:
+        """(h, w) of the scores, worked out once."""
+        if not any(node.output[0] == "grid" for node in self.nodes):
+            self.node("Shape", scores, "grid", start=2)
+        return "grid"
+
+    def set_ends(self, draft: Draft) -> None:
+        sides: list[Any] = ["H", "W"] if self.dynamic_size else list(self.size)
+        ends = [(draft.graph.input, "frames", TensorProto.UINT8, ["N", *sides, 3])]
+        # The labels' sides are the frames': the same symbols say so.
+        ends.append((draft.graph.output, "labels", TensorProto.UINT8, ["N", *sides]))
+        if self.confidence:
+            ends.append((draft.graph.output, "confidence", CONFIDENCE_TYPES[self.confidence_type], ["N", *sides]))
+        del draft.graph.input[:], draft.graph.output[:], draft.graph.value_info[:]
+        for values, name, kind, shape in ends:
+            values.append(helper.make_tensor_value_info(name, kind, shape))
