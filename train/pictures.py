@@ -249,18 +249,15 @@ def class_masks(frame: np.ndarray, mask: np.ndarray, classes: Sequence[str], pal
     """One image, its annotation, and a panel for each class with that class's pixels alone."""
     columns = 4
     rows = -(-len(classes) // columns)
-    height, width = mask.shape
+    panel_width, panel_height = 2.9, 2.9 * mask.shape[0] / mask.shape[1] + 0.34
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        panel = (2.9, 2.9 * height / width + 0.34)
-        figure = Figure((columns * panel[0], (rows + 1.75) * panel[1] + 0.3), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, rows))
-        for axes, picture, name in zip(top.subplots(1, 2), (frame, colorize(mask, palette)), ("image", "annotation"), strict=True):
-            _show(axes, picture, name)
-        panels = bottom.subplots(rows, columns, squeeze=False).ravel()
-        for axes in panels[len(classes) :]:
-            axes.set_axis_off()
-        for index, (axes, name) in enumerate(zip(panels, classes, strict=False)):
+        figure = Figure((columns * panel_width, (rows + 1.85) * panel_height + 0.3), layout="constrained")
+        figure.suptitle(title, x=0.008, ha="left", fontsize=12)
+        grid = figure.add_gridspec(rows + 1, columns, height_ratios=(2, *[1] * rows))
+        _show(figure.add_subplot(grid[0, :2]), frame, "image")
+        _show(figure.add_subplot(grid[0, 2:]), colorize(mask, palette), "annotation")
+        for index, name in enumerate(classes):
+            axes = figure.add_subplot(grid[1 + index // columns, index % columns])
             _show(axes, _one_class(mask, index, palette), f"{name}  ({index})")
             share = (mask == index).mean()
             note = f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %" if share else "absent"
@@ -331,7 +328,8 @@ def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
 
 def _legend(figure: Figure, classes: Sequence[str], palette: Palette) -> None:
     handles = [Patch(facecolor=color, edgecolor="#00000033", label=name) for color, name in zip(_rgb(palette), classes, strict=True)]
-    across = max(1, min(len(classes), int(figure.get_figwidth() / 1.15)))
+    fitting = max(1, min(len(classes), int(figure.get_figwidth() / 1.05)))
+    across = -(-len(classes) // -(-len(classes) // fitting))
     figure.legend(handles=handles, loc="outside lower left", ncols=across, fontsize=9, handlelength=1, handleheight=1, columnspacing=1.2)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +70,7 @@ def check_dataset(
     Raises:
         DatasetError: `problems` names every bad file.
     """
-    report = preflight(image_dir, mask_dir, classes, unlabelled=unlabelled, max_pixels=max_pixels)
-    if report.problems:
-        raise DatasetError(problem_summary(report), report.problems)
-    return report
+    return refuse_problems(preflight(image_dir, mask_dir, classes, unlabelled=unlabelled, max_pixels=max_pixels))
 
 
 def problem_summary(report: PreflightReport) -> str:
@@ -107,31 +104,54 @@ def preflight(
     """
     images, problems, warnings = _list_folder(Path(image_dir))
     masks, mask_problems, mask_warnings = _list_folder(Path(mask_dir))
-    problems += mask_problems + _orphans(images, masks, Path(image_dir), Path(mask_dir))
-    warnings += mask_warnings
     todo = [Sample(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+    report = check_pairs(todo, classes, unlabelled=unlabelled, max_pixels=max_pixels, on_pair=on_pair)
+    problems += mask_problems + _orphans(images, masks, Path(image_dir), Path(mask_dir))
+    return replace(
+        report,
+        images=len(images),
+        masks=len(masks),
+        problems=tuple(sorted((*problems, *report.problems))),
+        warnings=tuple(sorted((*warnings, *mask_warnings, *report.warnings))),
+    )
+
+
+def check_pairs(
+    samples: Sequence[Sample],
+    classes: tuple[str, ...],
+    *,
+    unlabelled: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    on_pair: Callable[[int, int], None] | None = None,
+) -> PreflightReport:
+    """Look at these pairs alone; arguments as for `preflight`."""
 
     def check(sample: Sample) -> _Pair:
         return _check_pair(sample, len(classes), unlabelled, max_pixels)
 
     pairs = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for pair in pool.map(check, todo):
+        for pair in pool.map(check, samples):
             pairs.append(pair)
             if on_pair:
-                on_pair(len(pairs), len(todo))
-    problems += [problem for pair in pairs for problem in pair.problems]
-    warnings += [warning for pair in pairs for warning in pair.warnings]
+                on_pair(len(pairs), len(samples))
     good = [pair for pair in pairs if not pair.problems]
     return PreflightReport(
-        images=len(images),
-        masks=len(masks),
-        problems=tuple(sorted(problems)),
-        warnings=tuple(sorted(warnings)),
+        images=len(samples),
+        masks=len(samples),
+        problems=tuple(sorted(problem for pair in pairs for problem in pair.problems)),
+        warnings=tuple(sorted(warning for pair in pairs for warning in pair.warnings)),
         samples=tuple(pair.sample for pair in good),
         sizes=dict(Counter(pair.size for pair in good).most_common()),
         class_pixels=np.array([pair.pixels for pair in good], np.int64).reshape(len(good), len(classes)),
     )
+
+
+def refuse_problems(report: PreflightReport) -> PreflightReport:
+    """The report itself if every file is good. Raises `DatasetError`, naming every bad file, if any is not."""
+    if report.problems:
+        raise DatasetError(problem_summary(report), report.problems)
+    return report
 
 
 def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:

@@ -1,0 +1,269 @@
+"""`python -m train evaluate`: the scores of a run, or of an exported ONNX file, as a table, CSV, JSON and pictures.
+
+The command and what it writes; the measuring is in `train.evaluation`. Keras is imported only once a run is opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.overlay import Palette
+from edge_seg.preprocess import resize_labels
+from edge_seg.spec import palette_for
+
+from . import arguments, pictures
+from .dataset import Sample, find_samples, read_image, read_mask
+from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
+from .files import replacing, write_csv
+from .labelers import Labeler, open_keras, open_onnx
+from .metrics import Scores, none_if_nan
+from .preflight import check_pairs, refuse_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is evaluated on what.
+
+    Attributes:
+        name: the run's folder or the model file, as it was given.
+        split: "train", "val", "test" or "plain folders".
+        samples: the pairs to evaluate on.
+        classes, palette, unlabelled: of the model.
+        labeler: what labels frames.
+    """
+
+    name: str
+    split: str
+    samples: Sequence[Sample]
+    classes: tuple[str, ...]
+    palette: Palette
+    unlabelled: int | None
+    labeler: Labeler
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `evaluate` takes."""
+    parser.add_argument("model", metavar="RUN", type=Path, help="a run's folder, or an exported .onnx file")
+    parser.add_argument("dataset", nargs="?", help="folder in the dataset1 layout (default: the one the run recorded)")
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        help="the run's own training or validation images, or the test folder (default: val; test for an .onnx file)",
+    )
+    parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
+    parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
+    parser.add_argument("--out", type=Path, help="folder for tables and pictures (default: evaluate-SPLIT in the run)")
+    parser.add_argument(
+        "--input-size", type=arguments.size, help="HxW the network runs at, multiples of 32 (default: the run's)"
+    )
+    parser.add_argument("--flip", action="store_true", help="also average with the mirrored input (default: no)")
+    parser.add_argument(
+        "--scales",
+        type=arguments.scales,
+        default=(1.0,),
+        help="also average over these input scales, like 0.75,1,1.25 (default: 1)",
+    )
+    parser.add_argument("--batch", type=arguments.positive, default=8, help="frames a call (default: 8)")
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Evaluate as the parsed arguments say; 0 when done.
+
+    Raises:
+        EdgeSegError: with its exit code and one clear line; `DatasetError` names every bad file.
+    """
+    if args.images and (args.dataset or args.split):
+        raise ConfigurationError("--images and --masks are evaluated whole; leave the dataset and --split out.")
+    onnx = args.model.suffix == ".onnx"
+    subject = _onnx_subject(args) if onnx else _run_subject(args)
+    folder_name = f"evaluate-{subject.split.replace(' ', '-')}"
+    out = args.out or (Path(f"{args.model.stem}-{folder_name}") if onnx else args.model / folder_name)
+    evaluation = evaluate_subject(subject, batch=args.batch)
+    print_evaluation(subject, evaluation)
+    write_evaluation(subject, evaluation, out, options={"flip": args.flip, "scales": list(args.scales)})
+    print(f"\nwritten to {out}: summary.json, classes.csv, images.csv, confusion.csv, confusion.png, iou.png, best.png, worst.png")
+    if not onnx and args.out is None:
+        from .report import write_report
+
+        print(f"page brought up to date: {write_report(args.model)}")
+    return 0
+
+
+def evaluate_subject(subject: Subject, *, batch: int = 8) -> Evaluation:
+    """Check the files, then evaluate; raises `DatasetError` that names every bad file."""
+    refuse_problems(check_pairs(subject.samples, subject.classes, unlabelled=subject.unlabelled))
+    return evaluate_samples(
+        subject.labeler,
+        subject.samples,
+        classes=len(subject.classes),
+        unlabelled=subject.unlabelled,
+        batch=batch,
+        on_batch=_progress,
+    )
+
+
+def _run_subject(args: argparse.Namespace) -> Subject:
+    from .run import open_run
+
+    run = open_run(args.model)
+    if args.images or args.masks:
+        split, samples = "plain folders", find_samples(None, images=args.images, masks=args.masks)
+    else:
+        split = args.split or "val"
+        samples = split_samples(run, split, args.dataset)
+    labeler = open_keras(run, input_size=args.input_size, batch=args.batch, flip=args.flip, scales=args.scales)
+    return Subject(
+        name=str(args.model),
+        split=split,
+        samples=samples,
+        classes=run.classes,
+        palette=palette_for(run.classes),
+        unlabelled=run.unlabelled,
+        labeler=labeler,
+    )
+
+
+def split_samples(run: Any, split: str, root: Path | str | None = None) -> list[Sample]:
+    """A run's samples, all of them. Raises `DatasetError` where the dataset lacks any that the run recorded."""
+    samples: list[Sample] = run.samples(split, root)
+    recorded = run.config.get("data", {}).get(split, ()) if split != "test" else ()
+    missing = sorted(set(recorded) - {sample.stem for sample in samples})
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of the run's {len(recorded)} {split} images are not in this dataset; give the one it was fitted on:",
+            tuple(missing),
+        )
+    return samples
+
+
+def _onnx_subject(args: argparse.Namespace) -> Subject:
+    if args.split not in (None, "test"):
+        raise ConfigurationError(f"An ONNX file records no {args.split!r} split; evaluate it with --split test, or its run.")
+    if args.flip or args.scales != (1.0,):
+        raise ConfigurationError("--flip and --scales average probabilities, which an ONNX file does not give; evaluate its run.")
+    plain = bool(args.images or args.masks)
+    samples = find_samples(args.dataset, "test", images=args.images, masks=args.masks)
+    labeler, spec = open_onnx(args.model, input_size=args.input_size, batch=args.batch)
+    return Subject(
+        name=str(args.model),
+        split="plain folders" if plain else "test",
+        samples=samples,
+        classes=spec.classes,
+        palette=spec.palette,
+        unlabelled=spec.unlabelled,
+        labeler=labeler,
+    )
+
+
+def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:
+    """The tables on the terminal: each class, then the means, for each protocol and variant."""
+    height, width = evaluation.size
+    print(f"{subject.name} on {subject.split}: {len(evaluation.images)} images, {evaluation.label_ms:.1f} ms/frame to label")
+    for result in evaluation.results:
+        size = "each mask's own size" if result.protocol == FULL_FRAME else f"{height}x{width}, as the notebook"
+        print(f"\n{result.protocol} ({size}), {result.variant}")
+        print("\n".join(table_lines(result.scores, subject.classes)))
+
+
+def table_lines(found: Scores, classes: Sequence[str]) -> list[str]:
+    """TP, FP, FN and both IoUs of each class, then both means and accuracies."""
+    width = max(len("class"), *map(len, classes))
+    lines = [f" id  {'class':<{width}} {'TP':>11} {'FP':>11} {'FN':>11}  {'IoU':>6}  {'IoU where labelled':>18}"]
+    for i, name in enumerate(classes):
+        counts = f"{found.tp[i]:>11} {found.fp[i]:>11} {found.fn[i]:>11}"
+        lines.append(f" {i:>2}  {name:<{width}} {counts}  {_figure(found.iou_with_unlabelled[i]):>6}  {_figure(found.iou[i]):>18}")
+    with_it, without_it = ("with unlabelled", "without unlabelled")
+    lines.append(f"     mean IoU         {_figure(found.mean_iou_with_unlabelled)} {with_it}, {_figure(found.mean_iou)} {without_it}")
+    lines.append(f"     global accuracy  {_figure(found.accuracy_with_unlabelled)} {with_it}, {_figure(found.accuracy)} {without_it}")
+    return lines
+
+
+def _figure(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def write_evaluation(subject: Subject, evaluation: Evaluation, folder: Path, *, options: dict[str, Any] | None = None) -> None:
+    """Write summary.json, the CSV tables and the pictures; confusion and pictures are of the plain full frame."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for result in evaluation.results for row in _class_rows(result, subject.classes)]
+    header = ("protocol", "variant", "id", "class", "tp", "fp", "fn", "iou_with_unlabelled", "iou", "accuracy")
+    write_csv(folder / "classes.csv", header, rows)
+    images = [(item.sample.stem, _cell(item.mean_iou), _cell(item.accuracy)) for item in evaluation.images]
+    write_csv(folder / "images.csv", ("image", "mean_iou", "accuracy"), images)
+    full = evaluation.result(FULL_FRAME).scores
+    confusion_rows = [(name, *row) for name, row in zip(subject.classes, full.confusion.tolist(), strict=True)]
+    write_csv(folder / "confusion.csv", ("truth", *subject.classes), confusion_rows)
+    with replacing(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summary(subject, evaluation, options or {}), indent=2) + "\n")
+    title = f"{subject.split}, {len(evaluation.images)} images, full frame"
+    classes, palette = subject.classes, subject.palette
+    pictures.confusion_picture(full.confusion, classes, folder / "confusion.png", title=f"Confusion, {title}")
+    pictures.iou_bars(full.iou, classes, palette, folder / "iou.png", title=f"IoU by class, {title}")
+    for name, shown in (("best", evaluation.best), ("worst", evaluation.worst), ("samples", evaluation.evenly)):
+        if shown:
+            draw_shown(subject, shown, folder / f"{name}.png")
+
+
+def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
+    """Frames, truths, predictions and errors of a few images."""
+    frames, truths = [read_image(item.score.sample.image) for item in shown], [read_mask(item.score.sample.mask) for item in shown]
+    found = [resize_labels(item.labels, truth.shape) for item, truth in zip(shown, truths, strict=True)]
+    titles = [f"{item.score.sample.stem}: mean IoU {item.score.mean_iou:.3f}" for item in shown]
+    pictures.sample_predictions(
+        frames, truths, found, subject.classes, subject.palette, path, titles=titles, unlabelled=subject.unlabelled
+    )
+
+
+def summary(subject: Subject, evaluation: Evaluation, options: dict[str, Any]) -> dict[str, Any]:
+    """Everything but the images' scores, as plain JSON types."""
+    return {
+        "model": subject.name,
+        "split": subject.split,
+        "images": len(evaluation.images),
+        "input_size": list(evaluation.size),
+        "options": options,
+        "label_ms": round(evaluation.label_ms, 3),
+        "classes": list(subject.classes),
+        "unlabelled": subject.unlabelled,
+        "results": [_result_record(result, subject.classes) for result in evaluation.results],
+    }
+
+
+def _result_record(result: Result, classes: Sequence[str]) -> dict[str, Any]:
+    found = result.scores
+    return {
+        "protocol": result.protocol,
+        "variant": result.variant,
+        **found.to_dict(),
+        "iou": {name: none_if_nan(iou) for name, iou in zip(classes, found.iou, strict=True)},
+        "confusion": found.confusion.tolist(),
+    }
+
+
+def _class_rows(result: Result, classes: Sequence[str]) -> list[tuple[Any, ...]]:
+    found = result.scores
+    return [
+        (
+            *(result.protocol, result.variant, i, name, found.tp[i], found.fp[i], found.fn[i]),
+            *(_cell(found.iou_with_unlabelled[i]), _cell(found.iou[i]), _cell(found.class_accuracy[i])),
+        )
+        for i, name in enumerate(classes)
+    ]
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\revaluating {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)

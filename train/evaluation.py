@@ -1,0 +1,171 @@
+"""Labels against truth over a list of samples: at the model's size, as the notebook, and at each mask's own size.
+
+Knows labelers and masks; opens no run, prints nothing, writes nothing. Memory does not grow with the number of samples
+but for one short line each: of the labels only a few images' are kept, to be shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.preprocess import resize_labels
+
+from .dataset import Sample, read_image, read_mask
+from .labelers import Labeler
+from .metrics import Scores, confusion_matrix, scores
+
+MODEL_SIZE, FULL_FRAME = "model size", "full frame"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores of one protocol ("model size" or "full frame") and variant ("plain" or "augmented")."""
+
+    protocol: str
+    variant: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image at full frame, labelled the plain way; mean IoU is over the classes in it, nan if it has no label."""
+
+    sample: Sample
+    mean_iou: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image whose labels, (height, width) uint8 at the model's size, were kept to be shown."""
+
+    score: ImageScore
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        size: (height, width) of the model.
+        results: model size before full frame, plain before augmented.
+        images: a score an image.
+        best, worst: of the images by mean IoU, best first, worst first; none in both.
+        evenly: images at even distances in the list.
+        label_ms: milliseconds a frame to label, the plain and the augmented way together, without reading files.
+    """
+
+    size: tuple[int, int]
+    results: tuple[Result, ...]
+    images: tuple[ImageScore, ...]
+    best: tuple[Shown, ...]
+    worst: tuple[Shown, ...]
+    evenly: tuple[Shown, ...]
+    label_ms: float
+
+    def result(self, protocol: str, variant: str = "plain") -> Result:
+        """The result of a protocol and variant."""
+        return next(result for result in self.results if (result.protocol, result.variant) == (protocol, variant))
+
+
+@dataclass
+class _Shortlist:
+    """The `count` best and worst images so far, and those at even distances."""
+
+    count: int
+    even: frozenset[int]
+    ranked: list[Shown] = field(default_factory=list)
+    evenly: list[Shown] = field(default_factory=list)
+
+    def add(self, index: int, shown: Shown) -> None:
+        if index in self.even:
+            self.evenly.append(shown)
+        if not np.isnan(shown.score.mean_iou):
+            self.ranked = sorted((*self.ranked, shown), key=lambda item: -item.score.mean_iou)
+            # Of more than twice the count, the one in the middle is neither among the best nor the worst.
+            if len(self.ranked) > 2 * self.count:
+                del self.ranked[self.count]
+
+    def best_and_worst(self) -> tuple[tuple[Shown, ...], tuple[Shown, ...]]:
+        count = min(self.count, (len(self.ranked) + 1) // 2)
+        worst = self.ranked[count:][::-1][: self.count]
+        return tuple(self.ranked[:count]), tuple(worst)
+
+
+def evaluate_samples(
+    labeler: Labeler,
+    samples: Sequence[Sample],
+    *,
+    classes: int,
+    unlabelled: int | None,
+    batch: int = 8,
+    shown: int = 3,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Label every sample and score it.
+
+    Args:
+        labeler: what labels frames.
+        samples: at least one; their files are taken to be good (`train.preflight`).
+        classes: number of classes.
+        unlabelled: id of the unlabelled class, or None.
+        batch: frames read and labelled at a time.
+        shown: how many of the best, of the worst and of all images to keep labels of.
+        on_batch: called with (samples done, samples in all) after each batch.
+
+    Raises:
+        ConfigurationError: no samples.
+    """
+    if not samples:
+        raise ConfigurationError("There is no image to evaluate.")
+    totals = {
+        (protocol, variant): np.zeros((classes, classes), np.int64)
+        for variant in labeler.variants
+        for protocol in (MODEL_SIZE, FULL_FRAME)
+    }
+    even = frozenset(np.linspace(0, len(samples) - 1, min(shown, len(samples))).round().astype(int).tolist())
+    shortlist, images, seconds = _Shortlist(shown, even), [], 0.0
+    for chunk in _chunks(samples, batch):
+        frames, truths = [read_image(sample.image) for sample in chunk], [read_mask(sample.mask) for sample in chunk]
+        began = time.perf_counter()
+        labels = labeler.label(frames)
+        seconds += time.perf_counter() - began
+        for variant, found in zip(labeler.variants, labels, strict=True):
+            for sample, truth, small in zip(chunk, truths, found, strict=True):
+                totals[MODEL_SIZE, variant] += confusion_matrix(resize_labels(truth, labeler.size), small, classes)
+                full = confusion_matrix(truth, resize_labels(small, truth.shape), classes)
+                totals[FULL_FRAME, variant] += full
+                if variant == "plain":
+                    images.append(_image_score(sample, full, unlabelled))
+                    shortlist.add(len(images) - 1, Shown(images[-1], small.copy()))
+        if on_batch:
+            on_batch(len(images), len(samples))
+    best, worst = shortlist.best_and_worst()
+    return Evaluation(
+        size=labeler.size,
+        results=tuple(Result(*key, scores(confusion, unlabelled)) for key, confusion in totals.items()),
+        images=tuple(images),
+        best=best,
+        worst=worst,
+        evenly=tuple(shortlist.evenly),
+        label_ms=1000 * seconds / len(samples),
+    )
+
+
+def _image_score(sample: Sample, confusion: np.ndarray, unlabelled: int | None) -> ImageScore:
+    """The mean is over the classes in the image's truth: one stray pixel of another class shall not halve it."""
+    found = scores(confusion, unlabelled)
+    present = confusion.sum(axis=1) > 0
+    ious = found.iou[present & ~np.isnan(found.iou)]
+    return ImageScore(sample, float(ious.mean()) if ious.size else float("nan"), found.accuracy)
+
+
+def _chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
