@@ -25,7 +25,7 @@ from .files import replacing
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"
-HEAT = LinearSegmentedColormap.from_list("heat", ["#ffffff", "#dbe7f3", "#8fb8de", "#3f7fbf", "#12406f"])
+HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fa", "#dbe7f3", "#8fb8de", "#3f7fbf", "#12406f"])
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -63,6 +63,7 @@ def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) 
     with matplotlib.rc_context(STYLE):
         figure = Figure((11, 4), layout="constrained")
         panels = figure.subplots(1, 2)
+        figure.get_layout_engine().set(wspace=0.06)
         for axes, name, title in ((panels[0], "loss", "Loss"), (panels[1], "mean_iou", "Mean IoU")):
             marker = "o" if len(rows) < 2 else None
             axes.plot(epochs, column(rows, name), color=TRAIN_COLOR, linewidth=1.8, marker=marker, label="training")
@@ -141,10 +142,12 @@ def _class_bars(
         positions = np.arange(len(classes))
         axes.barh(positions, values, 0.72, color=_rgb(palette), edgecolor="#00000022", linewidth=0.8)
         for position, value, label in zip(positions, values, labels, strict=True):
-            axes.annotate(label, (value, position), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+            note = axes.annotate(label, (value, position), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+            note.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1.5})
         if line is not None:
-            axes.axvline(line, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate(f"mean {line:.3f}", (line, -0.75), xytext=(5, 0), textcoords="offset points", color=MUTED, fontsize=9, va="center")
+            axes.axvline(line, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0.6)
+            place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(f"mean {line:.3f}", (line, -0.75), color=MUTED, fontsize=9, **place)
         axes.set_yticks(positions, [f"{name}  {index}" for index, name in enumerate(classes)], color=INK)
         axes.set(title=title, xlabel=axis, ylim=(len(classes) - 0.4, -1.1 if line is not None else -0.6))
         axes.grid(axis="y", visible=False)

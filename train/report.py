@@ -1,0 +1,323 @@
+"""A run's page, RUN/report.html: one self-contained file with what its folder holds, for reading and for sending on.
+
+Reads config.json, history.csv and evaluate-*/ and leaves out what is missing. `write_run_pictures` first makes what can
+be made from the finished network. Evaluates through `train.evaluate`; knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_seg.overlay import Palette
+from edge_seg.spec import CAMVID_CLASSES, palette_for
+
+from .evaluation import FULL_FRAME
+from .files import replacing
+from .metrics import scores
+from .pictures import column, curves, read_history
+from .svg import Line, line_chart, sparkline
+
+PAGE_NAME = "report.html"
+SPLIT_NAMES = {"val": "Validation images", "test": "Test folder", "train": "Training images", "plain-folders": "Plain folders"}
+STYLE = """
+:root { --paper: #fbfcfd; --card: #ffffff; --ink: #1f2933; --muted: #6b7785; --edge: #e1e6eb; --accent: 46, 111, 173;
+  --train: #8396a9; --val: #c2410c; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --paper: #12161b; --card: #1a2027; --ink: #e5eaef; --muted: #94a1af;
+  --edge: #2c353f; --accent: 90, 160, 225; --train: #8fa5bb; --val: #fb8a55; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1120px; padding: 32px 24px 64px; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 19px; margin: 44px 0 12px; }
+h3 { font-size: 14px; margin: 0 0 8px; font-weight: 600; } p.note, .note { color: var(--muted); margin: 2px 0 0; }
+.cards, .two, .spark { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); margin: 18px 0; }
+.two { grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr)); align-items: start; }
+.spark { grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); }
+.card { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 14px 16px; min-width: 0; }
+.card b { display: block; font-size: 25px; font-weight: 650; line-height: 1.25; } .card span { color: var(--muted); font-size: 13px; }
+.wide { overflow-x: auto; } svg { display: block; width: 100%; height: auto; }
+.grid { stroke: var(--edge); } .axis { fill: var(--muted); font-size: 11px; } .label { font-size: 12px; font-weight: 600; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; } .dot { fill: transparent; }
+.swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; vertical-align: -1px;
+  border: 1px solid var(--edge); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 13.5px; }
+th, td { text-align: right; padding: 5px 9px; border-bottom: 1px solid var(--edge); white-space: nowrap; }
+th { color: var(--muted); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
+tr:last-child td { border-bottom: 0; } table.pairs td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.matrix td, table.matrix th { text-align: center; padding: 6px 4px; border: 1px solid var(--card); }
+table.matrix th:first-child { text-align: right; padding-right: 10px; color: var(--ink); }
+table.matrix thead th { vertical-align: bottom; } table.matrix thead th div { writing-mode: vertical-rl; transform: rotate(180deg); margin: 0 auto; }
+table.matrix td.own { font-weight: 700; outline: 1px solid rgba(var(--accent), 0.9); outline-offset: -2px; }
+img { display: block; width: 100%; border-radius: 6px; background: #fff; } figure { margin: 0 0 18px; } figcaption { margin: 0 0 6px; }
+code { font-size: 13px; background: var(--card); border: 1px solid var(--edge); border-radius: 4px; padding: 1px 5px; }
+"""
+
+
+def write_run_pictures(run: Any, model: Any = None) -> Path:
+    """Everything a finished run shows of itself: curves.png, samples.png, evaluate-val/ and the page.
+
+    Args:
+        run: a `train.run.Run` whose history is written.
+        model: its plain network at the run's input size, if it is at hand; otherwise it is loaded.
+
+    Returns:
+        The page's path. A run without a validation split shows a few of its training images instead of an evaluation.
+    """
+    # These import Keras, or much else that a page alone does not need.
+    from .evaluate import Subject, draw_shown, evaluate_subject, split_samples, write_evaluation
+    from .labelers import KerasLabeler, open_keras
+
+    history = run.folder / "history.csv"
+    if history.is_file():
+        curves(history, run.folder / "curves.png")
+    validated = bool(run.config.get("data", {}).get("val"))
+    samples = split_samples(run, "val" if validated else "train")
+    if model is None:
+        labeler = open_keras(run, input_size=None, batch=8, flip=False, scales=(1.0,))
+    else:
+        labeler = KerasLabeler(model, run.fcn8.input_size)
+    subject = Subject(
+        name=str(run.folder),
+        split="val" if validated else "train",
+        samples=samples if validated else samples[:: max(1, len(samples) // 4)][:4],
+        classes=run.classes,
+        palette=palette_for(run.classes),
+        unlabelled=run.unlabelled,
+        labeler=labeler,
+    )
+    evaluation = evaluate_subject(subject)
+    draw_shown(subject, evaluation.evenly, run.folder / "samples.png")
+    if validated:
+        write_evaluation(subject, evaluation, run.folder / "evaluate-val")
+    return write_report(run.folder)
+
+
+def write_report(folder: Path | str) -> Path:
+    """Write the page of a run's folder from what is there; returns its path."""
+    folder = Path(folder)
+    config = _read_json(folder / "config.json")
+    classes = tuple(config.get("classes", CAMVID_CLASSES))
+    palette = palette_for(classes)
+    rows = read_history(folder / "history.csv") if (folder / "history.csv").is_file() else []
+    evaluations = _evaluations(folder)
+    sections = [
+        _heading(folder, config, rows, evaluations),
+        _curves_section(rows),
+        _classes_over_time(rows, classes, palette),
+        *(_evaluation_section(place, record, palette_for(tuple(record["classes"]))) for place, record in evaluations),
+        "" if evaluations else _pictures_section(folder, ("samples",)),
+        _config_section(config),
+    ]
+    title = escape(folder.resolve().name)
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
+        f"<body>{''.join(section for section in sections if section)}</body></html>\n"
+    )
+    with replacing(folder / PAGE_NAME) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / PAGE_NAME
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _evaluations(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The folders evaluate-* that hold a summary, validation first, and their summaries."""
+    order = list(SPLIT_NAMES)
+    found = [path for path in folder.glob("evaluate-*") if (path / "summary.json").is_file()]
+    found.sort(key=lambda path: (order.index(_split(path)) if _split(path) in order else len(order), path.name))
+    return [(path, _read_json(path / "summary.json")) for path in found]
+
+
+def _split(folder: Path) -> str:
+    return folder.name.removeprefix("evaluate-")
+
+
+def _heading(folder: Path, config: dict[str, Any], rows: Sequence[dict[str, str]], evaluations: Sequence[tuple[Path, dict]]) -> str:
+    recipe = config.get("recipe", {})
+    name = recipe.get("name", "") if isinstance(recipe, dict) else str(recipe)
+    cards = []
+    for place, record in evaluations:
+        full = _full_frame(record)
+        split = SPLIT_NAMES.get(_split(place), _split(place)).lower()
+        cards.append(_card(_figure(full["mean_iou"]), f"mean IoU without unlabelled, {split}"))
+        cards.append(_card(_figure(full["mean_iou_with_unlabelled"]), f"mean IoU with unlabelled, {split}"))
+        cards.append(_card(_percent(full["accuracy"]), f"global accuracy, {split}"))
+    if rows:
+        seconds = float(np.nansum(column(rows, "seconds")))
+        cards.append(_card(str(len(rows)), f"epochs in {_duration(seconds)}"))
+    data = config.get("data", {})
+    counts = [f"{len(data[key])} {word} images" for key, word in (("train", "training"), ("val", "validation")) if data.get(key)]
+    note = ", ".join([*([f"recipe {name}"] if name else []), *counts])
+    none = "" if rows or evaluations else '<p class="note">This run has no history and no evaluation yet.</p>'
+    return f'<h1>{escape(folder.resolve().name)}</h1><p class="note">{escape(note)}</p>{none}<div class="cards">{"".join(cards)}</div>'
+
+
+def _curves_section(rows: Sequence[dict[str, str]]) -> str:
+    """Loss, mean IoU, accuracy and learning rate over the epochs."""
+    if not rows:
+        return ""
+    epochs = column(rows, "epoch")
+    cards = []
+    for name, title in (("loss", "Loss"), ("mean_iou", "Mean IoU"), ("accuracy", "Accuracy")):
+        lines = [Line("train", column(rows, name), "var(--train)"), Line("val", column(rows, f"val_{name}"), "var(--val)")]
+        cards.append((title, line_chart(epochs, lines)))
+    cards.append(("Learning rate", line_chart(epochs, [Line("rate", column(rows, "learning_rate"), "var(--train)")])))
+    drawn = "".join(f'<div class="card"><h3>{title}</h3>{chart}</div>' for title, chart in cards if chart)
+    return f'<h2>Training</h2><div class="two">{drawn}</div>'
+
+
+def _classes_over_time(rows: Sequence[dict[str, str]], classes: Sequence[str], palette: Palette) -> str:
+    """A small line a class: twelve lines in one chart would hide one another."""
+    cells = []
+    for name, color in zip(classes, palette, strict=True):
+        values = column(rows, f"iou_{name}")
+        if spark := sparkline(values, "rgb(var(--accent))"):
+            last = values[np.isfinite(values)][-1]
+            cells.append(f'<div class="card"><h3>{_swatch(color)}{escape(name)}</h3>{spark}<span>{last:.3f} at the end</span></div>')
+    if not cells:
+        return ""
+    return (
+        '<h2>IoU of each class over the epochs</h2><p class="note">On the validation images, each from 0 to 1.</p>'
+        f'<div class="spark">{"".join(cells)}</div>'
+    )
+
+
+def _evaluation_section(place: Path, record: dict[str, Any], palette: Palette) -> str:
+    classes = record["classes"]
+    confusion = np.array(_full_frame(record)["confusion"], np.int64)
+    split = SPLIT_NAMES.get(_split(place), _split(place))
+    height, width = record["input_size"]
+    note = f"{record['images']} images, network at {height}x{width} (height x width), tables at full frame"
+    return (
+        f'<h2>{escape(split)}</h2><p class="note">{escape(note)}</p>'
+        f'<div class="card wide">{_protocol_table(record["results"])}</div><br>'
+        f'<div class="two"><div class="card wide">{_class_table(confusion, record["unlabelled"], classes, palette)}</div>'
+        f'<div class="card wide"><h3>Share of each true class (row) called each class (column), %</h3>'
+        f"{_matrix(confusion, classes)}</div></div>{_pictures_section(place, ('best', 'worst'))}"
+    )
+
+
+def _protocol_table(results: Iterable[dict[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(item['protocol'])}, {escape(item['variant'])}</td>"
+        f"<td>{_figure(item['mean_iou'])}</td><td>{_figure(item['mean_iou_with_unlabelled'])}</td>"
+        f"<td>{_percent(item['accuracy'])}</td><td>{_percent(item['accuracy_with_unlabelled'])}</td></tr>"
+        for item in results
+    )
+    head = "<th></th><th>mean IoU</th><th>with unlabelled</th><th>accuracy</th><th>with unlabelled</th>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _class_table(confusion: np.ndarray, unlabelled: int | None, classes: Sequence[str], palette: Palette) -> str:
+    found = scores(confusion, unlabelled)
+    rows = "".join(
+        f"<tr><td>{_swatch(color)}{escape(name)}</td><td>{found.tp[i]:,}</td><td>{found.fp[i]:,}</td><td>{found.fn[i]:,}</td>"
+        f"<td>{_figure(found.iou_with_unlabelled[i])}</td><td>{_figure(found.iou[i])}</td></tr>"
+        for i, (name, color) in enumerate(zip(classes, palette, strict=True))
+    )
+    head = "<th>class</th><th>TP</th><th>FP</th><th>FN</th><th>IoU</th><th>IoU where labelled</th>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _matrix(confusion: np.ndarray, classes: Sequence[str]) -> str:
+    totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    head = "".join(f"<th><div>{escape(name)}</div></th>" for name in classes)
+    body = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(_matrix_cell(share, row == col) for col, share in enumerate(shares))}</tr>"
+        for row, (name, shares) in enumerate(zip(classes, confusion / totals, strict=True))
+    )
+    return f'<table class="matrix"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _matrix_cell(share: float, own: bool) -> str:
+    text = f"{100 * share:.0f}" if share >= 0.005 else ""
+    # At most 0.75, so that the text stays readable in both colour schemes.
+    style = f"background: rgba(var(--accent), {0.04 + 0.71 * share:.3f})"
+    return f'<td{" class=own" if own else ""} style="{style}">{text}</td>'
+
+
+def _pictures_section(folder: Path, names: Iterable[str]) -> str:
+    captions = {"best": "Best images", "worst": "Worst images", "samples": "Sample predictions"}
+    parts = []
+    for name in names:
+        if source := _embedded(folder / f"{name}.png"):
+            caption = captions[name]
+            parts.append(f'<figure><figcaption><h3>{caption}</h3></figcaption><img alt="{caption}" src="{source}"></figure>')
+    return "".join(parts)
+
+
+def _embedded(path: Path) -> str:
+    """A picture as a data address, JPEG to keep the page small; "" where there is none."""
+    picture = cv2.imread(str(path)) if path.is_file() else None
+    if picture is None:
+        return ""
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def _config_section(config: dict[str, Any]) -> str:
+    """What fixes the run, and the versions that computed it; lists of images become their number."""
+    if not config:
+        return ""
+    plain = {key: value for key, value in config.items() if key != "versions"}
+    settings = _pairs_table(_flat(plain))
+    versions = _pairs_table(config.get("versions", {}).items())
+    return (
+        '<h2>Configuration</h2><div class="two">'
+        f'<div class="card"><h3>Run</h3>{settings}</div><div class="card"><h3>Versions</h3>{versions}</div></div>'
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            pairs += _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            long = len(value) > 16
+            pairs.append((f"{prefix}{key}", f"{len(value)} entries" if long else ", ".join(str(item) for item in value)))
+        else:
+            pairs.append((f"{prefix}{key}", "–" if value in (None, "") else str(value)))
+    return pairs
+
+
+def _pairs_table(pairs: Iterable[tuple[str, Any]]) -> str:
+    rows = "".join(f"<tr><td>{escape(str(key))}</td><td>{escape(str(value))}</td></tr>" for key, value in pairs)
+    return f'<table class="pairs">{rows}</table>'
+
+
+def _full_frame(record: dict[str, Any]) -> dict[str, Any]:
+    return next(item for item in record["results"] if (item["protocol"], item["variant"]) == (FULL_FRAME, "plain"))
+
+
+def _card(figure: str, text: str) -> str:
+    return f'<div class="card"><b>{escape(figure)}</b><span>{escape(text)}</span></div>'
+
+
+def _swatch(color: tuple[int, int, int]) -> str:
+    return f'<i class="swatch" style="background: rgb{color}"></i>'
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None or np.isnan(value) else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
