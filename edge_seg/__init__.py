@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ConfigurationError,
+    ConversionError,
     DatasetError,
     DeviceError,
     EdgeSegError,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConfigurationError",
+    "ConversionError",
     "DatasetError",
     "DeviceError",
     "EdgeSegError",

@@ -6,13 +6,13 @@ that a fake can stand in for it. Knows nothing of models' contents beyond their 
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConfigurationError, DeviceError
+from .nvidia import nvidia_gpus, tensorrt_version
 
 DEVICES = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -62,6 +62,13 @@ def parse_device(text: str) -> DeviceName:
     return DeviceName(kind=match[1], index=int(match[2] or 0))
 
 
+def machine_devices() -> list[DeviceName]:
+    """Every device that could be asked for here by name, each GPU by its number; whether it can be had is not said."""
+    gpus = range(max(1, nvidia_gpus() or 0))
+    nvidia = [DeviceName(kind=kind, index=index) for kind in ("cuda", "tensorrt") for index in gpus]
+    return [DeviceName(kind="cpu"), DeviceName(kind="openvino"), *nvidia]
+
+
 def require_device(ort: Any, device: DeviceName) -> None:
     """Check what can be checked without a model.
 
@@ -96,25 +103,12 @@ def _nvidia_problem(ort: Any, device: DeviceName) -> str:
         return (
             f"the driver shows {count} GPU(s), so {device.kind}:{device.index} does not exist. Look with: nvidia-smi -L"
         )
+    if device.kind == "tensorrt" and not tensorrt_version():
+        return (
+            "TensorRT's library (libnvinfer) is not found. Install TensorRT and put its folder on LD_LIBRARY_PATH, "
+            "or use --device cuda"
+        )
     return ""
-
-
-def nvidia_gpus() -> int | None:
-    """GPUs the NVIDIA driver shows to this process, or None without a working driver."""
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            driver = ctypes.CDLL(name)
-        except OSError:
-            continue
-        count = ctypes.c_int(0)
-        # 100 is "no device": the driver works and hides or has none.
-        status = driver.cuInit(0)
-        if status == 100:
-            return 0
-        if status == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-        return None
-    return None
 
 
 def _openvino_problem(ort: Any) -> str:

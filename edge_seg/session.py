@@ -19,18 +19,11 @@ import numpy as np
 
 from . import tensorrt
 from .devices import (
-    CPU_PROVIDER,
-    CUDA_PROVIDER,
-    OPENVINO_PROVIDER,
     REINSTALL_GPU,
-    TENSORRT_PROVIDER,
     DeviceName,
     DeviceReport,
-    arithmetic_of,
     device_problem,
     first_line,
-    openvino_devices,
-    openvino_has_bf16,
     parse_device,
     require_device,
 )
@@ -42,8 +35,8 @@ from .errors import (
     ModelFileError,
     OutOfMemoryError,
 )
-from .golden import decode_golden, golden_agreement
 from .modelfile import ModelHeader, check_model_argument, read_model_header
+from .providers import Plan, make_inner
 from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY, ModelSpec
 from .threads import available_threads
 
@@ -61,8 +54,6 @@ BUILDS = (
     "ort-nightly-gpu",
 )
 MAX_BATCH = 1024
-# What makes a segmenter slow: these must run on the device that was promised.
-HEAVY_OPERATORS = {"Conv", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearConv", "MatMul", "Gemm"}
 
 
 class Session(Protocol):
@@ -110,25 +101,18 @@ def open_session(
     if threads is not None and (type(threads) is not int or threads < 1):
         raise ConfigurationError(f"threads must be a whole number of at least 1; got {threads!r}.")
     header = read_model_header(model)
-    plan = Plan(model, header, batch_size, threads or available_threads(), model_size(header.spec, input_size))
+    plan = Plan(
+        source=model if isinstance(model, bytes) else os.fspath(model),
+        header=header,
+        batch_size=batch_size,
+        threads=threads or available_threads(),
+        input_size=model_size(header.spec, input_size),
+    )
     ort = load_runtime()
     if name.kind == "auto":
         return open_first_proved(auto_candidates(ort, plan), header, batch_size=batch_size)
     require_device(ort, name)
     return open_on(ort, plan, name, requested=device)
-
-
-class Plan:
-    """What every attempt at a session shares."""
-
-    def __init__(
-        self, model: Any, header: ModelHeader, batch_size: int, threads: int, input_size: tuple[int, int]
-    ) -> None:
-        self.source = model if isinstance(model, bytes) else os.fspath(model)
-        self.header = header
-        self.batch_size = batch_size
-        self.threads = threads
-        self.input_size = input_size
 
 
 def model_size(spec: ModelSpec, asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -222,7 +206,8 @@ def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch
         except DeviceError as error:
             if position == len(candidates) - 1:
                 raise
-            passed_over.append(f"{name}: {first_line(error)}")
+            # The first sentence says why; the cure belongs to who asks for the device by name.
+            passed_over.append(f"{name}: {re.split(r'[.] (?=[A-Z])', first_line(error))[0]}")
             continue
         proof, problem = ("the provider it was proved on at export", "")
         if position < len(candidates) - 1:
@@ -239,6 +224,8 @@ def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch
 def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tuple[str, str]:
     """(proof, problem) of a session against the golden frames in its file: one of the two is empty."""
     arithmetic = session.device.arithmetic
+    from .golden import decode_golden, golden_agreement  # here, so that `checks` works where cv2 does not
+
     if GOLDEN_KEY not in header.metadata:
         if arithmetic == session.spec.precision:
             return f"in the file's own {arithmetic}, unproved: the file has no golden frames", ""
@@ -255,122 +242,26 @@ def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tupl
 
 def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtSession:
     """A warm session on exactly this device, or an error."""
-    make = {"cpu": _make_cpu, "openvino": _make_openvino, "cuda": _make_cuda, "tensorrt": _make_tensorrt}[device.kind]
     try:
-        inner, arithmetic, reason = make(ort, plan, device)
+        made = make_inner(ort, plan, device)
     except EdgeSegError:
         raise
     except Exception as error:
         _raise_open_error(ort, error, plan, device)
+    _check_interface(made.inner, plan)
     report = DeviceReport(
         requested=requested,
         name=str(device),
-        providers=tuple(inner.get_providers()),
-        arithmetic=arithmetic,
-        reason=reason or "asked for by name",
+        providers=tuple(made.inner.get_providers()),
+        arithmetic=made.arithmetic,
+        reason="; ".join(filter(None, ["asked for by name", made.remark])),
         threads=plan.threads,
     )
-    session = OrtSession(inner, plan.header.spec, report, plan.header.name)
-    _check_interface(inner, plan)
+    session = OrtSession(made.inner, plan.header.spec, report, plan.header.name)
     # The second run is the one on which GPUs run out of memory: the first one's buffers are still there.
     for _ in range(1 if device.kind == "cpu" else 2):
         session.run(np.zeros((plan.batch_size, *plan.input_size, 3), np.uint8))
     return session
-
-
-def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = plan.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if strict:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return options
-
-
-def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
-    inner = ort.InferenceSession(plan.source, _options(ort, plan, strict=False), providers=[CPU_PROVIDER])
-    return inner, arithmetic_of("cpu", plan.header.spec.precision), ""
-
-
-def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
-    found = openvino_devices(ort)[:1]
-    bf16 = openvino_has_bf16(found[0])
-    options = _options(ort, plan, strict=True)
-    options.add_provider_for_devices(found, {})
-    inner = ort.InferenceSession(plan.source, options)
-    _check_provider(inner, OPENVINO_PROVIDER, device)
-    return inner, arithmetic_of("openvino", plan.header.spec.precision, bf16=bf16), ""
-
-
-def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
-    providers: list[Any] = [(CUDA_PROVIDER, _cuda_options(device))]
-    inner, reason = _make_nvidia(ort, plan, device, providers, CUDA_PROVIDER)
-    return inner, arithmetic_of("cuda", plan.header.spec.precision), reason
-
-
-def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> tuple[Any, str, str]:
-    options = tensorrt.provider_options(ort, plan.header, plan.batch_size, plan.input_size, device.index)
-    providers: list[Any] = [(TENSORRT_PROVIDER, options), (CUDA_PROVIDER, _cuda_options(device))]
-    inner, reason = _make_nvidia(ort, plan, device, providers, TENSORRT_PROVIDER)
-    return inner, arithmetic_of("tensorrt", plan.header.spec.precision), reason
-
-
-def _cuda_options(device: DeviceName) -> dict[str, str]:
-    return {
-        "device_id": str(device.index),
-        # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16.
-        "use_tf32": "0",
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
-        "arena_extend_strategy": "kSameAsRequested",
-    }
-
-
-def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[Any], expected: str) -> tuple[Any, str]:
-    """A session on NVIDIA's providers: without any node on the CPU if that can be, else with light ones alone there."""
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-    try:
-        inner = ort.InferenceSession(
-            plan.source, _options(ort, plan, strict=True), providers=providers, enable_fallback=0
-        )
-        reason = ""
-    except Exception as error:
-        if "fallback to CPU EP has been explicitly disabled" not in str(error):
-            raise
-        inner = ort.InferenceSession(
-            plan.source, _options(ort, plan, strict=False), providers=[*providers, CPU_PROVIDER], enable_fallback=0
-        )
-        reason = _light_nodes_on_cpu(inner, device)
-    _check_provider(inner, expected, device)
-    return inner, reason
-
-
-def _light_nodes_on_cpu(inner: Any, device: DeviceName) -> str:
-    """Name the operators that stayed on the CPU; an error when one of them is heavy."""
-    on_cpu = [
-        node.op_type
-        for part in inner.get_provider_graph_assignment_info()
-        if part.ep_name == CPU_PROVIDER
-        for node in part.get_nodes()
-    ]
-    heavy = sorted(HEAVY_OPERATORS.intersection(on_cpu))
-    if heavy:
-        raise DeviceError(
-            f"device {device} cannot be had: onnxruntime leaves {', '.join(heavy)} on the CPU. "
-            "Its CUDA libraries are missing or do not fit. Mend it: pip install 'edge-seg[cuda]'"
-        )
-    return f"asked for by name; {len(on_cpu)} light nodes stay on the CPU: {', '.join(sorted(set(on_cpu)))}"
-
-
-def _check_provider(inner: Any, expected: str, device: DeviceName) -> None:
-    providers = inner.get_providers()
-    if not providers or providers[0] != expected:
-        raise DeviceError(
-            f"device {device} cannot be had: the session got {', '.join(providers)} instead of {expected}. "
-            "Its libraries are missing or do not fit. Mend it: pip install 'edge-seg[cuda]'; look with: edge-seg checks"
-        )
 
 
 def _check_interface(inner: Any, plan: Plan) -> None:

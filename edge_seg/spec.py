@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import colorsys
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Mapping
+from typing import Any
 
 from .errors import ConfigurationError, ModelFileError
 
 METADATA_KEY = "edge_seg"
 GOLDEN_KEY = "edge_seg.golden"
 FORMAT = 1
+MAX_SIDE = 8192
 
 CAMVID_CLASSES = (
     "sky",
@@ -52,7 +54,7 @@ AGREEMENT_BOUNDS = {"fp32": 0.9999, "fp16": 0.995, "bf16": 0.995, "int8": 0.985}
 
 
 def hls_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` evenly spaced hues, RGB 0..255: seaborn's `hls_palette` (lightness 0.6, saturation 0.65, first hue 0.01)."""
+    """`count` evenly spaced hues, RGB 0..255, as seaborn's: lightness 0.6, saturation 0.65, first hue 0.01."""
     hues = ((index / count + 0.01) % 1.0 for index in range(count))
     return tuple(
         tuple(round(255 * channel) for channel in colorsys.hls_to_rgb(hue, 0.6, 0.65))  # type: ignore[misc]
@@ -110,11 +112,34 @@ class ModelSpec:
         if self.unlabelled is not None and not 0 <= self.unlabelled < len(self.classes):
             raise ConfigurationError(f"unlabelled id {self.unlabelled} is not one of {len(self.classes)} classes.")
         if not self.outputs or self.outputs[0] != "labels" or set(self.outputs) - {"labels", "confidence"}:
-            raise ConfigurationError(f'outputs must be "labels" or "labels,confidence"; got {",".join(self.outputs)!r}.')
+            raise ConfigurationError(
+                f'outputs must be "labels" or "labels,confidence"; got {",".join(self.outputs)!r}.'
+            )
+
+    def check_types(self) -> None:
+        """Raise `ConfigurationError` unless every value is of its declared type and in range; a file can say anything."""
+
+        def whole(value: object, low: int, high: int) -> bool:
+            return type(value) is int and low <= value <= high
+
+        texts = (*self.classes, *self.outputs, self.name, self.license, self.precision)
+        if not 1 <= len(self.classes) <= 256 or not all(isinstance(text, str) for text in texts):
+            raise ConfigurationError("names must be texts, and classes from 1 to 256.")
+        if len(self.input_size) != 2 or not all(whole(side, 1, MAX_SIDE) for side in self.input_size):
+            raise ConfigurationError(
+                f"input_size must be two whole numbers from 1 to {MAX_SIDE}; got {self.input_size}."
+            )
+        if not all(len(color) == 3 and all(whole(part, 0, 255) for part in color) for color in self.palette):
+            raise ConfigurationError("palette must hold one (R, G, B) of 0..255 a class.")
+        if self.unlabelled is not None and type(self.unlabelled) is not int:
+            raise ConfigurationError(f"unlabelled must be an id; got {self.unlabelled!r}.")
+        for record in (self.versions, self.training, self.parity):
+            if not isinstance(record, Mapping):
+                raise ConfigurationError("versions, training and parity must be records.")
 
     def to_metadata(self) -> dict[str, str]:
         """As ONNX metadata: our own record, and the keys that ultralytics and OpenVINO model_api readers know."""
-        names = {index: name for index, name in enumerate(self.classes)}
+        names = dict(enumerate(self.classes))
         return {
             METADATA_KEY: json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True),
             "names": str(names),
@@ -146,17 +171,21 @@ class ModelSpec:
         try:
             values = json.loads(metadata[METADATA_KEY])
             version = values.pop("format")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelFileError(f"{source}: its {METADATA_KEY!r} metadata is damaged ({error}). Export it again.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelFileError(
+                f"{source}: its {METADATA_KEY!r} metadata is damaged ({error}). Export it again."
+            ) from error
         if version != FORMAT:
             raise ModelFileError(
                 f"{source} has metadata format {version}; this edge_seg reads format {FORMAT}. "
                 "Upgrade edge-seg, or export the model again with this version."
             )
-        for key in ("classes", "input_size", "outputs"):
-            values[key] = tuple(values[key])
-        values["palette"] = tuple(tuple(color) for color in values["palette"])
         try:
-            return cls(**values)
-        except (TypeError, ConfigurationError) as error:
+            for key in ("classes", "input_size", "outputs"):
+                values[key] = tuple(values[key])
+            values["palette"] = tuple(tuple(color) for color in values["palette"])
+            spec = cls(**values)
+            spec.check_types()
+            return spec
+        except (TypeError, ValueError, KeyError) as error:
             raise ModelFileError(f"{source}: its {METADATA_KEY!r} metadata does not fit ({error}).") from error

@@ -6,7 +6,6 @@ engine depends on, and the folder is private to the user. Knows nothing of sessi
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -14,9 +13,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from .devices import TENSORRT_PROVIDER, nvidia_gpus
+from .devices import TENSORRT_PROVIDER
 from .errors import DeviceError
 from .modelfile import ModelHeader
+from .nvidia import gpu_identity, nvidia_gpus, tensorrt_version
 
 
 def provider_options(
@@ -79,29 +79,3 @@ def private_folder(folder: Path) -> Path:
     if not stat.S_ISDIR(status.st_mode) or foreign or (os.name == "posix" and status.st_mode & 0o022):
         raise DeviceError(f"TensorRT's cache {folder} can be written by others. Remove it, or: chmod 700 {folder}")
     return folder
-
-
-def tensorrt_version() -> int:
-    """TensorRT's version as its library says it (10.3.0 is 100300), or 0 when there is none."""
-    for name in ("libnvinfer.so.11", "libnvinfer.so.10", "nvinfer_11.dll", "nvinfer_10.dll"):
-        try:
-            return int(ctypes.CDLL(name).getInferLibVersion())
-        except (OSError, AttributeError):
-            continue
-    return 0
-
-
-def gpu_identity(index: int) -> str:
-    """Name, compute capability and driver of a GPU; "" without a driver."""
-    if not nvidia_gpus():
-        return ""
-    driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    name = ctypes.create_string_buffer(128)
-    handle, major, minor, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    if driver.cuDeviceGet(ctypes.byref(handle), index) != 0:
-        return ""
-    driver.cuDeviceGetName(name, 128, handle)
-    driver.cuDeviceGetAttribute(ctypes.byref(major), 75, handle)
-    driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle)
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    return f"{name.value.decode(errors='replace')} {major.value}.{minor.value} driver {version.value}"

@@ -1,0 +1,173 @@
+"""What this machine offers and what `auto` would make of it: for `edge-seg checks` and for reports of trouble.
+
+Never fails because something is missing: that is what it is there to say. Opens a session only to ask `auto`.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__, bundled_model
+from .devices import device_problem, first_line, machine_devices
+from .errors import EdgeSegError
+from .session import installed_builds, load_runtime, open_session
+from .threads import affinity_count, available_threads, cgroup_quota
+
+PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "av", "onnxruntime-ep-openvino")
+# What makes int8 and bf16 fast: x86 first, then Arm's names for the same.
+FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "bf16",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceCheck:
+    """One device: whether it can be had here, and if not, why and what mends it."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """What `collect_checks` found.
+
+    Attributes:
+        versions: package -> version, Python and edge_seg included.
+        system: operating system and architecture.
+        processor: the CPU's name, as far as the system tells.
+        features: CPU instructions that matter for speed.
+        threads: what sessions will use.
+        affinity: CPUs this process may run on.
+        quota: CPUs the container's control group allows, or None.
+        devices: one entry a device.
+        model: the file that `auto` was asked about, or None.
+        auto_device: what `auto` chose for it, or None.
+        auto_reason: why, or why there is no choice.
+        problems: what is wrong here, each with its cure.
+    """
+
+    versions: dict[str, str]
+    system: str
+    processor: str
+    features: tuple[str, ...]
+    threads: int
+    affinity: int
+    quota: float | None
+    devices: tuple[DeviceCheck, ...]
+    model: str | None
+    auto_device: str | None
+    auto_reason: str
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For a terminal, a fact a line."""
+        quota = "no quota" if self.quota is None else f"quota {self.quota:g}"
+        lines = [
+            f"system     {self.system}",
+            f"processor  {self.processor}: {' '.join(self.features) or 'no features known'}",
+            f"threads    {self.threads} (affinity {self.affinity}, {quota})",
+            f"versions   {', '.join(f'{name} {version}' for name, version in self.versions.items())}",
+            *(f"{item.name:<10} {'available' if item.available else 'no'}: {item.detail}" for item in self.devices),
+            f"auto       {self.auto_device or 'no choice'}: {self.auto_reason}",
+        ]
+        return [*lines, *(f"problem    {problem}" for problem in self.problems)]
+
+
+def collect_checks(model: str | Path | None = None) -> Checks:
+    """Look at this machine.
+
+    Args:
+        model: the file that `auto` is asked about; by default the bundled one, if this copy has it.
+    """
+    devices, runtime_problem = _devices()
+    path, auto_device, auto_reason = _ask_auto(model)
+    return Checks(
+        versions=_versions(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=_cpu_field("model name") or platform.processor() or "unknown",
+        features=cpu_features(),
+        threads=available_threads(),
+        affinity=affinity_count(),
+        quota=cgroup_quota(),
+        devices=devices,
+        model=path,
+        auto_device=auto_device,
+        auto_reason=auto_reason,
+        problems=tuple(filter(None, [_opencv_problem(), runtime_problem])),
+    )
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """The instructions of `FEATURES` that this CPU has; empty where the system does not tell."""
+    flags = (_cpu_field("flags", cpuinfo) or _cpu_field("Features", cpuinfo)).split()
+    return tuple(name for name in FEATURES if name in flags)
+
+
+def _cpu_field(name: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
+
+
+def _versions() -> dict[str, str]:
+    found = {"edge_seg": __version__, "python": sys.version.split()[0], **installed_builds()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _opencv_problem() -> str:
+    try:
+        from . import opencv  # noqa: F401
+    except EdgeSegError as error:
+        return str(error)
+    return ""
+
+
+def _devices() -> tuple[tuple[DeviceCheck, ...], str]:
+    try:
+        ort = load_runtime()
+    except EdgeSegError as error:
+        return (), str(error)
+    found = []
+    for name in machine_devices():
+        problem = device_problem(ort, name)
+        detail = problem or f"onnxruntime {ort.__version__}"
+        found.append(DeviceCheck(name=str(name), available=not problem, detail=detail))
+    return tuple(found), ""
+
+
+def _ask_auto(model: str | Path | None) -> tuple[str | None, str | None, str]:
+    """(file, device, reason): what `auto` really does with the file, since only trying it can tell."""
+    try:
+        path = Path(model) if model is not None else bundled_model()
+        session = open_session(path)
+    except EdgeSegError as error:
+        return (None if model is None else str(model)), None, first_line(error)
+    session.close()
+    return str(path), session.device.name, session.device.reason

@@ -1,0 +1,174 @@
+"""How each device is asked of onnxruntime, and whether the session that came back really is on it.
+
+Every function is handed the onnxruntime module, so that a fake can stand in for it. The NVIDIA part follows the
+documentation and has been tried against fakes only. Knows no pictures and opens no files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from . import tensorrt
+from .devices import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    OPENVINO_PROVIDER,
+    TENSORRT_PROVIDER,
+    DeviceName,
+    arithmetic_of,
+    openvino_devices,
+    openvino_has_bf16,
+)
+from .errors import DeviceError
+from .modelfile import ModelHeader
+
+# What makes a segmenter slow: these must run on the device that was promised.
+HEAVY_OPERATORS = {"Conv", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearConv", "MatMul", "Gemm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every attempt at a session shares.
+
+    Attributes:
+        source: the model's path, or its bytes.
+        header: what the file says of itself.
+        batch_size: frames a run.
+        threads: CPU threads.
+        input_size: (height, width) of the frames.
+    """
+
+    source: str | bytes
+    header: ModelHeader
+    batch_size: int
+    threads: int
+    input_size: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A session of onnxruntime, what it computes in, and a remark on how it came about."""
+
+    inner: Any
+    arithmetic: str
+    remark: str = ""
+
+
+def make_inner(ort: Any, plan: Plan, device: DeviceName) -> Made:
+    """A session on exactly this device; `DeviceError` when it came back on another one.
+
+    Whatever onnxruntime raises passes through: `session` says what it means.
+    """
+    make = {"cpu": _make_cpu, "openvino": _make_openvino, "cuda": _make_cuda, "tensorrt": _make_tensorrt}[device.kind]
+    with _quiet(ort):
+        return make(ort, plan, device)
+
+
+@contextlib.contextmanager
+def _quiet(ort: Any) -> Iterator[None]:
+    """Keep onnxruntime's own lines off the terminal: what went wrong comes back as one error of ours."""
+    ort.set_default_logger_severity(4)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)
+
+
+def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = plan.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    if strict:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> Made:
+    inner = ort.InferenceSession(plan.source, _options(ort, plan, strict=False), providers=[CPU_PROVIDER])
+    return Made(inner=inner, arithmetic=arithmetic_of("cpu", plan.header.spec.precision))
+
+
+def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> Made:
+    found = openvino_devices(ort)[:1]
+    # Said aloud, so that what the report calls the arithmetic is what was asked for and not a default that may change.
+    bf16 = openvino_has_bf16(found[0])
+    config = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32", "INFERENCE_NUM_THREADS": str(plan.threads)}
+    options = _options(ort, plan, strict=True)
+    options.add_provider_for_devices(found, {"load_config": json.dumps({"CPU": config})})
+    inner = ort.InferenceSession(plan.source, options, enable_fallback=0)
+    remark = _check_placement(inner, OPENVINO_PROVIDER, device)
+    return Made(inner=inner, arithmetic=arithmetic_of("openvino", plan.header.spec.precision, bf16=bf16), remark=remark)
+
+
+def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
+    inner, remark = _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, _cuda_options(device))])
+    return Made(inner=inner, arithmetic=arithmetic_of("cuda", plan.header.spec.precision), remark=remark)
+
+
+def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
+    options = tensorrt.provider_options(ort, plan.header, plan.batch_size, plan.input_size, device.index)
+    # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
+    inner, remark = _make_nvidia(
+        ort, plan, device, [(TENSORRT_PROVIDER, options), (CUDA_PROVIDER, _cuda_options(device))]
+    )
+    return Made(inner=inner, arithmetic=arithmetic_of("tensorrt", plan.header.spec.precision), remark=remark)
+
+
+def _cuda_options(device: DeviceName) -> dict[str, str]:
+    return {
+        "device_id": str(device.index),
+        # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16.
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+
+
+def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple[str, Any]]) -> tuple[Any, str]:
+    """A session on NVIDIA's providers: without any node on the CPU if that can be, else with light ones alone there."""
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+    try:
+        inner = ort.InferenceSession(
+            plan.source, _options(ort, plan, strict=True), providers=providers, enable_fallback=0
+        )
+    except Exception as error:
+        if "fallback to CPU EP has been explicitly disabled" not in str(error):
+            raise
+        options = _options(ort, plan, strict=False)
+        inner = ort.InferenceSession(
+            plan.source, options, providers=[*providers, (CPU_PROVIDER, {})], enable_fallback=0
+        )
+    return inner, _check_placement(inner, providers[0][0], device)
+
+
+def _check_placement(inner: Any, expected: str, device: DeviceName) -> str:
+    """The session must be on `expected`, its heavy operators too; a remark on light ones that are elsewhere."""
+    mend = "pip install 'edge-seg[cuda]'" if device.kind != "openvino" else "pip install -U onnxruntime-ep-openvino"
+    got = tuple(inner.get_providers())
+    if got[:1] != (expected,):
+        raise DeviceError(
+            f"device {device} cannot be had: the session got {', '.join(got)} instead of {expected}; its libraries are "
+            f"missing or do not fit. Mend it: {mend}; look with: edge-seg checks"
+        )
+    elsewhere = [
+        node.op_type
+        for part in inner.get_provider_graph_assignment_info()
+        if part.ep_name != expected
+        for node in part.get_nodes()
+    ]
+    heavy = sorted(HEAVY_OPERATORS.intersection(elsewhere))
+    if heavy:
+        raise DeviceError(
+            f"device {device} cannot be had: it does not take {', '.join(heavy)} of this model; its libraries are "
+            f"missing or do not fit. Mend it: {mend}; look with: edge-seg checks"
+        )
+    return f"{len(elsewhere)} light nodes run elsewhere: {', '.join(sorted(set(elsewhere)))}" if elsewhere else ""

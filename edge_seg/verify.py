@@ -1,0 +1,165 @@
+"""Prove a model again, here: the golden frames in its file against what this machine's devices make of them.
+
+A device is held to the bound of the arithmetic it really uses (`spec.AGREEMENT_BOUNDS`). Knows no Keras: its labels
+travel in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .devices import device_problem, first_line, machine_devices
+from .errors import DeviceError, ModelFileError
+from .golden import decode_golden, golden_agreement
+from .modelfile import ModelHeader, read_model_header
+from .session import Session, load_runtime, open_session
+from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceVerdict:
+    """How one device did.
+
+    Attributes:
+        device: as the session names it.
+        providers: as the session names them.
+        arithmetic: what the device really computes in; it sets the bound. "" when the session did not open.
+        agreement: share of the golden frames' pixels that agree with Keras, 0..1; None when nothing was computed.
+        worst_frame: the same of the frame that does worst.
+        bound: lowest share that passes.
+        passed: whether it does.
+        reason: why this device, or what went wrong.
+        seconds: opening, warming up and running.
+    """
+
+    device: str
+    providers: tuple[str, ...] = ()
+    arithmetic: str = ""
+    agreement: float | None = None
+    worst_frame: float | None = None
+    bound: float | None = None
+    passed: bool
+    reason: str
+    seconds: float
+
+    def line(self) -> str:
+        """The verdict in one line."""
+        word = "passed" if self.passed else "FAILED"
+        if self.agreement is None:
+            return f"{self.device}: {word}: {self.reason}"
+        return (
+            f"{self.device}: {word}: {self.agreement:.4%} of pixels agree with Keras in {self.arithmetic} "
+            f"(bound {self.bound:.2%}, worst frame {self.worst_frame:.4%}, {self.seconds:.1f} s)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        model: the file, or "the model".
+        sha256: of the file.
+        frames: golden frames in it.
+        verdicts: one a device that was tried.
+        absent: device -> why it cannot be had here; filled by "all" only, and no failure.
+    """
+
+    model: str
+    sha256: str
+    frames: int
+    verdicts: tuple[DeviceVerdict, ...]
+    absent: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least one device was tried and all that were tried passed."""
+        return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, `passed` included."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch_size: int = 1) -> VerifyReport:
+    """Run the golden frames on a device, or on all that are here, and compare with Keras' labels.
+
+    Args:
+        model: path of an ONNX file of ours, or its bytes.
+        device: as `open_session` takes it, or "all" for every device of this machine.
+        batch_size: frames a run, as the model will be used.
+
+    Raises:
+        ModelFileError: no model of ours, or one without golden frames.
+        DeviceError: a device named alone cannot be had.
+    """
+    header = read_model_header(model)
+    frames, labels = golden_of(header)
+    names, absent = present_devices() if device == "all" else ([device], {})
+    verdicts = []
+    for name in names:
+        try:
+            verdicts.append(_judge(model, name, frames, labels, batch_size))
+        except DeviceError as error:
+            if device != "all":
+                raise
+            verdicts.append(DeviceVerdict(device=name, passed=False, reason=first_line(error), seconds=0.0))
+    return VerifyReport(
+        model=header.name, sha256=header.sha256, frames=len(frames), verdicts=tuple(verdicts), absent=absent
+    )
+
+
+def golden_of(header: ModelHeader) -> tuple[np.ndarray, np.ndarray]:
+    """The golden frames (N, H, W, 3) and labels (N, H, W) in a file; `ModelFileError` when there are none."""
+    header.spec  # noqa: B018  an ONNX file that is not ours is named as such first
+    if GOLDEN_KEY not in header.metadata:
+        raise ModelFileError(f"{header.name} has no golden frames to verify with. Export it again: python -m export")
+    return decode_golden(header.metadata[GOLDEN_KEY])
+
+
+def present_devices() -> tuple[list[str], dict[str, str]]:
+    """(devices that seem to be here, device -> why it is not), each GPU by its number."""
+    ort = load_runtime()
+    present: list[str] = []
+    absent: dict[str, str] = {}
+    for name in machine_devices():
+        problem = device_problem(ort, name)
+        if problem:
+            absent[str(name)] = problem
+        else:
+            present.append(str(name))
+    return present, absent
+
+
+def judge_session(session: Session, frames: np.ndarray, labels: np.ndarray, *, batch_size: int = 1) -> DeviceVerdict:
+    """Hold an open session to its bound on frames (N, H, W, 3) uint8 with Keras' labels (N, H, W) uint8."""
+    started = time.perf_counter()
+    agreements = [
+        golden_agreement(session.run, frames[at : at + 1], labels[at : at + 1], batch_size=batch_size)
+        for at in range(len(frames))
+    ]
+    agreement, bound = float(np.mean(agreements)), AGREEMENT_BOUNDS[session.device.arithmetic]
+    return DeviceVerdict(
+        device=session.device.name,
+        providers=session.device.providers,
+        arithmetic=session.device.arithmetic,
+        agreement=agreement,
+        worst_frame=min(agreements),
+        bound=bound,
+        passed=agreement >= bound,
+        reason=session.device.reason,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _judge(model: Any, device: str, frames: np.ndarray, labels: np.ndarray, batch_size: int) -> DeviceVerdict:
+    session = open_session(model, device=device, batch_size=batch_size)
+    try:
+        return judge_session(session, frames, labels, batch_size=batch_size)
+    finally:
+        session.close()
