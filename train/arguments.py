@@ -1,4 +1,4 @@
-"""Readers of command-line values that several commands share. Each raises what argparse turns into one line and exit 2."""
+"""Readers of command-line values that several commands share; argparse turns what they raise into a line and exit 2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def scales(text: str) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found or not all(0.25 <= scale <= 4 for scale in found):
-        raise argparse.ArgumentTypeError(f"expected scales between 0.25 and 4 with commas between, like 0.75,1,1.25; got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected scales between 0.25 and 4 with commas between, like 0.75,1,1.25; got {text!r}"
+        )
     return found
 
 

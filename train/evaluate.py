@@ -90,7 +90,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     evaluation = evaluate_subject(subject, batch=args.batch)
     print_evaluation(subject, evaluation)
     write_evaluation(subject, evaluation, out, options={"flip": args.flip, "scales": list(args.scales)})
-    print(f"\nwritten to {out}: summary.json, classes.csv, images.csv, confusion.csv, confusion.png, iou.png, best.png, worst.png")
+    print(f"\nwritten to {out}: summary.json, classes.csv, images.csv, confusion.csv and pictures")
     if not onnx and args.out is None:
         from .report import write_report
 
@@ -139,7 +139,7 @@ def split_samples(run: Any, split: str, root: Path | str | None = None) -> list[
     missing = sorted(set(recorded) - {sample.stem for sample in samples})
     if missing:
         raise DatasetError(
-            f"{len(missing)} of the run's {len(recorded)} {split} images are not in this dataset; give the one it was fitted on:",
+            f"{len(missing)} of the run's {len(recorded)} {split} images are missing; give the dataset of the fit:",
             tuple(missing),
         )
     return samples
@@ -147,9 +147,13 @@ def split_samples(run: Any, split: str, root: Path | str | None = None) -> list[
 
 def _onnx_subject(args: argparse.Namespace) -> Subject:
     if args.split not in (None, "test"):
-        raise ConfigurationError(f"An ONNX file records no {args.split!r} split; evaluate it with --split test, or its run.")
+        raise ConfigurationError(
+            f"An ONNX file records no {args.split!r} split; evaluate it with --split test, or its run."
+        )
     if args.flip or args.scales != (1.0,):
-        raise ConfigurationError("--flip and --scales average probabilities, which an ONNX file does not give; evaluate its run.")
+        raise ConfigurationError(
+            "--flip and --scales average probabilities, which an ONNX file does not give; evaluate its run."
+        )
     plain = bool(args.images or args.masks)
     samples = find_samples(args.dataset, "test", images=args.images, masks=args.masks)
     labeler, spec = open_onnx(args.model, input_size=args.input_size, batch=args.batch)
@@ -167,7 +171,8 @@ def _onnx_subject(args: argparse.Namespace) -> Subject:
 def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:
     """The tables on the terminal: each class, then the means, for each protocol and variant."""
     height, width = evaluation.size
-    print(f"{subject.name} on {subject.split}: {len(evaluation.images)} images, {evaluation.label_ms:.1f} ms/frame to label")
+    images, speed = len(evaluation.images), f"{evaluation.label_ms:.1f} ms/frame"
+    print(f"{subject.name} on {subject.split}: {images} images, labelled at {speed}")
     for result in evaluation.results:
         size = "each mask's own size" if result.protocol == FULL_FRAME else f"{height}x{width}, as the notebook"
         print(f"\n{result.protocol} ({size}), {result.variant}")
@@ -180,10 +185,13 @@ def table_lines(found: Scores, classes: Sequence[str]) -> list[str]:
     lines = [f" id  {'class':<{width}} {'TP':>11} {'FP':>11} {'FN':>11}  {'IoU':>6}  {'IoU where labelled':>18}"]
     for i, name in enumerate(classes):
         counts = f"{found.tp[i]:>11} {found.fp[i]:>11} {found.fn[i]:>11}"
-        lines.append(f" {i:>2}  {name:<{width}} {counts}  {_figure(found.iou_with_unlabelled[i]):>6}  {_figure(found.iou[i]):>18}")
-    with_it, without_it = ("with unlabelled", "without unlabelled")
-    lines.append(f"     mean IoU         {_figure(found.mean_iou_with_unlabelled)} {with_it}, {_figure(found.mean_iou)} {without_it}")
-    lines.append(f"     global accuracy  {_figure(found.accuracy_with_unlabelled)} {with_it}, {_figure(found.accuracy)} {without_it}")
+        whole, labelled = _figure(found.iou_with_unlabelled[i]), _figure(found.iou[i])
+        lines.append(f" {i:>2}  {name:<{width}} {counts}  {whole:>6}  {labelled:>18}")
+    for name, whole, labelled in (
+        ("mean IoU", found.mean_iou_with_unlabelled, found.mean_iou),
+        ("global accuracy", found.accuracy_with_unlabelled, found.accuracy),
+    ):
+        lines.append(f"     {name:<15}  {_figure(whole)} with unlabelled, {_figure(labelled)} without unlabelled")
     return lines
 
 
@@ -191,7 +199,9 @@ def _figure(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
 
 
-def write_evaluation(subject: Subject, evaluation: Evaluation, folder: Path, *, options: dict[str, Any] | None = None) -> None:
+def write_evaluation(
+    subject: Subject, evaluation: Evaluation, folder: Path, *, options: dict[str, Any] | None = None
+) -> None:
     """Write summary.json, the CSV tables and the pictures; confusion and pictures are of the plain full frame."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row for result in evaluation.results for row in _class_rows(result, subject.classes)]
@@ -215,7 +225,10 @@ def write_evaluation(subject: Subject, evaluation: Evaluation, folder: Path, *, 
 
 def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
     """Frames, truths, predictions and errors of a few images."""
-    frames, truths = [read_image(item.score.sample.image) for item in shown], [read_mask(item.score.sample.mask) for item in shown]
+    frames, truths = (
+        [read_image(item.score.sample.image) for item in shown],
+        [read_mask(item.score.sample.mask) for item in shown],
+    )
     found = [resize_labels(item.labels, truth.shape) for item, truth in zip(shown, truths, strict=True)]
     titles = [f"{item.score.sample.stem}: mean IoU {item.score.mean_iou:.3f}" for item in shown]
     pictures.sample_predictions(

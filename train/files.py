@@ -1,12 +1,13 @@
-"""A file that is whole or absent: written under a temporary name, synced, then renamed. Knows nothing of what is in it."""
+"""A file that is whole or absent: written under a temporary name, synced, renamed. Knows nothing of its content."""
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any
 
 # The two files of a finished run, named here for those who must not import Keras.
 CONFIG_NAME = "config.json"

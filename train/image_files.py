@@ -1,8 +1,8 @@
 """What an image file says of itself before it is decoded, and whether all of it is there: PNG, JPEG, BMP and TIFF.
 
-A few kilobytes can declare a picture of gigabytes, and some decoders fill in what a cut-off file lacks, so both are looked
-at here, in the file's own bytes. Knows nothing of datasets or masks. It does not decode JPEG's pixels: damage that
-leaves every marker of a JPEG in place goes unseen.
+A few kilobytes can declare a picture of gigabytes, and some decoders fill in what a cut-off file lacks, so both are
+looked at here, in the file's own bytes. Knows nothing of datasets or masks. It does not decode JPEG's pixels: damage
+that leaves every marker of a JPEG in place goes unseen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read what a file declares. Raises `ImageFault` when it is none of the four kinds, or its header makes no sense."""
+    """Read what a file declares. Raises `ImageFault` if it is none of the four kinds, or its header makes no sense."""
     if not data:
         raise ImageFault("empty file (0 bytes)")
     if data.startswith(LFS_POINTER):
@@ -250,7 +250,10 @@ def _tiff_header(data: bytes) -> ImageHeader:
 
 def _check_tiff(data: bytes) -> None:
     tags = _tiff_tags(data)
-    strips = [*zip(tags.get(273, []), tags.get(279, []), strict=False), *zip(tags.get(324, []), tags.get(325, []), strict=False)]
+    strips = [
+        *zip(tags.get(273, []), tags.get(279, []), strict=False),
+        *zip(tags.get(324, []), tags.get(325, []), strict=False),
+    ]
     if not strips:
         raise ImageFault("damaged: a TIFF without pixels")
     needed = max(start + length for start, length in strips)

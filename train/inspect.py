@@ -26,8 +26,12 @@ WARNINGS_SHOWN = 20
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `inspect` takes."""
-    parser.add_argument("dataset", nargs="?", help="folder in the dataset1 layout; not needed with --images and --masks")
-    parser.add_argument("--out", required=True, type=Path, help="folder for classes.csv and the pictures; made if missing")
+    parser.add_argument(
+        "dataset", nargs="?", help="folder in the dataset1 layout; not needed with --images and --masks"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, help="folder for classes.csv and the pictures; made if missing"
+    )
     parser.add_argument("--split", choices=SPLITS, default="train", help="which half of the layout (default: train)")
     parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
     parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
@@ -71,7 +75,9 @@ def run_inspect(args: argparse.Namespace) -> int:
 def unlabelled_id(classes: tuple[str, ...], name: str | None) -> int | None:
     """The id of the class called `name`; by default of one called "unlabelled", if there is one; None for "none"."""
     if name is None:
-        return classes.index(CAMVID_CLASSES[CAMVID_UNLABELLED]) if CAMVID_CLASSES[CAMVID_UNLABELLED] in classes else None
+        return (
+            classes.index(CAMVID_CLASSES[CAMVID_UNLABELLED]) if CAMVID_CLASSES[CAMVID_UNLABELLED] in classes else None
+        )
     if name == "none":
         return None
     if name not in classes:

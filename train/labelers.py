@@ -1,4 +1,4 @@
-"""What turns frames into class ids for an evaluation: a Keras network, averaged over flips and scales if asked, or an ONNX file.
+"""What turns frames into class ids for an evaluation: a Keras network (over flips and scales if asked) or an ONNX file.
 
 Each gives labels at its own input size; bringing them to a frame's size is left to the caller. Keras is imported only
 when a run is opened. Knows nothing of truth or scores.
@@ -98,7 +98,7 @@ class OnnxLabeler:
         self.size, self._segmenter = size, segmenter
 
     def label(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See `Labeler.label`. The runtime is given frames of the model's size, and so gives back labels of that size."""
+        """See `Labeler.label`. Given frames of the model's size, the runtime gives back labels of that size."""
         resized = [resize_frame(frame, self.size) for frame in frames]
         return [np.stack([result.labels for result in self._segmenter.segment_batch(resized)])]
 
@@ -157,5 +157,7 @@ def _most_probable(probabilities: np.ndarray) -> np.ndarray:
 
 def _resize_channels(probabilities: np.ndarray, width_height: tuple[int, int]) -> np.ndarray:
     """Bilinear, a channel at a time: cv2 resizes no more than four channels at once."""
-    channels = [cv2.resize(np.ascontiguousarray(channel), width_height) for channel in np.moveaxis(probabilities, -1, 0)]
+    channels = [
+        cv2.resize(np.ascontiguousarray(channel), width_height) for channel in np.moveaxis(probabilities, -1, 0)
+    ]
     return np.stack(channels, axis=-1)

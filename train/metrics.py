@@ -1,4 +1,4 @@
-"""The confusion matrix of a segmentation and the scores read from it. Knows arrays of class ids, nothing of images or models.
+"""The confusion matrix of a segmentation and the scores read from it. Knows class ids, nothing of images or models.
 
 With n[i, j] the pixels of true class i that were called class j (Long, Shelhamer and Darrell 2015, section 5):
 
@@ -11,7 +11,7 @@ Each score comes twice, because two conventions are in use:
 - *with unlabelled*: every pixel counts and the unlabelled class is a class like any other. The notebook this project
   began from averages so, over the ids 0 to the largest id in the truth: for CamVid all 12.
 - *without unlabelled*: pixels whose truth is the unlabelled class are left out altogether, and the mean is over the
-  other classes, for CamVid 11 (the protocol of SegNet, Badrinarayanan, Kendall and Cipolla 2015, and of the field since).
+  other classes, for CamVid 11 (as SegNet, Badrinarayanan, Kendall and Cipolla 2015, and the field since).
   A labelled pixel that is called unlabelled remains a miss of its class.
 
 A class found in neither truth nor prediction has no IoU (nan) and takes no part in a mean.
@@ -89,7 +89,7 @@ class Scores:
 
 
 def scores(confusion: np.ndarray, unlabelled: int | None) -> Scores:
-    """Read every score from a (C, C) confusion matrix; `unlabelled` is the id left out of the field's scores, or None."""
+    """Read every score from a (C, C) confusion matrix; `unlabelled` is the id the field leaves out, or None."""
     tp, fp, fn = _counts(confusion)
     iou_all = _ratio(tp, tp + fp + fn)
     labelled = np.ones(len(confusion), bool)

@@ -1,4 +1,4 @@
-"""Pictures of datasets, training and evaluation, as PNG. Knows arrays, class names and colours; nothing of models or folders.
+"""Pictures of datasets, training and evaluation, as PNG. Knows arrays, class names and colours; nothing of models.
 
 Drawn with matplotlib's Agg canvas and no pyplot, so that nothing global is touched and threads may draw at once.
 """
@@ -111,18 +111,24 @@ def _number(value: Any) -> float:
         return float("nan")
 
 
-def class_share_plot(shares: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str = "") -> None:
+def class_share_plot(
+    shares: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str = ""
+) -> None:
     """Bars of each class's share of all pixels. shares: (C,) in 0..1."""
     labels = ["under 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %") for share in shares]
     labels = ["absent" if share == 0 else label for share, label in zip(shares, labels, strict=True)]
-    _class_bars(100 * shares, labels, classes, palette, path, title=title or "Share of all pixels", axis="share of pixels, %")
+    _class_bars(
+        100 * shares, labels, classes, palette, path, title=title or "Share of all pixels", axis="share of pixels, %"
+    )
 
 
 def iou_bars(ious: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str = "") -> None:
     """Bars of each class's IoU, (C,) in 0..1; nan (a class that is absent or left out) shows as a dash."""
     labels = ["–" if np.isnan(iou) else f"{iou:.3f}" for iou in ious]
     mean = float(np.nanmean(ious)) if np.isfinite(ious).any() else None
-    _class_bars(np.nan_to_num(ious), labels, classes, palette, path, title=title or "IoU by class", axis="IoU", line=mean)
+    _class_bars(
+        np.nan_to_num(ious), labels, classes, palette, path, title=title or "IoU by class", axis="IoU", line=mean
+    )
 
 
 def _class_bars(
@@ -142,7 +148,9 @@ def _class_bars(
         positions = np.arange(len(classes))
         axes.barh(positions, values, 0.72, color=_rgb(palette), edgecolor="#00000022", linewidth=0.8)
         for position, value, label in zip(positions, values, labels, strict=True):
-            note = axes.annotate(label, (value, position), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
+            note = axes.annotate(
+                label, (value, position), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9
+            )
             note.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1.5})
         if line is not None:
             axes.axvline(line, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0.6)
@@ -158,7 +166,7 @@ def _class_bars(
 
 
 def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path | str, *, title: str = "") -> None:
-    """The confusion matrix, each row in percent of its true class. confusion: (C, C) pixels, true class by predicted."""
+    """The confusion matrix, (C, C) pixels of true class by predicted, each row in percent of its true class."""
     totals = confusion.sum(axis=1, keepdims=True)
     share = 100 * np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
     side = 2.6 + 0.56 * len(classes)
@@ -171,7 +179,9 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path 
                 if value >= 0.5:
                     weight = "bold" if row == col else "normal"
                     color = PAPER if value > 55 else INK
-                    axes.text(col, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color, fontweight=weight)
+                    axes.text(
+                        col, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color, fontweight=weight
+                    )
         ticks = np.arange(len(classes))
         axes.set_xticks(ticks, classes, rotation=45, ha="left", rotation_mode="anchor", color=INK)
         names = [name if total else f"{name} (absent)" for name, total in zip(classes, totals[:, 0], strict=True)]
@@ -248,7 +258,9 @@ def annotation_samples(
     _picture_grid(rows, heads, titles, classes, palette, path)
 
 
-def class_masks(frame: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str) -> None:
+def class_masks(
+    frame: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str
+) -> None:
     """One image, its annotation, and a panel for each class with that class's pixels alone."""
     columns = 4
     rows = -(-len(classes) // columns)
@@ -316,7 +328,9 @@ def _picture_grid(
             for axes, picture, head in zip(panels, pictures, heads, strict=True):
                 _show(axes, picture, "")
                 if number == 0:
-                    axes.set_title(head, loc="right" if axes is panels[0] and title else "left", fontsize=10, color=MUTED)
+                    axes.set_title(
+                        head, loc="right" if axes is panels[0] and title else "left", fontsize=10, color=MUTED
+                    )
             panels[0].set_title(title, loc="left", fontsize=10)
         _legend(figure, classes, palette)
         _save(figure, path)
@@ -330,10 +344,21 @@ def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
 
 
 def _legend(figure: Figure, classes: Sequence[str], palette: Palette) -> None:
-    handles = [Patch(facecolor=color, edgecolor="#00000033", label=name) for color, name in zip(_rgb(palette), classes, strict=True)]
+    handles = [
+        Patch(facecolor=color, edgecolor="#00000033", label=name)
+        for color, name in zip(_rgb(palette), classes, strict=True)
+    ]
     fitting = max(1, min(len(classes), int(figure.get_figwidth() / 1.05)))
     across = -(-len(classes) // -(-len(classes) // fitting))
-    figure.legend(handles=handles, loc="outside lower left", ncols=across, fontsize=9, handlelength=1, handleheight=1, columnspacing=1.2)
+    figure.legend(
+        handles=handles,
+        loc="outside lower left",
+        ncols=across,
+        fontsize=9,
+        handlelength=1,
+        handleheight=1,
+        columnspacing=1.2,
+    )
 
 
 def _rgb(palette: Palette) -> list[tuple[float, ...]]:

@@ -1,8 +1,8 @@
 """Every fault of a dataset found before training: all bad files named in one run, with what is wrong and the cure.
 
-Looks at files and class ids; knows nothing of models or training. Files are checked in their own bytes first (pixel cap,
-missing ends), then read by `train.dataset`, the same way training will read them. Pixels are used as stored: an EXIF
-rotation is a warning, because a mask seldom carries one too.
+Looks at files and class ids; knows nothing of models or training. Files are checked in their own bytes first (pixel
+cap, missing ends), then read by `train.dataset`, the same way training will read them. Pixels are used as stored: an
+EXIF rotation is a warning, because a mask seldom carries one too.
 """
 
 from __future__ import annotations
@@ -176,7 +176,9 @@ def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
 
 def _orphans(images: dict[str, Path], masks: dict[str, Path], image_dir: Path, mask_dir: Path) -> list[str]:
     without_mask = [f"{images[stem]}: no mask of that name in {mask_dir}" for stem in images.keys() - masks.keys()]
-    return without_mask + [f"{masks[stem]}: no image of that name in {image_dir}" for stem in masks.keys() - images.keys()]
+    return without_mask + [
+        f"{masks[stem]}: no image of that name in {image_dir}" for stem in masks.keys() - images.keys()
+    ]
 
 
 def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels: int) -> _Pair:

@@ -26,38 +26,13 @@ from .pictures import column, curves, read_history
 from .svg import Line, line_chart, sparkline
 
 PAGE_NAME = "report.html"
-SPLIT_NAMES = {"val": "Validation images", "test": "Test folder", "train": "Training images", "plain-folders": "Plain folders"}
-STYLE = """
-:root { --paper: #fbfcfd; --card: #ffffff; --ink: #1f2933; --muted: #6b7785; --edge: #e1e6eb; --accent: 46, 111, 173;
-  --train: #8396a9; --val: #c2410c; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --paper: #12161b; --card: #1a2027; --ink: #e5eaef; --muted: #94a1af;
-  --edge: #2c353f; --accent: 90, 160, 225; --train: #8fa5bb; --val: #fb8a55; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1120px; padding: 32px 24px 64px; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
-h1 { font-size: 26px; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 19px; margin: 44px 0 12px; }
-h3 { font-size: 14px; margin: 0 0 8px; font-weight: 600; } p.note, .note { color: var(--muted); margin: 2px 0 0; }
-.cards, .two, .spark { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); margin: 18px 0; }
-.two { grid-template-columns: repeat(auto-fit, minmax(min(430px, 100%), 1fr)); align-items: start; }
-.spark { grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); }
-.card { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 14px 16px; min-width: 0; }
-.card b { display: block; font-size: 25px; font-weight: 650; line-height: 1.25; } .card span { color: var(--muted); font-size: 13px; }
-.wide { overflow-x: auto; } svg { display: block; width: 100%; height: auto; }
-.grid { stroke: var(--edge); } .axis { fill: var(--muted); font-size: 11px; } .label { font-size: 12px; font-weight: 600; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; } .dot { fill: transparent; }
-.swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; vertical-align: -1px;
-  border: 1px solid var(--edge); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 13.5px; }
-th, td { text-align: right; padding: 5px 9px; border-bottom: 1px solid var(--edge); white-space: nowrap; }
-th { color: var(--muted); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
-tr:last-child td { border-bottom: 0; } table.pairs td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-table.matrix td, table.matrix th { text-align: center; padding: 6px 4px; border: 1px solid var(--card); }
-table.matrix th:first-child { text-align: right; padding-right: 10px; color: var(--ink); }
-table.matrix thead th { vertical-align: bottom; } table.matrix thead th div { writing-mode: vertical-rl; transform: rotate(180deg); margin: 0 auto; }
-table.matrix td.own { font-weight: 700; outline: 1px solid rgba(var(--accent), 0.9); outline-offset: -2px; }
-img { display: block; width: 100%; border-radius: 6px; background: #fff; } figure { margin: 0 0 18px; } figcaption { margin: 0 0 6px; }
-code { font-size: 13px; background: var(--card); border: 1px solid var(--edge); border-radius: 4px; padding: 1px 5px; }
-"""
+SPLIT_NAMES = {
+    "val": "Validation images",
+    "test": "Test folder",
+    "train": "Training images",
+    "plain-folders": "Plain folders",
+}
+STYLE = Path(__file__).with_name("report.css").read_text()
 
 
 def write_run_pictures(run: Any, model: Any = None) -> Path:
@@ -142,7 +117,9 @@ def _split(folder: Path) -> str:
     return folder.name.removeprefix("evaluate-")
 
 
-def _heading(folder: Path, config: dict[str, Any], rows: Sequence[dict[str, str]], evaluations: Sequence[tuple[Path, dict]]) -> str:
+def _heading(
+    folder: Path, config: dict[str, Any], rows: Sequence[dict[str, str]], evaluations: Sequence[tuple[Path, dict]]
+) -> str:
     recipe = config.get("recipe", {})
     name = recipe.get("name", "") if isinstance(recipe, dict) else str(recipe)
     cards = []
@@ -156,10 +133,15 @@ def _heading(folder: Path, config: dict[str, Any], rows: Sequence[dict[str, str]
         seconds = float(np.nansum(column(rows, "seconds")))
         cards.append(_card(str(len(rows)), f"epochs in {_duration(seconds)}"))
     data = config.get("data", {})
-    counts = [f"{len(data[key])} {word} images" for key, word in (("train", "training"), ("val", "validation")) if data.get(key)]
+    counts = [
+        f"{len(data[key])} {word} images"
+        for key, word in (("train", "training"), ("val", "validation"))
+        if data.get(key)
+    ]
     note = ", ".join([*([f"recipe {name}"] if name else []), *counts])
     none = "" if rows or evaluations else '<p class="note">This run has no history and no evaluation yet.</p>'
-    return f'<h1>{escape(folder.resolve().name)}</h1><p class="note">{escape(note)}</p>{none}<div class="cards">{"".join(cards)}</div>'
+    title = f'<h1>{escape(folder.resolve().name)}</h1><p class="note">{escape(note)}</p>'
+    return f'{title}{none}<div class="cards">{"".join(cards)}</div>'
 
 
 def _curves_section(rows: Sequence[dict[str, str]]) -> str:
@@ -169,7 +151,10 @@ def _curves_section(rows: Sequence[dict[str, str]]) -> str:
     epochs = column(rows, "epoch")
     cards = []
     for name, title in (("loss", "Loss"), ("mean_iou", "Mean IoU"), ("accuracy", "Accuracy")):
-        lines = [Line("train", column(rows, name), "var(--train)"), Line("val", column(rows, f"val_{name}"), "var(--val)")]
+        lines = [
+            Line("train", column(rows, name), "var(--train)"),
+            Line("val", column(rows, f"val_{name}"), "var(--val)"),
+        ]
         cards.append((title, line_chart(epochs, lines)))
     cards.append(("Learning rate", line_chart(epochs, [Line("rate", column(rows, "learning_rate"), "var(--train)")])))
     drawn = "".join(f'<div class="card"><h3>{title}</h3>{chart}</div>' for title, chart in cards if chart)
@@ -182,8 +167,8 @@ def _classes_over_time(rows: Sequence[dict[str, str]], classes: Sequence[str], p
     for name, color in zip(classes, palette, strict=True):
         values = column(rows, f"iou_{name}")
         if spark := sparkline(values, "rgb(var(--accent))"):
-            last = values[np.isfinite(values)][-1]
-            cells.append(f'<div class="card"><h3>{_swatch(color)}{escape(name)}</h3>{spark}<span>{last:.3f} at the end</span></div>')
+            note = f"<span>{values[np.isfinite(values)][-1]:.3f} at the end</span>"
+            cells.append(f'<div class="card"><h3>{_swatch(color)}{escape(name)}</h3>{spark}{note}</div>')
     if not cells:
         return ""
     return (
@@ -197,11 +182,12 @@ def _evaluation_section(place: Path, record: dict[str, Any], palette: Palette) -
     confusion = np.array(_full_frame(record)["confusion"], np.int64)
     split = SPLIT_NAMES.get(_split(place), _split(place))
     height, width = record["input_size"]
+    table = _class_table(confusion, record["unlabelled"], classes, palette)
     note = f"{record['images']} images, network at {height}x{width} (height x width), tables at full frame"
     return (
         f'<h2>{escape(split)}</h2><p class="note">{escape(note)}</p>'
         f'<div class="card wide">{_protocol_table(record["results"])}</div><br>'
-        f'<div class="two"><div class="card wide">{_class_table(confusion, record["unlabelled"], classes, palette)}</div>'
+        f'<div class="two"><div class="card wide">{table}</div>'
         f'<div class="card wide"><h3>Share of each true class (row) called each class (column), %</h3>'
         f"{_matrix(confusion, classes)}</div></div>{_pictures_section(place, ('best', 'worst'))}"
     )
@@ -225,17 +211,17 @@ def _class_table(confusion: np.ndarray, unlabelled: int | None, classes: Sequenc
         f"<td>{_figure(found.iou_with_unlabelled[i])}</td><td>{_figure(found.iou[i])}</td></tr>"
         for i, (name, color) in enumerate(zip(classes, palette, strict=True))
     )
-    head = "<th>class</th><th>TP</th><th>FP</th><th>FN</th><th>IoU</th><th>IoU where labelled</th>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    head = "<th>class</th><th>TP</th><th>FP</th><th>FN</th><th>IoU</th><th>IoU, labelled pixels</th>"
+    return f'<table class="narrow"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _matrix(confusion: np.ndarray, classes: Sequence[str]) -> str:
     totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     head = "".join(f"<th><div>{escape(name)}</div></th>" for name in classes)
-    body = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(_matrix_cell(share, row == col) for col, share in enumerate(shares))}</tr>"
-        for row, (name, shares) in enumerate(zip(classes, confusion / totals, strict=True))
-    )
+    body = ""
+    for row, (name, shares) in enumerate(zip(classes, confusion / totals, strict=True)):
+        cells = "".join(_matrix_cell(share, row == col) for col, share in enumerate(shares))
+        body += f"<tr><th>{escape(name)}</th>{cells}</tr>"
     return f'<table class="matrix"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -252,7 +238,9 @@ def _pictures_section(folder: Path, names: Iterable[str]) -> str:
     for name in names:
         if source := _embedded(folder / f"{name}.png"):
             caption = captions[name]
-            parts.append(f'<figure><figcaption><h3>{caption}</h3></figcaption><img alt="{caption}" src="{source}"></figure>')
+            parts.append(
+                f'<figure><figcaption><h3>{caption}</h3></figcaption><img alt="{caption}" src="{source}"></figure>'
+            )
     return "".join(parts)
 
 
@@ -285,7 +273,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
             pairs += _flat(value, f"{prefix}{key}.")
         elif isinstance(value, list | tuple):
             long = len(value) > 16
-            pairs.append((f"{prefix}{key}", f"{len(value)} entries" if long else ", ".join(str(item) for item in value)))
+            pairs.append(
+                (f"{prefix}{key}", f"{len(value)} entries" if long else ", ".join(str(item) for item in value))
+            )
         else:
             pairs.append((f"{prefix}{key}", "–" if value in (None, "") else str(value)))
     return pairs

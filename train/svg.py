@@ -42,7 +42,7 @@ def line_chart(
     if not drawn:
         return ""
     low, high = limits or _span(np.concatenate([line.values for line in drawn]))
-    left, right, top, bottom = 44, 96, 10, 26
+    left, right, top, bottom = 48, 112, 10, 26
     first, last = float(xs[0]), float(xs[-1]) if xs[-1] > xs[0] else float(xs[0]) + 1
 
     def x_of(x: float) -> float:
@@ -51,7 +51,9 @@ def line_chart(
     def y_of(y: float) -> float:
         return top + (high - y) / (high - low) * (height - top - bottom)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(", ".join(line.name for line in drawn))}">']
+    parts = [
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(", ".join(line.name for line in drawn))}">'
+    ]
     for tick in ticks(low, high, 5):
         y = y_of(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -90,11 +92,11 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 def _line_parts(line: Line, points: Sequence[tuple[float, float]], xs: np.ndarray) -> list[str]:
     """The line, and an unseen dot at each point whose tooltip says its value."""
-    dots = [
-        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="6"><title>{escape(line.name)} {value:.4g} at {place:g}</title></circle>'
-        for (x, y), value, place in zip(points, line.values, xs, strict=True)
-        if math.isfinite(y)
-    ]
+    dots = []
+    for (x, y), value, place in zip(points, line.values, xs, strict=True):
+        if math.isfinite(y):
+            tip = f"<title>{escape(line.name)} {value:.4g} at {place:g}</title>"
+            dots.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="6">{tip}</circle>')
     return [*_polylines(points, line.color), *dots]
 
 
