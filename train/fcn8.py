@@ -139,6 +139,21 @@ def logits_model(model: keras.Model) -> keras.Model:
     )
 
 
+class RepeatPixels(keras.initializers.Initializer):
+    """Start of a transposed convolution from classes to classes: each score is repeated over its block of pixels.
+
+    The paper starts its upsampling as an interpolation, too; where stride equals kernel that is the nearest neighbour.
+    """
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        height, width, filters, channels = shape
+        kernel = np.broadcast_to(np.eye(filters, channels, dtype=np.float32), (height, width, filters, channels))
+        return keras.ops.cast(kernel, dtype or "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
 def _convolution(x: Any, filters: int, kernel: int, name: str, batch_norm: bool) -> Any:
     layers = keras.layers
     if not batch_norm:
@@ -151,6 +166,8 @@ def _convolution(x: Any, filters: int, kernel: int, name: str, batch_norm: bool)
 
 
 def _upsampling(classes: int, factor: int, name: str) -> Any:
+    # he_normal would count the kernel's area as inputs, but with stride = kernel each output sees one input pixel.
+    start = RepeatPixels() if name != "conv7_upsample4" else "he_normal"
     return keras.layers.Conv2DTranspose(
-        classes, factor, strides=factor, use_bias=False, kernel_initializer="he_normal", name=name
+        classes, factor, strides=factor, use_bias=False, kernel_initializer=start, name=name
     )

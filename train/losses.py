@@ -69,8 +69,9 @@ class ConfusionMetric(keras.metrics.Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         found = ops.reshape(ops.cast(ops.argmax(y_pred, -1), "int32"), (-1,))
-        counts = ops.bincount(truth * self.classes + found, minlength=self.classes**2)
-        counts = ops.reshape(ops.cast(counts[: self.classes**2], "float32"), (self.classes, self.classes))
+        # A product of one-hot rows, not bincount: JAX cannot trace that one.
+        hot = (ops.one_hot(ids, self.classes, dtype="float32") for ids in (truth, found))
+        counts = ops.matmul(ops.transpose(next(hot)), next(hot))
         if self.unlabelled is not None:
             keep = np.ones((self.classes, 1), np.float32)
             keep[self.unlabelled] = 0.0
@@ -86,4 +87,4 @@ class ConfusionMetric(keras.metrics.Metric):
         return {"mean_iou": mean_iou, "accuracy": ops.sum(hits) / (ops.sum(truths) + 1e-9)}
 
     def reset_state(self) -> None:
-        self.matrix.assign(ops.zeros_like(self.matrix))
+        self.matrix.assign(ops.zeros((self.classes, self.classes)))

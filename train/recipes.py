@@ -52,7 +52,7 @@ class Recipe:
     crop_size: tuple[int, int] | None = None
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
-    warmup_epochs: float = 2.0
+    warmup_epochs: float = 1.0
     encoder_rate: float = 0.2
     weight_decay: float = 1e-3
     ema: float = 0.0
@@ -161,7 +161,7 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int, slowed: frozenset[str] 
         weight_decay=recipe.weight_decay,
         use_ema=recipe.ema > 0,
         ema_momentum=recipe.ema or 0.99,
-        rate_of=lambda path: recipe.encoder_rate if path.split("/")[0] in slowed else 1.0,
+        rate_of=lambda path: recipe.encoder_rate if slowed & set(path.split("/")) else 1.0,
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

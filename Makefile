@@ -1,0 +1,49 @@
+# Two ways in: `make demo` segments the bundled clip with the bundled model, `make test` passes the tests.
+# Both make their own environment from the locks in requirements/ and need nothing but make and Python 3.11 to 3.13.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+DEMO := .venv-demo
+TEST := .venv-test
+# CUDA where a driver answers; the OpenVINO plugin on x86-64 Linux; plain onnxruntime elsewhere.
+ACCELERATOR ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo cuda; \
+	elif [ "$$(uname -sm)" = "Linux x86_64" ]; then echo openvino; else echo cpu; fi)
+INSTALL = -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint assets clean python
+
+demo: $(DEMO)/ready-$(ACCELERATOR)
+	$(DEMO)/bin/edge-seg demo
+
+test: $(TEST)/ready
+	$(TEST)/bin/python -m pytest -m ""
+
+lint: $(TEST)/ready
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy
+
+# The rendered clip, and the float16 weights and int8 model of a finished run: RUN=runs/small DATA=.../dataset1
+assets: $(TEST)/ready
+	$(TEST)/bin/python -m train clip --out edge_seg/assets/street.mp4
+	$(TEST)/bin/python -m train ship $(RUN) --out edge_seg/assets/keras
+	$(TEST)/bin/python -m export edge_seg/assets/keras --precision int8 --data $(DATA) --golden rendered \
+		--out edge_seg/assets/fcn8_camvid_int8.onnx
+
+python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 with venv on PATH; set PYTHON=/path/to/python3"; exit 2; }
+
+$(DEMO)/ready-%: requirements/demo-%.txt pyproject.toml | python
+	rm -rf $(DEMO) && $(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(INSTALL) -r $<
+	$(DEMO)/bin/python $(INSTALL) --no-deps --editable .
+	touch $@
+
+$(TEST)/ready: requirements/test.txt pyproject.toml | python
+	rm -rf $(TEST) && $(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python $(INSTALL) -r $<
+	$(TEST)/bin/python $(INSTALL) --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) build dist *.egg-info

@@ -1,0 +1,43 @@
+"""Recipes: the notebook's rate, the default's schedule, slowed layers."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, make_optimizer
+
+
+def test_notebook_rate_after_100_steps() -> None:
+    optimizer = make_optimizer(RECIPES["notebook"], steps_per_epoch=10)
+    optimizer.iterations.assign(100)
+    assert float(optimizer.learning_rate) == pytest.approx(0.00862, abs=5e-6)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
+
+
+def test_notebook_recipe_is_the_notebooks() -> None:
+    recipe = RECIPES["notebook"]
+    assert (recipe.epochs, recipe.batch_size, recipe.input_size) == (10, 32, (224, 224))
+    assert (recipe.split, recipe.validation_share) == ("random", 0.15)
+    assert not any((recipe.batch_norm, recipe.weighted, recipe.ignore_unlabelled, recipe.augmentation, recipe.rendered_share))
+
+
+def test_inverse_time_decay_formula() -> None:
+    assert float(InverseTimeDecay(0.01, 5.0**-4)(625)) == pytest.approx(0.005)
+
+
+def test_warmup_then_cosine() -> None:
+    rates = [float(WarmupCosine(1.0, 10, 110)(step)) for step in (0, 9, 10, 60, 110, 200)]
+    assert rates == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0, 0.0], abs=1e-6)
+
+
+def test_slowed_layers_move_less() -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="given"), keras.layers.Dense(4, name="new")])
+    model.compile(optimizer=make_optimizer(RECIPES["default"], 1, frozenset({"given"})), loss="mse")
+    before = [layer.get_weights()[0] for layer in model.layers]
+    rng = np.random.default_rng(0)
+    model.train_on_batch(rng.normal(size=(8, 4)), rng.normal(size=(8, 4)))
+    moved = [np.abs(layer.get_weights()[0] - start).mean() for layer, start in zip(model.layers, before, strict=True)]
+    assert moved[0] == pytest.approx(RECIPES["default"].encoder_rate * moved[1], rel=0.05)
