@@ -1,0 +1,124 @@
+"""The sound of a source on its way into an MP4: copied where browsers play it, else encoded as AAC.
+
+With `video.py` and `encode.py` the only importers of av. It opens the source a second time, so that the picture's
+pipeline never waits for sound, and never lets damaged sound cost a picture. Knows nothing of pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self
+
+import av
+import av.error
+from av.container import InputContainer, OutputContainer
+
+from .errors import MediaError
+from .video import clock_origin_s, open_container
+
+# What MP4 carries and browsers play. MP2 and others fit into an MP4 too, but come out silent.
+COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000})
+
+
+class AudioTrack:
+    """One audio track from a file into an open MP4, a stretch at a time. `summary` says in words what became of it."""
+
+    def __init__(self, source: InputContainer, target: OutputContainer) -> None:
+        self._source, self._target = source, target
+        track = source.streams.best("audio")
+        assert track is not None
+        self._track: Any = track
+        self.codec: str = track.codec_context.name
+        self.copied = self.codec in COPIED
+        self.summary = f"{self.codec} copied" if self.copied else f"{self.codec} encoded as AAC"
+        if len(source.streams.audio) > 1:
+            self.summary += f" (1 of {len(source.streams.audio)} tracks)"
+        self._out: Any = self._copying_stream() if self.copied else self._encoding_stream()
+        self._origin_s = clock_origin_s(source)
+        self._packets = self._read()
+        self._ahead: Any = None
+        self._ended = False
+
+    @classmethod
+    def open(cls, path: str | Path, target: OutputContainer) -> Self | None:
+        """The audio of `path`, or None if it has none that can be read."""
+        try:
+            source = open_container(str(path))
+        except MediaError:
+            return None
+        track = source.streams.best("audio")
+        if track is None or track.codec_context is None:
+            source.close()
+            return None
+        return cls(source, target)
+
+    def copy_until(self, end_s: float | None, *, shift_s: float = 0.0) -> None:
+        """Write the sound that begins before `end_s` on the source's clock (None: all the rest), moved by `shift_s`.
+
+        Raises:
+            av.error.FFmpegError, OSError: the output cannot be written.
+        """
+        while not self._ended:
+            if self._ahead is None:
+                self._ahead = next(self._packets, None)
+            if self._ahead is None:
+                self._ended = True
+                if not self.copied:
+                    self._target.mux(self._out.encode(None))
+                return
+            item, self._ahead = self._ahead, None
+            if end_s is not None and item.pts is not None and _seconds(item) - self._origin_s >= end_s:
+                self._ahead = item
+                return
+            self._write(item, shift_s)
+
+    def close(self) -> None:
+        """Let go of the source."""
+        with contextlib.suppress(av.error.FFmpegError):
+            self._source.close()
+
+    def _copying_stream(self) -> Any:
+        return self._target.add_stream_from_template(self._track, opaque=True)
+
+    def _encoding_stream(self) -> Any:
+        rate = self._track.codec_context.sample_rate
+        stream: Any = self._target.add_stream("aac", rate=rate if rate in AAC_RATES else 48000)
+        stream.layout = "mono" if self._track.codec_context.channels == 1 else "stereo"
+        return stream
+
+    def _read(self) -> Iterator[Any]:
+        """Packets to copy, or frames to encode; damaged ones are left out, and a broken end is the end."""
+        try:
+            for packet in self._source.demux(self._track):
+                if self.copied:
+                    if packet.size and packet.dts is not None:
+                        yield packet
+                else:
+                    yield from self._decode(packet)
+        except (av.error.FFmpegError, OSError):
+            self.summary += ", cut short where the source is damaged"
+
+    def _decode(self, packet: Any) -> list[Any]:
+        try:
+            return packet.decode()
+        except (av.error.FFmpegError, ValueError):
+            return []
+
+    def _write(self, item: Any, shift_s: float) -> None:
+        moved = round((shift_s - self._origin_s) / (item.time_base or Fraction(1, 1000)))
+        if item.pts is not None:
+            item.pts += moved
+        if not self.copied:
+            self._target.mux(self._out.encode(item))
+            return
+        item.dts += moved
+        item.stream = self._out
+        self._target.mux(item)
+
+
+def _seconds(item: Any) -> float:
+    return float(item.pts * item.time_base)

@@ -1,0 +1,61 @@
+"""A bounded queue between two threads that can be closed from either side without polling. Knows nothing of frames."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Channel(Generic[T]):
+    """A first-in first-out queue of at most `capacity` items.
+
+    The producer ends it with `close`; the consumer, or whoever sees a failure, with `cancel`, which wakes both sides.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._items: deque[T] = deque()
+        self._capacity = capacity
+        self._closed = self._cancelled = False
+        self._changed = threading.Condition()
+
+    def put(self, item: T) -> bool:
+        """Append, waiting for room; False if the channel was cancelled and the item is not taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._items) < self._capacity or self._cancelled)
+            if self._cancelled:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def close(self) -> None:
+        """No more items will come; those inside are still handed out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Forget what is inside and let both sides go."""
+        with self._changed:
+            self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def empty(self) -> bool:
+        """Whether a `next` would have to wait just now."""
+        with self._changed:
+            return not self._items
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._items or self._closed or self._cancelled)
+                if not self._items:
+                    return
+                item = self._items.popleft()
+                self._changed.notify_all()
+            yield item

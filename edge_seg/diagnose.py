@@ -1,0 +1,61 @@
+"""Why a file could not be opened: a look at its first bytes and its boxes, in one clear line. Knows no decoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"
+
+
+def explain_file(path: Path, detail: str) -> str:
+    """One line on what is wrong with `path`; `detail` is what the decoder said, used when nothing better is known."""
+    if not path.exists():
+        return f"{path}: no such file."
+    if path.is_dir():
+        return f"{path}: is a folder where a video was expected."
+    try:
+        head = _head(path)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror or error})."
+    return f"{path}: {_explain_head(path, head) or f'not a video edge_seg reads ({detail}). It reads {READABLE}.'}"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def _explain_head(path: Path, head: bytes) -> str:
+    if not head:
+        return "the file is empty; the recording was never written."
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the video itself. Fetch it with `git lfs pull`."
+    if head.lstrip().startswith((b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD")):
+        return "is a playlist, which opens other files or addresses; give the video itself."
+    if head[4:8] in (b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip") and not has_moov(path):
+        return (
+            "no moov atom: the recording was cut off before its index was written. "
+            "A tool such as untrunc can rebuild it from a whole file of the same camera."
+        )
+    return ""
+
+
+def has_moov(path: Path) -> bool:
+    """Whether an MP4's top level holds a whole `moov` box; stops at the first box that is damaged or cut short."""
+    length = path.stat().st_size
+    place = 0
+    with path.open("rb") as file:
+        while place + 8 <= length:
+            file.seek(place)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:
+                size = int.from_bytes(header[8:16], "big")
+            elif size == 0:
+                size = length - place
+            if header[4:8] == b"moov":
+                return place + size <= length
+            if size < 8:
+                return False
+            place += size
+    return False

@@ -1,0 +1,306 @@
+"""Videos out, through PyAV: H.264 in an MP4 that plays in a browser, with the source's own timestamps.
+
+With `video.py` and `audio.py` the only importer of av. Knows nothing of models or overlays: it is handed pictures.
+
+While it is written the file is NAME.partial.mp4, in fragments of a second, so that whatever survives a kill or a full
+disk plays. At the end it is rewritten with its index first (no encoding), opened again, its frames counted, and only
+then given its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NoReturn
+
+import av
+import av.error
+import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from .audio import AudioTrack
+from .codecs import EncodeOptions
+from .errors import ConfigurationError, MediaError
+from .names import partial_path
+from .opencv import cv2
+from .threads import available_threads
+
+FRAGMENT_US = 1_000_000
+MAX_TIMESCALE = 2**31 - 1
+_FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: the encoder carries each frame's duration to its packet
+_BT709 = 1
+_LIMITED_RANGE = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenVideo:
+    """What was written.
+
+    Attributes:
+        path: the file, under its final name if `whole`, else the playable partial one.
+        frames: pictures in it, counted in the file.
+        whole: whether it carries its final name.
+        audio: what became of the sound, in words; empty without any.
+        padding: (rows, columns) added at the bottom and the right, since 4:2:0 needs even sizes.
+    """
+
+    path: Path
+    frames: int
+    whole: bool
+    audio: str = ""
+    padding: tuple[int, int] = (0, 0)
+
+
+class VideoWriter:
+    """Writes one MP4, frame by frame.
+
+    Args:
+        path: the final name.
+        size: (height, width) of the pictures; odd sizes are padded by repeating the last row or column.
+        time_base: seconds a unit of pts; kept exactly.
+        rate: average frames a second, for the codec's rate control only.
+        pixel_aspect: width of a pixel over its height.
+        options: codec, crf, preset.
+        audio_from: file whose audio goes along, copied where an MP4 can carry it, else as AAC.
+
+    Raises:
+        MediaError: the file cannot be created.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: tuple[int, int],
+        time_base: Fraction,
+        rate: Fraction | None = None,
+        pixel_aspect: Fraction = Fraction(1),
+        options: EncodeOptions | None = None,
+        audio_from: str | Path | None = None,
+    ) -> None:
+        self.path, self.partial = path, partial_path(path)
+        self.size = size
+        self.padding = (size[0] % 2, size[1] % 2)
+        self.frames = 0
+        self._time_base = time_base
+        self._options = options or EncodeOptions()
+        self._padded = np.empty((size[0] + self.padding[0], size[1] + self.padding[1], 3), np.uint8)
+        self._shift = 0
+        self._end_pts = 0
+        self._audio: AudioTrack | None = None
+        self._timescales = timescales(time_base)
+        self._container = self._create()
+        try:
+            self._stream = self._add_video(rate, pixel_aspect)
+            self._audio = AudioTrack.open(audio_from, self._container) if audio_from is not None else None
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, image: np.ndarray, *, pts: int, duration: int = 0) -> None:
+        """Append a picture (H, W, 3) uint8 BGR of the writer's size, shown from `pts` for `duration` units.
+
+        Raises:
+            MediaError: the disk is full or the encoder failed; the partial file is closed and kept.
+        """
+        if image.shape != (*self.size, 3):
+            raise ConfigurationError(f"The writer takes pictures of {(*self.size, 3)}; got {image.shape}.")
+        if self.frames == 0:
+            # Players drop what lies before zero, so a source that starts earlier is moved as a whole.
+            self._shift = max(0, -pts)
+        frame = self._to_frame(image)
+        frame.pts, frame.time_base, frame.duration = pts + self._shift, self._time_base, duration
+        self._end_pts = pts + self._shift + duration
+        try:
+            if self._audio is not None:
+                self._audio.copy_until(float(pts * self._time_base), shift_s=float(self._shift * self._time_base))
+            self._container.mux(self._stream.encode(frame))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._fail(error)
+        self.frames += 1
+
+    def close(self, *, whole: bool = True, all_audio: bool = True) -> WrittenVideo:
+        """Finish the file.
+
+        Args:
+            whole: the source was read to its end: check the result and give it its final name. Otherwise it stays
+                NAME.partial.mp4, playable.
+            all_audio: copy the audio to its own end; otherwise to the end of the last frame.
+
+        Raises:
+            MediaError: the disk is full, or the file does not hold what was written; the partial file is kept.
+        """
+        try:
+            if self._audio is not None and self.frames:
+                end_s = None if whole and all_audio else float((self._end_pts - self._shift) * self._time_base)
+                self._audio.copy_until(end_s, shift_s=float(self._shift * self._time_base))
+            self._container.mux(self._stream.encode(None))
+            self._shut()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._fail(error)
+        audio = self._audio.summary if self._audio is not None else ""
+        if not whole:
+            return self._written(self.partial, count_frames(self.partial), whole=False, audio=audio)
+        self._publish()
+        return self._written(self.path, self.frames, whole=True, audio=audio)
+
+    def abort(self) -> None:
+        """Let go of the file as it is; what was written stays under the partial name."""
+        with contextlib.suppress(Exception):
+            self._shut()
+
+    def _written(self, path: Path, frames: int, *, whole: bool, audio: str) -> WrittenVideo:
+        return WrittenVideo(path=path, frames=frames, whole=whole, audio=audio, padding=self.padding)
+
+    def _create(self) -> OutputContainer:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        options = {
+            # delay_moov: the index waits for the first packets, whose timing and audio set-up belong in it.
+            "movflags": "frag_keyframe+delay_moov+default_base_moof",
+            "frag_duration": str(FRAGMENT_US),
+            "flush_packets": "1",
+            "max_interleave_delta": str(FRAGMENT_US),
+            **self._timescales,
+        }
+        try:
+            # Created here so that a folder without permission is an error now, not after the first second.
+            self.partial.open("wb").close()
+            return av.open(str(self.partial), "w", format="mp4", container_options=options)
+        except (av.error.FFmpegError, OSError) as error:
+            raise MediaError(f"{self.path} cannot be written ({_reason(error)}).") from error
+
+    def _add_video(self, rate: Fraction | None, pixel_aspect: Fraction) -> VideoStream:
+        height, width = self._padded.shape[:2]
+        try:
+            stream: Any = self._container.add_stream(
+                self._options.codec, rate=_sane_rate(rate), options=self._options.codec_options()
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise MediaError(f"This build of PyAV cannot encode with {self._options.codec} ({error}).") from error
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = self._time_base
+        context = stream.codec_context
+        context.time_base = self._time_base
+        context.flags |= _FRAME_DURATION
+        context.thread_count = available_threads()
+        context.sample_aspect_ratio = pixel_aspect
+        # Said outright, since players guess by frame size when the file is silent.
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED_RANGE
+        if self._options.codec == "libx265":
+            context.codec_tag = "hvc1"
+        return stream
+
+    def _to_frame(self, image: np.ndarray) -> VideoFrame:
+        rows, columns = self.padding
+        if rows or columns:
+            cv2.copyMakeBorder(image, 0, rows, 0, columns, cv2.BORDER_REPLICATE, dst=self._padded)
+            image = self._padded
+        picture = VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="bgr24")
+        # One thread: the pipeline's other stages already fill the cores.
+        return picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
+
+    def _publish(self) -> None:
+        """Rewrite the fragments as one plain MP4 with its index first, count its frames, and give it its name."""
+        finishing = self.path.with_name(f".{self.path.name}.finishing")
+        try:
+            remux(self.partial, finishing, self._timescales)
+            found = count_frames(finishing)
+            if found != self.frames:
+                raise MediaError(
+                    f"{self.path}: {self.frames} frames were written, but the file holds {found}; "
+                    f"it stays {self.partial}."
+                )
+            _sync(finishing)
+            os.replace(finishing, self.path)
+        except (av.error.FFmpegError, OSError) as error:
+            if isinstance(error, MediaError):
+                raise
+            raise MediaError(
+                f"{self.path}: all {self.frames} frames are in {self.partial}, but the final file could not be made "
+                f"({_reason(error)}). It takes as much space again."
+            ) from error
+        finally:
+            finishing.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
+
+    def _shut(self) -> None:
+        if self._audio is not None:
+            self._audio.close()
+        self._container.close()
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Close what there is and say how much of it plays."""
+        self.abort()
+        try:
+            kept = count_frames(self.partial)
+        except MediaError:
+            self.partial.unlink(missing_ok=True)
+            raise MediaError(f"{self.path}: {_reason(error)} within the first second; nothing is kept.") from error
+        seconds = kept / max(1, self.frames) * float(self._end_pts * self._time_base)
+        raise MediaError(
+            f"{self.path}: {_reason(error)} after {self.frames} frames; "
+            f"the first {kept} ({seconds:.1f} s) are kept, playable, in {self.partial}."
+        ) from error
+
+
+def timescales(time_base: Fraction) -> dict[str, str]:
+    """MP4 options that keep pts and the start time exact instead of rounding them to milliseconds."""
+    track = time_base.denominator
+    movie = track if track >= 1000 else 1000
+    if max(track, movie) > MAX_TIMESCALE:
+        raise ConfigurationError(f"A time base of {time_base} s is finer than an MP4 can hold.")
+    return {
+        "video_track_timescale": str(track),
+        "movie_timescale": str(movie),
+        "avoid_negative_ts": "disabled",
+    }
+
+
+def remux(source: Path, target: Path, options: dict[str, str]) -> None:
+    """Copy every packet of an MP4 into a new one whose index comes first; nothing is encoded."""
+    with (
+        av.open(f"file:{source}") as given,
+        av.open(str(target), "w", format="mp4", container_options={"movflags": "faststart", **options}) as made,
+    ):
+        streams = {stream.index: made.add_stream_from_template(stream, opaque=True) for stream in given.streams}
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                made.mux(packet)
+
+
+def count_frames(path: Path) -> int:
+    """Pictures in a video, counted packet by packet; raises `MediaError` if it cannot be opened or holds none."""
+    try:
+        with av.open(f"file:{path}") as container:
+            count = sum(1 for packet in container.demux(video=0) if packet.size)
+    except (av.error.FFmpegError, OSError, IndexError) as error:
+        raise MediaError(f"{path}: what was written cannot be opened again ({_reason(error)}).") from error
+    if not count:
+        raise MediaError(f"{path}: what was written holds no picture.")
+    return count
+
+
+def _sane_rate(rate: Fraction | None) -> Fraction:
+    return rate.limit_denominator(100_000) if rate and 0 < rate <= 1000 else Fraction(25)
+
+
+def _reason(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC:
+        return "the disk is full"
+    if number in (errno.EFBIG, errno.EDQUOT):
+        return "the limit on the size of files is reached"
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

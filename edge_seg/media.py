@@ -1,0 +1,143 @@
+"""What a frame and a source of frames are, whatever they come from. Knows neither FFmpeg nor models.
+
+A source is a context manager and an iterator of `Frame`; while it is read, `counts` says what happened, and at its end
+`end` says where it stopped against where it should have.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+# 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
+MAX_PIXELS = 2**26
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR, upright (rotation applied).
+        index: position in the source, from 0; gaps mean frames that gave no picture or were dropped.
+        pts: presentation time in units of `time_base`.
+        time_base: seconds a unit of `pts`.
+        duration: how long it is shown, in `time_base`; 0 when unknown.
+        corrupt: the decoder reported damage and concealed it.
+        name: the file or (redacted) address it came from.
+        captured_at: `time.monotonic()` at arrival, live sources only.
+    """
+
+    image: np.ndarray
+    index: int
+    pts: int
+    time_base: Fraction
+    duration: int = 0
+    corrupt: bool = False
+    name: str = ""
+    captured_at: float | None = None
+
+    @property
+    def time_s(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceInfo:
+    """What is known of a source before its first frame.
+
+    Attributes:
+        name: printable, without credentials.
+        kind: "video", "images", "stream" or "camera".
+        size: (height, width) of the upright frames, None for images (each has its own).
+        rate: frames a second on average, None when unknown.
+        time_base: seconds a unit of pts.
+        frame_count: what the header declares, for display only; None when unknown.
+        end_s: time at which the last frame should end, None when unknown.
+        live: whether frames come at their own pace and the newest counts most.
+        pixel_aspect: width of a pixel over its height, upright.
+        rotation: the turn and mirroring applied, in words; empty if none.
+        audio: codec of the audio track, None without.
+    """
+
+    name: str
+    kind: str
+    size: tuple[int, int] | None = None
+    rate: Fraction | None = None
+    time_base: Fraction = Fraction(1, 90000)
+    frame_count: int | None = None
+    end_s: float | None = None
+    live: bool = False
+    pixel_aspect: Fraction = Fraction(1)
+    rotation: str = ""
+    audio: str | None = None
+
+
+@dataclass
+class SourceCounts:
+    """What happened to a source's frames so far. `read` = those delivered + `failed` + `dropped`.
+
+    Attributes:
+        read: every frame the source had, delivered or not.
+        failed: frames that gave no picture at all.
+        dropped: frames of a live source that a newer one replaced.
+        corrupt: delivered, but the decoder concealed damage.
+        resized: delivered, but brought back to the first frame's size.
+        retimed: delivered with a time moved forward, because theirs was missing or ran backwards.
+        reconnects: times a live source was opened again.
+    """
+
+    read: int = 0
+    failed: int = 0
+    dropped: int = 0
+    corrupt: int = 0
+    resized: int = 0
+    retimed: int = 0
+    reconnects: int = 0
+
+
+@dataclass
+class SourceEnd:
+    """Where a source ended. `early` is None while nobody knows: still reading, or the reader stopped first."""
+
+    at_s: float = 0.0
+    expected_s: float | None = None
+    early: bool | None = None
+    reason: str = ""
+
+
+class Source(ABC):
+    """A context manager and an iterator of `Frame`. Use it from one thread; `stop` may be called from any."""
+
+    info: SourceInfo
+
+    def __init__(self) -> None:
+        self.counts = SourceCounts()
+        self.end = SourceEnd()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in order, decoded as they are asked for."""
+
+    def stop(self) -> None:
+        """Ask the source to end soon; a blocked live source wakes up. Safe from any thread."""
+        return
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files, devices and threads. Calling it twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,102 @@
+"""What results are called and whether they are there already. Knows nothing of how they are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import ConfigurationError
+from .sources import Item
+
+KINDS = ("overlay", "mask", "labels", "jsonl")
+DEFAULT_FOLDER = Path("edge_seg_out")
+Plan = dict[str, Path]
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Read a comma list of kinds, in the order given, each once; raises `ConfigurationError` naming the choices."""
+    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ConfigurationError(f"--save takes a comma list of {', '.join(KINDS)}; got {text!r}.")
+    return kinds
+
+
+def partial_path(path: Path) -> Path:
+    """Where a result lies while it is being written: NAME.partial.mp4 for NAME.mp4, NAME.partial for a folder NAME."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def plan_outputs(
+    items: Sequence[Item], kinds: Sequence[str], out: Path | None, *, folder_asked: bool = False
+) -> list[Plan]:
+    """kind -> path for each item.
+
+    Args:
+        items: the sources of the run.
+        kinds: what to save.
+        out: a file for one item, a folder for many; None for `DEFAULT_FOLDER`.
+        folder_asked: `out` is a folder even if it does not exist yet and its name looks like a file's.
+
+    Raises:
+        ConfigurationError: `out` does not fit, or two results, or a result and a source, would be one file.
+    """
+    if out is not None and len(items) == 1 and out.suffix and not out.is_dir() and not folder_asked:
+        plans = [_around_file(items[0], kinds, out)]
+    else:
+        folder = out or DEFAULT_FOLDER
+        if folder.exists() and not folder.is_dir():
+            raise ConfigurationError(f"{folder} is a file; {len(items)} sources need a folder as OUT.")
+        plans = [{kind: folder / _name(item, item.stem, kind) for kind in kinds} for item in items]
+    _check_distinct(items, plans)
+    return plans
+
+
+def _name(item: Item, stem: str, kind: str) -> str:
+    if kind == "jsonl":
+        return f"{stem}.jsonl"
+    if item.kind == "image":
+        return f"{stem}.png" if kind == "labels" else f"{stem}_{kind}.png"
+    return f"{stem}_labels" if kind == "labels" else f"{stem}_{kind}.mp4"
+
+
+def _around_file(item: Item, kinds: Sequence[str], out: Path) -> Plan:
+    """`out` itself for the first kind its suffix fits, names beside it for the others."""
+    names = {kind: _name(item, out.stem, kind) for kind in kinds}
+    fitting = [kind for kind in kinds if Path(names[kind]).suffix == out.suffix.lower()]
+    if not fitting:
+        wanted = " or ".join(sorted({Path(name).suffix or "a folder" for name in names.values()}))
+        raise ConfigurationError(
+            f"{out.name} does not fit --save {','.join(kinds)} of {item.name}: expected {wanted}; got {out.suffix}."
+        )
+    return {kind: out if kind == fitting[0] else out.with_name(name) for kind, name in names.items()}
+
+
+def _check_distinct(items: Sequence[Item], plans: Sequence[Plan]) -> None:
+    taken: dict[str, str] = {os.path.realpath(item.location): item.name for item in items if not item.live}
+    for item, plan in zip(items, plans, strict=True):
+        for path in plan.values():
+            place = os.path.realpath(path)
+            if place in taken:
+                raise ConfigurationError(
+                    f"The results of {item.name} would be written to {path}, which belongs to {taken[place]}; "
+                    "choose another OUT."
+                )
+            taken[place] = f"the results of {item.name}"
+
+
+def missing(plan: Plan) -> Plan:
+    """The part of a plan whose results do not exist yet."""
+    return {kind: path for kind, path in plan.items() if not path.exists()}
+
+
+def check_free(plans: Sequence[Plan]) -> None:
+    """Raise `ConfigurationError` naming results of an earlier run, whole or partial, that would be overwritten."""
+    found = [path for plan in plans for final in plan.values() for path in (final, partial_path(final)) if path.exists()]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ConfigurationError(
+            f"Already there: {', '.join(map(str, found[:3]))}{more}. "
+            "--resume goes on with what is missing, --overwrite replaces it."
+        )

@@ -1,0 +1,296 @@
+"""Where results go: their names, and the sinks that write them. Knows nothing of models or how frames came about.
+
+Kinds: `overlay` and `mask` (MP4 for a video, PNG for a picture), `labels` (PNG of class ids at the source's own size,
+in a folder for a video), `jsonl` (a line a frame: index, time, share of each class). A final name is whole or absent;
+what is being written carries `.partial` in its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+
+from .codecs import EncodeOptions
+from .encode import VideoWriter
+from .errors import MediaError
+from .media import Frame, SourceInfo
+from .names import partial_path
+from .opencv import cv2
+from .overlay import Painter
+from .preprocess import resize_labels
+from .segmenter import write_atomically
+from .spec import ModelSpec
+from .timings import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputStyle:
+    """How results look: share of the colours in the overlay (0..1), and how videos are compressed."""
+
+    alpha: float = 0.5
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """One result: its path (the partial one unless `whole`), frames in it, and remarks for the user."""
+
+    kind: str
+    path: Path
+    frames: int
+    whole: bool
+    notes: tuple[str, ...] = ()
+
+
+class _Writer(Protocol):
+    """One kind of result of one video."""
+
+    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None: ...
+
+    def close(self, whole: bool) -> Written: ...
+
+    def abort(self) -> None: ...
+
+
+class PictureTrack:
+    """The overlay or the mask of a video, as an MP4."""
+
+    def __init__(
+        self, kind: str, path: Path, info: SourceInfo, spec: ModelSpec, style: OutputStyle, audio_from: Path | None
+    ) -> None:
+        self._kind, self._info = kind, info
+        self._painter = Painter(spec.palette, alpha=style.alpha)
+        assert info.size is not None
+        self._writer = VideoWriter(
+            path,
+            size=info.size,
+            time_base=info.time_base,
+            rate=info.rate,
+            pixel_aspect=info.pixel_aspect,
+            options=style.encode,
+            audio_from=audio_from if kind == "overlay" else None,
+        )
+
+    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        started = time.perf_counter()
+        if self._kind == "overlay":
+            picture = self._painter.overlay(frame.image, labels)
+        else:
+            picture = self._painter.mask(labels, self._writer.size)
+        painted = time.perf_counter()
+        self._writer.write(picture, pts=frame.pts, duration=frame.duration)
+        watches["paint"].add(painted - started)
+        watches["write"].add(time.perf_counter() - painted)
+
+    def close(self, whole: bool) -> Written:
+        result = self._writer.close(whole=whole)
+        notes = []
+        if any(result.padding):
+            rows, columns = result.padding
+            notes.append(f"padded by {columns} column and {rows} row to an even size, as H.264's 4:2:0 needs")
+        if result.audio:
+            notes.append(f"audio: {result.audio}")
+        return Written(kind=self._kind, path=result.path, frames=result.frames, whole=result.whole, notes=tuple(notes))
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+class LabelFolder:
+    """Class ids of a video, one PNG a frame, named by the frame's index."""
+
+    def __init__(self, path: Path, size: tuple[int, int]) -> None:
+        self._path, self._partial, self._size = path, partial_path(path), size
+        self._count = 0
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
+        except OSError as error:
+            raise MediaError(f"{path}: the folder cannot be made ({error.strerror}).") from error
+
+    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        started = time.perf_counter()
+        data = cv2.imencode(".png", resize_labels(labels, self._size))[1].tobytes()
+        target = self._partial / f"{frame.index:06d}.png"
+        try:
+            target.write_bytes(data)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise MediaError(
+                f"{self._path}: cannot be written ({error.strerror}); "
+                f"{self._count} pictures are kept in {self._partial}."
+            ) from error
+        self._count += 1
+        watches["write"].add(time.perf_counter() - started)
+
+    def close(self, whole: bool) -> Written:
+        if whole:
+            shutil.rmtree(self._path, ignore_errors=True)
+            os.replace(self._partial, self._path)
+        return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
+
+    def abort(self) -> None:
+        return
+
+
+class ShareLines:
+    """A JSON object a line and frame: index, time_s, and the share of each class."""
+
+    def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int]) -> None:
+        self._path, self._partial, self._size = path, partial_path(path), size
+        self._classes = spec.classes
+        self._count = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = self._partial.open("w", encoding="utf-8")
+        except OSError as error:
+            raise MediaError(f"{path}: cannot be written ({error.strerror}).") from error
+
+    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        started = time.perf_counter()
+        line = share_line(frame, resize_labels(labels, self._size), self._classes)
+        with self._named_errors():
+            self._file.write(line)
+        self._count += 1
+        watches["write"].add(time.perf_counter() - started)
+
+    def close(self, whole: bool) -> Written:
+        with self._named_errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            if whole:
+                os.replace(self._partial, self._path)
+        return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count, whole=whole)
+
+    def abort(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self):  # type: ignore[no-untyped-def]
+        try:
+            yield
+        except OSError as error:
+            raise MediaError(
+                f"{self._path}: cannot be written ({error.strerror}); what was written is in {self._partial}."
+            ) from error
+
+
+def share_line(frame: Frame, labels: np.ndarray, classes: tuple[str, ...]) -> str:
+    """One line of JSON for a frame and its labels (H, W) uint8 at its size; shares are rounded to 6 places."""
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+    shares = {name: round(float(count) / labels.size, 6) for name, count in zip(classes, counts, strict=False)}
+    values = {"index": frame.index, "time_s": round(frame.time_s, 6), "share": shares}
+    if frame.corrupt:
+        values["corrupt"] = True
+    return json.dumps(values) + "\n"
+
+
+class VideoOutputs:
+    """A pipeline's sink for one video, stream or camera: every kind of result asked for.
+
+    Args:
+        paths: kind -> final path.
+        info: asked for when the first frame has come, and so what only that frame can tell is known.
+        spec: classes and palette.
+        style: how results look.
+        audio_from: file whose sound the overlay carries.
+    """
+
+    def __init__(
+        self,
+        paths: dict[str, Path],
+        info: Callable[[], SourceInfo],
+        spec: ModelSpec,
+        *,
+        style: OutputStyle,
+        audio_from: Path | None = None,
+    ) -> None:
+        self._paths, self._info, self._spec = paths, info, spec
+        self._style, self._audio_from = style, audio_from
+        self._writers: list[_Writer] = []
+
+    def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        if not self._writers:
+            for kind, path in self._paths.items():
+                self._writers.append(self._open(kind, path))
+        for writer in self._writers:
+            writer.add(frame, labels, watches)
+
+    def close(self, *, whole: bool) -> list[Written]:
+        """Finish every result; `whole` gives them their final names. One that cannot be finished keeps none back."""
+        results, problems = [], []
+        for writer in self._writers:
+            try:
+                results.append(writer.close(whole))
+            except (MediaError, OSError) as error:
+                writer.abort()
+                problems.append(str(error))
+        self._writers = []
+        if problems:
+            raise MediaError("; ".join(problems))
+        return results
+
+    def abort(self) -> None:
+        """Let go of every file as it is."""
+        for writer in self._writers:
+            writer.abort()
+        self._writers = []
+
+    def _open(self, kind: str, path: Path) -> _Writer:
+        info = self._info()
+        assert info.size is not None
+        if kind == "labels":
+            return LabelFolder(path, info.size)
+        if kind == "jsonl":
+            return ShareLines(path, self._spec, info.size)
+        return PictureTrack(kind, path, info, self._spec, self._style, self._audio_from)
+
+
+class ImageOutputs:
+    """A pipeline's sink for pictures: each result is written whole, under its final name, as soon as it is there."""
+
+    def __init__(self, paths: dict[str, dict[str, Path]], spec: ModelSpec, *, style: OutputStyle) -> None:
+        self._paths, self._spec = paths, spec
+        self._painter = Painter(spec.palette, alpha=style.alpha)
+        self.written: dict[str, list[Written]] = {}
+
+    def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        for kind, path in self._paths[frame.name].items():
+            started = time.perf_counter()
+            data = self._render(kind, frame, labels)
+            painted = time.perf_counter()
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise MediaError(f"{path.parent}: the folder cannot be made ({error.strerror}).") from error
+            write_atomically(path, data)
+            watches["paint"].add(painted - started)
+            watches["write"].add(time.perf_counter() - painted)
+            self.written.setdefault(frame.name, []).append(Written(kind=kind, path=path, frames=1, whole=True))
+
+    def _render(self, kind: str, frame: Frame, labels: np.ndarray) -> bytes:
+        size = frame.image.shape[:2]
+        if kind == "jsonl":
+            single = Frame(
+                image=frame.image, index=0, pts=0, time_base=Fraction(1), corrupt=frame.corrupt, name=frame.name
+            )
+            return share_line(single, resize_labels(labels, size), self._spec.classes).encode()
+        if kind == "labels":
+            picture = resize_labels(labels, size)
+        elif kind == "mask":
+            picture = self._painter.mask(labels, size)
+        else:
+            picture = self._painter.overlay(frame.image, labels)
+        return cv2.imencode(".png", picture)[1].tobytes()

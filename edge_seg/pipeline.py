@@ -1,0 +1,294 @@
+"""Frames through a model, decode, inference and output overlapping: three threads, two bounded queues.
+
+Memory is that of the queues, whatever the length. Knows no file formats: it is handed a `Source`, something with
+`predict_labels`, and a `Sink`.
+
+    source --(reader thread)--> frames --(this thread: batches, inference)--> labelled --(writer thread)--> sink
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .channel import Channel
+from .errors import ConfigurationError
+from .media import Frame, Source
+from .preprocess import stack_frames
+from .spec import ModelSpec
+from .timings import StageTime, Stopwatch
+
+STAGES = ("decode", "resize", "inference", "paint", "write")
+# Frames that may wait for a batch to fill when only some of them are segmented.
+LONGEST_WINDOW = 24
+
+
+class Predictor(Protocol):
+    """The part of a Segmenter the pipeline needs."""
+
+    spec: ModelSpec
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the frames it takes."""
+        ...
+
+    def predict_labels(self, batch: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 -> (N, H, W) uint8."""
+        ...
+
+
+class Sink(Protocol):
+    """Where labelled frames go. All calls come from one thread, in the order of the frames."""
+
+    def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        """Take a frame and its class ids, (h, w) uint8 at the model's size; record "paint" and "write" times."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """What to segment.
+
+    Attributes:
+        batch_size: frames a run of the model.
+        stride: every Nth frame is segmented, and its labels are shown on those between.
+        limit: stop after so many frames, None for all.
+        drop_corrupt: leave out frames the decoder found damaged.
+    """
+
+    batch_size: int = 1
+    stride: int = 1
+    limit: int | None = None
+    drop_corrupt: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "stride"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be 1 or more; got {getattr(self, name)}.")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigurationError(f"limit must be 1 or more; got {self.limit}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineReport:
+    """What became of every frame: read = segmented + failed + dropped + skipped.
+
+    Attributes:
+        read: frames the source had, as far as it was read.
+        segmented: written with labels of their own.
+        skipped: written with the labels of an earlier frame (stride).
+        failed: gave no picture, or were lost to the error.
+        dropped: replaced by a newer one (live), or left out as damaged.
+        wall_s: from the first read to the last write.
+        stages: milliseconds a frame by stage.
+        age: milliseconds from a live frame's arrival to its being written, None for files.
+        error: what ended the run, None if nothing did.
+        interrupted: it was asked to stop before the end.
+        limited: it reached its limit.
+    """
+
+    read: int
+    segmented: int
+    skipped: int
+    failed: int
+    dropped: int
+    wall_s: float
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    age: StageTime | None = None
+    error: Exception | None = None
+    interrupted: bool = False
+    limited: bool = False
+
+    @property
+    def written(self) -> int:
+        """Frames in the output."""
+        return self.segmented + self.skipped
+
+    @property
+    def frames_per_s(self) -> float:
+        """Frames a second from end to end."""
+        return self.written / self.wall_s if self.wall_s > 0 else 0.0
+
+
+def keep_labels(labels: np.ndarray, frame: Frame) -> np.ndarray:
+    """The step between inference and outputs: the labels as they are."""
+    return labels
+
+
+class Pipeline:
+    """One run of a source through a model into a sink.
+
+    Args:
+        source: open for reading; read from a thread of its own.
+        predictor: a Segmenter, used from the calling thread.
+        sink: takes labelled frames, on a thread of its own.
+        options: batch, stride, limit.
+        postprocess: (labels, frame) -> labels, for each frame that was segmented, in order.
+        on_progress: called with the number of frames written so far, on the writer's thread.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        predictor: Predictor,
+        sink: Sink,
+        *,
+        options: PipelineOptions | None = None,
+        postprocess: Callable[[np.ndarray, Frame], np.ndarray] = keep_labels,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._source, self._predictor, self._sink = source, predictor, sink
+        self._options = options or PipelineOptions()
+        self._stop = threading.Event()
+        self._postprocess, self._on_progress = postprocess, on_progress
+        # A live source keeps the newest frame itself; a queue behind it would only make frames old.
+        depth = 1 if source.info.live else 2 * self._options.batch_size + 2
+        self._frames: Channel[Frame] = Channel(depth)
+        self._labelled: Channel[tuple[Frame, np.ndarray, bool]] = Channel(depth)
+        self.watches = {stage: Stopwatch() for stage in STAGES}
+        self._ages = Stopwatch()
+        self._error: Exception | None = None
+        self._left_out = self._segmented = self._skipped = self._delivered = 0
+        self._interrupted = self._limited = False
+
+    def request_stop(self) -> None:
+        """Stop reading and finish what is under way. Safe in a signal handler."""
+        self._stop.set()
+        if self._source.info.live:
+            self._source.stop()
+
+    def run(self) -> PipelineReport:
+        """Run to the end of the source, its limit, a stop or an error; the report says which. Never raises for frames.
+
+        KeyboardInterrupt and the like end both threads before they go on.
+        """
+        started = time.perf_counter()
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"edge_seg-{name}", daemon=True)
+            for name, work in (("read", self._read), ("write", self._write))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._guarded(self._infer)
+        except BaseException:
+            self._cancel()
+            raise
+        finally:
+            # The reader may hang in a dead connection: it is a daemon, and its frames go nowhere any more.
+            threads[1].join()
+            threads[0].join(timeout=None if not self._source.info.live else 1.0)
+        return self._report(time.perf_counter() - started)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Run one stage; its error stops the others."""
+        try:
+            work()
+        except Exception as error:
+            if self._error is None:
+                self._error = error
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self._source.stop()
+        self._frames.cancel()
+        self._labelled.cancel()
+
+    def _read(self) -> None:
+        frames = iter(self._source)
+        watch = self.watches["decode"]
+        try:
+            while not self._done_reading():
+                started = time.perf_counter()
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                watch.add(time.perf_counter() - started)
+                if frame.corrupt and self._options.drop_corrupt:
+                    self._left_out += 1
+                    continue
+                self._delivered += 1
+                if not self._frames.put(frame):
+                    break
+        finally:
+            frames.close()  # type: ignore[attr-defined]
+            self._frames.close()
+
+    def _done_reading(self) -> bool:
+        self._limited = self._options.limit is not None and self._delivered >= self._options.limit
+        self._interrupted = self._stop.is_set() and not self._limited
+        return self._limited or self._interrupted
+
+    def _infer(self) -> None:
+        options, live = self._options, self._source.info.live
+        window: list[Frame] = []
+        chosen: list[int] = []
+        last = np.zeros(self._predictor.input_size, np.uint8)
+        for count, frame in enumerate(self._frames):
+            if count % options.stride == 0:
+                chosen.append(len(window))
+            window.append(frame)
+            full = len(chosen) >= options.batch_size or len(window) >= max(options.batch_size, LONGEST_WINDOW)
+            # Live frames do not wait for company.
+            if full or not chosen or (live and self._frames.empty()):
+                last = self._flush(window, chosen, last)
+                window, chosen = [], []
+        self._flush(window, chosen, last)
+        self._labelled.close()
+
+    def _flush(self, window: list[Frame], chosen: list[int], last: np.ndarray) -> np.ndarray:
+        """Segment the chosen frames of a window and pass all of it on; returns the labels shown last."""
+        labels = self._predict([window[place].image for place in chosen]) if chosen else np.empty(0)
+        for place, frame in enumerate(window):
+            own = bool(chosen) and place == chosen[0]
+            if own:
+                chosen = chosen[1:]
+                last, labels = self._postprocess(labels[0], frame), labels[1:]
+            if not self._labelled.put((frame, last, own)):
+                break
+        return last
+
+    def _predict(self, images: list[np.ndarray]) -> np.ndarray:
+        started = time.perf_counter()
+        batch = stack_frames(images, self._predictor.input_size)
+        resized = time.perf_counter()
+        labels = self._predictor.predict_labels(batch)
+        self.watches["resize"].add(resized - started, frames=len(images))
+        self.watches["inference"].add(time.perf_counter() - resized, frames=len(images))
+        return labels
+
+    def _write(self) -> None:
+        for frame, labels, own in self._labelled:
+            self._sink.write(frame, labels, self.watches)
+            if own:
+                self._segmented += 1
+            else:
+                self._skipped += 1
+            if frame.captured_at is not None:
+                self._ages.add(time.monotonic() - frame.captured_at)
+            if self._on_progress is not None:
+                self._on_progress(self._segmented + self._skipped)
+
+    def _report(self, wall_s: float) -> PipelineReport:
+        counts = self._source.counts
+        lost = self._delivered - self._segmented - self._skipped
+        summaries = {stage: watch.summary() for stage, watch in self.watches.items()}
+        return PipelineReport(
+            read=counts.read,
+            segmented=self._segmented,
+            skipped=self._skipped,
+            failed=counts.failed + lost,
+            dropped=counts.dropped + self._left_out,
+            wall_s=wall_s,
+            stages={stage: summary for stage, summary in summaries.items() if summary is not None},
+            age=self._ages.summary(),
+            error=self._error,
+            interrupted=self._interrupted,
+            limited=self._limited,
+        )

@@ -1,0 +1,230 @@
+"""What a SOURCE argument is: a video, a picture, a folder, a quoted glob, a camera index, or an address.
+
+Turns arguments into items, one a result, each with a stem of its own; opens an item as a `Source`. Knows no models and
+no outputs.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .errors import ConfigurationError
+from .media import Frame, Source
+from .redact import redact
+
+SCHEMES = ("rtsp", "rtsps", "http", "https")
+_VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
+VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO_KINDS.split())
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One source with a result of its own.
+
+    Attributes:
+        kind: "video", "image", "stream" or "camera".
+        location: a path, an address with its credentials, or a camera's index as text.
+        stem: what its results are called, different for each item of a run.
+    """
+
+    kind: str
+    location: str
+    stem: str
+
+    @property
+    def name(self) -> str:
+        """Printable, without credentials."""
+        return f"camera {self.location}" if self.kind == "camera" else redact(self.location)
+
+    @property
+    def live(self) -> bool:
+        """Whether it may have no end of its own."""
+        return self.kind in ("stream", "camera")
+
+
+def expand_sources(arguments: Sequence[str | os.PathLike[str] | int]) -> list[Item]:
+    """All items the arguments name, in order; files named twice count once, equal stems are told apart.
+
+    A file that does not exist is an item too: opening it says so, and the others are still processed.
+
+    Raises:
+        ConfigurationError: nothing given, or an address of a kind that is not read.
+    """
+    items = [item for argument in arguments for item in _expand(argument)]
+    if not items:
+        raise ConfigurationError("No source given. Expected a video, picture, folder, glob, camera index or address.")
+    unique = {_identity(item): item for item in reversed(items)}
+    return _distinct_stems([unique.pop(key) for item in items if (key := _identity(item)) in unique])
+
+
+def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
+    text = os.fspath(argument) if not isinstance(argument, int) else str(argument)
+    scheme, separator, _ = text.partition("://")
+    if separator and not Path(text).exists():
+        yield _stream(scheme, text)
+    elif text.isdigit() and not Path(text).exists():
+        yield Item(kind="camera", location=text, stem=f"camera{text}")
+    elif Path(text).is_dir():
+        yield from _many(sorted(Path(text).iterdir()), text, "a folder")
+    elif glob.has_magic(text) and not Path(text).exists():
+        yield from _many(sorted(map(Path, glob.glob(text, recursive=True))), text, "a pattern")
+    else:
+        yield _file(Path(text))
+
+
+def _stream(scheme: str, address: str) -> Item:
+    if scheme.lower() not in SCHEMES:
+        raise ConfigurationError(
+            f"Addresses may begin with {', '.join(f'{known}://' for known in SCHEMES)}; got {scheme}://"
+        )
+    parts = urlsplit(address)
+    stem = "_".join(part for part in (parts.hostname or "stream", Path(parts.path).stem) if part)
+    return Item(kind="stream", location=address, stem=_plain(stem))
+
+
+def _many(paths: Iterable[Path], text: str, what: str) -> list[Item]:
+    items = [
+        _file(path)
+        for path in paths
+        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    ]
+    if not items:
+        raise ConfigurationError(f"{text}: {what} with no video and no picture in it.")
+    return items
+
+
+def _file(path: Path) -> Item:
+    kind = "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
+    return Item(kind=kind, location=str(path), stem=path.stem or path.name)
+
+
+def _identity(item: Item) -> str:
+    return item.location if item.live else os.path.realpath(item.location)
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+
+
+def _distinct_stems(items: list[Item]) -> list[Item]:
+    """Give items of one stem longer ones: with the suffix, with the folder, at last with a hash of the place.
+
+    The names depend on the files alone, not on their number or order of the day, so that `--resume` finds them again.
+    """
+    for lengthen in (_with_suffix, _with_folder, _with_hash):
+        # Case folded: "A.mp4" and "a.mp4" are one name on many disks.
+        seen = Counter(item.stem.casefold() for item in items)
+        items = [replace(item, stem=lengthen(item)) if seen[item.stem.casefold()] > 1 else item for item in items]
+    return items
+
+
+def _with_suffix(item: Item) -> str:
+    return f"{item.stem}_{Path(item.location).suffix.lstrip('.')}" if not item.live else item.stem
+
+
+def _with_folder(item: Item) -> str:
+    return _plain(f"{Path(item.location).absolute().parent.name}_{item.stem}") if not item.live else item.stem
+
+
+def _with_hash(item: Item) -> str:
+    return f"{item.stem}_{hashlib.sha256(_identity(item).encode()).hexdigest()[:8]}"
+
+
+def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[str], None] | None = None) -> Source:
+    """Open one item for reading.
+
+    Args:
+        item: as `expand_sources` gave it.
+        give_up_s: live sources end after so long without a frame.
+        on_event: called with a line of text when a live source stalls, breaks or comes back.
+
+    Raises:
+        MediaError: it cannot be opened; the message names it.
+    """
+    if item.kind == "image":
+        from .images import ImageFiles
+
+        return ImageFiles([Path(item.location)])
+    if item.kind == "video":
+        from .video import VideoFile
+
+        return VideoFile(item.location)
+    return _open_live(item, give_up_s, on_event)
+
+
+def _open_live(item: Item, give_up_s: float, on_event: Callable[[str], None] | None) -> Source:
+    from .live import Camera, LiveSource, ignore_event
+
+    stall_s = min(10.0, give_up_s)
+
+    def connect() -> Source:
+        if item.kind == "camera":
+            return Camera(int(item.location))
+        from .video import VideoFile
+
+        return VideoFile(item.location, network=True, read_timeout_s=stall_s, low_delay=True)
+
+    first = connect()
+    if not first.info.live:
+        return first
+    return LiveSource(connect, first, stall_s=stall_s, give_up_s=give_up_s, on_event=on_event or ignore_event)
+
+
+def open_source(source: str | os.PathLike[str] | int) -> Source:
+    """Open whatever a SOURCE names as one stream of frames; a folder or a glob gives its files one after the other.
+
+    Raises:
+        ConfigurationError: it names nothing that can be read.
+        MediaError: it cannot be opened.
+    """
+    items = expand_sources([source])
+    return open_item(items[0]) if len(items) == 1 else SourceChain(items)
+
+
+class SourceChain(Source):
+    """Several items as one stream: `index` counts on, `name` says which file, times are each file's own."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        super().__init__()
+        if not items:
+            raise ConfigurationError("A chain of sources needs at least one.")
+        self._items = tuple(items)
+        self._open: Source | None = open_item(self._items[0])
+        self._stopped = False
+        name = f"{len(self._items)} files"
+        self.info = replace(self._open.info, name=name, frame_count=None, end_s=None, size=None, audio=None)
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        for item in self._items:
+            with self._open or open_item(item) as source:
+                self._open = source
+                for frame in source:
+                    yield replace(frame, index=index)
+                    index += 1
+                    if self._stopped:
+                        break
+            self._add(source)
+            self._open = None
+            if self._stopped:
+                return
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+
+    def _add(self, source: Source) -> None:
+        for key, value in vars(source.counts).items():
+            setattr(self.counts, key, getattr(self.counts, key) + value)
+        self.end = replace(source.end, early=bool(self.end.early) or bool(source.end.early))
