@@ -7,14 +7,28 @@ Knows nothing of what a car or a house is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-Colour = tuple[float, float, float]
+Colour = tuple[float, ...]
 """Blue, green, red, each 0..255."""
 
+
+def f32(values: Any) -> np.ndarray:
+    """Any numbers as a float32 array."""
+    return np.asarray(values, np.float32)
+
+
+def i32(values: Any) -> np.ndarray:
+    """Any numbers as an int32 array, cut towards zero."""
+    return np.asarray(values).astype(np.int32)
+
+
 NEAR_M = 0.8
+_YIELDS = np.zeros(256, np.uint8)
+_YIELDS[[0, 1, 3, 4, 5]] = 255  # sky, building, road, pavement and tree give way to the gaps of what stands before them
 SHIFT_BITS = 4
 HAZE_STEPS = 24
 
@@ -62,7 +76,9 @@ class Camera:
         self.offset_m = lens.offset_m
         self.focal_px = lens.focal * width
         self.centre = (0.5 * width, (lens.horizon + nod) * height)
-        self.turn = (float(np.cos(lens.roll)), float(np.sin(lens.roll)))
+        cos, sin = float(np.cos(lens.roll)), float(np.sin(lens.roll))
+        self.turn = (cos, sin)
+        self._turned = np.array([[cos, sin], [-sin, cos]])
         self.slope = bend.slope(travel_m)
         self.start_m = float(bend.at(travel_m))
 
@@ -70,15 +86,13 @@ class Camera:
         """(N, 3) street points -> (N, 3) metres right of, below and ahead of the camera."""
         ahead = points[:, 0] - self.travel_m
         right = points[:, 1] - self.offset_m + self.bend.at(points[:, 0]) - self.start_m - self.slope * ahead
-        return np.stack([right, self.height_m - points[:, 2], ahead], axis=1)
+        out = np.empty((len(points), 3))
+        out[:, 0], out[:, 1], out[:, 2] = right, self.height_m - points[:, 2], ahead
+        return out
 
     def pixels(self, view: np.ndarray) -> np.ndarray:
         """(N, 3) view points with a positive depth -> (N, 2) pixel x, y."""
-        flat = view[:, :2] * (self.focal_px / view[:, 2:3])
-        cos, sin = self.turn
-        x = self.centre[0] + cos * flat[:, 0] - sin * flat[:, 1]
-        y = self.centre[1] + sin * flat[:, 0] + cos * flat[:, 1]
-        return np.stack([x, y], axis=1)
+        return (view[:, :2] * (self.focal_px / view[:, 2:3])) @ self._turned + self.centre
 
     def ground(self, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixel rows -> s, u, depth in metres, each (rows, width) float32; depth is 0 above the horizon."""
@@ -87,9 +101,9 @@ class Camera:
         y = (rows.astype(np.float32) + 0.5 - self.centre[1])[:, None]
         down = cos * y - sin * x
         scale = np.where(down > 0.3, self.height_m / np.maximum(down, 0.3), 0).astype(np.float32)
-        depth = scale * np.float32(self.focal_px)
+        depth = scale * f32(self.focal_px)
         right = (cos * x + sin * y) * scale
-        s = depth + np.float32(self.travel_m)
+        s = depth + f32(self.travel_m)
         u = right + self.offset_m - (self.bend.at(s) - self.start_m) + self.slope * depth
         return s, u.astype(np.float32), depth
 
@@ -103,10 +117,8 @@ class Texture:
 
     def __init__(self, image: np.ndarray, solid: np.ndarray | None = None) -> None:
         self.image = image
-        self.mean: Colour = tuple(float(v) for v in image[..., :3].reshape(-1, 3).mean(axis=0))
-        if image.shape[2] == 4:
-            opaque = image[image[..., 3] > 127][:, :3]
-            self.mean = tuple(float(v) for v in opaque.mean(axis=0)) if len(opaque) else self.mean
+        opaque = image[..., 3].copy() if image.shape[2] == 4 else None
+        self.mean: Colour = cv2.mean(image, opaque)[:3]
         self._solid = solid
         self._levels: dict[tuple, np.ndarray] = {}
 
@@ -125,7 +137,7 @@ class Texture:
         if key not in self._levels:
             image = self.level(across, down)
             mixed = image.astype(np.float32)
-            mixed[..., :3] += (np.float32(haze) - mixed[..., :3]) * (step / HAZE_STEPS)
+            mixed[..., :3] += (f32(haze) - mixed[..., :3]) * (step / HAZE_STEPS)
             self._levels[key] = mixed.astype(np.uint8)
         return self._levels[key]
 
@@ -206,7 +218,9 @@ class Canvas:
         if max(extent) < 5 and texture.image.shape[2] == 3:
             self.fill(pixels, tuple(c + (h - c) * share for c, h in zip(texture.mean, self.haze, strict=True)), label)
             return
-        down = _halvings(texture.image.shape[0], max(np.hypot(*(pixels[3] - pixels[0])), np.hypot(*(pixels[2] - pixels[1]))))
+        down = _halvings(
+            texture.image.shape[0], max(np.hypot(*(pixels[3] - pixels[0])), np.hypot(*(pixels[2] - pixels[1])))
+        )
         across = _halvings(texture.image.shape[1] * (span[1] - span[0]), extent[0])
         self._paste(texture, (across, down), span, pixels, box, share, label)
 
@@ -229,21 +243,24 @@ class Canvas:
         image = texture.hazed(*level, self.haze, share)
         h, w = image.shape[:2]
         left, right = span[0] * w, span[1] * w
-        source = np.float32([[left, 0], [right, 0], [right, h], [left, h]]) - 0.5
+        source = f32([[left, 0], [right, 0], [right, h], [left, h]]) - 0.5
         target = (pixels - 0.5 - (x0, y0)).astype(np.float32)
         matrix = cv2.getPerspectiveTransform(source, target)
         size = (int(x1 - x0), int(y1 - y0))
-        warped = cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mask = np.zeros((size[1], size[0]), np.uint8)
+        warped: Any = cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mask: np.ndarray = np.zeros((size[1], size[0]), np.uint8)
         cv2.fillConvexPoly(mask, np.round(target * 16).astype(np.int32), 255, cv2.LINE_8, SHIFT_BITS)
-        ground, label_mask = mask, mask
+        ground: Any = mask
+        label_mask: Any = mask
         if image.shape[2] == 4:
             ground = cv2.bitwise_and(mask, cv2.threshold(warped[..., 3], 127, 255, cv2.THRESH_BINARY)[1])
             label_mask, warped = ground, np.ascontiguousarray(warped[..., :3])
             solid = texture.solid(*level)
             if solid is not None:
                 held = cv2.warpPerspective(solid, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-                label_mask = cv2.bitwise_and(mask, cv2.threshold(held, 127, 255, cv2.THRESH_BINARY)[1])
+                gaps = cv2.bitwise_and(mask, cv2.threshold(held, 127, 255, cv2.THRESH_BINARY)[1])
+                # someone behind a railing is still seen between its bars
+                label_mask = cv2.bitwise_or(ground, cv2.bitwise_and(gaps, _YIELDS[self.labels[y0:y1, x0:x1]]))
         cv2.copyTo(warped, ground, self.colour[y0:y1, x0:x1])
         self.labels[y0:y1, x0:x1][label_mask > 0] = label
 
@@ -264,15 +281,18 @@ def clip_near(view: np.ndarray) -> np.ndarray:
 
 def capsule_outline(ends: np.ndarray, radii: tuple[float, float]) -> np.ndarray:
     """(12, 2) corners of a round-ended limb."""
-    along = ends[1] - ends[0]
-    angle = np.arctan2(along[1], along[0])
-    turns = angle + np.pi * (0.5 + _CAP)
-    first = ends[0] + radii[0] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
-    second = ends[1] - radii[1] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
-    return np.concatenate([first, second])
+    (ax, ay), (bx, by) = ends.tolist()
+    dx, dy = bx - ax, by - ay
+    length = (dx * dx + dy * dy) ** 0.5
+    dx, dy = (dx / length, dy / length) if length > 1e-6 else (1.0, 0.0)
+    around = _CAP @ np.array([[dx, dy], [-dy, dx]])
+    out = np.empty((2 * len(_CAP), 2))
+    out[: len(_CAP)] = around * radii[0] + (ax, ay)
+    out[len(_CAP) :] = around * -radii[1] + (bx, by)
+    return out
 
 
-_CAP = np.linspace(0, 1, 6)
+_CAP = np.stack([np.cos(np.pi * np.linspace(0.5, 1.5, 6)), np.sin(np.pi * np.linspace(0.5, 1.5, 6))], axis=1)
 
 
 def _halvings(texels: float, pixels: float) -> int:

@@ -6,12 +6,13 @@ A mesh's points are (y, x, h): metres forward of the car's middle, to its right,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
 
-from train.scene_canvas import NEAR_M, Canvas, Colour
+from train.scene_canvas import NEAR_M, Canvas, Colour, clip_near, f32
 from train.scene_plan import Label, Light
 
 # stations along a body: y, sill, shoulder, roof, half width
@@ -53,11 +54,11 @@ BODIES: dict[str, tuple[tuple[float, ...], ...]] = {
 KINDS = tuple(BODIES)
 KIND_SHARE = (0.32, 0.22, 0.16, 0.13, 0.10, 0.03, 0.04)
 PAINTS: tuple[Colour, ...] = (
-    (184, 188, 188), (150, 154, 156), (222, 224, 224), (46, 46, 48), (60, 58, 60), (132, 70, 34), (92, 46, 28), (40, 36, 160),
-    (30, 34, 120), (76, 92, 54), (150, 130, 92), (170, 176, 160), (60, 150, 200), (120, 90, 60),
+    (184, 188, 188), (150, 154, 156), (222, 224, 224), (46, 46, 48), (60, 58, 60), (132, 70, 34), (92, 46, 28),
+    (40, 36, 160), (30, 34, 120), (76, 92, 54), (150, 130, 92), (170, 176, 160), (60, 150, 200), (120, 90, 60),
 )  # fmt: skip
 WHEEL_M = {"hatch": 0.31, "saloon": 0.32, "estate": 0.32, "suv": 0.38, "van": 0.35, "lorry": 0.48, "bus": 0.50}
-GLASS: Colour = (64, 58, 52)
+GLASS: Colour = (50, 45, 40)
 
 
 @dataclass(frozen=True)
@@ -137,14 +138,14 @@ def _inset(quad: np.ndarray, left: float, right: float, top: float, bottom: floa
     return np.array([at(left, top), at(right, top), at(right, bottom), at(left, bottom)])
 
 
-@lru_cache(maxsize=None)
+@cache
 def car_mesh(kind: str) -> Mesh:
     """The mesh of a kind of vehicle, all details included."""
     build = _Builder()
     rows = BODIES[kind]
     boxy = kind in ("van", "lorry", "bus")
     rings = [_ring(row, boxy) for row in rows]
-    for (a, ring_a), (b, ring_b) in zip(zip(rows, rings), zip(rows[1:], rings[1:]), strict=False):
+    for (a, ring_a), (b, ring_b) in pairwise(zip(rows, rings, strict=True)):
         for k, material in enumerate(("lower", "upper", "side")):
             build.both([ring_a[k + 1], ring_b[k + 1], ring_b[k], ring_a[k]], material)
         left_a, left_b = ring_a[3] * (1, -1, 1), ring_b[3] * (1, -1, 1)
@@ -154,16 +155,24 @@ def car_mesh(kind: str) -> Mesh:
         if steep and kind != "lorry":
             high_first = b[3] > a[3]
             quad = top if high_first else np.array([ring_a[3], left_a, left_b, ring_b[3]])
-            build.add(_inset(quad, 0.06, 0.94, 0.08, 0.94), "screen", 1)
+            _screen(build, quad)
     for ring, material in ((rings[0], "rear"), (rings[-1], "front")):
         cap = [ring[0], ring[1], ring[2], ring[3]]
         mirror = [p * (1, -1, 1) for p in cap]
         for k in range(3):
-            build.add([cap[k], cap[k + 1], mirror[k + 1], mirror[k]], material)
+            build.add([cap[k], cap[k + 1], mirror[k + 1], mirror[k]], "lower" if k == 0 else material)
     _side_windows(build, kind, rings)
     _rear_details(build, kind)
     _front_details(build, kind)
     return build.mesh()
+
+
+def _screen(build: _Builder, quad: np.ndarray) -> None:
+    """A windscreen or rear window: dark, with the tops of two seats behind it and the sky along its upper edge."""
+    build.add(_inset(quad, 0.06, 0.94, 0.08, 0.94), "screen", 1)
+    for x in (0.2, 0.62):
+        build.add(_inset(quad, x, x + 0.2, 0.52, 0.92), "seat", 2)
+    build.add(_inset(quad, 0.06, 0.94, 0.08, 0.30), "screen top", 2)
 
 
 def _ring(row: tuple[float, ...], boxy: bool) -> np.ndarray:
@@ -187,26 +196,37 @@ def _side_windows(build: _Builder, kind: str, rings: list[np.ndarray]) -> None:
                 for top, low in ((0.10, 0.38), (0.56, 0.98)):
                     build.both(_inset(side, 0.25 * k + 0.02, 0.25 * k + 0.235, top, low), "glass", 1)
         return
-    for a, b in zip(rings, rings[1:], strict=False):
+    for a, b in pairwise(rings):
         side = np.array([a[3], b[3], b[2], a[2]])
         tall_a, tall_b = a[3, 2] - a[2, 2] > 0.2, b[3, 2] - b[2, 2] > 0.2
         if tall_a and tall_b and b[0, 0] - a[0, 0] > 0.3 and (kind != "van" or a[0, 0] > -1.1):
             start = 0.62 if kind == "van" else 0.05
             build.both(_inset(side, start, 0.94, 0.12, 0.92), "glass", 1)
         elif tall_a and not tall_b:  # the corner behind the windscreen's pillar
-            build.both([a[3] * 0.86 + a[2] * 0.14, b[3] * 0.5 + a[3] * 0.5, b[2] * 0.6 + a[2] * 0.4, a[2] + (0.04, 0, 0.04)], "glass", 1)
+            build.both(
+                [a[3] * 0.86 + a[2] * 0.14, b[3] * 0.5 + a[3] * 0.5, b[2] * 0.6 + a[2] * 0.4, a[2] + (0.04, 0, 0.04)],
+                "glass",
+                1,
+            )
     _door_lines(build, kind)
 
 
 def _door_lines(build: _Builder, kind: str) -> None:
     half, shoulder = max(row[4] for row in BODIES[kind]) + 0.004, 0.9
     for y in (-0.75, 0.15, 1.0):
-        build.both([(y, half, shoulder), (y + 0.025, half, shoulder), (y + 0.025, half, 0.3), (y, half, 0.3)], "seam", 1)
+        build.both(
+            [(y, half, shoulder), (y + 0.025, half, shoulder), (y + 0.025, half, 0.3), (y, half, 0.3)], "seam", 1
+        )
     for y in (-0.62, 0.28):
         build.both([(y, half, 0.80), (y + 0.2, half, 0.80), (y + 0.2, half, 0.76), (y, half, 0.76)], "seam", 1)
     y = 0.62 if kind != "van" else 1.3
     for depth, material in ((0.0, "mirror"), (0.14, "mirror")):
-        mirror = [(y - depth, half, 1.08), (y - depth, half + 0.2, 1.08), (y - depth, half + 0.2, 0.94), (y - depth, half, 0.94)]
+        mirror = [
+            (y - depth, half, 1.08),
+            (y - depth, half + 0.2, 1.08),
+            (y - depth, half + 0.2, 0.94),
+            (y - depth, half, 0.94),
+        ]
         build.both(mirror, material, 2)
 
 
@@ -236,7 +256,7 @@ def _rear_details(build: _Builder, kind: str) -> None:
 
 
 def _front_details(build: _Builder, kind: str) -> None:
-    y0, sill, shoulder, roof, half = BODIES[kind][-1]
+    y0, sill, shoulder, _, half = BODIES[kind][-1]
     y = y0 + 0.02
 
     def quad(x0: float, x1: float, low: float, high: float, out: float = 0.0) -> list[tuple[float, float, float]]:
@@ -257,8 +277,9 @@ def _front_details(build: _Builder, kind: str) -> None:
 
 
 FIXED: dict[str, Colour] = {
-    "under": (22, 22, 22), "seam": (34, 34, 36), "grille": (34, 34, 36), "plate rear": (52, 190, 226), "plate front": (226, 230, 230),
-    "tail": (34, 26, 176), "tail pale": (120, 130, 232), "lamp": (226, 230, 228), "mirror": (44, 44, 46),
+    "under": (22, 22, 22), "seam": (34, 34, 36), "grille": (34, 34, 36),
+    "plate rear": (52, 190, 226), "plate front": (226, 230, 230), "tail": (34, 26, 176), "tail pale": (120, 130, 232),
+    "lamp": (226, 230, 228), "mirror": (44, 44, 46),
 }  # fmt: skip
 
 
@@ -268,12 +289,12 @@ def car_colours(car: Car, light: Light, forward: int) -> tuple[Colour, ...]:
     mesh = car_mesh(car.kind)
     out = []
     for normal, material in zip(mesh.normals * (forward, forward, 1), mesh.materials, strict=True):
-        sky = np.float32(light.horizon)
-        if material in ("glass", "screen"):
-            share = np.clip(0.16 + 0.55 * normal[2], 0, 0.6)
-            out.append(tuple(float(v) for v in np.float32(GLASS) * (1 - share) + sky * share * 0.9))
+        sky = f32(light.horizon)
+        if material in ("glass", "screen", "screen top", "seat"):
+            share = np.clip(0.10 + 0.34 * normal[2] + 0.16 * (material == "screen top"), 0, 0.6) * (material != "seat")
+            out.append(tuple(float(v) for v in f32(GLASS) * (1 - share) + sky * share * 0.9))
             continue
-        paint = np.float32(FIXED.get(material, car.paint))
+        paint = f32(FIXED.get(material, car.paint))
         if material == "bumper":
             paint = paint * (1 - 0.75 * car.trim) + 10
         gain = light.gain(tuple(normal)) * (0.72 if material == "lower" else 1.0)
@@ -286,7 +307,9 @@ def car_colours(car: Car, light: Light, forward: int) -> tuple[Colour, ...]:
     return tuple(out)
 
 
-def paint_car(canvas: Canvas, light: Light, car: Car, at: tuple[float, float], forward: int, *, gain: float = 1.0) -> None:
+def paint_car(
+    canvas: Canvas, light: Light, car: Car, at: tuple[float, float], forward: int, *, gain: float = 1.0
+) -> None:
     """Draw a vehicle whose middle stands at street point (s, u); `gain` below 1 stands it in the shade."""
     mesh = car_mesh(car.kind)
     turn = np.array([forward, forward, 1.0])
@@ -316,8 +339,6 @@ def _quad(canvas: Canvas, view: np.ndarray, colour: Colour) -> None:
     if view[:, 2].min() >= NEAR_M:
         canvas.fill(canvas.camera.pixels(view), colour, Label.CAR)
     else:
-        from train.scene_canvas import clip_near
-
         cut = clip_near(view)
         if len(cut) >= 3:
             canvas.fill(canvas.camera.pixels(cut), colour, Label.CAR)
@@ -327,7 +348,7 @@ _ROUND = np.linspace(0, 2 * np.pi, 18, endpoint=False)
 
 
 def _wheels(canvas: Canvas, car: Car, at: tuple[float, float], forward: int, *, under: bool) -> None:
-    """Tyres: `under` draws the tread that shows beneath the body, else the arch, the tyre and the rim on the near flank."""
+    """Tyres: `under` draws the tread beneath the body, else the arch, tyre and rim on the near flank."""
     rows = BODIES[car.kind]
     radius = WHEEL_M[car.kind]
     half = car.half_width_m
@@ -336,18 +357,27 @@ def _wheels(canvas: Canvas, car: Car, at: tuple[float, float], forward: int, *, 
         circle = np.stack([y + radius * np.cos(_ROUND), np.zeros(18), radius + radius * np.sin(_ROUND)], axis=1)
         if under:
             for side in (-1, 1):
-                pair = np.concatenate([circle + (0, side * half * 0.97, 0), circle + (0, side * (half - 0.2), 0)])
+                pair = np.concatenate([circle + np.array([0, side * x, 0]) for x in (half * 0.97, half - 0.2)])
                 _disc(canvas, pair, at, forward, (26, 26, 27), hull=True)
             continue
         hub = np.array([y, near * (half + 0.006), radius])
-        for scale, colour in ((1.20, (24, 24, 25)), (1.0, (40, 40, 41)), (0.66, (150, 152, 152)), (0.5, (112, 114, 114)), (0.16, (60, 60, 60))):
+        for scale, colour in (
+            (1.20, (24, 24, 25)),
+            (1.0, (38, 38, 39)),
+            (0.64, (132, 134, 134)),
+            (0.54, (78, 80, 80)),
+            (0.3, (128, 130, 130)),
+            (0.14, (70, 70, 70)),
+        ):
             disc = (circle - (y, 0, radius)) * scale + hub
             if scale > 1:
                 disc[:, 2] = np.maximum(disc[:, 2], rows[1][1])
             _disc(canvas, disc, at, forward, colour)
 
 
-def _disc(canvas: Canvas, points: np.ndarray, at: tuple[float, float], forward: int, colour: Colour, *, hull: bool = False) -> None:
+def _disc(
+    canvas: Canvas, points: np.ndarray, at: tuple[float, float], forward: int, colour: Colour, *, hull: bool = False
+) -> None:
     view = canvas.camera.view(points * (forward, forward, 1) + (at[0], at[1], 0))
     if view[:, 2].min() < NEAR_M:
         return

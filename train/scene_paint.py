@@ -5,21 +5,27 @@ Every painter takes a random generator and gives arrays; knows nothing of the ca
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
-from train.scene_canvas import Colour, Texture
+from train.scene_canvas import Colour, Texture, f32, i32
 from train.scene_plan import KERB_M, Label, Light, Street
 
-WALL_PX_M = 44
+SKY_PX = 560.0
+"""Texels of the sky's panorama to a bearing or elevation whose tangent is 1."""
+WALL_PX_M = 36
 """Texels a metre of a house front."""
 TILE_M = 48.0
 TILE_HALF_M = 16.0
-TILE_PX_M = (32, 48)
+TILE_PX_M = (24, 48)
 """Texels a metre of the ground, along the street and across it."""
 OUTER_M = 3.0
-SHOPS = ("BAKERY", "BOOKS", "CAFE", "FLORIST", "TEA ROOM", "CYCLES", "OPTICIAN", "DELI", "BARBER", "TOYS", "MUSIC", "PHARMACY",
-         "BUTCHER", "GALLERY", "ANTIQUES", "GREENGROCER", "TAILOR", "PIZZERIA")  # fmt: skip
+SHOPS = (
+    "BAKERY", "BOOKS", "CAFE", "FLORIST", "TEA ROOM", "CYCLES", "OPTICIAN", "DELI", "BARBER", "TOYS", "MUSIC",
+    "PHARMACY", "BUTCHER", "GALLERY", "ANTIQUES", "GREENGROCER", "TAILOR", "PIZZERIA",
+)  # fmt: skip
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int, *, octaves: int = 4) -> np.ndarray:
@@ -28,7 +34,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, *, octa
     for octave in range(octaves):
         n = cells << octave
         rows, cols = max(2, round(n * min(1, height / width))), max(2, round(n * min(1, width / height)))
-        grid = np.pad(rng.standard_normal((rows, cols)).astype(np.float32), 2, mode="wrap")
+        grid = np.pad(rng.standard_normal((rows, cols), np.float32), 2, mode="wrap")
         scale = (height / rows, width / cols)
         big = cv2.resize(grid, None, fx=scale[1], fy=scale[0], interpolation=cv2.INTER_CUBIC)
         top, left = round(2 * scale[0]), round(2 * scale[1])
@@ -37,24 +43,45 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, *, octa
     return out * 0.6
 
 
-def sky_panorama(rng: np.random.Generator, light: Light, height: int = 512, width: int = 2048) -> np.ndarray:
+def lit_bytes(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """(h, w, 3) float32 paint times a (3,) gain, as uint8."""
+    return cv2.convertScaleAbs(cv2.max(cv2.multiply(image, (*gain.tolist(), 0.0)), 0.0))
+
+
+def sky_panorama(rng: np.random.Generator, light: Light, height: int = 512, width: int = 1536) -> np.ndarray:
     """(height, width, 3) uint8 sky; rows are the tangent of the elevation 0.9..0, columns the bearing, tiling."""
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None]
     fade = up**0.6
-    base = np.float32(light.horizon) * (1 - fade[..., None]) + np.float32(light.zenith) * fade[..., None]
+    base = f32(light.horizon) * (1 - fade[..., None]) + f32(light.zenith) * fade[..., None]
     # a flat cloud deck seen from below: the farther, the flatter
     deck = noise(rng, 1024, 1024, 5, octaves=6)
     rows = 260.0 / (up + 0.16)
-    columns = np.linspace(0, 1024 * 2, width, endpoint=False, dtype=np.float32)[None, :]
+    columns = np.arange(0, width, dtype=np.float32)[None, :]
     map_x = np.broadcast_to(columns, (height, width)).astype(np.float32)
     map_y = np.broadcast_to(rows, (height, width)).astype(np.float32)
     cloud = cv2.remap(deck, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    cover = np.clip((cloud - 0.55 + 1.25 * light.cover) * 1.6, 0, 1)[..., None] * np.clip(up * 5 + 0.25, 0, 1)[..., None]
+    cover = (
+        np.clip((cloud - 0.55 + 1.25 * light.cover) * 1.6, 0, 1)[..., None] * np.clip(up * 5 + 0.25, 0, 1)[..., None]
+    )
     lower = np.roll(cloud, -10, axis=0)
     shade = np.clip(0.5 + (cloud - lower) * 0.9, 0, 1)[..., None]
-    dark = np.float32(light.cloud) * 0.80 + np.float32(light.zenith) * 0.06
-    tint = dark + (np.float32(light.cloud) - dark) * shade
-    return np.clip(base + (tint - base) * cover * 0.92, 0, 255).astype(np.uint8)
+    dark = f32(light.cloud) * 0.80 + f32(light.zenith) * 0.06
+    tint = dark + (f32(light.cloud) - dark) * shade
+    sky = base + (tint - base) * cover * 0.92
+    return np.clip(_sun_glow(sky, light), 0, 255).astype(np.uint8)
+
+
+def _sun_glow(sky: np.ndarray, light: Light) -> np.ndarray:
+    """A bright haze about the sun where it stands ahead."""
+    ahead, right, up = light.sun
+    if ahead < 0.15 or light.shadow < 0.2:
+        return sky
+    height, width = sky.shape[:2]
+    x = np.arange(width, dtype=np.float32)[None] - (width / 2 + right / ahead * SKY_PX)
+    y = np.arange(height, dtype=np.float32)[:, None] - (height - 1 - up / ahead * SKY_PX)
+    far = np.sqrt(x * x + y * y)
+    glow = 0.75 * np.exp(-far / 60) + 0.45 * np.exp(-far / 260)
+    return sky + (f32([214, 240, 255]) - sky) * np.clip(glow, 0, 1)[..., None]
 
 
 def ground_profile(street: Street) -> list[tuple[float, float, str]]:
@@ -65,7 +92,7 @@ def ground_profile(street: Street) -> list[tuple[float, float, str]]:
         walk = front - street.pavement_m
         parts = []
         if street.pavement_m:
-            parts += [(kerb, kerb + KERB_M, "kerb"), (walk, front, "paving")]
+            parts += [(walk, front, "paving"), (kerb, kerb + KERB_M, "kerb")]
             kerb += KERB_M
         if street.verge_m:
             parts.append((kerb, walk, "grass"))
@@ -83,10 +110,10 @@ def ground_tile(rng: np.random.Generator, street: Street, light: Light, autumn: 
     """The ground from above, lit: (s, u, 3) uint8 at TILE_PX_M, tiling along the street."""
     rows, cols = int(TILE_M * TILE_PX_M[0]), int(2 * TILE_HALF_M * TILE_PX_M[1])
     u = (np.arange(cols) + 0.5) / TILE_PX_M[1] - TILE_HALF_M
-    tile = np.zeros((rows, cols, 3), np.float32)
+    tile = np.empty((rows, cols, 3), np.float32)
     grain = cv2.resize(noise(rng, 512, 512, 128, octaves=2), (cols, rows), interpolation=cv2.INTER_LINEAR)
-    broad = noise(rng, rows, cols, 6, octaves=4)
-    fine = cv2.resize(rng.standard_normal((rows // 2, cols // 2)).astype(np.float32), (cols, rows))
+    broad = cv2.resize(noise(rng, rows // 4, cols // 4, 6, octaves=4), (cols, rows))
+    fine = cv2.GaussianBlur(rng.standard_normal((rows, cols), np.float32), (3, 3), 0.7)
     painters = {"asphalt": _asphalt, "kerb": _kerb, "paving": _paving, "grass": _grass}
     for low, high, kind in ground_profile(street):
         cut = slice(int(np.searchsorted(u, low)), int(np.searchsorted(u, high)))
@@ -94,10 +121,12 @@ def ground_tile(rng: np.random.Generator, street: Street, light: Light, autumn: 
             painters[kind](rng, tile[:, cut], broad[:, cut], fine[:, cut], grain[:, cut], autumn)
     _mark_lanes(tile, street, fine)
     _gutters(tile, street)
-    return np.clip(tile * light.gain((0, 0, 1)).astype(np.float32), 0, 255).astype(np.uint8)
+    return lit_bytes(tile, light.gain((0, 0, 1)))
 
 
-def _asphalt(rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, autumn: float) -> None:
+def _asphalt(
+    rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, autumn: float
+) -> None:
     rows, cols = out.shape[:2]
     level = rng.uniform(92, 128)
     patch = np.zeros((rows, cols), np.float32)
@@ -109,21 +138,25 @@ def _asphalt(rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine:
     for _ in range(9):  # cracks, wandering along the street
         steps = np.cumsum(np.stack([rng.normal(0, 3, 40), rng.uniform(2, 12, 40)], axis=1), axis=0)
         start = (rng.uniform(0, cols), rng.uniform(0, rows * 0.8))
-        cv2.polylines(patch, [np.int32(steps + start)], False, -20.0, 1, cv2.LINE_AA)
+        cv2.polylines(patch, [i32(steps + start)], False, -20.0, 1, cv2.LINE_AA)
     # tyres polish two tracks a lane
     tracks = 4.0 * np.cos(np.linspace(0, 4 * np.pi * max(1, cols // 330), cols, dtype=np.float32))[None]
-    value = level + broad * 7 + fine * 7 + grain * 4 + patch + tracks
-    out[:] = value[..., None] * np.float32([1.02, 1.0, 0.985])
+    value = level + broad * 6 + fine * 9 + grain * 2 + patch + tracks
+    out[:] = value[..., None] * f32([1.02, 1.0, 0.985])
 
 
-def _kerb(rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, _: float) -> None:
+def _kerb(
+    rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, _: float
+) -> None:
     stone = np.repeat(rng.normal(0, 7, int(TILE_M / 0.96) + 3), int(0.96 * TILE_PX_M[0]))[: out.shape[0]]
-    value = 168 + stone[:, None] + fine * 5 + broad * 3
+    value = 182 + stone[:, None] + fine * 5 + broad * 3
     value[:: int(0.96 * TILE_PX_M[0])] -= 42
-    out[:] = value[..., None] * np.float32([0.97, 1.0, 1.0])
+    out[:] = value[..., None] * f32([0.97, 1.0, 1.0])
 
 
-def _paving(rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, _: float) -> None:
+def _paving(
+    rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, _: float
+) -> None:
     rows, cols = out.shape[:2]
     step_s, step_u = int(0.75 * TILE_PX_M[0]), int(0.6 * TILE_PX_M[1])
     slabs = rng.normal(0, 5.5, (rows // step_s + 2, cols // step_u + 2)).astype(np.float32)
@@ -131,11 +164,13 @@ def _paving(rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: 
     value = 146 + cells + broad * 7 + fine * 4 + grain * 3
     value[::step_s] -= 30
     value[:, step_u - 1 :: step_u] -= 30
-    out[:] = value[..., None] * np.float32([0.93, 0.985, 1.0])
+    out[:] = value[..., None] * f32([0.93, 0.985, 1.0])
 
 
-def _grass(rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, autumn: float) -> None:
-    green, straw = np.float32([52, 116, 92]), np.float32([88, 132, 138])
+def _grass(
+    rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: np.ndarray, grain: np.ndarray, autumn: float
+) -> None:
+    green, straw = f32([52, 116, 92]), f32([88, 132, 138])
     mix = np.clip(0.18 + 0.4 * autumn + broad * 0.35 + grain * 0.1, 0, 1)[..., None]
     out[:] = (green + (straw - green) * mix) * (1 + 0.14 * fine + 0.14 * grain)[..., None]
 
@@ -143,7 +178,7 @@ def _grass(rng: np.random.Generator, out: np.ndarray, broad: np.ndarray, fine: n
 def _mark_lanes(tile: np.ndarray, street: Street, fine: np.ndarray) -> None:
     """Dashes at the middle and between lanes, yellow lines or white edges; worn where the grain is coarse."""
     s = np.arange(tile.shape[0]) / TILE_PX_M[0]
-    white, yellow = np.float32([212, 218, 218]), np.float32([70, 176, 208])
+    white, yellow = f32([212, 218, 218]), f32([70, 176, 208])
 
     def line(centre: float, width: float, colour: np.ndarray, period: float = 0.0, mark: float = 0.0) -> None:
         low, high = (int((centre + TILE_HALF_M + d * width / 2) * TILE_PX_M[1]) for d in (-1, 1))
@@ -177,13 +212,21 @@ def _gutters(tile: np.ndarray, street: Street) -> None:
     gain = np.ones_like(u)
     for side in (-1, 1):
         inside = street.kerb(side) - side * u
-        gain *= 1 - 0.30 * np.exp(-np.clip(inside, 0, None) / 0.16) * (inside > 0)
+        gain *= 1 - 0.42 * np.exp(-np.clip(inside, 0, None) / 0.14) * (inside > 0)
+        gain *= 1 - 0.35 * ((inside <= 0) & (inside > -0.05))  # the kerb's own face is in shade
         if street.paved_front:
             gain *= 1 - 0.34 * np.exp(-np.abs(street.wall(side) - side * u) / 0.35)
     tile *= gain[None, :, None].astype(np.float32)
 
 
-BRICKS: tuple[Colour, ...] = ((74, 96, 148), (92, 118, 164), (84, 104, 128), (128, 166, 188), (66, 78, 116), (110, 138, 160))
+BRICKS: tuple[Colour, ...] = (
+    (74, 96, 148),
+    (92, 118, 164),
+    (84, 104, 128),
+    (128, 166, 188),
+    (66, 78, 116),
+    (110, 138, 160),
+)
 RENDERS: tuple[Colour, ...] = (
     (206, 222, 228), (186, 206, 216), (176, 200, 226), (200, 196, 178), (214, 214, 206), (168, 190, 206),
     (190, 188, 214), (168, 204, 188), (158, 190, 222),
@@ -194,9 +237,19 @@ FRONTS: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=1)
+def _mottles() -> np.ndarray:
+    return noise(np.random.default_rng(0), 64, 64, 4)
+
+
+def _mottle(rng: np.random.Generator) -> np.ndarray:
+    """(64, 64) float32 blotches, shifted at random: cheaper than new ones for every wall."""
+    return np.roll(_mottles(), tuple(rng.integers(0, 64, 2)), axis=(0, 1))
+
+
 def wall_surface(rng: np.random.Generator, height: int, width: int, colour: Colour, *, bricks: bool) -> np.ndarray:
     """(height, width, 3) float32 brick or render, with stains that run down."""
-    value = 1 + 0.05 * cv2.resize(noise(rng, 64, 64, 4, octaves=4), (width, height))
+    value = 1 + 0.05 * cv2.resize(_mottle(rng), (width, height))
     streaks = cv2.resize(rng.standard_normal((3, max(2, width // 6))).astype(np.float32), (width, height))
     value += 0.025 * streaks
     if bricks:
@@ -206,7 +259,7 @@ def wall_surface(rng: np.random.Generator, height: int, width: int, colour: Colo
         value[::course] += 0.10
     foot = np.linspace(height / WALL_PX_M, 0, height, dtype=np.float32)[:, None]
     value *= 1 - 0.30 * np.exp(-foot / 0.5)
-    return value[..., None] * np.float32(colour)
+    return value[..., None] * f32(colour)
 
 
 def _box(image: np.ndarray, x: float, y: float, w: float, h: float, colour: Colour) -> None:
@@ -228,18 +281,20 @@ def _glass(image: np.ndarray, rng: np.random.Generator, x: float, y: float, w: f
     if not pane.size:
         return
     fall = np.linspace(0, 1, pane.shape[0], dtype=np.float32)[:, None, None]
-    top = np.float32(sky) * rng.uniform(0.32, 0.62)
-    pane[:] = top + (np.float32([50, 46, 42]) - top) * fall**0.7
+    top = f32(sky) * rng.uniform(0.32, 0.62)
+    pane[:] = top + (f32([50, 46, 42]) - top) * fall**0.7
     slant = (np.add.outer(np.arange(pane.shape[0]), np.arange(pane.shape[1])) % 67) < 9
     pane[slant] *= 1.16
     if rng.random() < 0.45:
         edge = max(1, int(pane.shape[1] * rng.uniform(0.14, 0.26)))
-        cloth = np.float32([196, 206, 210]) * rng.uniform(0.55, 0.85)
+        cloth = f32([196, 206, 210]) * rng.uniform(0.55, 0.85)
         pane[:, :edge] = pane[:, -edge:] = cloth
     pane[: max(1, pane.shape[0] // 9)] *= 0.55
 
 
-def _window(image: np.ndarray, rng: np.random.Generator, x: float, y: float, w: float, h: float, trim: Colour, sky: Colour) -> None:
+def _window(
+    image: np.ndarray, rng: np.random.Generator, x: float, y: float, w: float, h: float, trim: Colour, sky: Colour
+) -> None:
     """A sash window with its lintel, sill, reveal and bars."""
     stone = tuple(c * 0.93 for c in trim)
     _box(image, x - 0.12, y - 0.22, w + 0.24, 0.22, stone)
@@ -269,7 +324,7 @@ def _shopfront(image: np.ndarray, rng: np.random.Generator, width: float, top: f
     ink = (190, 226, 236) if sum(paint) < 330 else (44, 44, 44)
     letters = np.zeros(image.shape[:2], np.uint8)
     cv2.putText(letters, text, at, cv2.FONT_HERSHEY_TRIPLEX, scale, 255, 1, cv2.LINE_AA)
-    image += (np.float32(ink) - image) * (letters.astype(np.float32) / 255)[..., None]
+    image += (f32(ink) - image) * (letters.astype(np.float32) / 255)[..., None]
     _shade(image, 0.12, top + 0.72, width - 0.24, 0.16, 0.5)
     door = float(rng.choice([0.3, width / 2 - 0.5, width - 1.3]))
     x = 0.3
@@ -300,14 +355,18 @@ def _display(image: np.ndarray, rng: np.random.Generator, x: float, y: float, w:
     p = WALL_PX_M
     pane = image[round(y * p) : round((y + h) * p), round(x * p) : round((x + w) * p)]
     fall = np.linspace(0.55, 0.05, max(1, pane.shape[0]), dtype=np.float32)[:, None, None]
-    pane += (np.float32(sky) * 0.62 - pane) * fall
+    pane += (f32(sky) * 0.62 - pane) * fall
 
 
-def house_front(rng: np.random.Generator, light: Light, *, width: float, storeys: int, shop: bool, side: int) -> tuple[Texture, Colour, bool]:
+def house_front(
+    rng: np.random.Generator, light: Light, *, width: float, storeys: int, shop: bool, side: int, mirrored: bool = False
+) -> tuple[Texture, Colour, bool]:
     """A house's front as seen from the street, lit; also its wall colour and whether it is of brick."""
     bricks = bool(rng.random() < 0.55)
     paints = BRICKS if bricks else RENDERS
-    colour = tuple(float(c * t) for c, t in zip(paints[int(rng.integers(len(paints)))], rng.uniform(0.92, 1.06, 3), strict=True))
+    colour = tuple(
+        float(c * t) for c, t in zip(paints[int(rng.integers(len(paints)))], rng.uniform(0.92, 1.06, 3), strict=True)
+    )
     trim: Colour = (214, 222, 226) if rng.random() < 0.8 else (70, 76, 80)
     height = storeys * 3.0 + 0.9
     image = wall_surface(rng, round(height * WALL_PX_M), round(width * WALL_PX_M), colour, bricks=bricks)
@@ -331,8 +390,14 @@ def house_front(rng: np.random.Generator, light: Light, *, width: float, storeys
     pipe = float(rng.choice([0.1, width - 0.2]))
     _box(image, pipe, 0.4, 0.09, height - (3.6 if shop else 0.4), (62, 62, 60))
     _shade(image, pipe + 0.09, 0.4, 0.07, height - 3.6, 0.8)
-    gain = light.gain((0, -side, 0)).astype(np.float32)
-    return Texture(np.clip(image * gain, 0, 255).astype(np.uint8)), colour, bricks
+    gain = light.gain((0, -side, 0))
+    lit = lit_bytes(image, gain)
+    return Texture(readable(lit, mirrored)), colour, bricks
+
+
+def readable(image: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Turned about, where the finished frame will be turned about too, so that letters can be read."""
+    return np.ascontiguousarray(image[:, ::-1]) if mirrored else image
 
 
 def _front_door(image: np.ndarray, rng: np.random.Generator, x: float, height: float, trim: Colour) -> None:
@@ -350,209 +415,21 @@ def _cornice(image: np.ndarray, rng: np.random.Generator, width: float, trim: Co
         _shade(image, 0, deep + 0.12 * k, width, 0.12, 0.66 + 0.085 * k)
 
 
-def plain_wall(rng: np.random.Generator, light: Light, colour: Colour, *, bricks: bool, width: float, height: float) -> Texture:
+def plain_wall(
+    rng: np.random.Generator, light: Light, colour: Colour, *, bricks: bool, width: float, height: float
+) -> Texture:
     """An end wall, which faces the camera."""
     image = wall_surface(rng, round(height * WALL_PX_M / 2), round(width * WALL_PX_M / 2), colour, bricks=bricks)
-    return Texture(np.clip(image * light.gain((-1, 0, 0)).astype(np.float32), 0, 255).astype(np.uint8))
+    return Texture(lit_bytes(image, light.gain((-1, 0, 0))))
 
 
 def roof_tiles(rng: np.random.Generator, light: Light, *, side: int) -> Texture:
     """A slope of slates or tiles that leans back from the street."""
     slate, clay = (92, 84, 80), (66, 84, 128)
-    colour = np.float32(slate if rng.random() < 0.6 else clay) * rng.uniform(0.85, 1.1)
-    value = 1 + 0.08 * cv2.resize(noise(rng, 64, 64, 5), (256, 160))
+    colour = f32(slate if rng.random() < 0.6 else clay) * rng.uniform(0.85, 1.1)
+    value = 1 + 0.08 * cv2.resize(_mottle(rng), (256, 160))
     blocks = rng.normal(0, 0.06, (20, 33)).astype(np.float32)
     value += np.repeat(np.repeat(blocks, 8, 0), 8, 1)[:160, :256]
     value[::8] *= 0.82
     image = value[..., None] * colour * light.gain((0, -side * 0.7, 0.7)).astype(np.float32)
     return Texture(np.clip(image, 0, 255).astype(np.uint8))
-
-
-LEAVES: tuple[tuple[Colour, Colour], ...] = (  # dark and light of one tree
-    ((30, 62, 42), (70, 158, 122)), ((26, 58, 52), (66, 150, 150)), ((34, 70, 36), (92, 166, 112)), ((40, 56, 34), (104, 140, 96)),
-)  # fmt: skip
-RUST: tuple[tuple[Colour, Colour], ...] = (((24, 54, 84), (60, 140, 196)), ((22, 60, 96), (70, 168, 212)), ((30, 48, 78), (68, 104, 160)))
-
-
-def leafy_tree(rng: np.random.Generator, light: Light, autumn: float, *, size: int = 320) -> Texture:
-    """A tree as a cut-out with alpha: a trunk, then dabs of leaf from the dark inside to the lit outside."""
-    image = np.zeros((size, size, 4), np.uint8)
-    palette = RUST if rng.random() < autumn - 0.45 else LEAVES
-    dark, pale = (np.float32(c) * rng.uniform(0.88, 1.1) for c in palette[int(rng.integers(len(palette)))])
-    _trunk(image, rng, light, size)
-    # clumps fill an egg; each is a ball of dabs
-    n = int(rng.integers(11, 17))
-    angle, reach = rng.uniform(0, 2 * np.pi, n), np.sqrt(rng.uniform(0, 1, n))
-    egg = rng.uniform(0.26, 0.36), rng.uniform(0.24, 0.31)
-    clumps = np.stack([0.5 + egg[0] * reach * np.cos(angle), 0.40 + egg[1] * reach * np.sin(angle), rng.uniform(0.09, 0.15, n)], 1)
-    dabs = 150
-    direction = rng.standard_normal((n, dabs, 3))
-    direction /= np.linalg.norm(direction, axis=2, keepdims=True)
-    centre = clumps[:, None, :2] + direction[..., :2] * clumps[:, None, 2:] * rng.uniform(0.75, 1.05, (n, dabs, 1))
-    # sun in the cut-out's own axes: x right, y up, z towards the camera
-    sun = np.array([light.sun[1], light.sun[2], -light.sun[0]])
-    normal = np.stack([direction[..., 0], -direction[..., 1], direction[..., 2]], axis=2)
-    height = (0.72 - centre[..., 1]) / 0.6
-    facing = np.clip(normal @ sun, -0.3, 1) * (0.35 + 0.65 * (light.shadow > 0.3))
-    tone = np.clip(0.16 + 0.34 * facing + 0.34 * height + 0.16 * normal[..., 1] + rng.normal(0, 0.08, height.shape), 0, 1)
-    flat = np.array(light.ambient) + 0.62 * np.array(light.direct)
-    colours = np.clip((dark + (pale - dark) * tone[..., None]) * flat * 1.08, 0, 255)
-    order = np.argsort((direction[..., 2] + tone * 1.2).ravel(), kind="stable")
-    spots, paints = (centre.reshape(-1, 2) * size * 8).astype(int), colours.reshape(-1, 3)
-    sizes = rng.integers(2, 7, (len(spots), 2)) * size // 320 + 1
-    turns = rng.integers(0, 180, len(spots))
-    for i in order:
-        axes = (int(sizes[i, 0]), int(sizes[i, 1]))
-        at = (int(spots[i, 0] // 8), int(spots[i, 1] // 8))
-        cv2.ellipse(image, at, axes, int(turns[i]), 0, 360, (*paints[i].tolist(), 255), -1)
-    return Texture(image)
-
-
-def _trunk(image: np.ndarray, rng: np.random.Generator, light: Light, size: int) -> None:
-    bark = np.float32([58, 70, 82]) * rng.uniform(0.7, 1.0) * light.gain((-0.7, 0, 0))
-    lean = rng.uniform(-0.02, 0.02)
-    foot, fork = np.array([0.5, 1.0]), np.array([0.5 + lean, 0.62])
-    for k, shade in ((0.0, 0.75), (0.008, 1.12)):
-        shape = np.array([foot + [-0.026 + k, 0], fork + [-0.015 + k, 0], fork + [0.013, 0], foot + [0.022, 0]])
-        cv2.fillConvexPoly(image, np.int32(shape * size), (*(np.clip(bark * shade, 0, 255)).tolist(), 255))
-    for _ in range(5):
-        tip = fork + [rng.uniform(-0.2, 0.2), -rng.uniform(0.12, 0.3)]
-        cv2.line(image, np.int32(fork * size).tolist(), np.int32(tip * size).tolist(), (*(bark * 0.8).tolist(), 255), max(1, size // 90))
-
-
-def bare_tree(rng: np.random.Generator, light: Light, *, size: int = 320) -> Texture:
-    """A winter tree: branches that fork; its labels fill the gaps between the twigs."""
-    image = np.zeros((size, size, 4), np.uint8)
-    bark = np.float32([66, 74, 84]) * rng.uniform(0.75, 1.1) * light.gain((-0.6, 0, 0.3))
-    twigs = [(np.array([0.5, 1.0]), -np.pi / 2, 0.33, 0.036)]
-    while twigs:
-        foot, angle, length, thick = twigs.pop()
-        tip = foot + length * np.array([np.cos(angle), np.sin(angle)])
-        tone = (*np.clip(bark * rng.uniform(0.8, 1.15), 0, 255).tolist(), 255)
-        cv2.line(image, np.int32(foot * size).tolist(), np.int32(tip * size).tolist(), tone, max(1, round(thick * size)), cv2.LINE_8)
-        if length > 0.028:
-            for spread in rng.normal([-0.5, 0.05, 0.5], 0.16):
-                twigs.append((tip, angle + spread, length * rng.uniform(0.62, 0.76), thick * 0.6))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size // 20, size // 20))
-    solid = cv2.morphologyEx(image[..., 3], cv2.MORPH_CLOSE, kernel)
-    return Texture(image, solid)
-
-
-def hedge(rng: np.random.Generator, light: Light, autumn: float, *, side: int, width: int = 384, height: int = 128) -> Texture:
-    """A clipped hedge with a ragged top, seen from the street."""
-    image = np.zeros((height, width, 4), np.uint8)
-    dark, pale = (np.float32(c) * rng.uniform(0.8, 1.0) for c in LEAVES[int(rng.integers(len(LEAVES)))])
-    flat = light.gain((0, -side * 0.6, 0.8))
-    cv2.rectangle(image, (0, 12), (width, height), (*(dark * flat * 0.8).tolist(), 255), -1)
-    for _ in range(1300):
-        x, y = rng.uniform(0, width), 6 + (height - 6) * rng.uniform(0, 1) ** 1.2
-        tone = np.clip(0.75 - 0.75 * y / height + rng.normal(0, 0.14), 0, 1)
-        paint = np.clip((dark + (pale - dark) * tone) * flat, 0, 255)
-        for shift in (-width, 0, width):
-            if -8 < x + shift < width + 8:
-                axes = (int(rng.integers(3, 7)), int(rng.integers(2, 5)))
-                cv2.ellipse(image, (int(x + shift), int(y)), axes, int(rng.integers(180)), 0, 360, (*paint.tolist(), 255), -1)
-    return Texture(image)
-
-
-def railing(rng: np.random.Generator, light: Light, *, side: int) -> Texture:
-    """Iron bars under a rail, 2 m by 1 m; the labels fill the gaps."""
-    image = np.zeros((112, 224, 4), np.uint8)
-    paint = np.float32([(44, 46, 44), (150, 152, 150), (60, 74, 34)][int(rng.integers(3))]) * light.gain((0, -side, 0.3))
-    tone = (*np.clip(paint, 0, 255).tolist(), 255)
-    pale = (*np.clip(paint * 1.35 + 8, 0, 255).tolist(), 255)
-    for x in range(6, 224, 14):
-        cv2.rectangle(image, (x, 6), (x + 3, 111), tone, -1)
-        cv2.line(image, (x, 6), (x, 111), pale, 1)
-    for y in (4, 92):
-        cv2.rectangle(image, (0, y), (223, y + 6), tone, -1)
-        cv2.line(image, (0, y), (223, y), pale, 1)
-    return Texture(image, np.full((112, 224), 255, np.uint8))
-
-
-def boards(rng: np.random.Generator, light: Light, *, side: int) -> Texture:
-    """A fence of upright wooden boards, 2 m by 1.5 m."""
-    wood = np.float32([(86, 120, 152), (66, 92, 118), (118, 138, 150)][int(rng.integers(3))])
-    image = np.ones((144, 192, 3), np.float32) * wood
-    for x in range(0, 192, 16):
-        image[:, x : x + 16] *= rng.uniform(0.85, 1.12)
-        image[:, x : x + 2] *= 0.55
-    image *= 1 + 0.05 * cv2.resize(rng.standard_normal((4, 96)).astype(np.float32), (192, 144))[..., None]
-    image[:8] *= 1.12
-    image[100:] *= np.linspace(1, 0.72, 44, dtype=np.float32)[:, None, None]
-    return Texture(np.clip(image * light.gain((0, -side, 0)).astype(np.float32), 0, 255).astype(np.uint8))
-
-
-def rails(rng: np.random.Generator, light: Light, *, side: int, steel: bool) -> Texture:
-    """A post-and-rail fence, or a crash barrier, 3 m by 1.1 m; the labels fill the gaps."""
-    image = np.zeros((88, 240, 4), np.uint8)
-    paint = np.float32((158, 158, 154) if steel else (96, 122, 146)) * rng.uniform(0.85, 1.05) * light.gain((0, -side, 0.3))
-    tone = lambda by: (*np.clip(paint * by, 0, 255).tolist(), 255)  # noqa: E731
-    cv2.rectangle(image, (112, 4), (124, 87), tone(0.75), -1)
-    for y, deep in ((22, 26),) if steel else ((10, 10), (36, 10), (62, 10)):
-        cv2.rectangle(image, (0, y), (239, y + deep), tone(0.92), -1)
-        cv2.line(image, (0, y), (239, y), tone(1.3), 2)
-        cv2.line(image, (0, y + deep // 2), (239, y + deep // 2), tone(0.7 if steel else 0.92), 3 if steel else 1)
-        cv2.line(image, (0, y + deep), (239, y + deep), tone(0.6), 2)
-    solid = np.zeros((88, 240), np.uint8)
-    solid[8:] = 255
-    return Texture(image, solid)
-
-
-def awning(rng: np.random.Generator, light: Light) -> Texture:
-    """Stripes."""
-    image = np.full((64, 256, 3), 222, np.float32)
-    paint = np.float32([(60, 60, 176), (120, 84, 40), (66, 110, 46), (40, 128, 196)][int(rng.integers(4))])
-    for x in range(0, 256, 32):
-        image[:, x : x + 16] = paint
-    image *= np.linspace(1.05, 0.85, 64, dtype=np.float32)[:, None, None]
-    return Texture(np.clip(image * light.gain((-0.3, 0, 0.9)).astype(np.float32), 0, 255).astype(np.uint8))
-
-
-SIGN_KINDS = ("speed", "warning", "parking", "no entry", "arrow", "directions", "shop")
-
-
-def sign(rng: np.random.Generator, light: Light, kind: str) -> Texture:
-    """A sign's face, 96 by 96 texels with alpha."""
-    image = np.zeros((96, 96, 4), np.uint8)
-    gain = light.gain((-0.8, 0, 0.4))
-    paint = lambda b, g, r: (*np.clip(np.float32([b, g, r]) * gain, 0, 255).tolist(), 255)  # noqa: E731
-    white, red, blue, black = paint(232, 236, 236), paint(44, 40, 198), paint(166, 84, 24), paint(30, 30, 30)
-    if kind == "speed":
-        cv2.circle(image, (48, 48), 46, red, -1)
-        cv2.circle(image, (48, 48), 34, white, -1)
-        cv2.putText(image, str(rng.choice(["20", "30", "40"])), (20, 62), cv2.FONT_HERSHEY_DUPLEX, 1.45, black, 3, cv2.LINE_8)
-    elif kind == "warning":
-        cv2.fillConvexPoly(image, np.int32([[48, 3], [94, 86], [2, 86]]), red)
-        cv2.fillConvexPoly(image, np.int32([[48, 22], [79, 78], [17, 78]]), white)
-        cv2.rectangle(image, (44, 40), (52, 62), black, -1)
-        cv2.circle(image, (48, 70), 5, black, -1)
-    elif kind == "no entry":
-        cv2.circle(image, (48, 48), 46, red, -1)
-        cv2.rectangle(image, (18, 40), (78, 56), white, -1)
-    elif kind == "arrow":
-        cv2.circle(image, (48, 48), 46, white, -1)
-        cv2.circle(image, (48, 48), 43, blue, -1)
-        cv2.arrowedLine(image, (66, 26), (30, 68), white, 9, cv2.LINE_8, tipLength=0.5)
-    elif kind == "parking":
-        cv2.rectangle(image, (8, 2), (88, 94), white, -1)
-        cv2.rectangle(image, (12, 6), (84, 90), blue, -1)
-        cv2.putText(image, "P", (28, 70), cv2.FONT_HERSHEY_DUPLEX, 2.1, white, 6, cv2.LINE_8)
-    else:
-        _board(image, rng, kind, white, paint)
-    return Texture(image)
-
-
-def _board(image: np.ndarray, rng: np.random.Generator, kind: str, white: tuple, paint: object) -> None:
-    """A rectangle full of lines of lettering: directions, or a shop's hanging sign."""
-    fields = [(60, 104, 20), (160, 80, 20), (226, 230, 230)] if kind == "directions" else [(40, 40, 120), (60, 34, 72), (38, 70, 30)]
-    field = fields[int(rng.integers(3))]
-    ink = white if sum(field) < 500 else paint(30, 30, 30)
-    cv2.rectangle(image, (0, 0), (95, 95), white, -1)
-    cv2.rectangle(image, (3, 3), (92, 92), paint(*field), -1)
-    for y in (22, 46, 70):
-        x = 10
-        while x < 74:
-            w = int(rng.integers(6, 16))
-            cv2.rectangle(image, (x, y), (min(x + w, 84), y + 9), ink, -1)
-            x += w + 4

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from train.scene_canvas import NEAR_M, Canvas, Colour
 from train.scene_plan import Label, Light
 
 COATS: tuple[Colour, ...] = (
-    (40, 36, 34), (92, 54, 36), (46, 44, 150), (66, 96, 54), (120, 124, 128), (52, 128, 196), (120, 60, 96), (170, 176, 180),
+    (40, 36, 34), (92, 54, 36), (46, 44, 150), (66, 96, 54), (120, 124, 128), (52, 128, 196), (120, 60, 96),
+    (170, 176, 180),
     (150, 110, 50), (60, 70, 96), (34, 34, 110),
 )  # fmt: skip
 TROUSERS: tuple[Colour, ...] = ((58, 44, 36), (96, 66, 46), (40, 40, 42), (86, 98, 108), (62, 60, 56))
@@ -51,7 +54,9 @@ def draw_person(rng: np.random.Generator) -> Person:
 class _Figure:
     """Joints put in the street, then projected all at once; limbs are drawn from the farthest to the nearest."""
 
-    def __init__(self, canvas: Canvas, at: tuple[float, float], heading: tuple[float, float], size: float, label: int) -> None:
+    def __init__(
+        self, canvas: Canvas, at: tuple[float, float], heading: tuple[float, float], size: float, label: int
+    ) -> None:
         self.canvas, self.label, self.size = canvas, label, size
         self.origin = np.array([at[0], at[1], 0.0])
         self.axes = np.array([(heading[0], heading[1], 0.0), (-heading[1], heading[0], 0.0), (0.0, 0.0, 1.0)])
@@ -71,7 +76,10 @@ class _Figure:
         return True
 
     def seen(self, colour: Colour, gain: float = 1.0) -> Colour:
-        return tuple(min(255.0, c * gain) * (1 - self.share) + h * self.share for c, h in zip(colour, self.canvas.haze, strict=True))
+        return tuple(
+            min(255.0, c * gain) * (1 - self.share) + h * self.share
+            for c, h in zip(colour, self.canvas.haze, strict=True)
+        )
 
     def limb(self, a: str, b: str, radii: tuple[float, float], colour: Colour, gain: float = 1.0) -> None:
         ends = np.array([self.pixels[a], self.pixels[b]])
@@ -79,29 +87,36 @@ class _Figure:
         self.canvas.capsule(ends, thick, self.seen(colour, gain), self.label)
 
     def hull(self, names: tuple[str, ...], colour: Colour, gain: float = 1.0) -> None:
-        import cv2
-
         points = np.array([self.pixels[name] for name in names], np.float32)
         self.canvas.fill(cv2.convexHull(points)[:, 0], self.seen(colour, gain), self.label)
 
 
 def paint_walker(
-    canvas: Canvas, light: Light, person: Person, at: tuple[float, float], heading: tuple[float, float], gone_m: float, *, gain: float = 1.0
+    canvas: Canvas,
+    light: Light,
+    person: Person,
+    at: tuple[float, float],
+    heading: tuple[float, float],
+    gone_m: float,
+    *,
+    gain: float = 1.0,
 ) -> None:
-    """Draw a walker at street point (s, u), facing the unit vector `heading`, `gone_m` metres into the walk (0: stands)."""
+    """Draw a walker at street point (s, u) who faces `heading`, a unit vector, and has gone `gone_m` (0: stands)."""
     swing = np.sin(gone_m * 2 * np.pi / 1.5) if gone_m else 0.06
     stride, lift = 0.34 * swing, 0.09 * abs(np.cos(gone_m * np.pi * 2 / 1.5)) if gone_m else 0.0
     bob = 0.025 * (1 - abs(swing))
     joints = {
         "hip l": (0.0, -0.09, 0.90 + bob), "hip r": (0.0, 0.09, 0.90 + bob),
         "knee l": (stride * 0.6 + 0.05, -0.09, 0.48), "knee r": (-stride * 0.6 + 0.05, 0.09, 0.48),
-        "foot l": (stride, -0.09, 0.06 + max(0.0, -swing) * lift), "foot r": (-stride, 0.09, 0.06 + max(0.0, swing) * lift),
+        "foot l": (stride, -0.09, 0.06 + max(0.0, -swing) * lift),
+        "foot r": (-stride, 0.09, 0.06 + max(0.0, swing) * lift),
         "toe l": (stride + 0.17, -0.10, 0.04), "toe r": (-stride + 0.17, 0.10, 0.04),
         "shoulder l": (0.02, -0.19, 1.43 + bob), "shoulder r": (0.02, 0.19, 1.43 + bob),
         "elbow l": (-0.14 * swing - 0.03, -0.25, 1.15), "elbow r": (0.14 * swing - 0.03, 0.25, 1.15),
         "hand l": (-0.30 * swing + 0.06, -0.24, 0.92), "hand r": (0.30 * swing + 0.06, 0.24, 0.92),
-        "neck": (0.02, 0.0, 1.46 + bob), "head": (0.04, 0.0, 1.64 + bob), "crown": (0.01, 0.0, 1.69 + bob),
-        "hem l": (0.0, -0.17, 0.62), "hem r": (0.0, 0.17, 0.62), "waist l": (0.0, -0.15, 1.05), "waist r": (0.0, 0.15, 1.05),
+        "neck": (0.02, 0.0, 1.46 + bob), "head": (0.04, 0.0, 1.64 + bob), "crown": (-0.01, 0.0, 1.72 + bob),
+        "hem l": (0.0, -0.22, 0.55), "hem r": (0.0, 0.22, 0.55), "waist l": (0.0, -0.15, 1.05),
+        "waist r": (0.0, 0.15, 1.05),
         "pack": (-0.16, 0.0, 1.32), "pack low": (-0.18, 0.0, 1.08),
     }  # fmt: skip
     figure = _Figure(canvas, at, heading, person.height, Label.PEDESTRIAN)
@@ -119,16 +134,18 @@ def paint_walker(
         figure.limb(f"hand {side}", f"hand {side}", (0.05, 0.05), lit(person.skin))
 
 
-def _legs(figure: _Figure, person: Person, sides: list[str], lit: object) -> None:
+def _legs(figure: _Figure, person: Person, sides: list[str], lit: Callable[[Colour], Colour]) -> None:
     for side, gain in zip(sides, (0.78, 1.0), strict=True):
         bare = person.skirt
         figure.limb(f"foot {side}", f"toe {side}", (0.055, 0.045), (34, 34, 36))
-        colour = lit(person.skin if bare else person.trousers)
+        colour = lit((44, 42, 46) if bare else person.trousers)
         figure.limb(f"hip {side}", f"knee {side}", (0.10, 0.075), colour, gain)
         figure.limb(f"knee {side}", f"foot {side}", (0.07, 0.055), colour, gain)
 
 
-def _trunk(figure: _Figure, person: Person, sides: list[str], lit: object, heading: tuple[float, float]) -> None:
+def _trunk(
+    figure: _Figure, person: Person, sides: list[str], lit: Callable[[Colour], Colour], heading: tuple[float, float]
+) -> None:
     away = heading[0] > 0.3
     if person.bag and not away:
         figure.limb("pack", "pack low", (0.15, 0.16), lit((52, 70, 60)))
@@ -141,22 +158,32 @@ def _trunk(figure: _Figure, person: Person, sides: list[str], lit: object, headi
     figure.limb("neck", "waist r", (0.10, 0.12), lit(person.coat), 0.93)
     figure.limb("neck", "head", (0.055, 0.06), lit(person.skin), 0.85)
     figure.limb("head", "head", (0.105, 0.105), lit(person.hair if away else person.skin))
-    figure.limb("crown", "crown", (0.108, 0.108), lit(person.hair))
+    figure.limb("crown", "crown", (0.095, 0.095), lit(person.hair))
     if person.bag and away:
         figure.limb("pack", "pack low", (0.15, 0.16), lit((52, 70, 60)))
 
 
 def paint_rider(
-    canvas: Canvas, light: Light, person: Person, at: tuple[float, float], forward: int, gone_m: float, *, gain: float = 1.0
+    canvas: Canvas,
+    light: Light,
+    person: Person,
+    at: tuple[float, float],
+    forward: int,
+    gone_m: float,
+    *,
+    gain: float = 1.0,
 ) -> None:
     """Draw a cyclist at street point (s, u), riding with the camera (1) or towards it (-1)."""
     turn = gone_m / 0.34 / 2.6
     joints: dict[str, tuple[float, float, float]] = {
-        "hip l": (-0.16, -0.10, 0.98), "hip r": (-0.16, 0.10, 0.98), "shoulder l": (0.24, -0.18, 1.42), "shoulder r": (0.24, 0.18, 1.42),
-        "elbow l": (0.36, -0.25, 1.16), "elbow r": (0.36, 0.25, 1.16), "hand l": (0.50, -0.24, 1.02), "hand r": (0.50, 0.24, 1.02),
+        "hip l": (-0.16, -0.10, 0.98), "hip r": (-0.16, 0.10, 0.98), "shoulder l": (0.24, -0.18, 1.42),
+        "shoulder r": (0.24, 0.18, 1.42),
+        "elbow l": (0.36, -0.25, 1.16), "elbow r": (0.36, 0.25, 1.16), "hand l": (0.50, -0.24, 1.02),
+        "hand r": (0.50, 0.24, 1.02),
         "neck": (0.27, 0.0, 1.46), "head": (0.35, 0.0, 1.62), "crown": (0.32, 0.0, 1.68),
         "saddle": (-0.20, 0.0, 0.92), "crank": (0.0, 0.0, 0.30), "stem": (0.44, 0.0, 0.88), "bar": (0.48, 0.0, 1.02),
-        "bar l": (0.48, -0.26, 1.02), "bar r": (0.48, 0.26, 1.02), "hub f": (0.53, 0.0, 0.34), "hub b": (-0.53, 0.0, 0.34),
+        "bar l": (0.48, -0.26, 1.02), "bar r": (0.48, 0.26, 1.02), "hub f": (0.53, 0.0, 0.34),
+        "hub b": (-0.53, 0.0, 0.34),
         "pack": (-0.06, 0.0, 1.36), "pack low": (-0.16, 0.0, 1.12),
     }  # fmt: skip
     for side, lag in (("l", 0.0), ("r", np.pi)):
@@ -178,27 +205,33 @@ def paint_rider(
     _rider(figure, person, lit, forward)
 
 
-def _cycle(figure: _Figure, person: Person, lit: object) -> None:
-    """The bicycle. The annotators of CamVid give the wheels' gaps to the cyclist, so the discs are filled in the labels."""
+def _cycle(figure: _Figure, person: Person, lit: Callable[[Colour], Colour]) -> None:
+    """The bicycle. CamVid's annotators give the wheels' gaps to the cyclist, so the labels fill the discs."""
     canvas = figure.canvas
     for wheel in "bf":
         ring = np.array([figure.pixels[f"{wheel}{k}"] for k in range(16)])
         corners = np.round((ring - 0.5) * 16).astype(np.int32)
-        import cv2
-
         cv2.fillConvexPoly(canvas.labels, corners, int(figure.label), cv2.LINE_8, 4)
         for k in range(16):
             figure.limb(f"{wheel}{k}", f"{wheel}{(k + 1) % 16}", (0.028, 0.028), (30, 30, 31))
         for k in range(0, 16, 4):
             figure.limb(f"hub {wheel}", f"{wheel}{k}", (0.006, 0.006), (120, 122, 122))
     paint = lit(person.helmet if sum(person.helmet) < 500 else (60, 40, 160))
-    for a, b in (("saddle", "crank"), ("crank", "stem"), ("stem", "saddle"), ("hub b", "crank"), ("hub b", "saddle"), ("stem", "hub f"), ("stem", "bar")):
+    for a, b in (
+        ("saddle", "crank"),
+        ("crank", "stem"),
+        ("stem", "saddle"),
+        ("hub b", "crank"),
+        ("hub b", "saddle"),
+        ("stem", "hub f"),
+        ("stem", "bar"),
+    ):
         figure.limb(a, b, (0.022, 0.022), paint)
     figure.limb("bar l", "bar r", (0.02, 0.02), (40, 40, 41))
     figure.limb("saddle", "saddle", (0.07, 0.07), (30, 30, 31))
 
 
-def _rider(figure: _Figure, person: Person, lit: object, forward: int) -> None:
+def _rider(figure: _Figure, person: Person, lit: Callable[[Colour], Colour], forward: int) -> None:
     sides = sorted("lr", key=lambda side: -figure.depths[f"shoulder {side}"] - 1e-6 * (side == "l"))
     for side, gain in zip(sides, (0.8, 1.0), strict=True):
         figure.limb(f"foot {side}", f"toe {side}", (0.05, 0.04), (34, 34, 36))

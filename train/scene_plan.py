@@ -112,6 +112,8 @@ class Grade:
     """Standard deviation at a width of 480 pixels."""
     noise: float
     vignette: float
+    bloom: float
+    """How far a bright sky bleeds over what stands before it, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ class Scene:
     bend: Bend
     grade: Grade
     speed_ms: float
+    bonnet: float
+    """Share of the image's height that the camera car's own bonnet hides at the bottom; 0 for none."""
     mirrored: bool
     """True where traffic keeps to the right."""
     autumn: float
@@ -149,6 +153,7 @@ class Scene:
             bend=_bend(rng, style),
             grade=_grade(rng),
             speed_ms=float(rng.uniform(8, 11) if style in ("town", "suburb") else rng.uniform(11, 14)),
+            bonnet=float(rng.uniform(0.03, 0.09)) if rng.random() < 0.45 else 0.0,
             mirrored=bool(rng.random() < 0.15),
             autumn=float(rng.random()),
         )
@@ -160,9 +165,9 @@ def _street(rng: np.random.Generator, style: str) -> Street:
     if style == "town":
         return Street(
             lane_m=between(3.0, 3.7), lanes=1, median_m=0.0, parking_m=(parking(0.35), parking(0.5)),
-            pavement_m=between(1.9, 3.4), verge_m=0.0, setback_m=0.0, storeys=(2, int(rng.integers(3, 6))),
+            pavement_m=between(2.2, 4.0), verge_m=0.0, setback_m=0.0, storeys=(2, int(rng.integers(3, 6))),
             gaps=between(0.05, 0.22), greenery=between(0.1, 0.5), parked=between(0.35, 0.85), traffic=between(0.3, 0.8),
-            people=between(0.35, 0.9), cycling=between(0.3, 0.8), fences=between(0.15, 0.4),
+            people=between(0.35, 0.95), cycling=between(0.4, 1.0), fences=between(0.08, 0.3),
             yellow_lines=bool(rng.random() < 0.6), paved_front=True,
         )  # fmt: skip
     if style == "suburb":
@@ -175,7 +180,8 @@ def _street(rng: np.random.Generator, style: str) -> Street:
         )  # fmt: skip
     if style == "country":
         return Street(
-            lane_m=between(2.9, 3.5), lanes=1, median_m=0.0, parking_m=(0.0, 0.0), pavement_m=0.0, verge_m=between(1.0, 2.2),
+            lane_m=between(2.9, 3.5), lanes=1, median_m=0.0, parking_m=(0.0, 0.0), pavement_m=0.0,
+            verge_m=between(1.0, 2.2),
             setback_m=between(8, 13), storeys=(1, 2), gaps=between(0.7, 0.9), greenery=between(0.7, 1.0), parked=0.0,
             traffic=between(0.2, 0.6), people=between(0.0, 0.15), cycling=between(0.15, 0.6), fences=between(0.6, 1.0),
             yellow_lines=False, paved_front=False,
@@ -189,12 +195,26 @@ def _street(rng: np.random.Generator, style: str) -> Street:
 
 
 SKIES = {
-    # name: share, direct, ambient, zenith, horizon, cloud, cover, haze, shadow; colours blue, green, red
-    "clear": (0.24, (0.52, 0.60, 0.66), (0.52, 0.47, 0.43), (204, 142, 82), (236, 218, 196), (252, 250, 248), 0.30, 430, 0.55),
-    "bright": (0.22, (0.36, 0.40, 0.43), (0.62, 0.60, 0.57), (226, 190, 150), (244, 238, 230), (255, 253, 252), 0.55, 380, 0.36),
-    "white": (0.26, (0.07, 0.07, 0.07), (0.80, 0.80, 0.77), (240, 238, 234), (250, 249, 248), (255, 255, 255), 0.85, 260, 0.12),
-    "dark": (0.12, (0.08, 0.08, 0.08), (0.60, 0.58, 0.54), (150, 138, 126), (206, 202, 196), (132, 124, 118), 0.75, 300, 0.10),
-    "evening": (0.16, (0.34, 0.52, 0.74), (0.54, 0.46, 0.44), (186, 140, 104), (166, 196, 238), (190, 206, 246), 0.45, 330, 0.50),
+    # share, direct, ambient, zenith, horizon, cloud, cover, haze in metres, shadow; colours blue, green, red
+    "clear": (
+        0.24, (0.52, 0.60, 0.66), (0.52, 0.47, 0.43), (204, 142, 82), (236, 218, 196), (252, 250, 248), 0.30, 430, 0.47,
+    ),
+    "bright": (
+        0.22, (0.36, 0.40, 0.43), (0.62, 0.60, 0.57), (226, 190, 150), (244, 238, 230), (255, 253, 252), 0.55, 380,
+        0.36,
+    ),
+    "white": (
+        0.26, (0.07, 0.07, 0.07), (0.80, 0.80, 0.77), (240, 238, 234), (250, 249, 248), (255, 255, 255), 0.85, 260,
+        0.12,
+    ),
+    "dark": (
+        0.12, (0.10, 0.10, 0.10), (0.70, 0.68, 0.64), (150, 138, 126), (206, 202, 196), (132, 124, 118), 0.75, 300,
+        0.10,
+    ),
+    "evening": (
+        0.16, (0.34, 0.52, 0.74), (0.54, 0.46, 0.44), (186, 140, 104), (166, 196, 238), (190, 206, 246), 0.45, 330,
+        0.42,
+    ),
 }  # fmt: skip
 
 
@@ -208,7 +228,8 @@ def _light(rng: np.random.Generator) -> Light:
     tone = rng.uniform(0.88, 1.1)
     scale = lambda colour, by: tuple(float(min(255.0, c * by)) for c in colour)  # noqa: E731
     return Light(
-        sky=sky, sun=tuple(float(v) for v in sun), direct=scale(direct, tone), ambient=scale(ambient, tone),
+        sky=sky, sun=(float(sun[0]), float(sun[1]), float(sun[2])), direct=scale(direct, tone),
+        ambient=scale(ambient, tone),
         zenith=scale(zenith, rng.uniform(0.92, 1.06)), horizon=scale(horizon, rng.uniform(0.96, 1.02)), cloud=cloud,
         cover=float(np.clip(cover + rng.uniform(-0.2, 0.2), 0, 1)), haze_m=float(haze_m * rng.uniform(0.6, 1.4)),
         shadow=shadow,
@@ -238,13 +259,14 @@ def _bend(rng: np.random.Generator, style: str) -> Bend:
 def _grade(rng: np.random.Generator) -> Grade:
     """Half the draws look like CamVid's own camera: dull, soft and a little green."""
     camvid = rng.random() < 0.5
-    cast = (0.97, 1.03, 0.97) if camvid else tuple(float(v) for v in rng.normal(1, 0.025, 3))
-    bright = float(rng.uniform(0.78, 1.0) if camvid else rng.uniform(0.9, 1.08))
+    cast = (0.98, 1.03, 0.97) if camvid else tuple(float(v) for v in rng.normal(1, 0.025, 3))
+    bright = float(rng.uniform(0.88, 1.16) if camvid else rng.uniform(1.0, 1.18))
     return Grade(
         gain=tuple(c * bright for c in cast),
-        gamma=float(rng.uniform(1.0, 1.35) if camvid else rng.uniform(0.9, 1.1)),
-        saturation=float(rng.uniform(0.55, 0.85) if camvid else rng.uniform(0.85, 1.1)),
+        gamma=float(rng.uniform(0.95, 1.3) if camvid else rng.uniform(0.85, 1.05)),
+        saturation=float(rng.uniform(0.6, 0.9) if camvid else rng.uniform(0.95, 1.2)),
         blur_px=float(rng.uniform(0.3, 0.8) if camvid else rng.uniform(0, 0.4)),
         noise=float(rng.uniform(1.0, 4.0)),
         vignette=float(rng.uniform(0.05, 0.25)),
+        bloom=float(rng.uniform(0.1, 0.5)),
     )

@@ -10,24 +10,28 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from train import scene_cutouts as cutouts
 from train import scene_paint as paint
-from train.scene_canvas import NEAR_M, Camera, Canvas, Colour, Texture, capsule_outline, clip_near
+from train.scene_canvas import NEAR_M, Camera, Canvas, Colour, Texture, clip_near, f32
 from train.scene_plan import Label, Light, Scene
-
-SKY_PX = 560.0
-"""Texels of the sky's panorama to a bearing or elevation whose tangent is 1."""
 
 
 def paint_sky(canvas: Canvas, panorama: np.ndarray, drift: float) -> None:
     """Cover the whole canvas with the sky, `drift` in tangents of the bearing."""
     camera = canvas.camera
     cos, sin = camera.turn
-    scale = SKY_PX / camera.focal_px
+    scale = paint.SKY_PX / camera.focal_px
     cx, cy = camera.centre
-    across = [cos * scale, sin * scale, -(cos * cx + sin * cy) * scale + (camera.slope + drift) * SKY_PX + panorama.shape[1] / 2]
+    across = [
+        cos * scale,
+        sin * scale,
+        -(cos * cx + sin * cy) * scale + (camera.slope + drift) * paint.SKY_PX + panorama.shape[1] / 2,
+    ]
     down = [-sin * scale, cos * scale, (sin * cx - cos * cy) * scale + panorama.shape[0] - 1]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    canvas.colour[:] = cv2.warpAffine(panorama, np.array([across, down]), canvas.size, flags=flags, borderMode=cv2.BORDER_REFLECT)
+    canvas.colour[:] = cv2.warpAffine(
+        panorama, np.array([across, down]), canvas.size, flags=flags, borderMode=cv2.BORDER_REFLECT
+    )
     canvas.labels[:] = Label.SKY
 
 
@@ -71,7 +75,7 @@ class Ground:
         below = depth > 0
         labels = self._table[index]
         colour = self._look_up(s, u, depth)
-        gains = 255 - np.float32([255 - c for c in shade_colour]) * (np.arange(256, dtype=np.float32)[:, None] / 255)
+        gains = 255 - f32([255 - c for c in shade_colour]) * (np.arange(256, dtype=np.float32)[:, None] / 255)
         big = cv2.resize(shade, canvas.size, interpolation=cv2.INTER_LINEAR)[top:]
         gain = cv2.LUT(cv2.merge([big, big, big]), gains.astype(np.uint8)[None])
         colour = cv2.multiply(colour, gain, scale=1 / 255)
@@ -91,7 +95,7 @@ class Ground:
         if len(far):
             end = far[-1] + 1
             part = share[:end, None, None]
-            colour[:end] = (colour[:end] * (1 - part) + np.float32(canvas.haze) * part).astype(np.uint8)
+            colour[:end] = (colour[:end] * (1 - part) + f32(canvas.haze) * part).astype(np.uint8)
 
     def _look_up(self, s: np.ndarray, u: np.ndarray, depth: np.ndarray) -> np.ndarray:
         along, across = paint.TILE_PX_M
@@ -101,7 +105,7 @@ class Ground:
         if (beyond > 0).any():
             folded = outer + np.abs(np.mod(beyond, 2 * paint.OUTER_M) - paint.OUTER_M)
             u = np.where(beyond > 0, np.sign(u) * folded, u)
-        y = np.mod(s, np.float32(paint.TILE_M)) * along
+        y = np.mod(s, f32(paint.TILE_M)) * along
         x = (u + paint.TILE_HALF_M) * across
         out = np.zeros((*depth.shape, 3), np.uint8)
         middle = depth[:, depth.shape[1] // 2]
@@ -115,8 +119,8 @@ class Ground:
         for a, b in zip(np.r_[0, edges], np.r_[edges, len(level)], strict=True):
             ly, lx = divmod(int(level[a]), 8)
             image = self._tile.level(lx, ly)
-            map_x = (x[a:b] + np.float32(0.0)) * np.float32(0.5**lx) - np.float32(0.5)
-            map_y = y[a:b] * np.float32(0.5**ly) - np.float32(0.5)
+            map_x = (x[a:b] + f32(0.0)) * f32(0.5**lx) - f32(0.5)
+            map_y = y[a:b] * f32(0.5**ly) - f32(0.5)
             out[a:b] = cv2.remap(image, map_x, np.maximum(map_y, 0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return out
 
@@ -159,7 +163,9 @@ class Shade:
         # the cut-out turns to the sun: its width lies square to the shadow
         length = max(1e-6, float(np.hypot(ds, du)))
         ws, wu = -du / length * width_m / 2, ds / length * width_m / 2
-        quad = np.array([[s + ds - ws, u + du - wu, 0], [s + ds + ws, u + du + wu, 0], [s + ws, u + wu, 0], [s - ws, u - wu, 0]])
+        quad = np.array(
+            [[s + ds - ws, u + du - wu, 0], [s + ds + ws, u + du + wu, 0], [s + ws, u + wu, 0], [s - ws, u - wu, 0]]
+        )
         view = self.camera.view(quad)
         if view[:, 2].min() < NEAR_M:
             return
@@ -170,11 +176,15 @@ class Shade:
             return
         alpha = np.ascontiguousarray(texture.level(1, 1)[..., 3])
         h, w = alpha.shape
-        source = np.float32([[0, 0], [w, 0], [w, h], [0, h]])
+        source = f32([[0, 0], [w, 0], [w, h], [0, h]])
         matrix = cv2.getPerspectiveTransform(source, (pixels - low).astype(np.float32))
         warped = cv2.warpPerspective(alpha, matrix, tuple(int(v) for v in high - low), flags=cv2.INTER_LINEAR)
         part = self.mask[low[1] : high[1], low[0] : high[0]]
         np.maximum(part, (warped * (dark / 255)).astype(np.uint8), out=part)
+
+    def blur(self, sigma_px: float) -> None:
+        """Soften the edges: the sun is no point."""
+        self.mask[:] = cv2.GaussianBlur(self.mask, (0, 0), sigma_px)
 
     def at(self, foot: tuple[float, float]) -> float:
         """Shade at a ground point, 0..1."""
@@ -223,18 +233,23 @@ class House:
 
 
 def build_house(
-    rng: np.random.Generator, light: Light, *, side: int, start_m: float, width_m: float, wall_m: float, storeys: int, shop: bool, pitched: bool
-) -> House:
+    rng: np.random.Generator, light: Light, *, side: int, start_m: float, width_m: float, wall_m: float, storeys: int,
+    shop: bool, pitched: bool,
+    mirrored: bool = False,
+) -> House:  # fmt: skip
     """Draw and paint a house."""
-    front, colour, bricks = paint.house_front(rng, light, width=width_m, storeys=storeys, shop=shop, side=side)
+    front, colour, bricks = paint.house_front(
+        rng, light, width=width_m, storeys=storeys, shop=shop, side=side, mirrored=mirrored
+    )
     height = storeys * 3.0 + 0.9
     depth = float(rng.uniform(7.5, 11))
     rise = float(rng.uniform(0.26, 0.40) * depth) if pitched else 0.0
     return House(
-        side=side, start_m=start_m, width_m=width_m, height_m=height, wall_m=wall_m, depth_m=depth, rise_m=rise, colour=colour,
+        side=side, start_m=start_m, width_m=width_m, height_m=height, wall_m=wall_m, depth_m=depth, rise_m=rise,
+        colour=colour,
         front=front, end=paint.plain_wall(rng, light, colour, bricks=bricks, width=depth, height=height),
         roof=paint.roof_tiles(rng, light, side=side),
-        awning=paint.awning(rng, light) if shop and rng.random() < 0.3 else None,
+        awning=cutouts.awning(rng, light) if shop and rng.random() < 0.3 else None,
         chimneys=tuple(float(v) for v in rng.choice([0.08, 0.5, 0.92], int(rng.integers(0, 3)), replace=False)),
     )  # fmt: skip
 
@@ -248,22 +263,61 @@ def paint_house(canvas: Canvas, light: Light, house: House) -> None:
     for share in house.chimneys:
         _chimney(canvas, light, house, a + share * house.width_m, ridge if house.rise_m else (near + ridge) / 2)
     sides = (near, back) if house.side > 0 else (back, near)
-    canvas.panel(house.end, np.array([[a, sides[0], h], [a, sides[1], h], [a, sides[1], 0], [a, sides[0], 0]]), Label.BUILDING)
+    canvas.panel(
+        house.end, np.array([[a, sides[0], h], [a, sides[1], h], [a, sides[1], 0], [a, sides[0], 0]]), Label.BUILDING
+    )
     left, right = (a, b) if house.side < 0 else (b, a)
     if house.rise_m:
         gable = light.lit(tuple(c * 0.95 for c in house.colour), (-1, 0, 0))
         canvas.polygon(np.array([[a, near, h], [a, ridge, h + house.rise_m], [a, back, h]]), gable, Label.BUILDING)
         eave = near - house.side * 0.35
         top, low = h + house.rise_m, h - 0.12
-        canvas.panel(house.roof, np.array([[left, ridge, top], [right, ridge, top], [right, eave, low], [left, eave, low]]), Label.BUILDING)
-    canvas.panel(house.front, np.array([[left, near, h], [right, near, h], [right, near, 0], [left, near, 0]]), Label.BUILDING)
+        canvas.panel(
+            house.roof,
+            np.array([[left, ridge, top], [right, ridge, top], [right, eave, low], [left, eave, low]]),
+            Label.BUILDING,
+        )
+    canvas.panel(
+        house.front, np.array([[left, near, h], [right, near, h], [right, near, 0], [left, near, 0]]), Label.BUILDING
+    )
     if house.rise_m:
         edge = light.lit((214, 220, 222), (0, -house.side, 0))
-        strip = np.array([[left, eave, low + 0.02], [right, eave, low + 0.02], [right, eave, low - 0.16], [left, eave, low - 0.16]])
+        strip = np.array(
+            [[left, eave, low + 0.02], [right, eave, low + 0.02], [right, eave, low - 0.16], [left, eave, low - 0.16]]
+        )
         canvas.polygon(strip, edge, Label.BUILDING)
     if house.awning is not None:
-        out = near - house.side * 1.1
-        canvas.panel(house.awning, np.array([[left, near, 2.95], [right, near, 2.95], [right, out, 2.45], [left, out, 2.45]]), Label.BUILDING)
+        _awning(canvas, house, house.awning, near, (left, right))
+
+
+def _awning(canvas: Canvas, house: House, cloth: Texture, near: float, ends: tuple[float, float]) -> None:
+    """The slope of the cloth, its hem along the street, and its open end towards the camera."""
+    (left, right), out = ends, near - house.side * 1.0
+    a = house.start_m
+    under = tuple(c * 0.55 for c in cloth.mean)
+    canvas.polygon(np.array([[a, near, 3.0], [a, out, 2.45], [a, out, 2.2], [a, near, 2.4]]), under, Label.BUILDING)
+    canvas.panel(
+        cloth,
+        np.array([[left, near, 3.0], [right, near, 3.0], [right, out, 2.45], [left, out, 2.45]]),
+        Label.BUILDING,
+    )
+    canvas.panel(
+        cloth,
+        np.array([[left, out, 2.45], [right, out, 2.45], [right, out, 2.2], [left, out, 2.2]]),
+        Label.BUILDING,
+    )
+
+
+def paint_bonnet(canvas: Canvas, light: Light, share: float) -> None:
+    """The camera car's own bonnet along the bottom edge, which belongs to no class; it mirrors the sky."""
+    width, height = canvas.size
+    x = np.linspace(-0.05, 1.05, 25)
+    for k in range(6):
+        top = 1 - share * (1 - 0.16 * k) * (1 - (1.7 * (x - 0.5)) ** 2 * 0.45)
+        edge = np.stack([x * width, top * height], axis=1)
+        corners = np.concatenate([edge, [[1.05 * width, 1.1 * height], [-0.05 * width, 1.1 * height]]])
+        tone = f32(light.horizon) * (0.34 - 0.045 * k if k else 0.5) * f32(light.ambient)
+        canvas.fill(corners, tuple(float(v) for v in tone), Label.UNLABELLED)
 
 
 def _chimney(canvas: Canvas, light: Light, house: House, s: float, u: float) -> None:
@@ -271,11 +325,17 @@ def _chimney(canvas: Canvas, light: Light, house: House, s: float, u: float) -> 
     brick: Colour = tuple(c * 0.9 for c in house.colour)
     paint_box(canvas, light, (s, u), (0.45, 0.55), (house.height_m * 0.8, top), brick, Label.BUILDING)
     for k in (-0.3, 0.0, 0.3):
-        canvas.rod(np.array([[s, u + k, top], [s, u + k, top + 0.4]]), (0.1, 0.09), light.lit((70, 96, 150), (-0.7, 0, 0.3)), Label.BUILDING)
+        canvas.rod(
+            np.array([[s, u + k, top], [s, u + k, top + 0.4]]),
+            (0.1, 0.09),
+            light.lit((70, 96, 150), (-0.7, 0, 0.3)),
+            Label.BUILDING,
+        )
 
 
 def paint_box(
-    canvas: Canvas, light: Light, at: tuple[float, float], half: tuple[float, float], heights: tuple[float, float], colour: Colour, label: int,
+    canvas: Canvas, light: Light, at: tuple[float, float], half: tuple[float, float], heights: tuple[float, float],
+    colour: Colour, label: int,
     *, gain: float = 1.0,
 ) -> None:  # fmt: skip
     """A box on street point (s, u): its flank, its top and its near face, as far as they are seen."""
@@ -283,13 +343,34 @@ def paint_box(
     colour = tuple(c * gain for c in colour)
     flank = -1 if u > canvas.camera.offset_m else 1
     side = u + flank * lu
-    canvas.polygon(np.array([[s - ls, side, low], [s + ls, side, low], [s + ls, side, high], [s - ls, side, high]]), light.lit(colour, (0, flank, 0)), label)
+    canvas.polygon(
+        np.array([[s - ls, side, low], [s + ls, side, low], [s + ls, side, high], [s - ls, side, high]]),
+        light.lit(colour, (0, flank, 0)),
+        label,
+    )
     if high < canvas.camera.height_m:
-        canvas.polygon(np.array([[s - ls, u - lu, high], [s - ls, u + lu, high], [s + ls, u + lu, high], [s + ls, u - lu, high]]), light.lit(colour, (0, 0, 1)), label)
-    canvas.polygon(np.array([[s - ls, u - lu, low], [s - ls, u + lu, low], [s - ls, u + lu, high], [s - ls, u - lu, high]]), light.lit(colour, (-1, 0, 0)), label)
+        canvas.polygon(
+            np.array([[s - ls, u - lu, high], [s - ls, u + lu, high], [s + ls, u + lu, high], [s + ls, u - lu, high]]),
+            light.lit(colour, (0, 0, 1)),
+            label,
+        )
+    canvas.polygon(
+        np.array([[s - ls, u - lu, low], [s - ls, u + lu, low], [s - ls, u + lu, high], [s - ls, u - lu, high]]),
+        light.lit(colour, (-1, 0, 0)),
+        label,
+    )
 
 
-def paint_cutout(canvas: Canvas, texture: Texture, foot: tuple[float, float], width_m: float, height_m: float, label: int, *, flip: bool = False) -> None:
+def paint_cutout(
+    canvas: Canvas,
+    texture: Texture,
+    foot: tuple[float, float],
+    width_m: float,
+    height_m: float,
+    label: int,
+    *,
+    flip: bool = False,
+) -> None:
     """A flat picture that stands at street point (s, u) and faces the camera."""
     view = canvas.camera.view(np.array([[foot[0], foot[1], 0.0]]))[0]
     if view[2] < NEAR_M * 2:
@@ -300,7 +381,9 @@ def paint_cutout(canvas: Canvas, texture: Texture, foot: tuple[float, float], wi
     canvas.view_panel(texture, quad, label)
 
 
-def paint_fence(canvas: Canvas, texture: Texture, side: int, span: tuple[float, float], u: float, height_m: float, label: int) -> None:
+def paint_fence(
+    canvas: Canvas, texture: Texture, side: int, span: tuple[float, float], u: float, height_m: float, label: int
+) -> None:
     """A length of fence along the street from span[0] to span[1], at `u`, its base on the ground."""
     left, right = span if side < 0 else span[::-1]
     canvas.panel(texture, np.array([[left, u, height_m], [right, u, height_m], [right, u, 0], [left, u, 0]]), label)
@@ -310,7 +393,9 @@ STEEL: Colour = (128, 130, 126)
 DARK_STEEL: Colour = (62, 64, 62)
 
 
-def paint_lamp(canvas: Canvas, light: Light, foot: tuple[float, float], side: int, height_m: float, colour: Colour) -> None:
+def paint_lamp(
+    canvas: Canvas, light: Light, foot: tuple[float, float], side: int, height_m: float, colour: Colour
+) -> None:
     """A street lamp that leans out over the road."""
     s, u = foot
     lit = light.lit(colour, (-0.8, 0, 0.4))
@@ -318,17 +403,35 @@ def paint_lamp(canvas: Canvas, light: Light, foot: tuple[float, float], side: in
     canvas.rod(np.array([[s, u, 0], [s, u, 1.2]]), (0.11, 0.10), lit, Label.POLE)
     canvas.rod(np.array([[s, u, 1.0], [s, u, height_m]]), (0.075, 0.05), lit, Label.POLE)
     canvas.rod(np.array([[s, u, height_m], [s, reach, height_m + 0.35]]), (0.05, 0.04), lit, Label.POLE)
-    canvas.rod(np.array([[s, reach, height_m + 0.34], [s, reach - side * 0.55, height_m + 0.30]]), (0.09, 0.13), tuple(c * 1.2 for c in lit), Label.POLE)
+    canvas.rod(
+        np.array([[s, reach, height_m + 0.34], [s, reach - side * 0.55, height_m + 0.30]]),
+        (0.09, 0.13),
+        tuple(c * 1.2 for c in lit),
+        Label.POLE,
+    )
 
 
-def paint_sign_post(canvas: Canvas, light: Light, foot: tuple[float, float], faces: tuple[tuple[Texture, float, float], ...], height_m: float) -> None:
+def paint_sign_post(
+    canvas: Canvas,
+    light: Light,
+    foot: tuple[float, float],
+    faces: tuple[tuple[Texture, float, float], ...],
+    height_m: float,
+) -> None:
     """A post with faces, each with its width and height in metres, from the top down."""
     s, u = foot
     canvas.rod(np.array([[s, u, 0], [s, u, height_m]]), (0.045, 0.045), light.lit(STEEL, (-0.8, 0, 0.4)), Label.POLE)
     top = height_m + 0.02
     for face, width, tall in faces:
         near = s - 0.06
-        corners = np.array([[near, u - width / 2, top], [near, u + width / 2, top], [near, u + width / 2, top - tall], [near, u - width / 2, top - tall]])
+        corners = np.array(
+            [
+                [near, u - width / 2, top],
+                [near, u + width / 2, top],
+                [near, u + width / 2, top - tall],
+                [near, u - width / 2, top - tall],
+            ]
+        )
         canvas.panel(face, corners, Label.SIGN)
         top -= tall + 0.04
 
@@ -341,7 +444,9 @@ def paint_traffic_light(canvas: Canvas, light: Light, foot: tuple[float, float],
     edge = light.lit((220, 222, 222), (-1, 0, 0))
     for grow, colour in ((0.03, edge), (0.0, board)):
         w, low, high = 0.24 + grow, 2.15 - grow, 3.35 + grow
-        canvas.polygon(np.array([[s, u - w, low], [s, u + w, low], [s, u + w, high], [s, u - w, high]]), colour, Label.SIGN)
+        canvas.polygon(
+            np.array([[s, u - w, low], [s, u + w, low], [s, u + w, high], [s, u - w, high]]), colour, Label.SIGN
+        )
     lamps: tuple[Colour, ...] = ((60, 50, 250), (60, 190, 255), (150, 250, 90))
     for k in range(3):
         glow = lamps[k] if k == aspect else tuple(c * 0.22 for c in lamps[k])
@@ -364,7 +469,9 @@ def paint_bollard(canvas: Canvas, light: Light, foot: tuple[float, float]) -> No
     s, u = foot
     lit = light.lit((44, 44, 42), (-0.8, 0, 0.4))
     canvas.rod(np.array([[s, u, 0.0], [s, u, 0.95]]), (0.085, 0.075), lit, Label.POLE)
-    canvas.rod(np.array([[s, u, 0.76], [s, u, 0.80]]), (0.085, 0.085), light.lit((220, 222, 222), (-0.8, 0, 0.4)), Label.POLE)
+    canvas.rod(
+        np.array([[s, u, 0.76], [s, u, 0.80]]), (0.085, 0.085), light.lit((220, 222, 222), (-0.8, 0, 0.4)), Label.POLE
+    )
 
 
 def paint_bin(canvas: Canvas, light: Light, foot: tuple[float, float], colour: Colour, gain: float) -> None:
@@ -388,6 +495,3 @@ def paint_road_mark(canvas: Canvas, light: Light, corners: np.ndarray, shade: fl
     points = np.concatenate([corners, np.zeros((len(corners), 1))], axis=1)
     tone = light.lit((200, 206, 206), (0, 0, 1))
     canvas.polygon(points, tuple(c * (1 - 0.45 * shade) for c in tone), Label.ROAD)
-
-
-__all__ = ["capsule_outline"]
