@@ -6,6 +6,7 @@ Every painter takes a random generator and gives arrays; knows nothing of the ca
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,7 +46,9 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, *, octa
 
 def lit_bytes(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """(h, w, 3) float32 paint times a (3,) gain, as uint8."""
-    return cv2.convertScaleAbs(cv2.max(cv2.multiply(image, (*gain.tolist(), 0.0)), 0.0))
+    scale: Any = (*gain.tolist(), 0.0)  # OpenCV's stubs know no scalars
+    floor: Any = 0.0
+    return cv2.convertScaleAbs(cv2.max(cv2.multiply(image, scale), floor))
 
 
 def sky_panorama(rng: np.random.Generator, light: Light, height: int = 512, width: int = 1536) -> np.ndarray:

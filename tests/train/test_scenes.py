@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from train import scenes
 from train.scenes import SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Label, Scene, clip_frames, render
 
 SMALL = {"height": 96, "width": 128}
@@ -25,16 +27,10 @@ def test_same_scene_time_and_size_give_the_same_bytes(showcase: Scene) -> None:
     first = render(showcase, time_s=1.2, **SMALL)
     render(showcase, time_s=3.0, **SMALL)  # what was drawn between leaves no trace
     again = render(Scene.from_seed(SHOWCASE_SEED, style=SHOWCASE_STYLE), time_s=1.2, **SMALL)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_a_fresh_world_gives_the_same_bytes(showcase: Scene) -> None:
-    from train.scenes import _world
-
-    first = render(showcase, time_s=0.4, **SMALL)
-    _world.cache_clear()
-    again = render(showcase, time_s=0.4, **SMALL)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    scenes._world.cache_clear()
+    afresh = render(showcase, time_s=1.2, **SMALL)
+    for other in (again, afresh):
+        assert all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_seeds_differ() -> None:
@@ -81,10 +77,8 @@ def test_the_showcase_holds_every_class(showcase: Scene) -> None:
 
 def test_labels_are_never_mixed(showcase: Scene) -> None:
     """Each id of the voted labels is an id of one of the samples beneath it."""
-    from train.scenes import _vote
-
     samples = np.random.default_rng(0).choice(np.array([0, 3, 8, 11], np.uint8), (40, 60))
-    voted = _vote(samples)
+    voted = scenes._vote(samples)
     beneath = np.stack([samples[::2, ::2], samples[::2, 1::2], samples[1::2, ::2], samples[1::2, 1::2]])
     assert (voted == beneath).any(axis=0).all()
     agreed = (beneath == beneath[0]).sum(axis=0) >= 3
@@ -111,16 +105,14 @@ def test_the_world_holds_still_between_frames(showcase: Scene) -> None:
 
 
 def test_a_mirrored_scene_keeps_to_the_right() -> None:
-    from dataclasses import replace
-
-    scene = replace(Scene.from_seed(5), mirrored=False)
+    scene = replace(Scene.from_seed(5, style="country"), mirrored=False)
     plain, turned = render(scene, **SMALL)[1], render(replace(scene, mirrored=True), **SMALL)[1]
     assert (plain != turned[:, ::-1]).mean() < 0.02  # ties of the vote fall the other way
 
 
 def test_draws_are_like_camvid() -> None:
     """Shares over a few draws, in broad bounds about those of the real training set."""
-    share = np.mean([shares(render(Scene.from_seed(seed), **SMALL)[1]) for seed in range(200, 204)], axis=0)
+    share = np.mean([shares(render(Scene.from_seed(seed), **SMALL)[1]) for seed in range(200, 203)], axis=0)
     bounds = {Label.SKY: (0.06, 0.35), Label.BUILDING: (0.08, 0.4), Label.ROAD: (0.2, 0.45), Label.TREE: (0.02, 0.25)}
     bounds |= {Label.CAR: (0.01, 0.15), Label.PAVEMENT: (0.01, 0.15), Label.POLE: (0.003, 0.04)}
     for label, (low, high) in bounds.items():
