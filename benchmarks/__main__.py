@@ -1,0 +1,183 @@
+"""`python -m benchmarks [run | compare A.json B.json]`: reads the command line and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edge_seg import bundled_clip, bundled_model
+from edge_seg.errors import EdgeSegError
+from train.arguments import positive
+
+from .benchmark import run_benchmark
+from .compare import compare, render_comparison
+from .report import new_folder, write_report
+from .rows import read_result
+from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
+from .table import render
+
+QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1}
+COMMANDS = ("run", "compare")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 all done, 1 something failed, 2 the call was wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Plain `python -m benchmarks`, with options or without, is `run`.
+    if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
+        given.insert(0, "run")
+    options = _parser().parse_args(given)
+    try:
+        return _compare(options) if options.command == "compare" else _run(options)
+    except EdgeSegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was written.", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    result = run_benchmark(settings, say=_progress)
+    _progress("")
+    folder = new_folder(settings.out)
+    paths = write_report(result, folder)
+    print(result.to_json() if options.json else render(result), end="")
+    print("wrote " + ", ".join(str(path) for path in paths), file=sys.stderr)
+    return 1 if result.failed else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    comparison = compare(read_result(options.before), read_result(options.after))
+    print(json.dumps(comparison.to_dict(), indent=2) + "\n" if options.json else render_comparison(comparison), end="")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    clip = None if options.no_clip else options.clip or bundled_clip()
+    settings = Settings(
+        run=options.run or BUNDLED_RUN,
+        models=tuple(options.model or [bundled_model()]),
+        fp32=options.fp32,
+        data=options.data or default_data(),
+        clip=clip,
+        peers=options.peers,
+        devices=options.devices,
+        out=options.out,
+    )
+    if options.quick:
+        settings = replace(settings, **QUICK)  # type: ignore[arg-type]
+    given = {name: getattr(options, name) for name in ("batch_sizes", "repeats", "frames")}
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Throughput and IoU parity of edge_seg against Keras."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_run(
+        commands.add_parser(
+            "run", help="measure (the default)", description="Measure; without options, what ships with the project."
+        )
+    )
+    compared = commands.add_parser(
+        "compare", help="compare two results", description="How many times faster B is than A."
+    )
+    compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run")
+    compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run")
+    compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    defaults = Settings(run=BUNDLED_RUN, models=())
+    add = parser.add_argument
+    add(
+        "--run",
+        type=Path,
+        metavar="RUN",
+        help="folder of the Keras run that is the reference (default: the bundled weights)",
+    )
+    add(
+        "--model",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="ONNX file that takes part; give it again for more (default: the bundled model)",
+    )
+    add(
+        "--fp32", type=Path, metavar="FILE", help="the run's own fp32 ONNX file (default: exported once into OUT/cache)"
+    )
+    add(
+        "--data",
+        type=Path,
+        metavar="DATASET",
+        help="dataset whose test folder is segmented (default: dataset1 of EDGE_SEG_DATA, else rendered scenes)",
+    )
+    add(
+        "--clip",
+        type=Path,
+        metavar="FILE",
+        help="video for the measurement from end to end (default: the bundled clip)",
+    )
+    add("--no-clip", action="store_true", help="leave out the measurement from end to end (default: do it)")
+    add("--devices", type=_words, metavar="D,D", help="edge_seg's devices (default: each that is present)")
+    add("--peers", action="store_true", help="torch takes part too (default: it does not)")
+    add(
+        "--batch-sizes",
+        type=_numbers,
+        metavar="N,N",
+        help=f"frames a call (default: {','.join(map(str, defaults.batch_sizes))}; 1 with --quick)",
+    )
+    add(
+        "--repeats",
+        type=positive,
+        metavar="N",
+        help=f"turns of each contender (default: {defaults.repeats}; {QUICK['repeats']} with --quick)",
+    )
+    add(
+        "--frames",
+        type=positive,
+        metavar="N",
+        help=f"frames of one turn (default: {defaults.frames}; {QUICK['frames']} with --quick)",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="a rough look in under a minute: few frames, batch 1, a second of the clip (default: the whole)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=DEFAULT_OUT,
+        metavar="DIR",
+        help="each run gets a folder of its own in DIR (default: %(default)s)",
+    )
+    add("--json", action="store_true", help="print results.json instead of the tables (default: tables)")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """ "1,4,8" -> (1, 4, 8), ascending, each once."""
+    return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _progress(text: str) -> None:
+    """One line that replaces itself on a terminal, a line each elsewhere; on standard error."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""How good a contender's labels are: mean IoU against the truth, pixel agreement with Keras.
+
+Knows arrays of class ids; nothing of where they come from. Mean IoU is the field's (the unlabelled class left out), at
+each frame's own size; agreement is over every pixel at the model's size, before any resizing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.preprocess import resize_labels
+from train.metrics import confusion_matrix, none_if_nan, scores
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares in 0..1; None where there is none (no class present, no reference)."""
+
+    mean_iou: float | None
+    agreement: float | None
+
+
+def measure_accuracy(
+    labels: np.ndarray,
+    truth: Sequence[np.ndarray],
+    *,
+    classes: int,
+    unlabelled: int | None,
+    reference: np.ndarray | None = None,
+) -> Accuracy:
+    """Compare labels (N, height, width) uint8 with the truth of N frames, and with the reference's labels.
+
+    Args:
+        labels: at the model's size.
+        truth: (H, W) uint8 each, of any size: labels are brought to it by nearest neighbour.
+        classes: number of classes.
+        unlabelled: id left out of the mean, or None.
+        reference: Keras' labels of the same frames, at the model's size.
+
+    Raises:
+        ConfigurationError: counts, shapes or ids that do not fit one another.
+    """
+    if len(labels) != len(truth):
+        raise ConfigurationError(f"{len(labels)} frames of labels for {len(truth)} frames of truth.")
+    confusion = np.zeros((classes, classes), np.int64)
+    for found, true in zip(labels, truth, strict=True):
+        confusion += confusion_matrix(true, resize_labels(found, true.shape), classes)
+    return Accuracy(
+        mean_iou=none_if_nan(scores(confusion, unlabelled).mean_iou),
+        agreement=None if reference is None else agreement(labels, reference),
+    )
+
+
+def agreement(labels: np.ndarray, reference: np.ndarray) -> float:
+    """Share of pixels on which two sets of labels agree."""
+    if labels.shape != reference.shape:
+        raise ConfigurationError(
+            f"labels of shape {labels.shape} cannot be compared with a reference of {reference.shape}."
+        )
+    return float(np.mean(labels == reference))

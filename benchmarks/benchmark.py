@@ -1,0 +1,186 @@
+"""A whole benchmark: from settings to a result. Strings the other modules together; says when a run was noisy."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.devices import device_problem, machine_devices, parse_device
+from edge_seg.errors import ModelFileError
+from edge_seg.modelfile import read_model_header
+from edge_seg.session import load_runtime
+
+from .cases import Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
+from .data import FrameSet, load_data
+from .environment import environment, gpus
+from .measure import NOISE_BOUND
+from .peers import torch_installed
+from .pipeline import describe_clip, measure_clip
+from .rows import ClipRow, Result, Row
+from .settings import Settings, check_run, fp32_file, model_files
+from .suite import Measured, Plan, measure_batch
+
+Say = Callable[[str], None]
+# A worker that waits for its turn and still computes this share of a core disturbs the others.
+IDLE_BOUND = 0.03
+# Cores' worth of work of other programs, as a share of the usable cores, that makes a run a noisy one.
+OTHERS_BOUND = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """Who takes part, and what was learnt on the way to finding out."""
+
+    contenders: tuple[Contender, ...]
+    files: tuple[ModelFile, ...]
+    size: tuple[int, int]
+    notes: tuple[str, ...]
+    failed: tuple[Row, ...]
+
+
+def run_benchmark(settings: Settings, *, say: Say) -> Result:
+    """Measure everything the settings ask for.
+
+    Raises:
+        ModelFileError, DatasetError, MediaError: a run, model, dataset or clip that cannot be used.
+        ConfigurationError: models that do not fit together, or a device that does not exist.
+    """
+    began, created = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    surroundings = environment()
+    run_digest = check_run(settings.run)
+    clip = describe_clip(settings.clip, settings.clip_frames) if settings.clip else {}
+    field = find_field(settings, run_digest, say)
+    say("reading the data" if settings.data else "rendering the data")
+    data = load_data(settings.data, limit=settings.data_limit)
+    with tempfile.TemporaryDirectory(prefix="edge_seg_bench_") as scratch:
+        measured = [measure_batch(plan, batch, say=say) for plan, batch in _plans(settings, field, data, Path(scratch))]
+        clip_rows = measure_clip(settings, field.contenders, Path(scratch), say=say) if settings.clip else []
+    rows = (*(row for part in measured for row in part.rows), *field.failed)
+    noise = noise_notes(rows, clip_rows, measured, surroundings)
+    return Result(
+        created=created,
+        duration_s=round(time.monotonic() - began, 1),
+        environment=surroundings,
+        settings=_recorded(settings, field.size),
+        data=data.to_dict(),
+        clip=clip,
+        models=_models(settings, field, run_digest),
+        rows=rows,
+        clip_rows=tuple(clip_rows),
+        notes=(*noise, *field.notes),
+        noisy=bool(noise),
+    )
+
+
+def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
+    """Find model files and devices, and name the contenders."""
+    failed: list[Row] = []
+    paths = list(dict.fromkeys(settings.models))
+    files, size = model_files(paths)
+    if settings.fp32 is not None or all(file.precision != "fp32" for file in files):
+        try:
+            paths.insert(0, fp32_file(settings, run_digest, size, say))
+        except ModelFileError as error:
+            failed = [_failed_fp32(batch, str(error)) for batch in settings.batch_sizes]
+    files, size = model_files(paths)
+    devices, notes = present_devices(settings.devices)
+    contenders = keras_contenders(settings.run, size, run_digest)
+    contenders += session_contenders(files, devices, size, optional=settings.devices is None)
+    if settings.peers and torch_installed():
+        contenders += torch_contenders(settings.run, size, run_digest, cuda=bool(gpus()))
+    elif settings.peers:
+        notes.append("torch takes no part: it is not installed; install it: pip install torch")
+    return Field(contenders=tuple(contenders), files=tuple(files), size=size, notes=tuple(notes), failed=tuple(failed))
+
+
+def _failed_fp32(batch: int, reason: str) -> Row:
+    return Row(
+        name="onnxruntime cpu fp32",
+        kind="session",
+        precision="fp32",
+        device="cpu",
+        batch=batch,
+        status="failed",
+        reason=reason,
+    )
+
+
+def present_devices(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Devices that take part, and a line for each that cannot be had here; those asked for by name are all tried."""
+    if asked is not None:
+        return [str(parse_device(name)) for name in asked], []
+    runtime = load_runtime()
+    problems = {str(device): device_problem(runtime, device) for device in machine_devices()}
+    present = [name for name, problem in problems.items() if not problem]
+    return present, [f"not here: {name}: {problem}" for name, problem in problems.items() if problem]
+
+
+def noise_notes(
+    rows: Iterable[Row], clip_rows: Iterable[ClipRow], measured: Iterable[Measured], surroundings: dict[str, Any]
+) -> list[str]:
+    """Why a reader should doubt this run, a line each; empty when nothing speaks against it."""
+    everything: list[Row | ClipRow] = [*rows, *clip_rows]
+    wide = sorted(
+        (row for row in everything if (row.spread or 0.0) > NOISE_BOUND), key=lambda row: -(row.spread or 0.0)
+    )
+    notes = []
+    if wide:
+        named = ", ".join(f"{row.name} batch {row.batch} {row.spread:.0%}" for row in wide[:4]) + (
+            ", ..." if len(wide) > 4 else ""
+        )
+        notes.append(
+            f"NOISY: repeats of {len(wide)} of {len(everything)} rows spread by more than {NOISE_BOUND:.0%} ({named}). "
+            "Ratios hold, being taken within rounds; absolute times may not."
+        )
+    others = max((part.others_cores for part in measured), default=0.0)
+    if others > OTHERS_BOUND * surroundings["cores"]:
+        notes.append(
+            f"NOISY: other programs kept {others:.2f} of {surroundings['cores']} core(s) busy. Stop them, or run again."
+        )
+    restless = [row for row in everything if isinstance(row, Row) and (row.idle_share or 0.0) > IDLE_BOUND]
+    if restless:
+        named = ", ".join(f"{row.name} batch {row.batch} {row.idle_share:.0%}" for row in restless[:4])
+        notes.append(f"NOISY: contenders computed while they should have waited ({named} of a core).")
+    return notes
+
+
+def _plans(settings: Settings, field: Field, data: FrameSet, scratch: Path) -> Iterable[tuple[Plan, int]]:
+    spec = read_model_header(field.files[0].path).spec
+    inputs = scratch / "inputs.npy"
+    np.save(inputs, data.inputs(field.size))
+    plan = Plan(
+        contenders=field.contenders,
+        data=data,
+        inputs=inputs,
+        classes=len(spec.classes),
+        unlabelled=spec.unlabelled,
+        repeats=settings.repeats,
+        frames=settings.frames,
+        scratch=scratch,
+    )
+    return [(plan, batch) for batch in settings.batch_sizes]
+
+
+def _recorded(settings: Settings, size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "size": list(size),
+        "batch_sizes": list(settings.batch_sizes),
+        "repeats": settings.repeats,
+        "frames": settings.frames,
+        "clip_repeats": settings.clip_repeats,
+    }
+
+
+def _models(settings: Settings, field: Field, run_digest: str) -> list[dict[str, Any]]:
+    files = [
+        {"file": file.path.name, "label": file.label, "precision": file.precision, "digest": file.digest}
+        for file in field.files
+    ]
+    return [{"file": settings.run.name, "label": "Keras run", "precision": "fp32", "digest": run_digest}, *files]

@@ -1,0 +1,127 @@
+"""The contenders: what is measured against what, as plain records that travel to a worker as JSON.
+
+Knows which files and devices there are to choose from, and how a contender is named. Loads none of them: that is
+`runners`' work, in the worker's process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Every ratio and agreement is against this one.
+REFERENCE = "Keras predict"
+KINDS = ("keras-predict", "keras-compiled", "session", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """One ONNX file that takes part.
+
+    Attributes:
+        path: where it is.
+        label: what tells it from the others in a table, its precision when that suffices.
+        precision: "fp32", "fp16" or "int8".
+        digest: first 16 hex digits of its SHA-256.
+    """
+
+    path: Path
+    label: str
+    precision: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One row's contender: from uint8 BGR frames (N, H, W, 3) at the model's size to uint8 labels (N, H, W).
+
+    Attributes:
+        name: as the tables show it; unique.
+        kind: one of `KINDS`, which decides what `runners` builds.
+        path: a run's folder (Keras, torch) or an ONNX file.
+        device: "cpu", or a device of edge_seg or torch.
+        precision: of the weights and, as far as the file says, of the arithmetic.
+        size: (height, width) of the frames it gets.
+        compiled: torch only, whether `torch.compile` is used.
+        optional: whether a machine that cannot run it skips it, instead of failing.
+        model: digest of the ONNX file or of the run's weights.
+    """
+
+    name: str
+    kind: str
+    path: str
+    device: str
+    precision: str
+    size: tuple[int, int]
+    compiled: bool = False
+    optional: bool = False
+    model: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Contender:
+        """Back from `to_dict`."""
+        return cls(**{**values, "size": tuple(values["size"])})
+
+
+def keras_contenders(run: Path | str, size: tuple[int, int], digest: str) -> list[Contender]:
+    """Keras as the notebook calls it, and Keras at its best: one compiled function."""
+    shared = {"path": str(run), "device": "cpu", "precision": "fp32", "size": size, "model": digest}
+    return [
+        Contender(name=REFERENCE, kind="keras-predict", **shared),  # type: ignore[arg-type]
+        Contender(name="Keras compiled", kind="keras-compiled", **shared),  # type: ignore[arg-type]
+    ]
+
+
+def session_contenders(
+    files: Sequence[ModelFile], devices: Iterable[str], size: tuple[int, int], *, optional: bool
+) -> list[Contender]:
+    """Each file on each device, device by device. The CPU is never optional."""
+    return [
+        Contender(
+            name=f"onnxruntime {device} {file.label}",
+            kind="session",
+            path=str(file.path),
+            device=device,
+            precision=file.precision,
+            size=size,
+            optional=optional and device != "cpu",
+            model=file.digest,
+        )
+        for device in devices
+        for file in files
+    ]
+
+
+def torch_contenders(run: Path | str, size: tuple[int, int], digest: str, *, cuda: bool) -> list[Contender]:
+    """The same network in torch: float32 on the CPU, and on a GPU float32 and float16, each plain and compiled."""
+    plans = [("cpu", "fp32", False)]
+    if cuda:
+        plans += [("cuda", precision, compiled) for precision in ("fp32", "fp16") for compiled in (False, True)]
+    return [
+        Contender(
+            name=f"torch {device} {precision}" + (" compiled" if compiled else ""),
+            kind="torch",
+            path=str(run),
+            device=device,
+            precision=precision,
+            size=size,
+            compiled=compiled,
+            optional=True,
+            model=digest,
+        )
+        for device, precision, compiled in plans
+    ]
+
+
+def distinct_labels(paths: Sequence[Path], precisions: Sequence[str]) -> list[str]:
+    """A file's precision where only one file has it, the file's name and precision where several do."""
+    return [
+        precision if precisions.count(precision) == 1 else f"{path.stem} {precision}"
+        for path, precision in zip(paths, precisions, strict=True)
+    ]

@@ -1,0 +1,100 @@
+"""The frames every contender sees, with their exact labels: a dataset's test folder, or scenes the project renders.
+
+Reads and renders; knows nothing of contenders. Frames come at their own size and are stretched to a model's by the one
+definition in `edge_seg.preprocess`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.errors import DatasetError
+from edge_seg.preprocess import stack_frames
+from train.dataset import find_samples, read_image, read_mask
+
+RENDERED_FRAMES = 24
+RENDERED_SIZE = (360, 480)
+# Seeds of the benchmark's scenes, far from those that training and the tests draw.
+RENDERED_SEED = 900_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSet:
+    """Frames and what is in them.
+
+    Attributes:
+        name: in words, for a table's head.
+        source: a dataset's folder, or "rendered".
+        frames: each (H, W, 3) uint8 BGR, of any size.
+        truth: class ids of each frame, (H, W) uint8 of its size.
+        digest: first 16 hex digits of the SHA-256 over pixels and labels: equal digests are equal work.
+    """
+
+    name: str
+    source: str
+    frames: tuple[np.ndarray, ...]
+    truth: tuple[np.ndarray, ...]
+    digest: str
+
+    def inputs(self, size: tuple[int, int]) -> np.ndarray:
+        """All frames at a model's (height, width): (N, height, width, 3) uint8."""
+        return stack_frames(list(self.frames), size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a result records of its data."""
+        return {"name": self.name, "source": self.source, "frames": len(self.frames), "digest": self.digest}
+
+
+def load_data(root: Path | str | None, *, limit: int | None = None) -> FrameSet:
+    """A dataset's test folder, or rendered scenes where `root` is None; at most `limit` frames, evenly spread.
+
+    Raises:
+        DatasetError: the dataset is not there, or a file of it is damaged.
+    """
+    return rendered_scenes(limit or RENDERED_FRAMES) if root is None else dataset_frames(root, limit=limit)
+
+
+def dataset_frames(root: Path | str, *, limit: int | None = None) -> FrameSet:
+    """The test pairs of a folder in the dataset1 layout."""
+    samples = find_samples(root, "test")
+    kept = [samples[index] for index in _spread(len(samples), limit)]
+    pairs = [(read_image(sample.image), read_mask(sample.mask)) for sample in kept]
+    for sample, (image, mask) in zip(kept, pairs, strict=True):
+        if image.shape[:2] != mask.shape:
+            raise DatasetError(
+                f"{sample.image} is {image.shape[:2]} but its mask is {mask.shape}: they must have one size."
+            )
+    return _frame_set(f"{Path(root).name}, test folder", str(root), pairs)
+
+
+def rendered_scenes(count: int) -> FrameSet:
+    """`count` different streets, drawn from fixed seeds, with exact labels."""
+    from train.scenes import Scene, render
+
+    height, width = RENDERED_SIZE
+    seeds = range(RENDERED_SEED, RENDERED_SEED + count)
+    return _frame_set(
+        "rendered scenes", "rendered", [render(Scene.from_seed(seed), height=height, width=width) for seed in seeds]
+    )
+
+
+def _frame_set(name: str, source: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> FrameSet:
+    frames, truth = zip(*pairs, strict=True)
+    digest = hashlib.sha256()
+    for array in (*frames, *truth):
+        digest.update(str(array.shape).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return FrameSet(name=name, source=source, frames=frames, truth=truth, digest=digest.hexdigest()[:16])
+
+
+def _spread(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of `count` indices, evenly spread."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [index * count // limit for index in range(limit)]

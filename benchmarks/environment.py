@@ -1,0 +1,140 @@
+"""What a result depends on besides the code: processor, cores, memory, system, versions, revision, load.
+
+Reads what the system says of itself; changes nothing. What cannot be read is None, never guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edge_seg.checks import cpu_features
+from edge_seg.threads import available_threads, cgroup_quota
+
+PACKAGES = (
+    "av",
+    "edge-seg",
+    "keras",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-ep-openvino",
+    "opencv-python",
+    "opencv-python-headless",
+    "tensorflow",
+    "tf2onnx",
+    "torch",
+)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment() -> dict[str, Any]:
+    """Everything of this module in one dictionary of plain JSON types."""
+    return {
+        "cpu": cpu_model(),
+        "cpu_features": list(cpu_features()),
+        "cores": available_threads(),
+        "cores_of_machine": os.cpu_count(),
+        "cpu_quota": cgroup_quota(),
+        "memory_mb": memory_mb(),
+        "gpus": gpus(),
+        "os": platform.platform(),
+        "python": sys.version.split()[0],
+        "packages": package_versions(),
+        "revision": revision(),
+        "load_at_start": load(),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name, as its maker gives it."""
+    found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def memory_mb() -> int | None:
+    """The machine's memory in MB."""
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    return int(found.group(1)) // 1024 if found else None
+
+
+def peak_memory_mb() -> float | None:
+    """This process' largest resident memory so far, in MB.
+
+    VmHWM and not `getrusage`: the latter is inherited from whoever started the process.
+    """
+    found = re.search(r"^VmHWM:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
+    return int(found.group(1)) / 1024 if found else None
+
+
+@cache
+def gpus() -> list[str]:
+    """Name and driver of each NVIDIA GPU; empty without one."""
+    return _lines("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+
+
+def package_versions() -> dict[str, str]:
+    """Package -> version, of those of `PACKAGES` that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def revision() -> str | None:
+    """The clone's git revision, with `+changes` where tracked files differ from it; None outside a clone."""
+    found = _lines("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
+    if not found:
+        return None
+    changed = _lines("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no")
+    return found[0] + ("+changes" if changed else "")
+
+
+def load() -> float | None:
+    """Processes that wanted a core over the last minute, on average."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def busy_core_s() -> float | None:
+    """Seconds of CPU time the whole machine has spent since it started, or None where it cannot be told.
+
+    Of use only where this process may use every core: in a container the machine's other work is none of ours.
+    """
+    words = _read("/proc/stat").partition("\n")[0].split()
+    if len(words) < 9 or available_threads() != os.cpu_count():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = (int(word) for word in words[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def file_hash(path: Path | str) -> str:
+    """SHA-256 of a file, first 16 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def _lines(*command: str) -> list[str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.strip().splitlines()

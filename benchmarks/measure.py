@@ -1,0 +1,128 @@
+"""How times are taken and summed up: rounds in which contenders take turns, medians, ratios, spreads, noise.
+
+Knows nothing of models, processes or files: a contender is anything that gives the seconds of each of its calls when
+its turn comes. Everything but `interleave` is arithmetic on numbers already measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+
+# Repeats of one contender that lie further apart than this share of their median make a run a noisy one.
+NOISE_BOUND = 0.10
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One contender at one batch size.
+
+    Attributes:
+        ms_median, ms_p95: milliseconds a frame, over all calls of all repeats.
+        frames_per_s: 1000 / ms_median.
+        spread: (upper quartile - lower quartile) / median of the repeats' own medians.
+        repeats_ms: median milliseconds a frame of each repeat, in the order they ran.
+        calls: number of calls timed.
+    """
+
+    ms_median: float
+    ms_p95: float
+    frames_per_s: float
+    spread: float
+    repeats_ms: tuple[float, ...]
+    calls: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than another: the median over rounds, and the quartiles as its spread."""
+
+    median: float
+    low: float
+    high: float
+
+
+def interleave(
+    turns: Mapping[Key, Callable[[], Sequence[float]]],
+    repeats: int,
+    *,
+    failed: Callable[[Key, Exception], None],
+    after_round: Callable[[int], None] = lambda _: None,
+) -> dict[Key, list[tuple[float, ...]]]:
+    """Give every contender one turn a round, for `repeats` rounds.
+
+    Each round starts with another contender, so that none always runs after the same one. A turn that raises drops its
+    contender from the rounds that follow, through `failed`; the others go on.
+
+    Returns:
+        For each contender the seconds of each call, a tuple a repeat.
+    """
+    times: dict[Key, list[tuple[float, ...]]] = {key: [] for key in turns}
+    alive = list(turns)
+    for index in range(repeats):
+        for key in rotated(alive, index):
+            try:
+                times[key].append(tuple(turns[key]()))
+            except Exception as error:
+                alive.remove(key)
+                failed(key, error)
+        after_round(index)
+    return times
+
+
+def rotated(items: Sequence[Key], by: int) -> list[Key]:
+    """The items in the same circle, begun `by` places later."""
+    start = by % len(items) if items else 0
+    return [*items[start:], *items[:start]]
+
+
+def summarize(repeats: Sequence[Sequence[float]], batch: int) -> Summary:
+    """Sum up seconds a call (a sequence a repeat, each call a batch of `batch` frames) as milliseconds a frame."""
+    if not repeats or not all(len(calls) for calls in repeats):
+        raise ConfigurationError("A summary needs at least one repeat of at least one call.")
+    per_frame = [np.asarray(calls, np.float64) * 1000.0 / batch for calls in repeats]
+    medians = [float(np.median(calls)) for calls in per_frame]
+    everything = np.concatenate(per_frame)
+    median = float(np.median(everything))
+    return Summary(
+        ms_median=median,
+        ms_p95=float(np.percentile(everything, 95)),
+        frames_per_s=1000.0 / median,
+        spread=relative_spread(medians),
+        repeats_ms=tuple(medians),
+        calls=len(everything),
+    )
+
+
+def relative_spread(values: Sequence[float]) -> float:
+    """Interquartile range over median: 0 for one value, and blind to a single stray repeat in four or more."""
+    low, middle, high = np.percentile(np.asarray(values, np.float64), (25, 50, 75))
+    return float((high - low) / middle) if middle else 0.0
+
+
+def ratio(reference_ms: Sequence[float], ms: Sequence[float]) -> Ratio | None:
+    """How many times faster `ms` is than `reference_ms`, compared within each round; None without a common round.
+
+    What slows the whole machine for a while slows both halves of a round, and leaves their ratio alone.
+    """
+    rounds = [slow / fast for slow, fast in zip(reference_ms, ms, strict=False)]
+    if not rounds:
+        return None
+    low, median, high = np.percentile(rounds, (25, 50, 75))
+    return Ratio(float(median), float(low), float(high))
+
+
+def ratio_between_runs(before_ms: Sequence[float], after_ms: Sequence[float]) -> Ratio:
+    """How many times faster `after_ms` is than `before_ms`, when they were measured in different runs.
+
+    No round of one run belongs to a round of the other, so every pair counts.
+    """
+    pairs = np.divide.outer(np.asarray(before_ms, np.float64), np.asarray(after_ms, np.float64))
+    low, median, high = np.percentile(pairs, (25, 50, 75))
+    return Ratio(float(median), float(low), float(high))

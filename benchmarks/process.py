@@ -1,0 +1,131 @@
+"""The near end of the pipe: starts a worker, asks it, and notices when it dies or hangs.
+
+Knows the protocol of `worker` and nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from edge_seg.errors import EdgeSegError
+
+from .environment import ROOT
+
+DEFAULT_COMMAND = (sys.executable, "-m", "benchmarks.worker")
+
+# Kinds of error that tell what a machine cannot run, as against what went wrong.
+CANNOT_BE_HAD = ("DeviceError", "MissingDependencyError")
+
+
+class WorkerError(EdgeSegError, RuntimeError):
+    """A worker that answered with an error, died, or did not answer in time; the message is one line.
+
+    `kind` is the name of the error's class in the worker, "" when it died or was silent.
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Worker:
+    """One worker process; a context manager that ends it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        command: Sequence[str] = DEFAULT_COMMAND,
+        environment: Mapping[str, str] | None = None,
+        timeout_s: float = 1800.0,
+    ) -> None:
+        self.name = name
+        self._timeout_s = timeout_s
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=ROOT,
+            env=dict(environment) if environment is not None else None,
+        )
+        # A thread that is blocked on the pipe is the one way to wait with a deadline on every system.
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """Send one request and wait for its answer; raises `WorkerError`."""
+        self.send(op, **arguments)
+        return self.receive()
+
+    def send(self, op: str, **arguments: Any) -> None:
+        """Send one request without waiting; `receive` takes its answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps({"op": op, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise WorkerError(self._last_words()) from None
+
+    def receive(self) -> dict[str, Any]:
+        """The next answer; raises `WorkerError` for an error, a dead worker, or none within the time limit."""
+        try:
+            line = self._answers.get(timeout=self._timeout_s)
+        except queue.Empty:
+            self._process.kill()
+            raise WorkerError(f"no answer within {self._timeout_s:g} s; its process was ended") from None
+        if not line:
+            raise WorkerError(self._last_words())
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise WorkerError(answer["error"], answer["kind"])
+        return answer
+
+    def close(self) -> None:
+        """End the process: by the end of its input, by force where that does not help within 10 s."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            self._process.wait(timeout=10)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as answers:
+            for line in answers:
+                self._answers.put(line)
+        self._answers.put("")
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._log.seek(0)
+        words = [line.strip() for line in self._log if line.strip()]
+        return f"its process died ({how})" + (f"; its last words: {words[-1][:200]}" if words else "")

@@ -1,0 +1,48 @@
+"""A benchmark's folder: results.json, chart.png and report.html, each whole or absent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge_seg.errors import ConfigurationError
+from train.files import replacing
+
+from .chart import draw_chart
+from .page import render_page
+from .rows import Result
+
+JSON_NAME = "results.json"
+CHART_NAME = "chart.png"
+PAGE_NAME = "report.html"
+
+
+def new_folder(out: Path) -> Path:
+    """A folder of its own for a benchmark that begins now; earlier ones are never overwritten."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        folder = out / (stamp if number == 0 else f"{stamp}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(
+                f"{folder} cannot be made ({error.strerror}); choose another folder with --out."
+            ) from error
+        return folder
+    raise ConfigurationError(
+        f"{out} already holds a thousand results of this second; choose another folder with --out."
+    )
+
+
+def write_report(result: Result, folder: Path) -> tuple[Path, Path, Path]:
+    """Write all three files; the JSON first, so that a picture that cannot be drawn loses no figure."""
+    json_path, chart_path, page_path = folder / JSON_NAME, folder / CHART_NAME, folder / PAGE_NAME
+    with replacing(json_path) as temporary:
+        temporary.write_text(result.to_json(), encoding="utf-8")
+    with replacing(chart_path) as temporary:
+        draw_chart(result, temporary)
+    with replacing(page_path) as temporary:
+        temporary.write_text(render_page(result, chart_path.read_bytes()), encoding="utf-8")
+    return json_path, chart_path, page_path

@@ -1,0 +1,160 @@
+"""The records a benchmark ends in: one row a contender and batch size, one a clip, and the whole result as JSON.
+
+Knows what a result holds and how it is stored and read back; draws and measures nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_seg.errors import ConfigurationError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One contender at one batch size. Figures are None where `status` is not "ok".
+
+    Attributes:
+        name, kind, precision, device, model: the contender's, see `cases.Contender`.
+        batch: frames a call.
+        status: "ok"; "failed"; "skipped" for what this machine cannot run.
+        reason: one line, where it is not "ok".
+        detail: what really runs it, where the name does not say.
+        ms_median, ms_p95, frames_per_s, spread, repeats_ms, calls: see `measure.Summary`.
+        ratio, ratio_low, ratio_high: times faster than Keras predict at this batch size: median, quartiles over rounds.
+        cores: CPU time over wall time while it computed.
+        idle_share: CPU time over wall time while it waited for its turn.
+        peak_mb: the worker's largest resident memory, in MB.
+        mean_iou: 0..1, without the unlabelled class.
+        agreement: share of pixels that agree with Keras predict, 0..1.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    device: str
+    batch: int
+    model: str = ""
+    status: str = "ok"
+    reason: str = ""
+    detail: str = ""
+    ms_median: float | None = None
+    ms_p95: float | None = None
+    frames_per_s: float | None = None
+    spread: float | None = None
+    repeats_ms: tuple[float, ...] = ()
+    calls: int = 0
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    cores: float | None = None
+    idle_share: float | None = None
+    peak_mb: float | None = None
+    mean_iou: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRow:
+    """One contender on a clip, from decoding to the encoded overlay. Figures are None where `status` is not "ok".
+
+    Attributes:
+        name, precision, device, batch, model, status, reason: as in `Row`.
+        frames: frames segmented and encoded.
+        frames_per_s: median over repeats, of the whole command's frames over its time.
+        spread: of the repeats, as in `measure.Summary`.
+        repeats_fps: frames/s of each repeat.
+        stage_ms: stage -> milliseconds a frame, median over repeats; they overlap: their sum exceeds a frame's time.
+        peak_mb: the worker's largest resident memory, in MB.
+    """
+
+    name: str
+    precision: str
+    device: str
+    batch: int
+    model: str = ""
+    status: str = "ok"
+    reason: str = ""
+    frames: int = 0
+    frames_per_s: float | None = None
+    spread: float | None = None
+    repeats_fps: tuple[float, ...] = ()
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    peak_mb: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A whole benchmark.
+
+    Attributes:
+        created: when, ISO 8601, UTC.
+        duration_s: how long it took.
+        environment: see `environment.environment`.
+        settings: batch sizes, repeats, frames a turn, input size.
+        data: see `data.FrameSet.to_dict`.
+        clip: name, size, rate and frames of the clip, or empty.
+        models: file name, label, precision and digest of each model file, the run's folder and digest.
+        rows, clip_rows: what was measured.
+        notes: what a reader must know to believe it, noise above all.
+        noisy: whether repeats lay too far apart, or something else computed beside.
+    """
+
+    created: str
+    duration_s: float
+    environment: dict[str, Any]
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    clip: dict[str, Any]
+    models: list[dict[str, Any]]
+    rows: tuple[Row, ...]
+    clip_rows: tuple[ClipRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    noisy: bool = False
+
+    @property
+    def everything(self) -> list[Row | ClipRow]:
+        """Rows of both kinds."""
+        return [*self.rows, *self.clip_rows]
+
+    @property
+    def failed(self) -> bool:
+        """Whether any contender failed."""
+        return any(row.status == "failed" for row in self.everything)
+
+    def to_json(self) -> str:
+        """As indented JSON text."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+
+
+def read_result(path: Path | str) -> Result:
+    """Read a results.json back. Raises `ConfigurationError` when it is not one."""
+    try:
+        values = json.loads(Path(path).read_text())
+        version = values.pop("format")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error.strerror}); expected a benchmark's results.json."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{path} is not a benchmark's results.json ({type(error).__name__}: {error})."
+        ) from error
+    if version != FORMAT:
+        raise ConfigurationError(f"{path} has format {version}, this version reads {FORMAT}: measure again.")
+    try:
+        values["rows"] = tuple(_row(Row, row) for row in values["rows"])
+        values["clip_rows"] = tuple(_row(ClipRow, row) for row in values["clip_rows"])
+        values["notes"] = tuple(values["notes"])
+        return Result(**values)
+    except (TypeError, KeyError) as error:
+        raise ConfigurationError(f"{path} is not a whole results.json ({error}).") from error
+
+
+def _row(kind: type[Any], values: dict[str, Any]) -> Any:
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -1,0 +1,101 @@
+"""How each kind of contender turns frames into labels. Only ever run in a worker's process.
+
+Every runner goes the whole way from uint8 BGR frames (N, H, W, 3) to uint8 labels (N, H, W): scaling and argmax count
+for Keras and torch too, since the exported graph holds them. Each loads its own stack and no other's, so that the
+worker's peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.preprocess import scale_frames
+from edge_seg.threads import available_threads
+
+from .cases import Contender
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def build(contender: Contender, batch: int) -> tuple[Predict, str]:
+    """Load a contender for batches of `batch` frames and warm it up.
+
+    Returns:
+        What turns frames into labels, and a word on what really runs it ("" where the name says it all).
+    """
+    builders = {
+        "keras-predict": _keras_predict,
+        "keras-compiled": _keras_compiled,
+        "session": _session,
+        "torch": _torch,
+    }
+    predict, detail = builders[contender.kind](contender, batch)
+    warm_up(predict, np.zeros((batch, *contender.size, 3), np.uint8))
+    return predict, detail
+
+
+def warm_up(predict: Predict, frames: np.ndarray, calls: int = 3) -> None:
+    """Pay for tracing, compiling and first allocations before anything is timed."""
+    for _ in range(calls):
+        labels = predict(frames)
+    if labels.shape != frames.shape[:3] or labels.dtype != np.uint8:
+        raise ValueError(f"expected uint8 labels {frames.shape[:3]}, got {labels.dtype} {labels.shape}")
+
+
+def _keras_predict(contender: Contender, batch: int) -> tuple[Predict, str]:
+    model = _keras_model(contender)
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        probabilities = model.predict(scale_frames(frames), batch_size=batch, verbose=0)
+        return probabilities.argmax(axis=-1).astype(np.uint8)
+
+    return predict, ""
+
+
+def _keras_compiled(contender: Contender, batch: int) -> tuple[Predict, str]:
+    model = _keras_model(contender)
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((batch, *contender.size, 3), tf.uint8)])
+    def labels(frames: Any) -> Any:
+        scaled = tf.cast(frames, tf.float32) / 127.5 - 1.0
+        return tf.cast(tf.argmax(model(scaled, training=False), axis=-1), tf.uint8)
+
+    return lambda frames: labels(tf.constant(frames)).numpy(), ""
+
+
+def _keras_model(contender: Contender) -> Any:
+    """The run's network, on the device the contender names."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if contender.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import tensorflow as tf
+
+    if contender.device != "cpu" and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError("TensorFlow sees no GPU; install it with `pip install tensorflow[and-cuda]`")
+    # TensorFlow knows affinity but no quota; the sessions know both.
+    tf.config.threading.set_intra_op_parallelism_threads(available_threads())
+    from train.run import load_model, open_run
+
+    return load_model(open_run(Path(contender.path)), input_size=contender.size)
+
+
+def _session(contender: Contender, batch: int) -> tuple[Predict, str]:
+    from edge_seg.session import open_session
+
+    session = open_session(contender.path, device=contender.device, batch_size=batch)
+    report = session.device
+    detail = f"{report.providers[0]}, {report.arithmetic}, {report.threads} thread(s)"
+    return lambda frames: session.run(frames)["labels"], detail
+
+
+def _torch(contender: Contender, batch: int) -> tuple[Predict, str]:
+    from .peers import torch_predictor
+
+    return torch_predictor(contender, batch)

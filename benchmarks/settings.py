@@ -1,0 +1,140 @@
+"""What one benchmark is asked to do, and what it finds to do it with: run, model files, data, clip.
+
+Resolves options into files that exist, with what ships in the clone where nothing is given. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_seg.errors import ConfigurationError, ModelFileError
+from edge_seg.modelfile import read_model_header
+from edge_seg.spec import ModelSpec
+from train.files import CONFIG_NAME, WEIGHTS_NAME
+
+from .cases import ModelFile, distinct_labels
+from .environment import ROOT, file_hash
+
+BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
+DEFAULT_OUT = Path("out/benchmarks")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One benchmark.
+
+    Attributes:
+        run: folder of the Keras run that is the reference.
+        models: ONNX files that take part.
+        fp32: the run's own fp32 ONNX file; exported into `out`/cache where None.
+        data: dataset folder, or None for rendered scenes.
+        clip: video for the measurement from end to end, or None for none.
+        batch_sizes: frames a call.
+        repeats: turns of each contender at each batch size.
+        frames: frames of one turn.
+        data_limit: most frames of the data, or None for all.
+        clip_frames: most frames of the clip, or None for all.
+        clip_repeats: turns of each contender on the clip.
+        peers: whether torch takes part.
+        devices: edge_seg's devices that take part, or None for each that is present.
+        out: folder in which each benchmark gets a folder of its own.
+    """
+
+    run: Path
+    models: tuple[Path, ...]
+    fp32: Path | None = None
+    data: Path | None = None
+    clip: Path | None = None
+    batch_sizes: tuple[int, ...] = (1, 4, 8)
+    repeats: int = 7
+    frames: int = 24
+    data_limit: int | None = None
+    clip_frames: int | None = None
+    clip_repeats: int = 3
+    peers: bool = False
+    devices: tuple[str, ...] | None = None
+    out: Path = DEFAULT_OUT
+
+
+def default_data() -> Path | None:
+    """dataset1 of the folder that EDGE_SEG_DATA names, or None where it is unset."""
+    root = os.environ.get("EDGE_SEG_DATA")
+    return Path(root) / "dataset1" if root else None
+
+
+def check_run(folder: Path) -> str:
+    """Digest of a run's configuration and weights; raises `ModelFileError` when it is not a finished run."""
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ModelFileError(
+                f"{folder} is not a finished run: it has no {name}. Make one with `python -m train fit DATASET "
+                "--out RUN`, and name it with --run."
+            )
+    return file_hash(folder / CONFIG_NAME)[:8] + file_hash(folder / WEIGHTS_NAME)[:8]
+
+
+def model_files(paths: Sequence[Path]) -> tuple[list[ModelFile], tuple[int, int]]:
+    """Read what each file says of itself, and the one (height, width) they share.
+
+    Raises:
+        ModelFileError: a file that is not an edge_seg model.
+        ConfigurationError: files of different sizes or classes, which no row could compare.
+    """
+    headers = [read_model_header(path) for path in paths]
+    specs = [header.spec for header in headers]
+    labels = distinct_labels(paths, [spec.precision for spec in specs])
+    for path, spec in zip(paths, specs, strict=True):
+        if (spec.input_size, spec.classes) != (specs[0].input_size, specs[0].classes):
+            raise ConfigurationError(
+                f"{path} takes {_shape(spec)}, {paths[0]} takes {_shape(specs[0])}. Benchmark them one at a time."
+            )
+    files = [
+        ModelFile(path=path, label=label, precision=spec.precision, digest=header.sha256[:16])
+        for path, label, spec, header in zip(paths, labels, specs, headers, strict=True)
+    ]
+    return files, specs[0].input_size
+
+
+def _shape(spec: ModelSpec) -> str:
+    return f"{'x'.join(map(str, spec.input_size))} frames of {len(spec.classes)} classes"
+
+
+def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
+    """The run's fp32 ONNX file at a (height, width): the one given, the one exported before, or a fresh export.
+
+    Raises:
+        ModelFileError: the export failed; the message is its last line.
+    """
+    if settings.fp32 is not None:
+        return settings.fp32
+    shape = "x".join(map(str, size))
+    cached = settings.out / "cache" / f"{digest}-{shape}-fp32.onnx"
+    if cached.is_file():
+        return cached
+    say(f"exporting {settings.run} as fp32 into {cached}")
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    # A process of its own: the export needs TensorFlow and gigabytes, and this process is to stay small.
+    files = (str(settings.run.resolve()), "--out", str(cached.resolve()))
+    command = (
+        sys.executable,
+        "-m",
+        "export",
+        *files,
+        "--precision",
+        "fp32",
+        "--input-size",
+        shape,
+        "--gate-frames",
+        "16",
+    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode or not cached.is_file():
+        last = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        raise ModelFileError(f"The fp32 export of {settings.run} failed: {last[-1].strip()}")
+    return cached

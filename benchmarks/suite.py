@@ -1,0 +1,206 @@
+"""One batch size of a benchmark: a worker a contender, their labels, their interleaved times, their rows.
+
+Knows workers and rows. Once all have loaded only one computes at any time; the others are blocked on their pipes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+
+from .accuracy import Accuracy, measure_accuracy
+from .cases import REFERENCE, Contender
+from .data import FrameSet
+from .environment import busy_core_s
+from .measure import interleave, ratio, summarize
+from .process import CANNOT_BE_HAD, Worker, WorkerError
+from .rows import Row
+
+Say = Callable[[str], None]
+Start = Callable[[str], Worker]
+# After a turn a runtime's threads may spin for a moment before they sleep; the next turn starts after that.
+SETTLE_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure at each batch size.
+
+    Attributes:
+        contenders: the reference among them, or no ratios and agreements are given.
+        data: frames and truth.
+        inputs: file of the frames at the model's size, (N, height, width, 3) uint8, .npy.
+        classes, unlabelled: of the model.
+        repeats, frames: turns of each contender, frames a turn.
+        scratch: folder for the workers' labels.
+    """
+
+    contenders: tuple[Contender, ...]
+    data: FrameSet
+    inputs: Path
+    classes: int
+    unlabelled: int | None
+    repeats: int
+    frames: int
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One batch size: its rows, and how many cores' worth of other programs' work went on while they were timed."""
+
+    rows: list[Row]
+    others_cores: float
+
+
+@dataclass
+class Seat:
+    """A contender's worker and what it has answered so far."""
+
+    contender: Contender
+    worker: Worker
+    detail: str = ""
+    failure: WorkerError | None = None
+    labels: np.ndarray | None = None
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    times: list[tuple[float, ...]] = field(default_factory=list)
+    peak_mb: float | None = None
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Do a step unless an earlier one failed; remember the failure."""
+        if self.failure is None:
+            try:
+                step()
+            except WorkerError as error:
+                self.failure = error
+
+
+def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> Measured:
+    """Measure every contender at one batch size; a contender that fails is a failed row, the others go on."""
+    with ExitStack() as stack:
+        seats = [Seat(contender, stack.enter_context(start(contender.name))) for contender in plan.contenders]
+        _load(seats, plan, batch, say)
+        for seat in seats:
+            say(f"batch {batch}: labels of {seat.contender.name}")
+            seat.attempt(lambda seat=seat: _label(seat, plan))  # type: ignore[misc]
+        others_cores = _watched(lambda: _take_turns(seats, plan, batch, say), seats)
+        for seat in seats:
+            seat.attempt(lambda seat=seat: _remember_peak(seat))  # type: ignore[misc]
+    reference = next((seat for seat in seats if seat.contender.name == REFERENCE and seat.failure is None), None)
+    return Measured([_row(seat, reference, plan, batch) for seat in seats], others_cores)
+
+
+def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float:
+    """Do the work; returns the cores that were busy meanwhile with what is neither a worker's nor our own."""
+    before, began, own = busy_core_s(), time.perf_counter(), time.process_time()
+    work()
+    after, wall_s = busy_core_s(), time.perf_counter() - began
+    if before is None or after is None:
+        return 0.0
+    ours = time.process_time() - own + sum(turn["cpu_s"] + turn["idle_cpu_s"] for seat in seats for turn in seat.turns)
+    return max(0.0, (after - before - ours) / wall_s)
+
+
+def _load(seats: Sequence[Seat], plan: Plan, batch: int, say: Say) -> None:
+    """All at once: nothing is timed yet, and a TensorFlow takes its seconds to import."""
+    say(f"batch {batch}: loading {len(seats)} contenders")
+    for seat in seats:
+        request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(plan.inputs)}
+        seat.attempt(lambda seat=seat, request=request: seat.worker.send("load", **request))  # type: ignore[misc]
+    for seat in seats:
+        seat.attempt(lambda seat=seat: setattr(seat, "detail", seat.worker.receive()["detail"]))  # type: ignore[misc]
+
+
+def _label(seat: Seat, plan: Plan) -> None:
+    target = plan.scratch / "labels.npy"
+    seat.worker.ask("label", to=str(target))
+    seat.labels = np.load(target)
+
+
+def _take_turns(seats: Sequence[Seat], plan: Plan, batch: int, say: Say) -> None:
+    alive = [seat for seat in seats if seat.failure is None]
+    calls = max(1, -(-plan.frames // batch))
+
+    def turn(seat: Seat) -> Sequence[float]:
+        time.sleep(SETTLE_S)
+        answer = seat.worker.ask("time", calls=calls)
+        seat.turns.append(answer)
+        return answer["seconds"]
+
+    def failed(index: int, error: Exception) -> None:
+        if not isinstance(error, WorkerError):
+            raise error
+        alive[index].failure = error
+
+    turns = {index: (lambda seat=seat: turn(seat)) for index, seat in enumerate(alive)}
+    times = interleave(
+        turns, plan.repeats, failed=failed, after_round=lambda n: say(f"batch {batch}: round {n + 1} of {plan.repeats}")
+    )
+    for index, seat in enumerate(alive):
+        seat.times = times[index]
+
+
+def _remember_peak(seat: Seat) -> None:
+    seat.peak_mb = seat.worker.ask("memory")["peak_mb"]
+
+
+def _row(seat: Seat, reference: Seat | None, plan: Plan, batch: int) -> Row:
+    contender = seat.contender
+    known = {
+        "name": contender.name,
+        "kind": contender.kind,
+        "precision": contender.precision,
+        "device": contender.device,
+    }
+    known |= {"model": contender.model, "detail": seat.detail, "batch": batch}  # type: ignore[dict-item]
+    try:
+        accuracy = _accuracy(seat, reference, plan)
+    except (WorkerError, ConfigurationError) as error:
+        skipped = contender.optional and getattr(error, "kind", "") in CANNOT_BE_HAD
+        return Row(**known, status="skipped" if skipped else "failed", reason=str(error))  # type: ignore[arg-type]
+    summary = summarize(seat.times, batch)
+    compared = ratio(summarize(reference.times, batch).repeats_ms, summary.repeats_ms) if reference else None
+    return Row(
+        **known,  # type: ignore[arg-type]
+        ms_median=summary.ms_median,
+        ms_p95=summary.ms_p95,
+        frames_per_s=summary.frames_per_s,
+        spread=summary.spread,
+        repeats_ms=summary.repeats_ms,
+        calls=summary.calls,
+        ratio=compared.median if compared else None,
+        ratio_low=compared.low if compared else None,
+        ratio_high=compared.high if compared else None,
+        cores=sum(turn["cpu_s"] for turn in seat.turns) / sum(map(sum, seat.times)),
+        idle_share=_idle_share(seat.turns),
+        peak_mb=seat.peak_mb,
+        mean_iou=accuracy.mean_iou,
+        agreement=accuracy.agreement,
+    )
+
+
+def _accuracy(seat: Seat, reference: Seat | None, plan: Plan) -> Accuracy:
+    """How good the seat's labels are; raises what the worker failed with, or that the labels are none at all."""
+    if seat.failure is not None:
+        raise seat.failure
+    assert seat.labels is not None
+    return measure_accuracy(
+        seat.labels,
+        plan.data.truth,
+        classes=plan.classes,
+        unlabelled=plan.unlabelled,
+        reference=reference.labels if reference else None,
+    )
+
+
+def _idle_share(turns: Sequence[dict[str, Any]]) -> float:
+    idle_s = sum(turn["idle_s"] for turn in turns)
+    return sum(turn["idle_cpu_s"] for turn in turns) / idle_s if idle_s else 0.0

@@ -1,0 +1,104 @@
+"""A result as text: the tables for a terminal, and the cells that the page shows too.
+
+Knows rows and how numbers read well; nothing of files or pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .rows import ClipRow, Result, Row
+
+HEAD = ("contender", "ms/frame", "p95", "frames/s", "x Keras", "quartiles", "peak MB", "mean IoU", "agreement")
+NONE = "-"
+
+
+def render(result: Result) -> str:
+    """Everything a reader needs, as lines of text."""
+    blocks = [heading(result)]
+    for batch in result.settings["batch_sizes"]:
+        rows = [row for row in result.rows if row.batch == batch]
+        blocks.append(f"batch {batch}\n" + align([HEAD, *(cells(row) for row in rows)]))
+    if result.clip_rows:
+        head, *body = clip_table(result.clip_rows)
+        blocks.append(f"end to end: {clip_line(result.clip)}\n" + align([head, *body]))
+    problems = [f"  {row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in not_ok(result)]
+    blocks.append("\n".join([*problems, *(f"  {note}" for note in result.notes)]))
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def heading(result: Result) -> str:
+    """Data, machine and method, one line each."""
+    machine, settings, data = result.environment, result.settings, result.data
+    size = "x".join(str(side) for side in settings["size"])
+    method = f"{settings['repeats']} interleaved repeats of {settings['frames']} frames each"
+    return "\n".join(
+        (
+            f"{data['name']}: {data['frames']} frames, segmented at {size}",
+            f"{machine['cpu']}, {machine['cores']} core(s), Python {machine['python']}, {machine['os']}",
+            f"{method}; the whole took {result.duration_s:.0f} s",
+        )
+    )
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One row of the table, as `HEAD` names its columns."""
+    if row.status != "ok":
+        return (row.name, row.status, *[NONE] * (len(HEAD) - 2))
+    return (
+        row.name,
+        _number(row.ms_median, 1),
+        _number(row.ms_p95, 1),
+        _number(row.frames_per_s, 1),
+        _number(row.ratio, 2),
+        NONE if row.ratio_low is None else f"{row.ratio_low:.2f}-{row.ratio_high:.2f}",
+        _number(row.peak_mb, 0),
+        percent(row.mean_iou, 2),
+        percent(row.agreement, 3),
+    )
+
+
+def clip_table(rows: Sequence[ClipRow]) -> list[tuple[str, ...]]:
+    """Head and rows of the table from end to end; a column a stage that any contender has."""
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.stage_ms))
+    head = ("contender", "batch", "frames/s", *(f"{stage} ms" for stage in stages), "peak MB")
+    return [head, *(_clip_cells(row, stages) for row in rows)]
+
+
+def _clip_cells(row: ClipRow, stages: Sequence[str]) -> tuple[str, ...]:
+    speeds = _number(row.frames_per_s, 1) if row.status == "ok" else row.status
+    times = (_number(row.stage_ms.get(stage), 1) for stage in stages)
+    return (row.name, str(row.batch), speeds, *times, _number(row.peak_mb, 0))
+
+
+def clip_line(clip: dict[str, Any]) -> str:
+    """The clip in words."""
+    return f"{clip['name']}, {clip['width']}x{clip['height']}, {clip['frames']} frames, decoded to encoded overlay"
+
+
+def not_ok(result: Result) -> list[Row | ClipRow]:
+    """Rows that failed or were skipped."""
+    return [row for row in result.everything if row.status != "ok"]
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns side by side, the first to the left, numbers to the right; the head is underlined."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join((lines[0], "-" * len(lines[0]), *lines[1:]))
+
+
+def percent(share: float | None, digits: int) -> str:
+    """0.5 -> "50.00 %"."""
+    return NONE if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NONE if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,141 @@
+"""The far end of the pipe: one contender in a process of its own. `python -m benchmarks.worker`
+
+One line of JSON in, one line of JSON out, in turn; between lines it is blocked on the pipe and computes nothing. Knows
+nothing of the other contenders, of repeats or of statistics.
+
+    {"op": "load", "contender": {...}, "batch": N, "frames": "frames.npy"}  -> {"ok": true, "detail": "..."}
+    {"op": "time", "calls": N}       -> {"ok": true, "seconds": [...], "cpu_s": ..., "idle_cpu_s": ..., "idle_s": ...}
+    {"op": "label", "to": "x.npy"}   -> {"ok": true}            labels of all frames, (N, H, W) uint8
+    {"op": "open-clip", "contender": {...}, "batch": N}                 -> {"ok": true}
+    {"op": "clip", "clip": "in.mp4", "limit": N, "target": "out.mp4"}   -> {"ok": true, "frames": N, "seconds": ...}
+    {"op": "memory"}                 -> {"ok": true, "peak_mb": ...}
+    anything that goes wrong         -> {"ok": false, "error": "one line", "kind": "class of the error"}
+
+An end of input ends the process, so that no worker outlives the one who started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from .cases import Contender
+from .environment import peak_memory_mb
+
+if TYPE_CHECKING:
+    from .pipeline import ClipRunner
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class Server:
+    """Answers requests about one contender."""
+
+    def __init__(self) -> None:
+        self._predict: Predict | None = None
+        self._clips: ClipRunner | None = None
+        self._frames = np.empty((0, 0, 0, 3), np.uint8)
+        self._batch = 1
+        self._next = 0
+        self._idle_since = (time.perf_counter(), time.process_time())
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request's answer; whatever goes wrong becomes an answer too."""
+        handlers: dict[str, Callable[..., dict[str, Any]]]
+        handlers = {
+            "load": self._load,
+            "time": self._time,
+            "label": self._label,
+            "memory": _memory,
+            "open-clip": self._open_clip,
+            "clip": self._clip,
+        }
+        arguments = {key: value for key, value in request.items() if key != "op"}
+        try:
+            answer = {"ok": True, **handlers[request["op"]](**arguments)}
+        except Exception as error:
+            answer = {"ok": False, "error": one_line(error), "kind": type(error).__name__}
+        self._idle_since = (time.perf_counter(), time.process_time())
+        return answer
+
+    def _load(self, contender: dict[str, Any], batch: int, frames: str) -> dict[str, Any]:
+        from .runners import build
+
+        self._frames, self._batch = np.load(frames), batch
+        self._predict, detail = build(Contender.from_dict(contender), batch)
+        return {"detail": detail}
+
+    def _time(self, calls: int) -> dict[str, Any]:
+        idle_s = time.perf_counter() - self._idle_since[0]
+        idle_cpu_s = time.process_time() - self._idle_since[1]
+        cpu_before = time.process_time()
+        seconds = []
+        for _ in range(calls):
+            batch = self._next_batch()
+            start = time.perf_counter()
+            self._call(batch)
+            seconds.append(time.perf_counter() - start)
+        cpu_s = time.process_time() - cpu_before
+        return {"seconds": seconds, "cpu_s": cpu_s, "idle_s": idle_s, "idle_cpu_s": idle_cpu_s}
+
+    def _label(self, to: str) -> dict[str, Any]:
+        count, labels = len(self._frames), []
+        for start in range(0, count, self._batch):
+            picked = np.arange(start, start + self._batch).clip(max=count - 1)
+            labels.append(self._call(self._frames[picked])[: count - start])
+        np.save(to, np.concatenate(labels))
+        return {}
+
+    def _open_clip(self, contender: dict[str, Any], batch: int) -> dict[str, Any]:
+        from .pipeline import ClipRunner
+
+        self._clips = ClipRunner(Contender.from_dict(contender), batch)
+        return {}
+
+    def _clip(self, clip: str, limit: int | None, target: str) -> dict[str, Any]:
+        if self._clips is None:
+            raise RuntimeError("no contender has been opened for clips")
+        return self._clips.run(Path(clip), limit, Path(target))
+
+    def _next_batch(self) -> np.ndarray:
+        picked = np.arange(self._next, self._next + self._batch) % len(self._frames)
+        self._next = (self._next + self._batch) % len(self._frames)
+        return self._frames[picked]
+
+    def _call(self, batch: np.ndarray) -> np.ndarray:
+        if self._predict is None:
+            raise RuntimeError("no contender has been loaded")
+        return self._predict(batch)
+
+
+def _memory() -> dict[str, Any]:
+    return {"peak_mb": peak_memory_mb()}
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line: its first line of text, its kind in front where the text alone would say little."""
+    text = str(error).strip().splitlines()
+    named = f"{type(error).__name__}: " if not type(error).__module__.startswith("edge_seg") else ""
+    return named + (text[0] if text else "no message")
+
+
+def main() -> None:
+    """Serve standard input until it ends."""
+    # Native libraries print to descriptor 1: it becomes standard error, and the answers get a channel of their own.
+    answers: TextIO = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    server = Server()
+    for line in sys.stdin:
+        answers.write(json.dumps(server.answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""A real worker whose contenders are fakes; a contender's path names what it does when it is loaded or called."""
+
+import os
+import sys
+import time
+
+from benchmarks import runners, worker
+
+
+def build(contender, batch):
+    behavior = contender.path
+    if behavior == "raises":
+        raise ValueError("planted\nsecond line")
+    if behavior == "no-device":
+        from edge_seg.errors import DeviceError
+
+        raise DeviceError("planted: no such device")
+    if behavior == "dies-loading":
+        print("planted last words", file=sys.stderr, flush=True)
+        os._exit(3)
+    calls = 0
+
+    def predict(frames):
+        nonlocal calls
+        calls += 1
+        if behavior == "dies-later" and calls > 4:
+            os._exit(4)
+        if behavior == "hangs":
+            time.sleep(60)
+        if behavior == "prints":
+            os.write(1, b"a native library's chatter\n")
+        labels = frames[..., 0] % 12
+        return labels + 200 if behavior == "wrong-ids" else labels
+
+    return predict, "a fake"
+
+
+runners.build = build
+worker.main()

@@ -1,0 +1,110 @@
+"""What the three files say, and that they say all of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import cv2
+import pytest
+
+from benchmarks.report import new_folder, write_report
+from benchmarks.rows import read_result
+from benchmarks.table import render
+from edge_seg.errors import ConfigurationError
+
+
+@pytest.fixture
+def written(result, tmp_path):
+    return write_report(result, new_folder(tmp_path / "out"))
+
+
+def test_the_json_gives_the_same_result_back(result, written):
+    assert read_result(written[0]) == result
+
+
+def test_the_table_has_every_row_and_says_what_failed(result):
+    text = render(result)
+    for part in (
+        "batch 1",
+        "batch 4",
+        "Keras predict",
+        "57.90 %",
+        "99.900 %",
+        "failed: broken, batch 4: <planted>",
+        "Test CPU",
+    ):
+        assert part in text
+    assert re.search(r"onnxruntime cpu int8 +20\.0 +24\.0 +50\.0 +5\.00 +4\.90-5\.10 +500 ", text)
+    assert re.search(r"onnxruntime cpu int8 +1 +40\.0 +2\.0 +20\.0 +6\.0 +300", text)
+    assert "not here: openvino" in text
+
+
+def test_the_chart_is_a_picture_that_changes_with_the_figures(result, written, tmp_path):
+    picture = cv2.imread(str(written[1]))
+    assert picture is not None
+    assert picture.shape[1] > 1200
+    assert picture.std() > 10
+    slower = tuple(replace(row, frames_per_s=(row.frames_per_s or 0) / 7) for row in result.rows)
+    other = cv2.imread(str(write_report(replace(result, rows=slower), new_folder(tmp_path / "other"))[1]))
+    assert other.shape != picture.shape or (other != picture).any()
+
+
+def test_the_page_is_whole_escaped_and_needs_nothing_else(written):
+    page = written[2].read_text()
+    seen = Tags()
+    seen.feed(page)
+    assert seen.open == []
+    # Two batch sizes and the clip.
+    assert seen.count["table"] == 3
+    assert seen.count["img"] == 1
+    assert seen.sources[0].startswith("data:image/png;base64,iVBOR")
+    assert "&lt;planted&gt;" in page
+    assert "<planted>" not in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+class Tags(HTMLParser):
+    """Counts tags, and remembers which were never closed."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.count, self.sources = [], {}, []
+
+    def handle_starttag(self, tag, attributes):
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.sources += [value for name, value in attributes if name == "src"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_only_failures_still_make_a_report(result, tmp_path):
+    bare = replace(result, rows=tuple(row for row in result.rows if row.status != "ok"), clip_rows=(), clip={})
+    for path in write_report(bare, new_folder(tmp_path)):
+        assert path.stat().st_size > 0
+
+
+def test_each_run_gets_a_folder_of_its_own(tmp_path):
+    assert len({new_folder(tmp_path) for _ in range(5)}) == 5
+
+
+def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="--out"):
+        new_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 99}', '{"format": 1, "rows": [{}], "clip_rows": []}']
+)
+def test_other_files_are_no_results(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"results\.json"):
+        read_result(path)

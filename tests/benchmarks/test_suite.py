@@ -1,0 +1,67 @@
+"""One batch size over real worker processes with fake contenders: failures become rows, the others go on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.cases import REFERENCE, Contender
+from benchmarks.suite import measure_batch
+
+
+def contender(behavior: str, *, optional: bool = False) -> Contender:
+    return Contender(
+        name=behavior, kind="session", path=behavior, device="cpu", precision="fp32", size=(32, 64), optional=optional
+    )
+
+
+@pytest.fixture
+def quiet():
+    return lambda _: None
+
+
+def test_failures_are_rows_and_the_rest_goes_on(make_plan, start_fake, quiet):
+    plan = make_plan(
+        contender("works"),
+        contender("raises"),
+        contender("dies-loading"),
+        contender("dies-later"),
+        contender("wrong-ids"),
+        contender("no-device", optional=True),
+    )
+    rows = {row.name: row for row in measure_batch(plan, 2, say=quiet, start=start_fake).rows}
+    assert {name: row.status for name, row in rows.items()} == {
+        REFERENCE: "ok",
+        "works": "ok",
+        "raises": "failed",
+        "dies-loading": "failed",
+        "dies-later": "failed",
+        "wrong-ids": "failed",
+        "no-device": "skipped",
+    }
+    assert "exit code 4" in rows["dies-later"].reason
+    assert "prediction has ids" in rows["wrong-ids"].reason
+    assert rows["raises"].ms_median is None
+    good = rows["works"]
+    assert (good.mean_iou, good.agreement) == (1.0, 1.0)
+    assert good.detail == "a fake"
+    # Six frames a turn in batches of two, three rounds.
+    assert (good.calls, len(good.repeats_ms)) == (9, 3)
+    assert good.ratio_low <= good.ratio <= good.ratio_high
+
+
+def test_a_device_asked_for_by_name_fails_instead_of_being_skipped(make_plan, start_fake, quiet):
+    rows = measure_batch(make_plan(contender("no-device")), 1, say=quiet, start=start_fake).rows
+    assert rows[1].status == "failed"
+    assert "no such device" in rows[1].reason
+
+
+def test_without_the_reference_there_is_no_ratio(make_plan, start_fake, quiet):
+    plan = make_plan(contender("works"))
+    broken = replace(plan, contenders=(replace(contender("raises"), name=REFERENCE), *plan.contenders[1:]))
+    first, second = measure_batch(broken, 1, say=quiet, start=start_fake).rows
+    assert first.status == "failed"
+    assert second.status == "ok"
+    assert (second.ratio, second.agreement) == (None, None)
+    assert second.mean_iou == 1.0
