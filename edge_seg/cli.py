@@ -1,0 +1,149 @@
+"""The `edge-seg` command: its arguments, its exit codes, its errors. What the commands do is in `commands.py`.
+
+Imports nothing heavy, so that `--help` answers at once. Exit codes: 0 all done, 1 something failed, 2 a wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from . import __version__
+from .codecs import CODECS
+from .errors import EdgeSegError
+
+DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="edge-seg", description="Road-scene segmentation of video from one ONNX file.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"edge-seg {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_predict(commands)
+    info = commands.add_parser("info", help="what a model file says of itself, its licence terms too")
+    info.add_argument("model", metavar="MODEL", nargs="?", help="ONNX file (default: the bundled model)")
+    verify = commands.add_parser("verify", help="prove parity with Keras again, on this device")
+    verify.add_argument("model", metavar="MODEL", nargs="?", help="ONNX file (default: the bundled model)")
+    verify.add_argument("--device", default="auto", metavar="D", help=f"{DEVICE_HELP}; or all (default: auto)")
+    checks = commands.add_parser("checks", help="versions, devices, and what auto would pick here and why")
+    demo = commands.add_parser("demo", help="the bundled clip through the bundled model")
+    demo.add_argument("-o", "--out", metavar="OUT", help="file or folder for the overlay (default: edge_seg_out/)")
+    demo.add_argument("--device", default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
+    for command in (info, verify, checks, demo):
+        _add_json(command)
+    return parser
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="segment videos, pictures, folders, cameras and streams",
+        description="Segment videos, pictures, folders, cameras and streams. The first Ctrl-C finishes what is under "
+        "way; a file then stays NAME.partial.mp4, playable. The second stops at once.",
+    )
+    predict.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="+",
+        help='video, picture, folder, quoted "glob", camera index, or rtsp://, http://, https:// address',
+    )
+    predict.add_argument("-m", "--model", metavar="MODEL", help="ONNX file (default: the bundled model)")
+    predict.add_argument(
+        "-o", "--out", metavar="OUT", help="a file for one source, a folder for many (default: edge_seg_out/)"
+    )
+    predict.add_argument("--device", default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
+    predict.add_argument("--batch", type=_positive, default=1, metavar="N", help="frames a run (default: 1)")
+    predict.add_argument(
+        "--save", default="overlay", metavar="KINDS", help="comma list of overlay,mask,labels,jsonl (default: overlay)"
+    )
+    predict.add_argument(
+        "--alpha",
+        type=_share,
+        default=0.5,
+        metavar="A",
+        help="overlay: 0 frame alone, 1 colours alone (default: 0.5)",
+    )
+    predict.add_argument(
+        "--stride", type=_positive, default=1, metavar="N", help="segment every Nth frame of a video (default: 1)"
+    )
+    predict.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames a video (default: no limit)")
+    predict.add_argument(
+        "--drop-corrupt", action="store_true", help="leave damaged frames out (default: keep and count them)"
+    )
+    predict.add_argument(
+        "--give-up",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="end a live source after S seconds without a frame (default: 30)",
+    )
+    again = predict.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="make only results that are missing (default: refuse)")
+    again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
+    predict.add_argument("--codec", choices=list(CODECS), default="libx264", help="video codec (default: libx264)")
+    predict.add_argument(
+        "--crf", type=int, metavar="N", help="quality, lower is better (default: 23 for libx264; 28, 35 for the others)"
+    )
+    predict.add_argument(
+        "--preset", default="", metavar="P", help="encoder speed (default: superfast; 10 for libsvtav1)"
+    )
+    _add_json(predict)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout (default: text)")
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    return _number(text, 0.0, 1.0)
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0.1, 1e6)
+
+
+def _number(text: str, lowest: float, highest: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"expected a number from {lowest:g} to {highest:g}, got {text!r}")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    # Below the parser: only now is anything heavy needed.
+    from . import commands
+
+    command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
+    try:
+        return command(options)
+    except EdgeSegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,233 @@
+"""What the `edge-seg` commands do: put the pieces together, print, and return the exit code. Knows no argparse beyond
+the options it is handed. With `--json`, stdout carries one JSON object and nothing else; remarks go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import bundled_clip, bundled_model
+
+if TYPE_CHECKING:
+    from .modelfile import ModelHeader
+    from .predict import Run, SourceReport
+    from .segmenter import Segmenter
+    from .timings import Stopwatch
+
+
+def predict(options: argparse.Namespace) -> int:
+    """`edge-seg predict`."""
+    from .names import check_free, missing, parse_kinds, plan_outputs
+    from .predict import Run
+    from .progress import Progress
+    from .segmenter import Segmenter
+    from .sources import expand_sources
+
+    settings = _predict_options(options)
+    items = expand_sources(options.source)
+    out = Path(options.out) if options.out else None
+    folder_asked = bool(options.out) and options.out.endswith(("/", os.sep))
+    plans = plan_outputs(items, parse_kinds(options.save), out, folder_asked=folder_asked)
+    if options.resume:
+        plans = [missing(plan) for plan in plans]
+    elif not options.overwrite:
+        check_free(plans)
+    progress = Progress()
+    reports = []
+    model = Path(options.model) if options.model else bundled_model()
+    with Segmenter(model, device=options.device, batch_size=options.batch) as segmenter:
+        progress.note(_device_line(segmenter))
+        run = Run(segmenter, options=settings, progress=progress)
+        with _signals(run, progress.note):
+            for report in run.process(items, plans):
+                reports.append(report)
+                _say(report, progress.note, quiet=options.json)
+        for line in _speed_lines(run.watches, reports):
+            progress.note(line)
+        code = 0 if all(report.good for report in reports) else 1
+        if options.json:
+            _print_json(
+                {"exit_code": code, **_model_facts(model, segmenter), "sources": [r.to_dict() for r in reports]}
+            )
+    return code
+
+
+def info(options: argparse.Namespace) -> int:
+    """`edge-seg info`."""
+    from .modelfile import read_model_header
+
+    header = read_model_header(options.model or bundled_model())
+    facts = _info_facts(header)
+    if options.json:
+        _print_json(facts)
+        return 0
+    for name, value in facts.items():
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        print(f"{name.replace('_', ' '):<14} {'-' if value in (None, '') else text}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """`edge-seg verify`."""
+    from .verify import verify as verify_model
+
+    report = verify_model(options.model or bundled_model(), options.device)
+    if options.json:
+        _print_json(report.to_dict())
+    else:
+        print(f"{report.model}: {report.frames} golden frames")
+        for verdict in report.verdicts:
+            print(f"  {verdict.line()}")
+        for name, reason in report.absent.items():
+            print(f"  {name}: not here: {reason}")
+    return 0 if report.passed else 1
+
+
+def checks(options: argparse.Namespace) -> int:
+    """`edge-seg checks`."""
+    from .checks import collect_checks
+
+    report = collect_checks()
+    if options.json:
+        _print_json(report.to_dict())
+    else:
+        print("\n".join(report.lines()))
+    return 1 if report.problems else 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """`edge-seg demo`: `predict` of the bundled clip, made anew each time."""
+    from .cli import build_parser
+
+    arguments = ["predict", str(bundled_clip()), "--device", options.device, "--overwrite"]
+    arguments += ["--out", options.out] if options.out else []
+    arguments += ["--json"] if options.json else []
+    return predict(build_parser().parse_args(arguments))
+
+
+def _predict_options(options: argparse.Namespace) -> Any:
+    from .codecs import EncodeOptions
+    from .outputs import OutputStyle
+    from .pipeline import PipelineOptions
+    from .predict import PredictOptions
+
+    return PredictOptions(
+        pipeline=PipelineOptions(
+            batch_size=options.batch, stride=options.stride, limit=options.limit, drop_corrupt=options.drop_corrupt
+        ),
+        style=OutputStyle(
+            alpha=options.alpha,
+            encode=EncodeOptions(codec=options.codec, crf=options.crf, preset=options.preset),
+        ),
+        give_up_s=options.give_up,
+    )
+
+
+@contextlib.contextmanager
+def _signals(run: Run, say: Callable[[str], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM drains and closes, the second ends the process where it stands."""
+    asked = False
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
+            # Threads may sit in native code that cannot be interrupted; what is on disk plays as it is.
+            os.write(2, b"\nerror: stopped at once; what was written is in NAME.partial.mp4.\n")
+            os._exit(1)
+        asked = True
+        run.request_stop()
+        os.write(2, b"\nFinishing the frames under way; once more to stop at once.\n")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _device_line(segmenter: Segmenter) -> str:
+    device = segmenter.device
+    return f"{segmenter.spec.name} ({segmenter.spec.precision}) on {device.name}, {device.arithmetic}: {device.reason}"
+
+
+def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> None:
+    """One source's outcome: results on stdout (stderr with --json), trouble and remarks on stderr."""
+    for path in report.outputs.values():
+        if report.good or report.status == "incomplete":
+            note(f"{report.source} -> {path}") if quiet else print(f"{report.source} -> {path}", flush=True)
+    if report.status == "already there":
+        note(f"{report.source}: already there")
+    for text in report.notes:
+        note(f"{report.source}: {text}")
+    if not report.good:
+        lead = "" if report.message.startswith(report.source) else f"{report.source}: "
+        note(f"error: {lead}{report.status}: {report.message}" if lead else f"error: {report.message}")
+    if report.age is not None:
+        note(
+            f"{report.source}: frames were {report.age.median_ms:.0f} ms old when written (p95 {report.age.p95_ms:.0f})"
+        )
+
+
+def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport]) -> list[str]:
+    """One line a stage, and one for the whole way."""
+    lines = []
+    for stage, watch in watches.items():
+        if (time := watch.summary()) is not None:
+            spread = f"(median {time.median_ms:.1f}, p95 {time.p95_ms:.1f})"
+            lines.append(f"{stage:<10} {time.mean_ms:7.1f} ms a frame {spread}")
+    # Pictures that went through together share one clock.
+    walls = {report.wall_s: report.frames_per_s * report.wall_s for report in reports if report.wall_s}
+    if walls:
+        frames, seconds = sum(walls.values()), sum(walls)
+        lines.append(f"end to end {frames / seconds:7.1f} frames/s: {frames:.0f} frames in {seconds:.1f} s")
+    return lines
+
+
+def _model_facts(model: Path, segmenter: Segmenter) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"model": str(model), "device": asdict(segmenter.device), "batch": segmenter.batch_size}
+
+
+def _info_facts(header: ModelHeader) -> dict[str, Any]:
+    spec = header.spec
+    return {
+        "file": header.name,
+        "name": spec.name,
+        "license": spec.license,
+        "precision": spec.precision,
+        "input": f"frames uint8 (N, {_side(spec, 0)}, {_side(spec, 1)}, 3) {spec.color_order}",
+        "outputs": list(spec.outputs),
+        "scaling": spec.scaling,
+        "resize": spec.resize,
+        "label_resize": spec.label_resize,
+        "classes": list(spec.classes),
+        "palette_rgb": [list(color) for color in spec.palette],
+        "unlabelled": spec.unlabelled,
+        "parity": dict(spec.parity),
+        "training": dict(spec.training),
+        "versions": dict(spec.versions),
+        "size_bytes": header.size_bytes,
+        "nodes": header.nodes,
+        "opsets": {name or "ai.onnx": version for name, version in header.opsets.items()},
+        "ir_version": header.ir_version,
+        "producer": header.producer,
+        "sha256": header.sha256,
+    }
+
+
+def _side(spec: Any, axis: int) -> str:
+    return f"{'HW'[axis]}={spec.input_size[axis]}" if spec.dynamic_size else str(spec.input_size[axis])
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str), file=sys.stdout, flush=True)

@@ -1,0 +1,277 @@
+"""Many sources through one model: each gets a report of its own, and one bad file does not stop the others.
+
+Knows no command line: the console hands it options, and a `Progress` to talk to.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import EdgeSegError, MediaError
+from .images import ImageFiles
+from .media import Source, SourceCounts, SourceEnd
+from .names import Plan
+from .outputs import ImageOutputs, OutputStyle, VideoOutputs, Written
+from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predictor
+from .progress import Progress
+from .redact import redact
+from .sources import Item, open_item
+from .timings import StageTime, Stopwatch
+
+# Statuses that leave nothing undone.
+GOOD = frozenset({"done", "already there"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """How sources are processed: frames to segment, how results look, and how long live sources are waited for."""
+
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
+    style: OutputStyle = field(default_factory=OutputStyle)
+    give_up_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReport:
+    """What became of one source.
+
+    Attributes:
+        source: its printable name.
+        status: "done", "already there", "incomplete" (what could be read is there, but not all could), "interrupted",
+            "failed", or "not started".
+        message: why, when it is not "done".
+        outputs: kind -> path of what was written, partial names included.
+        frames: read, segmented, skipped, failed, dropped, corrupt, resized, retimed.
+        ended_at_s, expected_end_s: where the source ended, and where it should have.
+        wall_s, frames_per_s: from the first frame read to the last one written.
+        stages: milliseconds a frame by stage.
+        age: milliseconds from arrival to output, live sources only.
+        notes: remarks: rotation, padding, audio, damage.
+    """
+
+    source: str
+    status: str
+    message: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+    ended_at_s: float | None = None
+    expected_end_s: float | None = None
+    wall_s: float = 0.0
+    frames_per_s: float = 0.0
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    age: StageTime | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was left undone."""
+        return self.status in GOOD
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Run:
+    """One run over many sources.
+
+    Args:
+        predictor: a Segmenter.
+        options: see `PredictOptions`.
+        progress: where remarks and the bar go.
+    """
+
+    def __init__(self, predictor: Predictor, *, options: PredictOptions, progress: Progress) -> None:
+        self._predictor, self._options, self._progress = predictor, options, progress
+        self._pipeline: Pipeline | None = None
+        self._stopped = threading.Event()
+        self.watches = {stage: Stopwatch() for stage in STAGES}
+
+    def request_stop(self) -> None:
+        """Finish what is under way and begin nothing new. Safe in a signal handler."""
+        self._stopped.set()
+        if self._pipeline is not None:
+            self._pipeline.request_stop()
+
+    def process(self, items: Sequence[Item], plans: Sequence[Plan]) -> Iterator[SourceReport]:
+        """Process the items in order; a report each, as soon as it is known. An empty plan means nothing is missing."""
+        waiting: list[tuple[Item, Plan]] = []
+        for item, plan in zip(items, plans, strict=True):
+            if item.kind == "image" and plan:
+                waiting.append((item, plan))
+                continue
+            yield from self._pictures(waiting)
+            waiting = []
+            if not plan:
+                yield SourceReport(source=item.name, status="already there")
+            else:
+                yield self._guard(item, lambda item=item, plan=plan: self._video(item, plan))  # type: ignore[misc]
+        yield from self._pictures(waiting)
+
+    def _guard(self, item: Item, work: Callable[[], SourceReport]) -> SourceReport:
+        if self._stopped.is_set():
+            return SourceReport(source=item.name, status="not started", message="the run was interrupted before it")
+        try:
+            return work()
+        except (EdgeSegError, OSError) as error:
+            return SourceReport(source=item.name, status="failed", message=redact(str(error)))
+
+    def _video(self, item: Item, plan: Plan) -> SourceReport:
+        source = open_item(item, give_up_s=self._options.give_up_s, on_event=self._progress.note)
+        with source:
+            sink = VideoOutputs(
+                plan,
+                lambda: source.info,
+                self._predictor.spec,
+                style=self._options.style,
+                audio_from=Path(item.location) if item.kind == "video" else None,
+            )
+            try:
+                report = self._pump(source, sink)
+                return self._conclude(item, source, sink, report)
+            finally:
+                sink.abort()
+
+    def _pump(self, source: Source, sink: VideoOutputs | ImageOutputs) -> PipelineReport:
+        """Run the pipeline with the bar beside it."""
+        limit, count = self._options.pipeline.limit, source.info.frame_count
+        total = min(limit, count) if limit and count else limit or count
+        pipeline = Pipeline(
+            source, self._predictor, sink, options=self._options.pipeline, on_progress=self._progress.update
+        )
+        self._pipeline = pipeline
+        if self._stopped.is_set():
+            pipeline.request_stop()
+        self._progress.begin(source.info.name, total)
+        try:
+            return pipeline.run()
+        finally:
+            self._pipeline = None
+            self._progress.end()
+            for stage, watch in pipeline.watches.items():
+                self.watches[stage].absorb(watch)
+
+    def _conclude(self, item: Item, source: Source, sink: VideoOutputs, report: PipelineReport) -> SourceReport:
+        status, message = _judge(source, report)
+        # What a source that broke off still gave is whole in its own way; an interrupted or failed run is not.
+        whole = status in ("done", "incomplete")
+        written: list[Written] = []
+        try:
+            written = sink.close(whole=whole) if report.written else []
+        except (MediaError, OSError) as error:
+            status, message = "failed", "; ".join(filter(None, (message, str(error))))
+        if not whole and written:
+            message += f"; {report.written} frames are kept in {', '.join(str(result.path) for result in written)}"
+        notes = [note for result in written for note in result.notes]
+        return SourceReport(
+            source=item.name,
+            status=status,
+            message=redact(message),
+            outputs={result.kind: str(result.path) for result in written},
+            frames=_frames(report, source.counts),
+            ended_at_s=round(source.end.at_s, 3),
+            expected_end_s=source.end.expected_s,
+            wall_s=report.wall_s,
+            frames_per_s=report.frames_per_s,
+            stages=report.stages,
+            age=report.age,
+            notes=tuple(_source_notes(source) + notes),
+        )
+
+    def _pictures(self, waiting: list[tuple[Item, Plan]]) -> Iterator[SourceReport]:
+        """Pictures that follow one another go through the model together, so that a batch can fill."""
+        if not waiting:
+            return
+        if self._stopped.is_set():
+            yield from (self._guard(item, _unreachable) for item, _ in waiting)
+            return
+        problems: dict[str, str] = {}
+        files = [Path(item.location) for item, _ in waiting]
+        plans = {str(path): plan for path, (_, plan) in zip(files, waiting, strict=True)}
+        sink = ImageOutputs(plans, self._predictor.spec, style=self._options.style)
+        with ImageFiles(files, on_error=lambda path, error: problems.__setitem__(str(path), str(error))) as source:
+            report = self._pump(source, sink)
+        for path, (item, plan) in zip(files, waiting, strict=True):
+            yield _picture_report(item, plan, sink.written.get(str(path), []), problems.get(str(path), ""), report)
+
+
+def _picture_report(
+    item: Item, plan: Plan, written: list[Written], problem: str, report: PipelineReport
+) -> SourceReport:
+    """One picture's part in the report of the pictures that went through together; the speeds are those of all."""
+    done = len(written) == len(plan)
+    status, message = ("done", "") if done else ("failed", problem)
+    if not done and not problem:
+        status = "failed" if report.error else "not started"
+        message = str(report.error) if report.error else "the run ended before it"
+    return SourceReport(
+        source=item.name,
+        status=status,
+        message=redact(message),
+        outputs={result.kind: str(result.path) for result in written},
+        frames={"read": int(done or bool(problem)), "segmented": int(done), "failed": int(bool(problem))},
+        wall_s=report.wall_s,
+        frames_per_s=report.frames_per_s,
+        stages=report.stages,
+    )
+
+
+def _unreachable() -> SourceReport:
+    raise AssertionError("a stopped run begins nothing")
+
+
+def _judge(source: Source, report: PipelineReport) -> tuple[str, str]:
+    """(status, message) of a source whose pipeline has ended."""
+    if report.error is not None:
+        known = isinstance(report.error, (EdgeSegError, OSError))
+        return "failed", str(report.error) if known else f"{type(report.error).__name__}: {report.error}"
+    if report.interrupted and not source.info.live:
+        return "interrupted", f"stopped at {source.end.at_s:.2f} s"
+    if not report.written:
+        return "failed", f"{source.info.name}: {source.end.reason or 'not one frame came'}"
+    parts = []
+    if source.end.early:
+        parts.append(_early_end(source.end))
+    if source.counts.failed:
+        parts.append(f"{source.counts.failed} of {source.counts.read} frames could not be decoded")
+    return ("incomplete", "; ".join(parts)) if parts else ("done", "")
+
+
+def _early_end(end: SourceEnd) -> str:
+    of = f" of {end.expected_s:.2f} s" if end.expected_s else " s"
+    return f"ended at {end.at_s:.2f}{of}" + (f": {end.reason}" if end.reason else "")
+
+
+def _frames(report: PipelineReport, counts: SourceCounts) -> dict[str, int]:
+    return {
+        "read": report.read,
+        "segmented": report.segmented,
+        "skipped": report.skipped,
+        "failed": report.failed,
+        "dropped": report.dropped,
+        "corrupt": counts.corrupt,
+        "resized": counts.resized,
+        "retimed": counts.retimed,
+        "reconnects": counts.reconnects,
+    }
+
+
+def _source_notes(source: Source) -> list[str]:
+    counts, notes = source.counts, []
+    if source.info.rotation:
+        notes.append(f"{source.info.rotation}, as the file asks")
+    if counts.corrupt:
+        notes.append(f"{counts.corrupt} frames were damaged and concealed by the decoder")
+    if counts.resized:
+        notes.append(f"{counts.resized} frames of another size were brought to the first one's")
+    if counts.retimed:
+        notes.append(f"{counts.retimed} frames had no usable time and were given the next one")
+    if counts.dropped:
+        notes.append(f"{counts.dropped} frames were replaced by newer ones before they could be used")
+    if counts.reconnects:
+        notes.append(f"opened again {counts.reconnects} times")
+    return notes

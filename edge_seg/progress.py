@@ -1,0 +1,86 @@
+"""What a user sees while frames go by: remarks, and on a terminal a bar; all on stderr. Knows no pipeline."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from typing import TextIO
+
+REDRAW_S = 0.1
+BAR_WIDTH = 24
+
+
+class Progress:
+    """Remarks and a progress bar on `stream`. Safe from several threads.
+
+    Args:
+        stream: where to; stderr by default.
+        bar: whether to draw one; by default only on a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, bar: bool | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._bar = self._stream.isatty() if bar is None else bar
+        self._lock = threading.Lock()
+        self._title, self._total = "", 0
+        self._started_at = self._drawn_at = 0.0
+        self._drawn = False
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        with self._lock:
+            self._wipe()
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+    def begin(self, title: str, total: int | None) -> None:
+        """A new source of `total` frames, None when nobody knows."""
+        with self._lock:
+            self._title, self._total = title, total or 0
+            self._started_at = time.monotonic()
+            self._drawn_at = 0.0
+
+    def update(self, done: int) -> None:
+        """Draw the bar at `done` frames, at most ten times a second."""
+        now = time.monotonic()
+        if not self._bar or now - self._drawn_at < REDRAW_S:
+            return
+        with self._lock:
+            self._drawn_at = now
+            self._stream.write(f"\r\x1b[K{self._line(done, now)}")
+            self._stream.flush()
+            self._drawn = True
+
+    def end(self) -> None:
+        """Take the bar away."""
+        with self._lock:
+            self._wipe()
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._drawn = False
+
+    def _line(self, done: int, now: float) -> str:
+        speed = done / max(1e-6, now - self._started_at)
+        if self._total:
+            # The count comes from a header, which may be wrong: the bar stops at full, the number goes on.
+            share = min(1.0, done / self._total)
+            filled = round(share * BAR_WIDTH)
+            left = max(0, self._total - done) / speed if speed else 0.0
+            bar = "#" * filled + "." * (BAR_WIDTH - filled)
+            text = f"[{bar}] {done}/{self._total}  {speed:.1f} frames/s  {_clock(left)} left"
+        else:
+            text = f"{done} frames  {speed:.1f} frames/s  {_clock(now - self._started_at)}"
+        room = max(10, shutil.get_terminal_size().columns - len(text) - 3)
+        title = self._title if len(self._title) <= room else f"…{self._title[1 - room :]}"
+        return f"{title}  {text}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
