@@ -185,8 +185,8 @@ def table_lines(found: Scores, classes: Sequence[str]) -> list[str]:
     lines = [f" id  {'class':<{width}} {'TP':>11} {'FP':>11} {'FN':>11}  {'IoU':>6}  {'IoU where labelled':>18}"]
     for i, name in enumerate(classes):
         counts = f"{found.tp[i]:>11} {found.fp[i]:>11} {found.fn[i]:>11}"
-        whole, labelled = _figure(found.iou_with_unlabelled[i]), _figure(found.iou[i])
-        lines.append(f" {i:>2}  {name:<{width}} {counts}  {whole:>6}  {labelled:>18}")
+        ious = f"{_figure(found.iou_with_unlabelled[i]):>6}  {_figure(found.iou[i]):>18}"
+        lines.append(f" {i:>2}  {name:<{width}} {counts}  {ious}")
     for name, whole, labelled in (
         ("mean IoU", found.mean_iou_with_unlabelled, found.mean_iou),
         ("global accuracy", found.accuracy_with_unlabelled, found.accuracy),

@@ -18,7 +18,8 @@ LFS_POINTER = b"version https://git-lfs"
 PNG_COLORS = {0: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 4: ("grey+alpha", 2), 6: ("RGBA", 4)}
 # First column, first row, column step and row step of Adam7's seven passes (PNG specification, section 8.2).
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-TIFF_TYPE_BYTES = {1: 1, 3: 2, 4: 4}
+TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
+TIFF_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
 
 
 class ImageFault(ValueError):
@@ -220,22 +221,24 @@ def _check_bmp(data: bytes) -> None:
         raise ImageFault(f"truncated: {len(data)} of {needed} bytes are there")
 
 
-def _tiff_tags(data: bytes) -> dict[int, list[int]]:
-    """The whole-number tags of a TIFF's first directory."""
+def _tiff_tags(data: bytes, *, whole: bool = True) -> dict[int, list[int]]:
+    """The whole-number tags of a TIFF's first directory; with `whole`, everything it points at must be there."""
     order = "<" if data.startswith(b"II") else ">"
     (position,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, position)
+    # The place of the next directory follows the last entry.
+    needed = position + 2 + 12 * count + 4
     tags = {}
     for index in range(count):
         entry = position + 2 + 12 * index
         tag, kind, number = struct.unpack_from(f"{order}HHI", data, entry)
-        if kind not in TIFF_TYPE_BYTES:
-            continue
-        size = TIFF_TYPE_BYTES[kind] * number
+        size = TIFF_TYPE_BYTES.get(kind, 0) * number
         start = entry + 8 if size <= 4 else struct.unpack_from(f"{order}I", data, entry + 8)[0]
-        if start + size > len(data):
-            raise ImageFault(f"truncated: the file ends at byte {len(data)}, before its TIFF tables")
-        tags[tag] = list(struct.unpack_from(f"{order}{number}{ {1: 'B', 3: 'H', 4: 'I'}[kind] }", data, start))
+        needed = max(needed, start + size)
+        if kind in TIFF_WHOLE_NUMBERS and start + size <= len(data):
+            tags[tag] = list(struct.unpack_from(f"{order}{number}{TIFF_WHOLE_NUMBERS[kind]}", data, start))
+    if whole and needed > len(data):
+        raise ImageFault(f"truncated: the file ends at byte {len(data)}, before its TIFF tables")
     return tags
 
 
@@ -264,7 +267,7 @@ def _check_tiff(data: bytes) -> None:
 def _orientation(exif: bytes) -> int:
     """EXIF orientation 1..8 from a TIFF block; 1 where it says nothing or nonsense."""
     try:
-        value = _tiff_tags(exif).get(274, [1])[0]
-    except (ImageFault, struct.error, IndexError):
+        value = _tiff_tags(exif, whole=False).get(274, [1])[0]
+    except (struct.error, IndexError):
         return 1
     return value if 1 <= value <= 8 else 1

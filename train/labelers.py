@@ -59,7 +59,7 @@ class KerasLabeler:
         self._model, self._batch, self._flip = model, batch, flip
         self._sizes = tuple(_scaled(size, scale) for scale in scales)
         augmented = flip or self._sizes != (size,)
-        self.variants = ("plain", "augmented") if augmented else ("plain",)
+        self.variants: tuple[str, ...] = ("plain", "augmented") if augmented else ("plain",)
 
     def label(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `Labeler.label`."""
@@ -92,7 +92,7 @@ class KerasLabeler:
 class OnnxLabeler:
     """An exported model file, run as users run it."""
 
-    variants = ("plain",)
+    variants: tuple[str, ...] = ("plain",)
 
     def __init__(self, segmenter: Any, size: tuple[int, int]) -> None:
         self.size, self._segmenter = size, segmenter
@@ -139,11 +139,11 @@ def open_onnx(path: Path, *, input_size: tuple[int, int] | None, batch: int) -> 
 
     segmenter = Segmenter(path, device="cpu", batch_size=batch)
     spec = segmenter.spec
-    if input_size and input_size != tuple(spec.input_size):
-        height, width = spec.input_size
+    height, width = spec.input_size
+    if input_size and input_size != (height, width):
         segmenter.close()
         raise ConfigurationError(f"{path} was exported for {height}x{width}; evaluate it without --input-size.")
-    return OnnxLabeler(segmenter, tuple(spec.input_size)), spec
+    return OnnxLabeler(segmenter, (height, width)), spec
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

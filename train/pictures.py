@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from edge_seg.overlay import Palette, colorize
@@ -26,7 +27,8 @@ from .files import replacing
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fa", "#dbe7f3", "#8fb8de", "#3f7fbf", "#12406f"])
-STYLE = {
+# Any, because matplotlib types the keys of its settings one by one.
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -61,9 +63,8 @@ def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) 
     rows = read_history(history) if isinstance(history, Path | str) else list(history)
     epochs = column(rows, "epoch")
     with matplotlib.rc_context(STYLE):
-        figure = Figure((11, 4), layout="constrained")
+        figure = Figure((11, 4), layout=ConstrainedLayoutEngine(wspace=0.06))
         panels = figure.subplots(1, 2)
-        figure.get_layout_engine().set(wspace=0.06)
         for axes, name, title in ((panels[0], "loss", "Loss"), (panels[1], "mean_iou", "Mean IoU")):
             marker = "o" if len(rows) < 2 else None
             axes.plot(epochs, column(rows, name), color=TRAIN_COLOR, linewidth=1.8, marker=marker, label="training")
@@ -154,7 +155,7 @@ def _class_bars(
             note.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 1.5})
         if line is not None:
             axes.axvline(line, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0.6)
-            place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+            place: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(f"mean {line:.3f}", (line, -0.75), color=MUTED, fontsize=9, **place)
         axes.set_yticks(positions, [f"{name}  {index}" for index, name in enumerate(classes)], color=INK)
         axes.set(title=title, xlabel=axis, ylim=(len(classes) - 0.4, -1.1 if line is not None else -0.6))
@@ -361,8 +362,8 @@ def _legend(figure: Figure, classes: Sequence[str], palette: Palette) -> None:
     )
 
 
-def _rgb(palette: Palette) -> list[tuple[float, ...]]:
-    return [tuple(channel / 255 for channel in color) for color in palette]
+def _rgb(palette: Palette) -> list[tuple[float, float, float]]:
+    return [(red / 255, green / 255, blue / 255) for red, green, blue in palette]
 
 
 def _size_text(labels: np.ndarray) -> str:

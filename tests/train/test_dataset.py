@@ -1,0 +1,105 @@
+"""Finding pairs, reading images and masks, and splitting them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_seg.errors import ConfigurationError, DatasetError
+from train.dataset import Sample, data_hash, find_samples, random_split, read_image, read_mask, time_split
+
+
+def samples(*stems: str) -> list[Sample]:
+    return [Sample(stem, Path(f"{stem}.jpg"), Path(f"{stem}.png")) for stem in stems]
+
+
+def write_layout(root: Path, stems: tuple[str, ...], split: str = "train") -> None:
+    for folder, shape in ((f"images_prepped_{split}", (6, 8, 3)), (f"annotations_prepped_{split}", (6, 8))):
+        (root / folder).mkdir(parents=True)
+        for number, stem in enumerate(stems):
+            cv2.imwrite(str(root / folder / f"{stem}.png"), np.full(shape, number, np.uint8))
+
+
+def test_pairs_are_found_by_stem_in_order(tmp_path: Path) -> None:
+    write_layout(tmp_path, ("b", "a", "c"), "test")
+    found = find_samples(tmp_path, "test")
+    assert [sample.stem for sample in found] == ["a", "b", "c"]
+    assert found[0].image.parent.name == "images_prepped_test"
+    assert found[0].mask.parent.name == "annotations_prepped_test"
+    plain = find_samples(None, images=tmp_path / "images_prepped_test", masks=tmp_path / "annotations_prepped_test")
+    assert plain == found
+
+
+def test_every_orphan_is_named(tmp_path: Path) -> None:
+    write_layout(tmp_path, ("a", "b", "c"))
+    (tmp_path / "images_prepped_train" / "a.png").unlink()
+    (tmp_path / "annotations_prepped_train" / "c.png").unlink()
+    with pytest.raises(DatasetError, match="2 orphan") as caught:
+        find_samples(tmp_path)
+    assert sorted(Path(problem.split(": ")[0]).name for problem in caught.value.problems) == ["a.png", "c.png"]
+
+
+def test_a_missing_folder_and_half_a_pair_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="is not a folder"):
+        find_samples(tmp_path)
+    with pytest.raises(ConfigurationError, match="come as a pair"):
+        find_samples(None, images=tmp_path)
+    with pytest.raises(ConfigurationError, match="Give a dataset folder"):
+        find_samples(None)
+
+
+def test_a_mask_of_one_channel_and_of_three_equal_ones_read_the_same(tmp_path: Path) -> None:
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    cv2.imwrite(str(tmp_path / "one.png"), ids)
+    cv2.imwrite(str(tmp_path / "three.png"), cv2.merge([ids, ids, ids]))
+    np.testing.assert_array_equal(read_mask(tmp_path / "one.png"), ids)
+    np.testing.assert_array_equal(read_mask(tmp_path / "three.png"), ids)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint16), np.arange(48, dtype=np.uint8).reshape(4, 4, 3)])
+def test_a_mask_of_another_kind_is_refused_by_name(tmp_path: Path, pixels: np.ndarray) -> None:
+    cv2.imwrite(str(tmp_path / "mask.png"), pixels)
+    with pytest.raises(DatasetError, match=r"mask\.png: expected an 8-bit single-channel mask"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    for read in (read_image, read_mask):
+        with pytest.raises(DatasetError, match=r"text\.png: not a readable"):
+            read(tmp_path / "text.png")
+
+
+@given(st.integers(0, 60), st.floats(0, 1), st.integers(0, 99))
+def test_a_random_split_is_whole_disjoint_and_repeatable(count: int, share: float, seed: int) -> None:
+    everything = samples(*(f"{index:03}" for index in range(count)))
+    training, validation = random_split(everything, share, seed)
+    assert len(training) == int(count * share)
+    assert sorted((*training, *validation), key=lambda sample: sample.stem) == everything
+    assert random_split(everything, share, seed) == (training, validation)
+
+
+def test_the_notebook_share_gives_its_counts() -> None:
+    training, validation = random_split(samples(*(f"{index:03}" for index in range(367))), 0.85, 0)
+    assert (len(training), len(validation)) == (311, 56)
+
+
+def test_a_time_split_holds_out_the_end_of_each_drive() -> None:
+    drives = {"0001TP": 10, "0016E5": 20, "Seq05VD_f": 5}
+    stems = [f"{drive}_{index:05}" if drive[-1] != "f" else f"{drive}{index:05}" for drive, n in drives.items() for index in range(n)]
+    training, validation = time_split(samples(*stems), 0.2)
+    assert [sample.stem for sample in validation] == [*stems[8:10], *stems[26:30], stems[34]]
+    assert {sample.stem for sample in training} | {sample.stem for sample in validation} == set(stems)
+
+
+def test_the_hash_follows_names_and_bytes(tmp_path: Path) -> None:
+    write_layout(tmp_path, ("a", "b"))
+    found = find_samples(tmp_path)
+    first = data_hash(found)
+    assert data_hash(find_samples(tmp_path)) == first
+    cv2.imwrite(str(found[1].mask), np.full((6, 8), 9, np.uint8))
+    assert data_hash(found) != first
+    assert data_hash(found[:1]) != first

@@ -1,0 +1,123 @@
+"""`inspect` on small datasets: what it counts, draws, prints and returns."""
+
+import argparse
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.spec import CAMVID_CLASSES, CAMVID_PALETTE_RGB
+from train.dataset import find_samples, read_mask
+from train.inspect import add_inspect_arguments, run_inspect, unlabelled_id
+
+PICTURES = ("classes.png", "masks.png", "samples.png")
+
+
+def inspect(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    add_inspect_arguments(parser)
+    return run_inspect(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def test_the_table_holds_what_is_in_the_masks(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_dataset(count=5), tmp_path / "new" / "out"
+    assert inspect(root, "--out", out) == 0
+    masks = [read_mask(sample.mask) for sample in find_samples(root)]
+    pixels = sum(np.bincount(mask.ravel(), minlength=12) for mask in masks)
+    with open(out / "classes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list(CAMVID_CLASSES)
+    assert [int(row["id"]) for row in rows] == list(range(12))
+    assert [int(row["pixels"]) for row in rows] == pixels.tolist()
+    assert [float(row["share"]) for row in rows] == pytest.approx(pixels / pixels.sum(), abs=1e-6)
+    assert [int(row["images"]) for row in rows] == [sum((mask == i).any() for mask in masks) for i in range(12)]
+
+
+def test_the_pictures_show_the_class_colours(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_dataset(count=4)
+    assert inspect(root, "--out", tmp_path, "--samples", 2) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.csv", *PICTURES]
+    present = np.unique(np.concatenate([read_mask(sample.mask).ravel() for sample in find_samples(root)]))
+    for name in ("classes.png", "masks.png", "samples.png"):
+        picture = cv2.imread(str(tmp_path / name))[:, :, ::-1]
+        missing = [CAMVID_CLASSES[i] for i in present if not (picture == CAMVID_PALETTE_RGB[i]).all(axis=2).any()]
+        assert not missing
+    grown = tmp_path / "three"
+    assert inspect(root, "--out", grown, "--samples", 3) == 0
+    assert cv2.imread(str(grown / "samples.png")).shape[0] > cv2.imread(str(tmp_path / "samples.png")).shape[0] + 100
+
+
+def test_the_random_samples_follow_the_seed(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_dataset(count=9)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        inspect(root, "--out", tmp_path / name, "--seed", seed, "--samples", 1)
+    first, same, other = ((tmp_path / name / "samples.png").read_bytes() for name in "abc")
+    assert first == same
+    assert first != other
+
+
+def test_plain_folders_and_other_classes(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_dataset(count=2)
+    folders = ("--images", root / "images_prepped_train", "--masks", root / "annotations_prepped_train")
+    names = ",".join(f"kind{i}" for i in range(12))
+    assert inspect(*folders, "--out", tmp_path, "--classes", names, "--unlabelled", "kind3") == 0
+    with open(tmp_path / "classes.csv", newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == names.split(",")
+
+
+def test_bad_files_are_all_named_and_the_rest_still_drawn(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_dataset(count=4)
+    cut, high = root / "images_prepped_train/drive_001.png", root / "annotations_prepped_train/drive_002.png"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    cv2.imwrite(str(high), np.full((48, 64), 77, np.uint8))
+    assert inspect(root, "--out", tmp_path) == 1
+    printed = capsys.readouterr()
+    assert "error: 2 problem(s) among 4 images and 4 masks" in printed.err
+    assert [line for line in printed.err.splitlines() if str(cut) in line and "truncated" in line]
+    assert [line for line in printed.err.splitlines() if str(high) in line and "id 77" in line]
+    assert "2 good pairs" in printed.out
+    assert (tmp_path / "samples.png").is_file()
+
+
+def test_nothing_good_still_ends_with_the_list(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_dataset(count=1)
+    (root / "images_prepped_train/drive_000.png").write_bytes(b"")
+    assert inspect(root, "--out", tmp_path) == 1
+    assert "empty file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_calls_that_cannot_be(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_dataset(count=1)
+    with pytest.raises(ConfigurationError, match="not both"):
+        inspect(root, "--images", root, "--masks", root, "--out", tmp_path)
+    with pytest.raises(DatasetError, match="is not a folder"):
+        inspect(root, "--split", "test", "--out", tmp_path)
+    with pytest.raises(ConfigurationError, match="not one of the classes"):
+        inspect(root, "--out", tmp_path, "--unlabelled", "void")
+    for wrong in (["--input-size", "224"], ["--classes", "sky,sky"], ["--samples", "0"], ["--input-size", "0x8"]):
+        with pytest.raises(SystemExit) as caught:
+            inspect(root, "--out", tmp_path, *wrong)
+        assert caught.value.code == 2
+
+
+def test_which_class_is_unlabelled() -> None:
+    assert unlabelled_id(CAMVID_CLASSES, None) == 11
+    assert unlabelled_id(CAMVID_CLASSES, "none") is None
+    assert unlabelled_id(("a", "b"), None) is None
+    assert unlabelled_id(("a", "b"), "a") == 0
+
+
+def test_inspecting_loads_no_keras() -> None:
+    code = "import sys, train.inspect, train.evaluate; sys.exit(bool({'keras', 'tensorflow'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
