@@ -13,6 +13,7 @@ import contextlib
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,14 +157,18 @@ class Segmenter:
     def stream(self, source: Any) -> Iterator[Segmentation]:
         """Segment a source lazily: a path, an address, a camera index, or any iterable of frames.
 
-        Memory is that of one batch, whatever the length. Items of an iterable are (H, W, 3) uint8 arrays, or
-        objects with `.image`, `.index` and `.time_s` as `edge_seg.video` gives them.
+        Memory is that of one batch, whatever the length. A file that breaks off before its declared end gives what it
+        has, then a `RuntimeWarning` that says so. Items of an iterable are (H, W, 3) uint8 arrays, or objects with
+        `.image`, `.index` and `.time_s` as `edge_seg.sources` gives them.
         """
         self._open()
+        return self._stream(source)
+
+    def _stream(self, source: Any) -> Iterator[Segmentation]:
         with contextlib.ExitStack() as stack:
             items: Iterable[Any] = source
             if isinstance(source, (str, int, os.PathLike)):
-                from .video import open_source
+                from .sources import open_source
 
                 items = stack.enter_context(open_source(source))
             batch: list[tuple[np.ndarray, int, float | None]] = []
@@ -175,6 +180,7 @@ class Segmenter:
                     batch.clear()
             if batch:
                 yield from self._segment(*map(list, zip(*batch, strict=True)))
+            _warn_of_early_end(items)
 
     def predict_labels(self, batch: np.ndarray) -> np.ndarray:
         """Class ids of frames already at the model's size: (N, H, W, 3) uint8 -> (N, H, W) uint8, any N."""
@@ -264,6 +270,13 @@ def _filled(batch: np.ndarray, size: int) -> np.ndarray:
     if len(batch) >= size:
         return batch
     return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+
+
+def _warn_of_early_end(source: Any) -> None:
+    """Sources of ours know where they should have ended; an iterable of arrays ends where it ends."""
+    end = getattr(source, "end", None)
+    if getattr(end, "early", None):
+        warnings.warn(f"The source ended early, at {end.at_s:.2f} s: {end.reason}", RuntimeWarning, stacklevel=3)
 
 
 def _confidence(outputs: dict[str, np.ndarray], position: int, frame: np.ndarray) -> np.ndarray | None:

@@ -117,7 +117,7 @@ class ModelSpec:
             )
 
     def check_types(self) -> None:
-        """Raise `ConfigurationError` unless every value is of its declared type and in range; a file can say anything."""
+        """Raise `ConfigurationError` unless every value is of its type and in range; a file can say anything."""
 
         def whole(value: object, low: int, high: int) -> bool:
             return type(value) is int and low <= value <= high

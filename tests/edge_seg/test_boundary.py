@@ -1,0 +1,153 @@
+"""What edge_seg imports and what it does not: proved in fresh interpreters."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edge_seg
+from edge_seg import errors
+
+PACKAGE = Path(edge_seg.__file__).parent
+BANNED = {"tensorflow", "keras", "tf2onnx", "onnx", "torch", "h5py", "matplotlib", "train", "export", "benchmarks"}
+
+
+def python(code: str, *, path: Path | None = None) -> str:
+    """Run code in a fresh interpreter in the clone's root; what it printed."""
+    begin = "import sys\n" + (f"sys.path.insert(0, {str(path)!r})\n" if path else "")
+    done = subprocess.run(
+        [sys.executable, "-c", begin + code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_is_fast_and_loads_nothing_heavy():
+    code = (
+        "import time; started = time.perf_counter(); import edge_seg; print(time.perf_counter() - started)\n"
+        "print(*(name.partition('.')[0] for name in sys.modules))"
+    )
+    runs = [python(code).splitlines() for _ in range(3)]
+    assert min(float(seconds) for seconds, _ in runs) < 0.5
+    assert not (BANNED | {"onnxruntime", "av", "cv2", "numpy"}) & set(runs[0][1].split())
+
+
+def test_everything_the_runtime_needs_loads_quickly_and_without_training_packages():
+    """The package, numpy, OpenCV and onnxruntime together; the best of three, for a busy machine."""
+    code = (
+        "import time; started = time.perf_counter()\n"
+        "from edge_seg import Segmenter; from edge_seg.session import load_runtime; load_runtime()\n"
+        "print(time.perf_counter() - started); print(*(name.partition('.')[0] for name in sys.modules))"
+    )
+    runs = [python(code).splitlines() for _ in range(3)]
+    assert not BANNED & set(runs[0][1].split())
+    assert "onnxruntime" in runs[0][1].split()
+    assert min(float(seconds) for seconds, _ in runs) < 1.0
+
+
+def test_every_module_of_the_package_keeps_to_the_runtime():
+    code = (
+        "import importlib, pkgutil, edge_seg\n"
+        "[importlib.import_module('edge_seg.' + item.name) for item in pkgutil.iter_modules(edge_seg.__path__)\n"
+        " if item.name != '__main__']\n"
+        "print(*(name.partition('.')[0] for name in sys.modules))"
+    )
+    assert not BANNED & set(python(code).split())
+
+
+def imports_of(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in names}
+
+
+def test_session_alone_imports_onnxruntime():
+    found = {file.name for file in PACKAGE.glob("*.py") if "onnxruntime" in imports_of(file)}
+    assert found == {"session.py"}
+    assert not [file.name for file in PACKAGE.glob("*.py") if BANNED & imports_of(file)]
+
+
+def test_all_is_sorted_whole_and_importable():
+    assert edge_seg.__all__ == sorted(edge_seg.__all__)
+    assert set(errors.__all__) <= set(edge_seg.__all__)
+    for name in edge_seg.__all__:
+        assert getattr(edge_seg, name).__doc__, name
+    assert set(edge_seg.__all__) <= set(dir(edge_seg))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        edge_seg.nonsense  # noqa: B018
+
+
+def test_the_version_is_the_projects():
+    project = (PACKAGE.parent / "pyproject.toml").read_text()
+    assert f'version = "{edge_seg.__version__}"' in project
+
+
+def test_missing_assets_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(edge_seg, "_ASSETS", tmp_path)
+    with pytest.raises(errors.ModelFileError, match="no bundled model"):
+        edge_seg.bundled_model()
+    with pytest.raises(errors.MediaError, match="no bundled clip"):
+        edge_seg.bundled_clip()
+    for name in ("fcn8_camvid_int8.onnx", "street.mp4"):
+        (tmp_path / name).touch()
+    assert edge_seg.bundled_model().is_file()
+    assert edge_seg.bundled_clip().is_file()
+
+
+def fake_package(folder: Path, name: str, content: str) -> Path:
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(content)
+    return folder
+
+
+CATCH = """
+import edge_seg
+try:
+    edge_seg.Segmenter(sys.argv[1] if len(sys.argv) > 1 else MODEL, device="cpu")
+except edge_seg.MissingDependencyError as error:
+    print(error)
+"""
+
+
+def test_opencv_without_libgl_names_the_headless_build(tmp_path, tiny_model):
+    words = "libGL.so.1: cannot open shared object file: No such file or directory"
+    path = fake_package(tmp_path, "cv2", f"raise ImportError({words!r})")
+    said = python(f"MODEL = {str(tiny_model())!r}" + CATCH, path=path)
+    assert "libGL.so.1" in said
+    assert "pip install --force-reinstall opencv-python-headless" in said
+
+
+def test_no_opencv_at_all_is_named(tiny_model):
+    said = python(f"MODEL = {str(tiny_model())!r}; sys.modules['cv2'] = None" + CATCH)
+    assert "pip install opencv-python-headless" in said
+
+
+def test_a_damaged_onnxruntime_is_named_with_the_cure(tmp_path, tiny_model):
+    path = fake_package(tmp_path, "onnxruntime", "")
+    said = python(f"MODEL = {str(tiny_model())!r}" + CATCH, path=path)
+    assert "has no InferenceSession" in said
+    assert "pip install 'edge-seg[gpu]'" in said
+
+
+def test_an_onnxruntime_that_does_not_load_is_named_with_the_cure(tmp_path, tiny_model):
+    path = fake_package(tmp_path, "onnxruntime", "raise ImportError('libonnxruntime.so.1: file too short')")
+    said = python(f"MODEL = {str(tiny_model())!r}" + CATCH, path=path)
+    assert "file too short" in said
+    assert "pip uninstall -y" in said
+
+
+def test_no_onnxruntime_at_all_is_named_with_the_command(tiny_model):
+    hide = (
+        "; from edge_seg import session; session.installed_builds = dict\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'onnxruntime': raise ModuleNotFoundError('No module', name='onnxruntime')\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    said = python(f"MODEL = {str(tiny_model())!r}" + hide + CATCH)
+    assert said == "onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]' (or 'edge-seg[cpu]')"

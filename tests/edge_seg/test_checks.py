@@ -1,0 +1,106 @@
+"""checks says what this machine has, and never fails because something is missing. Threads follow the container."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edge_seg
+from edge_seg import checks, threads
+from edge_seg.errors import MissingDependencyError
+
+
+def test_checks_name_versions_devices_and_autos_choice(tiny_model):
+    found = checks.collect_checks(tiny_model())
+    assert found.versions["edge_seg"] == edge_seg.__version__
+    assert [item.name for item in found.devices][:2] == ["cpu", "openvino"]
+    assert found.devices[0].available
+    assert all(item.detail for item in found.devices)
+    assert found.auto_device in {item.name for item in found.devices if item.available}
+    assert found.threads == threads.available_threads()
+    assert json.loads(json.dumps(found.to_dict()))["auto_device"] == found.auto_device
+    assert any(line.startswith("auto") and found.auto_device in line for line in found.lines())
+
+
+def test_checks_survive_a_missing_model(tmp_path):
+    found = checks.collect_checks(tmp_path / "gone.onnx")
+    assert found.auto_device is None
+    assert "No model at" in found.auto_reason
+
+
+def test_checks_survive_a_missing_onnxruntime(monkeypatch, tiny_model):
+    def missing():
+        raise MissingDependencyError("onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]'")
+
+    for module in ("session", "checks"):
+        monkeypatch.setattr(f"edge_seg.{module}.load_runtime", missing)
+    found = checks.collect_checks(tiny_model())
+    assert found.devices == ()
+    assert found.problems == ("onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]'",)
+    assert "problem    onnxruntime is not installed" in "\n".join(found.lines())
+
+
+def test_cpu_features_are_read_as_each_architecture_writes_them(tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx2 amx_int8 avx512_vnni\n")
+    assert checks.cpu_features(file) == ("avx2", "avx512_vnni", "amx_int8")
+    file.write_text("processor\t: 0\nFeatures\t: fp asimd asimddp i8mm bf16\n")
+    assert checks.cpu_features(file) == ("asimddp", "i8mm", "bf16")
+    assert checks.cpu_features(tmp_path / "none") == ()
+
+
+def system(root: Path, memberships: str, limits: dict[str, str]) -> Path:
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(memberships)
+    for name, content in limits.items():
+        file = root / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("memberships", "limits", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "200000 100000\n", "a/cpu.max": "400000 100000\n"}, 2.0),
+        ("0::/../../outside\n", {"cpu.max": "300000 100000\n"}, 3.0),
+        ("4:cpu,cpuacct:/d\n", {"cpu,cpuacct/d/cpu.cfs_quota_us": "20", "cpu,cpuacct/d/cpu.cfs_period_us": "10"}, 2.0),
+        ("4:cpu:/d\n", {"cpu/d/cpu.cfs_quota_us": "-1", "cpu/d/cpu.cfs_period_us": "100000"}, None),
+        ("4:cpuset:/d\n", {"cpu/d/cpu.cfs_quota_us": "10", "cpu/d/cpu.cfs_period_us": "10"}, None),
+        ("0::/\n", {"cpu.max": "nonsense\n"}, None),
+        ("0::/\n", {"cpu.max": "1 0\n"}, None),
+        ("", {}, None),
+    ],
+)
+def test_the_containers_quota_is_found_in_both_kinds_of_cgroup(tmp_path, memberships, limits, quota):
+    assert threads.cgroup_quota(system(tmp_path, memberships, limits)) == quota
+
+
+def test_threads_are_the_smaller_of_affinity_and_quota(tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "affinity_count", lambda: 64)
+    half = system(tmp_path / "half", "0::/\n", {"cpu.max": "50000 100000\n"})
+    more = system(tmp_path / "more", "0::/\n", {"cpu.max": "250000 100000\n"})
+    assert threads.available_threads(root=half) == 1
+    assert threads.available_threads(root=more) == 3
+    monkeypatch.setattr(threads, "affinity_count", lambda: 2)
+    assert threads.available_threads(root=more) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_affinity_sets_the_sessions_threads(tiny_model):
+    """In a process bound to one CPU, a session takes one thread."""
+    code = (
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from edge_seg.session import open_session\n"
+        "print(open_session(sys.argv[1], device='cpu').device.threads)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tiny_model()], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

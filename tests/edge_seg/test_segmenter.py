@@ -1,0 +1,253 @@
+"""Segmenter: one frame, a batch and a stream give the same labels, at any size, from any thread."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import threading
+import warnings
+import weakref
+from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_seg import ConfigurationError, DeviceError, MediaError, ModelSpec, OutOfMemoryError, Segmenter
+from edge_seg.fake import FakeSession, brightness_labels
+
+
+def pictures(count: int, size: tuple[int, int] = (32, 64)) -> np.ndarray:
+    return np.random.default_rng(4).integers(0, 256, (count, *size, 3), np.uint8)
+
+
+@pytest.fixture
+def fake() -> FakeSession:
+    return FakeSession(ModelSpec(input_size=(32, 64)))
+
+
+def test_frame_batch_and_stream_agree_with_the_reference(tiny_model, tiny_reference):
+    frames = pictures(5)
+    expected = tiny_reference(frames, 12)
+    with Segmenter(tiny_model(), device="cpu", batch_size=2) as segmenter:
+        one = np.stack([segmenter.segment(frame).labels for frame in frames])
+        batch = np.stack([result.labels for result in segmenter.segment_batch(list(frames))])
+        stream = np.stack([result.labels for result in segmenter.stream(frames)])
+        raw = segmenter.predict_labels(frames)
+    assert np.mean(one == expected) > 0.9999
+    for other in (batch, stream, raw):
+        np.testing.assert_array_equal(other, one)
+
+
+def test_short_batches_are_filled_up_and_cut(fake):
+    segmenter = Segmenter(fake, batch_size=4)
+    frames = pictures(6)
+    assert len(segmenter.segment_batch(list(frames))) == 6
+    assert segmenter.segment_batch([]) == []
+    np.testing.assert_array_equal(segmenter.predict_labels(frames), brightness_labels(frames, 12))
+    segmenter.segment(frames[0])
+    assert set(fake.batch_sizes) == {4}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 301), (32, 64), (200, 100), (1081, 3)])
+def test_labels_come_back_at_the_frames_own_size_by_nearest_neighbour(fake, size):
+    frame = pictures(1, size)[0]
+    result = Segmenter(fake).segment(frame)
+    small = brightness_labels(cv2.resize(frame, (64, 32), interpolation=cv2.INTER_LINEAR), 12)
+    np.testing.assert_array_equal(result.labels, cv2.resize(small, size[::-1], interpolation=cv2.INTER_NEAREST))
+    assert result.labels.dtype == np.uint8
+    assert result.frame is frame
+
+
+def test_a_batch_may_mix_sizes(fake):
+    frames = [pictures(1, size)[0] for size in ((20, 30), (50, 10), (32, 64))]
+    results = Segmenter(fake, batch_size=2).segment_batch(frames)
+    assert [result.labels.shape for result in results] == [(20, 30), (50, 10), (32, 64)]
+    assert [result.index for result in results] == [0, 1, 2]
+
+
+def test_a_results_numbers_are_those_of_its_labels(fake):
+    frame = np.zeros((32, 64, 3), np.uint8)
+    frame[:, 32:, 0] = 255
+    result = Segmenter(fake).segment(frame, index=7, time_s=1.5)
+    share = result.class_share()
+    assert list(share) == list(fake.spec.classes)
+    assert (share["sky"], share["unlabelled"], sum(share.values())) == (0.5, 0.5, 1.0)
+    assert (result.index, result.time_s) == (7, 1.5)
+    assert set(result.speed_ms) == {"preprocess", "inference", "postprocess"}
+    assert all(milliseconds >= 0 for milliseconds in result.speed_ms.values())
+    assert result.confidence is None
+    np.testing.assert_array_equal(result.plot(0.0), frame)
+    np.testing.assert_array_equal(result.plot(1.0), result.mask())
+    assert tuple(result.mask()[0, 0][::-1]) == fake.spec.palette[0]
+    with pytest.raises(FrozenInstanceError):
+        result.index = 3
+
+
+def test_confidence_comes_back_at_the_frames_size(tiny_model):
+    path = tiny_model(outputs=("labels", "confidence"))
+    result = Segmenter(path, device="cpu").segment(pictures(1, (50, 70))[0])
+    assert (result.confidence.shape, result.confidence.dtype) == ((50, 70), np.float32)
+    assert 1 / 12 <= result.confidence.min() <= result.confidence.max() <= 1
+
+
+def test_save_keeps_ids_exactly_and_whole(fake, tmp_path):
+    result = Segmenter(fake).segment(pictures(1, (40, 30))[0])
+    path = result.save(tmp_path / "labels.png")
+    np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), result.labels)
+    with pytest.raises(ConfigurationError, match="PNG"):
+        result.save(tmp_path / "labels.jpg")
+    with pytest.raises(MediaError, match="cannot be written"):
+        result.save(tmp_path / "no such folder" / "labels.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.png"]
+
+
+def test_a_failing_rename_leaves_the_old_file_and_nothing_else(fake, tmp_path, monkeypatch):
+    target = tmp_path / "labels.png"
+    target.write_bytes(b"old")
+
+    def fail(source, destination):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edge_seg.segmenter.os.replace", fail)
+    with pytest.raises(MediaError, match="No space left"):
+        Segmenter(fake).segment(pictures(1)[0]).save(target)
+    assert (target.read_bytes(), len(list(tmp_path.iterdir()))) == (b"old", 1)
+
+
+def test_a_stream_is_lazy_and_holds_one_batch(fake):
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def source():
+        nonlocal most
+        for _ in range(40):
+            frame = pictures(1)[0]
+            alive.append(weakref.ref(frame))
+            yield frame
+            del frame
+            gc.collect()
+            most = max(most, sum(reference() is not None for reference in alive))
+
+    stream = Segmenter(fake, batch_size=4).stream(source())
+    assert not alive, "nothing is read before it is asked for"
+    next(stream)
+    assert len(alive) == 4
+    assert sum(1 for _ in stream) == 39
+    assert most <= 10
+
+
+def test_a_stream_carries_the_sources_index_and_time(fake):
+    items = [SimpleNamespace(image=frame, index=10 * n, time_s=n / 4) for n, frame in enumerate(pictures(5))]
+    results = list(Segmenter(fake, batch_size=2).stream(items))
+    assert [(result.index, result.time_s) for result in results] == [(10 * n, n / 4) for n in range(5)]
+
+
+def test_an_early_end_is_said_aloud(fake):
+    class Source(list):
+        end = SimpleNamespace(early=True, at_s=1.25, reason="the file breaks off")
+
+    stream = Segmenter(fake).stream(Source(pictures(2)))
+    with pytest.warns(RuntimeWarning, match=r"ended early, at 1\.25 s: the file breaks off"):
+        assert len(list(stream)) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(Segmenter(fake).stream(list(pictures(2))))) == 2
+
+
+def test_a_stream_of_an_image_file(fake, tmp_path):
+    frame = pictures(1, (40, 50))[0]
+    cv2.imwrite(str(tmp_path / "frame.png"), frame)
+    (result,) = Segmenter(fake).stream(tmp_path / "frame.png")
+    np.testing.assert_array_equal(result.frame, frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+        None,
+        [[1, 2, 3]],
+    ],
+)
+def test_what_is_no_frame_is_named(fake, frame):
+    with pytest.raises(ConfigurationError, match="Expected a frame"):
+        Segmenter(fake).segment(frame)
+
+
+def test_predict_labels_wants_the_models_size(fake):
+    with pytest.raises(ConfigurationError, match=r"\(N, \*\(32, 64\), 3\) uint8; got uint8 \(1, 32, 32, 3\)"):
+        Segmenter(fake).predict_labels(pictures(1, (32, 32)))
+    with pytest.raises(ConfigurationError):
+        Segmenter(fake).predict_labels(pictures(1)[:0])
+
+
+def test_closing_twice_is_fine_and_use_after_is_an_error(fake):
+    with Segmenter(fake) as segmenter:
+        segmenter.segment(pictures(1)[0])
+    segmenter.close()
+    assert fake.closed
+    for use in (segmenter.segment, segmenter.stream, segmenter.predict_labels):
+        with pytest.raises(ConfigurationError, match="closed"):
+            use(pictures(1)[0])
+    with pytest.raises(ConfigurationError, match="closed"):
+        segmenter.__enter__()
+    assert "closed" in repr(segmenter)
+
+
+def test_a_segmenter_cannot_be_pickled(fake):
+    with pytest.raises(ConfigurationError, match="Pass the model's path"):
+        pickle.dumps(Segmenter(fake))
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": "2"}, {"input_size": (64, 64)}])
+def test_wrong_options_are_wrong_calls(fake, options):
+    with pytest.raises(ConfigurationError):
+        Segmenter(fake, **options)
+
+
+def test_what_is_no_model_is_named():
+    with pytest.raises(ConfigurationError, match="path, bytes or a session; got int"):
+        Segmenter(7)
+
+
+def test_failures_of_the_device_come_through_typed():
+    with pytest.raises(OutOfMemoryError, match="batch of 8"):
+        Segmenter(FakeSession(memory_frames=4), batch_size=8).segment(pictures(1)[0])
+    with pytest.raises(DeviceError, match=r"libcudnn\.so\.9 is missing"):
+        Segmenter(FakeSession(missing_library="libcudnn.so.9")).segment(pictures(1)[0])
+
+
+def test_a_dynamic_model_takes_another_size(tiny_model, tiny_reference):
+    with Segmenter(tiny_model(dynamic=True), device="cpu", input_size=(64, 96)) as segmenter:
+        frames = pictures(2, (64, 96))
+        assert segmenter.input_size == (64, 96)
+        assert np.mean(segmenter.predict_labels(frames) == tiny_reference(frames, 12)) > 0.9999
+        assert segmenter.segment(pictures(1, (33, 21))[0]).labels.shape == (33, 21)
+
+
+def test_threads_share_a_segmenter(tiny_model):
+    frames = pictures(8, (50, 80))
+    with Segmenter(tiny_model(), device="cpu", batch_size=2) as segmenter:
+        expected = [segmenter.segment(frame).labels for frame in frames]
+        wrong: list[object] = []
+
+        def work(offset: int) -> None:
+            try:
+                for step in range(24):
+                    position = (offset + step) % len(frames)
+                    if not np.array_equal(segmenter.segment(frames[position]).labels, expected[position]):
+                        wrong.append(position)
+            except Exception as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=work, args=(offset,)) for offset in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
