@@ -5,10 +5,12 @@ Every batch is a function of (seed, epoch, index) alone, so that threads, a rest
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import keras
 import numpy as np
 
 from edge_seg.errors import DatasetError
@@ -19,6 +21,7 @@ from .dataset import Sample, read_image, read_mask
 
 # Masks are bytes: this many images of 360x480 take 0.7 MB each in memory, so datasets up to here are read once.
 CACHED_SAMPLES = 2000
+MOMENTS_PER_STREET = 4
 
 
 class PairStore(Sequence[Pair]):
@@ -47,7 +50,10 @@ class PairStore(Sequence[Pair]):
 
 
 class RenderedStore(Sequence[Pair]):
-    """Procedural scenes with exact labels, by index; drawn when first asked for, then kept."""
+    """Procedural scenes with exact labels, by index; drawn when first asked for, then kept.
+
+    Each scene is seen at several moments of its drive: most of a first frame's cost is making the street.
+    """
 
     def __init__(self, count: int, size: tuple[int, int], seed: int) -> None:
         self.count, self.size, self.seed = count, size, seed
@@ -60,54 +66,67 @@ class RenderedStore(Sequence[Pair]):
         if index not in self._cache:
             from .scenes import Scene, render
 
-            # A moment along each scene's road, not its start, so that draws differ in what is near.
-            scene = Scene.from_seed(self.seed * 100_003 + index)
-            self._cache[index] = render(scene, time_s=(index * 7.31) % 60.0, height=self.size[0], width=self.size[1])
+            street, moment = divmod(index, MOMENTS_PER_STREET)
+            scene = Scene.from_seed(self.seed * 100_003 + street)
+            for other in range(MOMENTS_PER_STREET):
+                time_s = (street * 7.31 + other * 4.7) % 60.0
+                drawn = render(scene, time_s=time_s, height=self.size[0], width=self.size[1])
+                self._cache[index - moment + other] = drawn
         return self._cache[index]
 
 
-class TrainingBatches(keras.utils.PyDataset):
+class TrainingBatches:
     """Augmented batches: (N, H, W, 3) float32 in [-1, 1] and (N, H, W) uint8 class ids.
+
+    Not a `keras.utils.PyDataset`: that one counts epochs while batches of the epoch before are still being drawn, and
+    what a batch holds would hang on the timing of threads.
 
     Args:
         pairs: real images and masks.
-        rendered: scenes mixed in; each epoch draws `rendered_share` of its images from them.
+        rendered: scenes mixed in; each image is drawn from them with probability `rendered_share`.
         size: (height, width) of a crop.
         augmentation: None resizes the whole image instead, as the notebook does.
-        epoch: where the count starts, so that a resumed run draws what the whole run would have drawn.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], *, size: tuple[int, int], batch_size: int, seed: int,
-        augmentation: Augmentation | None = None, rendered: Sequence[Pair] = (), rendered_share: float = 0.0,
-        rare: tuple[int, ...] = (), fill: int = 0, epoch: int = 0, workers: int = 2,
+        self,
+        pairs: Sequence[Pair],
+        *,
+        size: tuple[int, int],
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        rendered: Sequence[Pair] = (),
+        rendered_share: float = 0.0,
+        rare: tuple[int, ...] = (),
+        fill: int = 0,
     ) -> None:
-        super().__init__(workers=workers, max_queue_size=8)
         self.pairs, self.rendered, self.rendered_share = pairs, rendered, rendered_share if len(rendered) else 0.0
-        self.size, self.batch_size, self.seed, self.epoch = size, min(batch_size, len(pairs)), seed, epoch
+        self.size, self.batch_size, self.seed = size, min(batch_size, len(pairs)), seed
         self.augmentation, self.rare, self.fill = augmentation, rare, fill
-        self._order_of: tuple[int, np.ndarray] = (-1, np.empty(0, int))
 
-    @property
-    def num_batches(self) -> int:
-        # Augmented epochs drop the odd last batch; its images come first in some other epoch's order.
+    def __len__(self) -> int:
+        """Batches an epoch. Augmented epochs drop an odd last batch; its images come in some other epoch's order."""
         whole, rest = divmod(len(self.pairs), self.batch_size)
         return whole + (1 if rest and self.augmentation is None else 0)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        order = self._order(self.epoch)
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch `index` of an epoch, counted from 0."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = np.random.default_rng((self.seed, epoch, index))
         pairs = [self._draw(int(position), rng) for position in chosen]
         return scale_frames(np.stack([image for image, _ in pairs])), np.stack([mask for _, mask in pairs])
 
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if self._order_of[0] != epoch:
-            self._order_of = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
-        return self._order_of[1]
+    def stream(self, first_epoch: int = 0, *, workers: int = 2, ahead: int = 6) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches in order from an epoch on, without end, drawn `ahead` of their use by threads."""
+        places = ((epoch, index) for epoch in itertools.count(first_epoch) for index in range(len(self)))
+        with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+            waiting = deque(pool.submit(self.batch, *next(places)) for _ in range(ahead))
+            while True:
+                ready = waiting.popleft().result()
+                waiting.append(pool.submit(self.batch, *next(places)))
+                yield ready
 
     def _draw(self, position: int, rng: np.random.Generator) -> Pair:
         rendered = rng.random() < self.rendered_share
@@ -118,22 +137,20 @@ class TrainingBatches(keras.utils.PyDataset):
         return augment(pair, other, self.size, self.augmentation, rng, rare=self.rare, fill=self.fill)
 
 
-class ResizedBatches(keras.utils.PyDataset):
+class ResizedBatches:
     """Whole images at the network's size, in order, for validation: the same types as `TrainingBatches`."""
 
     def __init__(self, pairs: Sequence[Pair], *, size: tuple[int, int], batch_size: int) -> None:
-        super().__init__(workers=1)
         self.pairs, self.size, self.batch_size = pairs, size, batch_size
 
-    @property
-    def num_batches(self) -> int:
+    def __len__(self) -> int:
         return -(-len(self.pairs) // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        stop = min(len(self.pairs), (index + 1) * self.batch_size)
-        pairs = [self.pairs[position] for position in range(index * self.batch_size, stop)]
-        frames = np.stack([resize_frame(image, self.size) for image, _ in pairs])
-        return scale_frames(frames), np.stack([resize_labels(mask, self.size) for _, mask in pairs])
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(self.pairs), self.batch_size):
+            pairs = [self.pairs[index] for index in range(start, min(len(self.pairs), start + self.batch_size))]
+            frames = np.stack([resize_frame(image, self.size) for image, _ in pairs])
+            yield scale_frames(frames), np.stack([resize_labels(mask, self.size) for _, mask in pairs])
 
 
 def class_shares(pairs: Sequence[Pair], classes: int, unlabelled: int | None) -> np.ndarray:

@@ -102,8 +102,7 @@ class Validation(keras.callbacks.Callback):
         assert self.batches is not None
         confusion = np.zeros((self.classes, self.classes), np.int64)
         losses = []
-        for index in range(self.batches.num_batches):
-            frames, truth = self.batches[index]
+        for frames, truth in self.batches:
             found = self.model.predict_on_batch(frames)
             losses.append(float(ops.convert_to_numpy(ops.mean(self.model.loss(truth, found)))))
             confusion += confusion_matrix(truth, np.argmax(found, -1).astype(np.uint8), self.classes)

@@ -76,7 +76,7 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     with trainer.average.swapped_in():
         plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
     run = save_run(options.out, config, plain)
-    from .pictures import write_run_pictures
+    from .report import write_run_pictures
 
     write_run_pictures(run, plain)
     return run
@@ -103,15 +103,20 @@ class Trainer:
     def train(self) -> None:
         """Run the epochs that are left."""
         first = self._resume() if self.options.resume else 0
-        self.batches.epoch = first
         stop = StopOnSignal()
         callbacks: list[keras.callbacks.Callback] = [StopOnNan(), stop, self.validation, self.history]
-        callbacks += [Checkpoints(self.options.out, self.history), Progress(self.recipe.epochs, self.batches.num_batches)]
+        callbacks += [Checkpoints(self.options.out, self.history), Progress(self.recipe.epochs, len(self.batches))]
         if self.options.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(self.options.out / "tensorboard", write_graph=False))
         with stop.installed():
             self.model.fit(
-                self.batches, epochs=self.recipe.epochs, initial_epoch=first, callbacks=callbacks, verbose=0, shuffle=False
+                self.batches.stream(first),
+                steps_per_epoch=len(self.batches),
+                epochs=self.recipe.epochs,
+                initial_epoch=first,
+                callbacks=callbacks,
+                verbose=0,
+                shuffle=False,
             )
 
     def _resume(self) -> int:
@@ -156,7 +161,7 @@ class Trainer:
 
     def _compile(self, pairs: PairStore) -> None:
         recipe = self.recipe
-        optimizer = make_optimizer(recipe, self.batches.num_batches, frozenset(self.loaded))
+        optimizer = make_optimizer(recipe, len(self.batches), frozenset(self.loaded))
         if recipe.optimizer == "sgd":
             loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(len(CAMVID_CLASSES), None)]
             self.model.compile(optimizer=optimizer, loss=keras.losses.get(loss), metrics=metrics, jit_compile=use_jit())
@@ -280,7 +285,7 @@ def print_setup(
     print("  ".join(f"{name} {version}" for name, version in config["versions"].items()))
     recipe = trainer.recipe
     print(f"{len(samples)} images: {len(training)} train, {len(validation)} validation ({recipe.split} split); seed {config['seed']}")
-    print(f"recipe {recipe.name}: {recipe.epochs} epochs of {trainer.batches.num_batches} steps, batch {recipe.batch_size}, {config['policy']}")
+    print(f"recipe {recipe.name}: {recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}, {config['policy']}")
     if trainer.options.weights:
         print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.loaded)}")
 

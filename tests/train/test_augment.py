@@ -50,17 +50,15 @@ def test_pasting_brings_rare_pixels_and_their_ids() -> None:
 def test_batches_depend_on_seed_epoch_and_index_alone() -> None:
     pairs = [coded_pair(seed) for seed in range(5)]
 
-    def batches(seed: int, epoch: int) -> TrainingBatches:
-        return TrainingBatches(pairs, size=(64, 64), batch_size=2, seed=seed, augmentation=Augmentation(), rare=(2,), fill=11, epoch=epoch)
+    def batches(seed: int) -> TrainingBatches:
+        return TrainingBatches(pairs, size=(64, 64), batch_size=2, seed=seed, augmentation=Augmentation(), rare=(2,), fill=11)
 
-    first, again = batches(1, 3), batches(1, 3)
-    again[0]  # drawn in another order: nothing may change
-    for ours, theirs in zip(first[1], again[1], strict=True):
+    first, again = batches(1).batch(3, 1), batches(1).stream(3, workers=2)
+    next(again)
+    for ours, theirs in zip(first, next(again), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    resumed = batches(1, 2)
-    resumed.on_epoch_end()
-    np.testing.assert_array_equal(resumed[0][0], first[0][0])
-    assert not np.array_equal(batches(2, 3)[0][0], first[0][0])
-    frames, masks = first[0]
+    np.testing.assert_array_equal(next(again)[0], batches(1).batch(4, 0)[0])  # two batches of 2 from 5 pairs an epoch
+    assert not np.array_equal(batches(2).batch(3, 1)[0], first[0])
+    frames, masks = first
     assert (frames.dtype, masks.dtype) == (np.float32, np.uint8)
     assert -1.0 <= frames.min() < frames.max() <= 1.0
