@@ -1,0 +1,216 @@
+"""`fit` end to end on a tiny dataset: what a run holds, resuming, stopping, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train import callbacks
+from train.__main__ import main
+from train.batches import TrainingBatches
+from train.run import load_model, open_run
+
+TINY = ["--block-widths", "4,4,4,4,4", "--head-widths", "4,4", "--input-size", "64x64", "--rendered-share", "0", "--policy", "float32"]
+DEFAULT = [*TINY, "--crop-size", "32x32", "--batch-size", "2"]
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Path]) -> Path:
+    return make_dataset(count=8, size=(64, 64), splits=("train", "test"))
+
+
+def fit(dataset: Path, out: Path, *more: str, options: list[str] = DEFAULT) -> int:
+    return main(["fit", str(dataset), "--out", str(out), *options, *more])
+
+
+def history(out: Path) -> list[dict[str, str]]:
+    with open(out / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(out: Path) -> list[np.ndarray]:
+    return load_model(open_run(out)).get_weights()
+
+
+def test_default_recipe_leaves_a_whole_run(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert fit(dataset, out, "--epochs", "2", "--license", "own data") == 0
+    printed = capsys.readouterr()
+    assert "Total params" in printed.out
+    assert "keras 3." in printed.out
+    assert "epoch 2/2" in printed.err
+    names = {path.name for path in out.iterdir()}
+    assert {"config.json", "model.weights.h5", "history.csv", "checkpoint.npz", "report.html", "curves.png", "samples.png"} <= names
+    assert not [name for name in names if "partial" in name]
+    rows = history(out)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert 0.0 <= float(rows[1]["val_mean_iou"]) <= 1.0
+    run = open_run(out)
+    assert run.config["training"]["epochs"] == 2
+    assert run.config["license"] == "own data"
+    assert len(run.samples("train")) + len(run.samples("val")) == 8
+    assert {layer.__class__.__name__ for layer in load_model(run).layers} == {
+        "InputLayer", "Conv2D", "MaxPooling2D", "Conv2DTranspose", "Add", "Activation",
+    }  # fmt: skip
+
+
+def test_notebook_recipe_records_accuracy(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert fit(dataset, out, "--recipe", "notebook", "--epochs", "2", "--batch-size", "4", options=TINY) == 0
+    rows = history(out)
+    assert float(rows[1]["loss"]) < 2.6
+    assert 0.0 < float(rows[1]["accuracy"]) < 1.0
+    assert float(rows[1]["learning_rate"]) == pytest.approx(0.01 / (1 + 5.0**-4 * 4), rel=1e-5)
+    run = open_run(out)
+    assert len(run.samples("train")) == 6  # int(8 * 0.85)
+    assert run.fcn8.skip_activation == "relu"
+
+
+def test_resumed_run_ends_where_the_whole_run_ends(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    assert fit(dataset, whole, "--epochs", "3") == 0
+    report = callbacks.Progress.on_epoch_end
+
+    def stop_after_first(self: callbacks.Progress, epoch: int, logs: dict | None = None) -> None:
+        report(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Progress, "on_epoch_end", stop_after_first)
+        assert fit(dataset, parted, "--epochs", "3") == 1
+    assert not (parted / "model.weights.h5").exists()
+    assert fit(dataset, parted, "--epochs", "3", "--resume") == 0
+    for ours, theirs in zip(weights(parted), weights(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    unlike = [key for key in history(whole)[2] if key != "seconds" and history(whole)[2][key][:6] != history(parted)[2][key][:6]]
+    assert not unlike
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert fit(dataset, out, "--epochs", "2") == 0
+    checkpoint = out / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    assert fit(dataset, out, "--epochs", "2", "--resume") == 0
+    said = capsys.readouterr().err
+    assert "checkpoint.npz:" in said
+    assert "going on from checkpoint.previous.npz" in said
+    assert "resuming after epoch 1 of 2" in said
+
+
+def test_nan_loss_stops_and_keeps_the_last_checkpoint(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = TrainingBatches.batch
+
+    def poisoned(self: TrainingBatches, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        frames, masks = draw(self, epoch, index)
+        return (frames * np.nan if epoch == 1 else frames), masks
+
+    monkeypatch.setattr(TrainingBatches, "batch", poisoned)
+    out = tmp_path / "run"
+    assert fit(dataset, out, "--epochs", "3") == 1
+    assert "loss became nan in epoch 2, batch 1" in capsys.readouterr().err
+    with np.load(out / "checkpoint.npz", allow_pickle=False) as file:
+        assert json.loads(file["record"].tobytes())["epoch"] == 1
+        assert all(np.isfinite(file[key]).all() for key in file.files if key.startswith("model/"))
+
+
+def test_a_run_is_never_overwritten(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert fit(dataset, out, "--resume") == 2
+    assert fit(dataset, out, "--epochs", "1") == 0
+    assert fit(dataset, out, "--epochs", "1") == 2
+    assert fit(dataset, out, "--epochs", "1", "--resume", "--seed", "7") == 2
+    said = capsys.readouterr().err
+    assert "holds no run to go on with" in said
+    assert "already holds a run" in said
+    assert "seed differ from the run" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input-size", "100x64"], "multiples of 32"),
+        (["--validation-share", "1.5"], "--validation-share must lie in 0 <= x < 1"),
+        (["--learning-rate", "-1"], "--learning-rate must be positive"),
+        (["--weights", "absent.h5"], "absent.h5: no such weights file"),
+    ],
+)
+def test_calls_that_cannot_be_say_why(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert fit(dataset, tmp_path / "run", *options) in (1, 2)
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_files_are_all_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (dataset / "images_prepped_train" / "drive_001.png").write_bytes(b"not a picture")
+    (dataset / "annotations_prepped_train" / "drive_002.png").unlink()
+    assert fit(dataset, tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert "drive_001.png" in said
+    assert "drive_002.png" in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly_in_a_real_process(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "train", "fit", str(dataset), "--out", str(out), *DEFAULT, "--epochs", "500"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "stopped; go on with" in said
+    assert "Traceback" not in said
+    assert not list(out.glob(".partial*"))
+
+
+KILLED = """
+import sys, json
+from pathlib import Path
+import numpy as np
+from types import SimpleNamespace
+from train.checkpoint import save_checkpoint
+arrays = [np.random.rand(400, 1000).astype("f") for _ in range(4)]
+model = SimpleNamespace(variables=arrays, optimizer=SimpleNamespace(variables=[]))
+print("ready", flush=True)
+for epoch in range(100000):
+    save_checkpoint(Path(sys.argv[1]), model, {"epoch": epoch})
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> None:
+    seed = int(os.environ.get("EDGE_SEG_TEST_SEED", "0"))
+    rng = np.random.default_rng(seed)
+    for round_number in range(6):
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(float(rng.uniform(0.05, 0.4)))
+        child.kill()
+        child.wait()
+        whole = []
+        for name in ("checkpoint.npz", "checkpoint.previous.npz"):
+            if (tmp_path / name).exists():
+                with np.load(tmp_path / name, allow_pickle=False) as file:
+                    whole.append(json.loads(file["record"].tobytes())["epoch"])
+                    assert file["model/3"].shape == (400, 1000)
+        assert whole, f"nothing survived round {round_number}, seed {seed}"
