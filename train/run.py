@@ -98,7 +98,7 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
         ModelFileError: the weights are missing, damaged or of another network.
     """
     config = run.fcn8 if input_size is None else run.fcn8.with_size(input_size)
-    model = fcn8(config)
+    model = fcn8(config, kernel_initializer="zeros")
     if not run.weights.is_file():
         raise ModelFileError(f"{run.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`.")
     try:
