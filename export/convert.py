@@ -1,8 +1,8 @@
 """Keras -> ONNX: the network's arithmetic, float32, (N, 3, H, W) scaled frames to (N, classes, H, W) logits.
 
-tf2onnx keeps every weight many times over while it works (55 bytes for each byte). So the network is traced with its weights
-as *inputs*: tf2onnx sees 13 KB of graph, and the weights go in afterwards, their transposes folded. Knows nothing of frames,
-argmax, precision or files.
+tf2onnx keeps every weight many times over while it works (55 bytes for each byte). So the network is traced with its
+weights as *inputs*: tf2onnx sees 13 KB of graph, and the weights go in afterwards, their transposes folded. Knows
+nothing of frames, argmax, precision or files.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def rewrite_transposed_convolutions(draft: Draft) -> None:
 
 def _as_depth_to_space(draft: Draft, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     kernel = draft.weights[node.input[1]]  # (in, out, block, block)
-    inputs, outputs, block = kernel.shape[:3]
+    inputs, block = kernel.shape[0], kernel.shape[2]
     name = fresh_name(draft, f"{node.name}.kernel")
     # DepthToSpace in CRD order reads channels as (out, row, column).
     draft.weights[name] = np.ascontiguousarray(kernel.reshape(inputs, -1).T)[:, :, None, None]

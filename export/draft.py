@@ -1,7 +1,8 @@
 """Draft: a model while it is being made: a graph without weights, and the weights beside it as arrays.
 
-The full network's weights are 540 MB. Kept out of the protobuf they are copied by no pass, checker or shape inference,
-and reach the file one tensor at a time. Knows ONNX graphs in general, nothing of this network, of Keras or of metadata.
+The full network's weights are 540 MB. Kept out of the protobuf they are copied by no pass, checker or shape
+inference, and reach the file one tensor at a time. Knows ONNX graphs in general, nothing of this network, of Keras
+or of metadata.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Draft:
         model: the ModelProto; its graph holds no initializer.
         weights: initializer name -> array, exactly those the graph refers to.
         logits: name of the tensor that holds the scores before argmax, (N, classes * block * block, h, w).
-        block: edge of the square of pixels that each position of `logits` stands for (class major, then row, then column).
+        block: edge of the square of pixels that each position of `logits` stands for (class, then row, then column).
     """
 
     model: onnx.ModelProto
@@ -110,8 +111,8 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def write_draft(draft: Draft, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write one ONNX file, holding no more than one weight's bytes at a time.
 
-    The bytes are those that protobuf itself would write, fields in the order of their numbers but for the metadata, which
-    comes last so that `append_metadata` can add to it.
+    The bytes are those that protobuf itself would write, but for the order of two fields: the metadata comes last, so
+    that `append_metadata` can add to it.
 
     Raises:
         ModelFileError: the file would pass 2 GB, which no reader of single-file ONNX takes.

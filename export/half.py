@@ -1,7 +1,7 @@
 """float16 inside: weights and arithmetic, from the scaled frames to the scores' inputs.
 
-The last convolution, of a dozen channels, stays float32: its scores then have no ties that rounding made, and argmax sees
-them as they are. Frames, labels and confidence keep their types. Knows no runtime.
+The last convolution, of a dozen channels, stays float32: its scores then have no ties that rounding made, and argmax
+sees them as they are. Frames, labels and confidence keep their types. Knows no runtime.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def _as_half(name: str, array: np.ndarray) -> np.ndarray:
     largest = float(np.abs(array).max(initial=0.0))
     if not largest <= np.finfo(np.float16).max:
         raise ConversionError(
-            f"{name} holds {largest:.3g}, and float16 ends at 65504. Export --precision fp32, or train with weight decay."
+            f"{name} holds {largest:.3g}, and float16 ends at 65504. "
+            "Export --precision fp32, or train with weight decay."
         )
     return array.astype(np.float16)

@@ -1,7 +1,7 @@
 """Passes: small steps that turn one draft into the next, each saying what it requires and what it ensures.
 
-A property is a name with a test that looks at the draft itself, so a pass that does not do what it promises is stopped where
-it failed, not at a device months later. Knows the order of nothing: the pipelines do.
+A property is a name with a test that looks at the draft itself, so a pass that does not do what it promises is
+stopped where it failed, not at a device months later. Knows the order of nothing: the pipelines do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PLAIN_OPERATORS = frozenset({"Conv", "Relu", "MaxPool", "Add", "DepthToSpace", "
 
 
 def is_depth_to_space(node: NodeProto) -> bool:
-    """Whether a transposed convolution puts each input pixel into a square of its own: stride = kernel, nothing else."""
+    """Whether a transposed convolution puts each pixel into a square of its own: stride = kernel, nothing else."""
     found = attributes(node)
     kernel, strides = found.get("kernel_shape"), found.get("strides", [1, 1])
     return (
@@ -76,7 +76,9 @@ def _is_float16(draft: Draft) -> bool:
 
 def _is_int8(draft: Draft) -> bool:
     heavy = [node for node in draft.nodes if node.op_type == "Conv" and attributes(node).get("kernel_shape") != [1, 1]]
-    return bool(heavy) and all(_reads_quantized(draft, node.input[0]) and _reads_quantized(draft, node.input[1]) for node in heavy)
+    return bool(heavy) and all(
+        _reads_quantized(draft, node.input[0]) and _reads_quantized(draft, node.input[1]) for node in heavy
+    )
 
 
 def _reads_quantized(draft: Draft, name: str) -> bool:

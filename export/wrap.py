@@ -1,10 +1,11 @@
 """The contract around the network: uint8 BGR frames in, uint8 class ids out, a confidence where it is asked for.
 
-Scaling. Keras saw u / 127.5 - 1. Written as (u - 127.5) / 128 with the first kernel larger by 128 / 127.5, every input value
-is exact in float32, float16 and bfloat16 alike, and zero padding still means what it meant.
+Scaling. Keras saw u / 127.5 - 1. Written as (u - 127.5) / 128 with the first kernel larger by 128 / 127.5, every
+input value is exact in float32, float16 and bfloat16 alike, and zero padding still means what it meant.
 
-Argmax. It is taken where each position still holds a whole square of pixels, so that single bytes are shuffled into place
-instead of a float for each class: half the time on the CPU provider. The lowest id wins a tie, as in numpy and Keras.
+Argmax. It is taken where each position still holds a whole square of pixels, so that single bytes are shuffled into
+place instead of a float for each class: half the time on the CPU provider. The lowest id wins a tie, as in numpy and
+Keras.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def take_frames(draft: Draft) -> None:
     """Begin with `frames` (N, H, W, 3) uint8 instead of `scaled`."""
     readers = draft.consumers(SCALED)
     if len(readers) != 1 or readers[0].op_type != "Conv":
-        raise ConversionError("expected one convolution to read the scaled frames; the scaling cannot be folded into it.")
+        raise ConversionError(
+            "expected one convolution to read the scaled frames; the scaling cannot be folded into it."
+        )
     kernel = readers[0].input[1]
     draft.weights[kernel] = draft.weights[kernel] * np.float32(STEP / KERAS_STEP)
     draft.weights["scaling.middle"] = np.array(MIDDLE, np.float32)
@@ -105,7 +108,7 @@ class _Tail:
         self.set_ends(draft)
 
     def packed_logits(self) -> tuple[str, int, int]:
-        """Name of the scores, edge of the square each position holds, and number of classes; drops a final DepthToSpace."""
+        """Name of the scores, edge of the square a position holds, number of classes; drops a final DepthToSpace."""
         draft = self.draft
         classes = draft.graph.output[0].type.tensor_type.shape.dim[1].dim_value
         last = draft.producer(LOGITS)

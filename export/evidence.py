@@ -1,0 +1,175 @@
+"""What a model is judged on: frames, their true labels where they have any, and what Keras says of them.
+
+Chooses the frames (the run's validation images, a test folder, rendered scenes), streams calibration images, and
+asks Keras. Knows nothing of ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
+from edge_seg.spec import CAMVID_CLASSES
+from train.dataset import Sample, read_image, read_mask
+from train.fcn8 import logits_model
+from train.run import Run
+
+KERAS_BATCH = 4
+LOGIT_FRAMES = 4
+# Far from the seeds of training's pool and of the clip that ships, so that no frame of proof was trained on.
+FIRST_SEED = 700_000
+MOMENTS, SECONDS_APART = 3, 6.0
+# A class that covers less than this share of a frame does not make the frame varied.
+VISIBLE_SHARE = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Frames at one size.
+
+    Attributes:
+        source: where they come from, in words.
+        frames: (N, H, W, 3) uint8 BGR.
+        truth: (N, H, W) uint8 class ids, or None where nobody knows.
+    """
+
+    source: str
+    frames: np.ndarray
+    truth: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Pictures and Keras' answers.
+
+    Attributes:
+        pictures: the frames.
+        labels: (N, H, W) uint8, Keras' argmax.
+        logits: (K, H, W, classes) float32 of the first K frames, K up to 4.
+    """
+
+    pictures: Pictures
+    labels: np.ndarray
+    logits: np.ndarray
+
+
+def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
+    """The frames a model has to agree with Keras on.
+
+    Args:
+        run: the run that is exported.
+        size: (height, width) in pixels.
+        data: a dataset that stands in for the one the run recorded.
+        split: "val", "test" or "rendered"; "auto": the validation images if they can be found, else rendered scenes.
+        count: at most so many, spread evenly.
+
+    Raises:
+        DatasetError, ConfigurationError: the images that were asked for cannot be had.
+    """
+    if split == "rendered":
+        return rendered_pictures(run.classes, size, count)
+    if split == "auto":
+        try:
+            return dataset_pictures(run, size, data=data, split="val", count=count)
+        except (DatasetError, ConfigurationError):
+            if data is not None:
+                raise
+            return rendered_pictures(run.classes, size, count)
+    return dataset_pictures(run, size, data=data, split=split, count=count)
+
+
+def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
+    """Images of a run's dataset, brought to `size` as at run time; masks by nearest neighbour."""
+    samples = spread(find(run, split, data), count)
+    frames = np.stack([resize_frame(read_image(sample.image), size) for sample in samples])
+    truth = np.stack([resize_labels(read_mask(sample.mask), size) for sample in samples])
+    words = {"val": "validation images", "test": "test images", "train": "training images"}[split]
+    return Pictures(source=f"{len(samples)} {words}", frames=frames, truth=truth)
+
+
+def rendered_pictures(classes: tuple[str, ...], size: tuple[int, int], count: int, *, first: int = 0) -> Pictures:
+    """Rendered road scenes, three moments of each street; their labels are true only for CamVid's classes."""
+    from train.scenes import Scene, render
+
+    pairs = []
+    for index in range(count):
+        # Planning a street takes most of the time, so each is driven along for a while.
+        street, moment = divmod(index, MOMENTS)
+        scene = Scene.from_seed(FIRST_SEED + first + street)
+        pairs.append(render(scene, time_s=SECONDS_APART * moment, height=size[0], width=size[1]))
+    truth = np.stack([labels for _, labels in pairs]) if classes == CAMVID_CLASSES else None
+    return Pictures(source=f"{count} rendered scenes", frames=np.stack([frame for frame, _ in pairs]), truth=truth)
+
+
+def calibration_frames(
+    run: Run, size: tuple[int, int], *, data: Path | None, source: str, count: int
+) -> Iterator[np.ndarray]:
+    """Frames for int8, one at a time: training images ("train") or rendered scenes; (H, W, 3) uint8 BGR."""
+    if source == "rendered":
+        # Not the streets that the gate looks at; one street's moments at a time.
+        for index in range(0, count, MOMENTS):
+            few = min(MOMENTS, count - index)
+            yield from rendered_pictures(run.classes, size, few, first=100_000 + index // MOMENTS).frames
+        return
+    for sample in spread(find(run, "train", data), count):
+        yield resize_frame(read_image(sample.image), size)
+
+
+def find(run: Run, split: str, data: Path | None) -> list[Sample]:
+    """A run's samples, none missing. Raises `DatasetError` or `ConfigurationError` with the cure."""
+    if data is None and not run.config.get("data"):
+        raise ConfigurationError(
+            f"{run.folder} records no dataset; name one with --data DATASET, or use rendered scenes "
+            "(--gate-on rendered, --calibration-data rendered)."
+        )
+    samples = run.samples(split, data)
+    if not samples:
+        where = data or run.config["data"].get("root")
+        raise DatasetError(
+            f"{where} holds none of the run's {split} images; give the dataset it was trained on with --data."
+        )
+    return samples
+
+
+def spread(samples: list[Sample], count: int) -> list[Sample]:
+    """At most `count` samples, evenly spread over the list."""
+    if len(samples) <= count:
+        return samples
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, count).round().astype(int)]
+
+
+def ask_keras(model: keras.Model, pictures: Pictures) -> Evidence:
+    """Run the Keras network over pictures in small batches.
+
+    Raises:
+        ConfigurationError: its logits are not finite, so there is nothing to agree with.
+    """
+    network = logits_model(model)
+    labels, logits = [], []
+    for first in range(0, len(pictures.frames), KERAS_BATCH):
+        scores = network.predict_on_batch(scale_frames(pictures.frames[first : first + KERAS_BATCH]))
+        if not np.isfinite(scores).all():
+            raise ConfigurationError("The Keras network itself gives values that are not finite; train it again.")
+        labels.append(scores.argmax(axis=-1).astype(np.uint8))
+        if first < LOGIT_FRAMES:
+            logits.append(np.asarray(scores, np.float32))
+    return Evidence(pictures=pictures, labels=np.concatenate(labels), logits=np.concatenate(logits)[:LOGIT_FRAMES])
+
+
+def golden_evidence(model: keras.Model, candidates: Pictures, count: int) -> Evidence:
+    """The `count` candidates in whose Keras labels most classes are seen: uniform labels would prove nothing."""
+    every = ask_keras(model, candidates)
+    best = sorted(sorted(range(len(every.labels)), key=lambda index: -visible_classes(every.labels[index]))[:count])
+    pictures = Pictures(source=candidates.source, frames=candidates.frames[best])
+    return Evidence(pictures=pictures, labels=every.labels[best], logits=every.logits[:0])
+
+
+def visible_classes(labels: np.ndarray) -> int:
+    """How many classes cover at least half a percent of a picture."""
+    return int(np.count_nonzero(np.bincount(labels.ravel()) >= VISIBLE_SHARE * labels.size))

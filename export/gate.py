@@ -1,0 +1,209 @@
+"""The gate: an exported file against Keras, on the CPU provider, before it may have its name.
+
+Judges the very file that would be published, in odd batch sizes; only the logits come from a second file that is
+thrown away. Knows no datasets and no training.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
+
+from edge_seg.spec import AGREEMENT_BOUNDS
+from edge_seg.threads import available_threads
+from train.metrics import confusion_matrix, none_if_nan, scores
+
+from .draft import Draft, write_draft
+from .evidence import Evidence
+
+BATCH_SIZES = (1, 3, 2, 5)
+IOU_BOUND_POINTS = 1.0
+PROVIDER = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """What the gate measured.
+
+    Attributes:
+        precision: of the file.
+        provider, onnxruntime: what ran it.
+        source: what the frames are, in words.
+        frames, pixels: how many were compared.
+        batch_sizes: of the runs, in turn.
+        agreement, bound: share of pixels with Keras' label (0..1), and the least allowed.
+        worst_logit_error, largest_logit: biggest difference from a Keras logit, beside the biggest logit.
+        mean_iou_keras, mean_iou_onnx: against the true labels, unlabelled left out; None without true labels.
+        mean_iou_points: ONNX less Keras, in points of 100.
+        iou_points: the same for each class; None where a class has no IoU.
+        iou_with_keras: IoU of each class of ONNX's labels with Keras' own as the truth.
+        other_size_agreement: agreement at another size, for a dynamic model.
+        failures: what was missed, one sentence each; empty when the model may be published.
+    """
+
+    precision: str
+    provider: str = PROVIDER
+    onnxruntime: str = onnxruntime.__version__
+    source: str
+    frames: int
+    pixels: int
+    batch_sizes: tuple[int, ...]
+    agreement: float
+    bound: float
+    worst_logit_error: float
+    largest_logit: float
+    mean_iou_keras: float | None
+    mean_iou_onnx: float | None
+    mean_iou_points: float | None
+    iou_points: dict[str, float | None]
+    iou_with_keras: dict[str, float | None]
+    other_size_agreement: float | None = None
+    failures: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+def run_gate(
+    draft: Draft,
+    path: Path,
+    evidence: Evidence,
+    *,
+    precision: str,
+    classes: tuple[str, ...],
+    unlabelled: int | None,
+    trained: bool,
+    other_size: Evidence | None = None,
+) -> GateResult:
+    """Compare a written model with Keras.
+
+    Args:
+        draft: what `path` was written from; its fork with a logits output is run beside it.
+        path: the file that is to be published.
+        evidence: frames and Keras' answers.
+        precision: decides the bound.
+        classes, unlabelled: class names, and the id left out of the mean IoU.
+        trained: hold int8 to the mean IoU too; noise has none worth keeping.
+        other_size: evidence at another size, for a dynamic model.
+    """
+    session = cpu_session(path)
+    labels = np.concatenate(
+        [session.run(["labels"], {"frames": batch})[0] for batch in odd_batches(evidence.pictures.frames)]
+    )
+    # Shapes are compared first: labels of another shape would be broadcast.
+    agreement = _agreement(labels, evidence.labels)
+    other = None
+    if other_size is not None:
+        other = _agreement(session.run(["labels"], {"frames": other_size.pictures.frames})[0], other_size.labels)
+    del session
+    bound = AGREEMENT_BOUNDS[precision]
+    figures = _iou_figures(labels, evidence, classes, unlabelled)
+    result = GateResult(
+        precision=precision,
+        source=evidence.pictures.source,
+        frames=len(labels),
+        pixels=int(labels.size),
+        batch_sizes=tuple(sorted({len(batch) for batch in odd_batches(evidence.pictures.frames)})),
+        agreement=agreement,
+        bound=bound,
+        worst_logit_error=_worst_logit_error(draft, path.parent, evidence),
+        largest_logit=float(np.abs(evidence.logits).max()),
+        other_size_agreement=other,
+        failures=_failures(
+            agreement, other, bound, figures["mean_iou_points"], judge_iou=trained and precision == "int8"
+        ),
+        **figures,
+    )
+    return result
+
+
+def cpu_session(path: Path) -> onnxruntime.InferenceSession:
+    """A session on the CPU provider, with the threads this process may use."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+
+
+def odd_batches(frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Frames in batches of 1, 3, 2, 5, 1, 3, ...: what is wrong for one size of batch shows."""
+    first = turn = 0
+    while first < len(frames):
+        size = BATCH_SIZES[turn % len(BATCH_SIZES)]
+        yield frames[first : first + size]
+        first, turn = first + size, turn + 1
+
+
+def _agreement(labels: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.mean(labels == expected)) if labels.shape == expected.shape else 0.0
+
+
+def _worst_logit_error(draft: Draft, folder: Path, evidence: Evidence) -> float:
+    """Largest difference of a logit, from a fork of the graph that gives its logits too."""
+    variant = draft.fork()
+    variant.graph.output.append(helper.make_tensor_value_info(draft.logits, TensorProto.FLOAT, None))
+    frames = evidence.pictures.frames[: len(evidence.logits)]
+    with tempfile.TemporaryDirectory(prefix=".export-logits-", dir=folder) as scratch:
+        write_draft(variant, Path(scratch) / "logits.onnx")
+        session = cpu_session(Path(scratch) / "logits.onnx")
+        packed = [session.run([draft.logits], {"frames": frame[None]})[0] for frame in frames]
+    found = unpack_logits(np.concatenate(packed), draft.block)
+    return float(np.abs(found - evidence.logits).max()) if found.shape == evidence.logits.shape else float("inf")
+
+
+def unpack_logits(packed: np.ndarray, block: int) -> np.ndarray:
+    """(N, classes * block * block, h, w) -> (N, h * block, w * block, classes), as Keras lays them out."""
+    count, channels, height, width = packed.shape
+    classes = channels // block**2
+    squares = packed.reshape(count, classes, block, block, height, width)
+    return squares.transpose(0, 4, 2, 5, 3, 1).reshape(count, height * block, width * block, classes)
+
+
+def _iou_figures(
+    labels: np.ndarray, evidence: Evidence, classes: tuple[str, ...], unlabelled: int | None
+) -> dict[str, Any]:
+    if labels.shape != evidence.labels.shape or int(labels.max(initial=0)) >= len(classes):
+        return dict.fromkeys(("mean_iou_keras", "mean_iou_onnx", "mean_iou_points")) | {
+            "iou_points": {},
+            "iou_with_keras": {},
+        }
+    mutual = scores(confusion_matrix(evidence.labels, labels, len(classes)), None).iou
+    figures: dict[str, Any] = {
+        "iou_with_keras": _by_class(classes, mutual),
+        "iou_points": {},
+        **dict.fromkeys(("mean_iou_keras", "mean_iou_onnx", "mean_iou_points")),
+    }
+    truth = evidence.pictures.truth
+    if truth is not None:
+        keras, onnx = (
+            scores(confusion_matrix(truth, found, len(classes)), unlabelled) for found in (evidence.labels, labels)
+        )
+        figures["mean_iou_keras"], figures["mean_iou_onnx"] = none_if_nan(keras.mean_iou), none_if_nan(onnx.mean_iou)
+        figures["mean_iou_points"] = none_if_nan(100 * (onnx.mean_iou - keras.mean_iou))
+        figures["iou_points"] = _by_class(classes, 100 * (onnx.iou - keras.iou))
+    return figures
+
+
+def _by_class(classes: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
+    return {name: none_if_nan(value) for name, value in zip(classes, values, strict=True)}
+
+
+def _failures(
+    agreement: float, other: float | None, bound: float, points: float | None, *, judge_iou: bool
+) -> tuple[str, ...]:
+    failures = []
+    if not agreement >= bound:
+        failures.append(f"{agreement:.4%} of pixels agree with Keras; at least {bound:.2%} must")
+    if other is not None and not other >= bound:
+        failures.append(f"at another size {other:.4%} of pixels agree with Keras; at least {bound:.2%} must")
+    if judge_iou and points is not None and not abs(points) <= IOU_BOUND_POINTS:
+        failures.append(f"mean IoU differs from Keras' by {points:+.2f} points; {IOU_BOUND_POINTS:.1f} is allowed")
+    return tuple(failures)

@@ -1,0 +1,163 @@
+"""float32 -> int8 as QDQ: U8 activations, S8 weights with a scale for each output channel, every Relu folded away.
+
+The score layers, a thousandth of the arithmetic, stay float32: argmax compares their sums, and steps of 1/255 there
+would decide pixels. Frames enter as the bytes they are: the first convolution reads them through a DequantizeLinear
+with scale 1/128 and zero point 128, the half step that this is off (127.5) sits in its bias.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto
+
+from edge_seg.errors import ConversionError
+
+from .calibrate import Calibration, Ranges, find_ranges
+from .convert import SCALED
+from .draft import Draft, adopt
+from .passes import Pass, run_passes
+from .wrap import MIDDLE, STEP
+
+SCORE_LAYERS = ("pool3_conv", "pool4_conv", "pool4_upsample2", "conv7_upsample4", "upsample8")
+ZERO_POINT = 128
+QUANTIZED_OPERATORS = ["Conv", "Relu", "MaxPool"]
+
+
+def quantize(
+    draft: Draft, frames: Iterable[np.ndarray], folder: Path, *, calibration: Calibration, reduce_range: bool = False
+) -> tuple[Draft, int]:
+    """Make the int8 draft of a wrapped float32 one, which is used up.
+
+    Args:
+        draft: from `wrap`, float32.
+        frames: calibration frames, each (H, W, 3) uint8 BGR at the draft's size; read once, one at a time.
+        folder: an existing folder for a temporary file of the draft's size.
+        calibration: how ranges are found.
+        reduce_range: weights of 7 bits, for x86 processors older than VNNI, whose int8 sums can saturate.
+
+    Returns:
+        The int8 draft, and the number of frames it was calibrated on.
+    """
+    convolutions = quantized_convolutions(draft)
+    ranges, count = find_ranges(draft, _observed(draft, convolutions), frames, calibration, folder)
+    run_passes(draft, [_CENTER])
+    quantized = _insert_qdq(draft, convolutions, _shared_by_pools(draft, ranges), reduce_range)
+    return run_passes(quantized, [_READ_BYTES]), count
+
+
+def quantized_convolutions(draft: Draft) -> list[NodeProto]:
+    """The convolutions that become int8: all but the score layers."""
+    return [node for node in draft.nodes if node.op_type == "Conv" and not node.name.startswith(SCORE_LAYERS)]
+
+
+def _observed(draft: Draft, convolutions: list[NodeProto]) -> list[str]:
+    """Tensors whose range is wanted: what each convolution's Relu gives."""
+    names = []
+    for node in convolutions:
+        readers = draft.consumers(node.output[0])
+        if len(readers) != 1 or readers[0].op_type != "Relu":
+            raise ConversionError(f"expected a Relu alone after {node.name}; int8 folds it into the convolution.")
+        names.append(readers[0].output[0])
+    return names
+
+
+def _shared_by_pools(draft: Draft, ranges: Ranges) -> Ranges:
+    """Every quantized tensor's range: a pooling's is its input's, a convolution's its Relu's, the frames' is known."""
+    every = dict(ranges)
+    for node in draft.nodes:
+        if node.op_type in ("MaxPool", "Relu"):
+            source, target = node.input[0], node.output[0]
+            if node.op_type == "MaxPool" and source in every:
+                every[target] = every[source]
+            elif target in every:
+                every[source] = every[target]
+    every[SCALED] = (-ZERO_POINT / STEP, (255 - ZERO_POINT) / STEP)
+    return every
+
+
+def _center_on_zero_point(draft: Draft) -> None:
+    """(u - 128) / 128 instead of (u - 127.5) / 128: what it lacks everywhere goes into the first convolution's bias."""
+    (first,) = draft.consumers(SCALED)
+    kernel, bias = draft.weights[first.input[1]], draft.weights[first.input[2]]
+    missing = np.float32((ZERO_POINT - MIDDLE) / STEP)
+    draft.weights[first.input[2]] = bias + missing * kernel.sum(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)
+    draft.weights["scaling.middle"] = np.array(ZERO_POINT, np.float32)
+
+
+def _insert_qdq(draft: Draft, convolutions: list[NodeProto], ranges: Ranges, reduce_range: bool) -> Draft:
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    relus = [reader.name for node in convolutions for reader in draft.consumers(node.output[0])]
+    pools = [node.name for node in draft.nodes if node.op_type == "MaxPool"]
+    bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    model = _typed(draft)
+    draft.weights.clear()
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=reduce_range,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, bounds),
+        nodes_to_quantize=[node.name for node in convolutions] + relus + pools,
+        nodes_to_exclude=[],
+        op_types_to_quantize=QUANTIZED_OPERATORS,
+        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+    )
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    finally:
+        logging.root.setLevel(level)
+    result = adopt(quantizer.model.model)
+    result.logits, result.block = draft.logits, draft.block
+    result.model.producer_name, result.model.producer_version = "edge_seg", ""
+    return result
+
+
+def _typed(draft: Draft) -> onnx.ModelProto:
+    """The whole model with every tensor's type written out, as the quantizer needs; inferred without the weights."""
+    inferred = onnx.shape_inference.infer_shapes(draft.skeleton())
+    model = draft.skeleton(values=True)
+    model.graph.value_info.extend(inferred.graph.value_info)
+    return model
+
+
+def _read_bytes(draft: Draft) -> None:
+    """Feed the first DequantizeLinear with the frames' own bytes: casting, scaling and quantizing gave them back."""
+    (quantizer,) = draft.consumers(SCALED)
+    scale, zero_point = (draft.weights[name] for name in quantizer.input[1:3])
+    if quantizer.op_type != "QuantizeLinear" or float(scale) != 1 / STEP or int(zero_point) != ZERO_POINT:
+        raise ConversionError(f"expected frames quantized by 1/128 around 128, got {scale} around {zero_point}.")
+    draft.rename(quantizer.output[0], "frames.planes")
+    gone = {"frames.real", "frames.centered", SCALED, quantizer.output[0]}
+    draft.set_nodes(node for node in draft.nodes if node.output[0] not in gone)
+
+
+def count_operators(draft: Draft) -> dict[str, int]:
+    """How many nodes of each operator a draft has, in alphabetical order."""
+    names = sorted(node.op_type for node in draft.nodes)
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+_CENTER = Pass(
+    name="center frames on 128",
+    requires=frozenset({"weights inside", "uint8 contract"}),
+    ensures=frozenset({"weights inside", "uint8 contract"}),
+    apply=_center_on_zero_point,
+)
+_READ_BYTES = Pass(
+    name="read bytes",
+    requires=frozenset({"weights inside", "uint8 contract"}),
+    ensures=frozenset({"weights inside", "uint8 contract", "int8 convolutions"}),
+    apply=_read_bytes,
+)

@@ -1,0 +1,43 @@
+"""How long each stage of an export took, and the most memory the process had held by then. Knows nothing of models."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Stages:
+    """Times stages and says so as they end; `records` goes into the report."""
+
+    say: Callable[[str], None]
+    records: list[dict[str, float | str]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block; a block that fails is not recorded."""
+        began = time.perf_counter()
+        yield
+        seconds, peak = time.perf_counter() - began, peak_bytes()
+        self.records.append({"stage": name, "seconds": round(seconds, 3), "peak_gb": round(peak / 1e9, 3)})
+        self.say(f"{name:<28} {seconds:6.1f} s   peak {peak / 1e9:.2f} GB")
+
+
+def peak_bytes() -> int:
+    """Most resident memory this process has held so far, in bytes; 0 where the system does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
