@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import av
 import av.error
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 
 from .errors import MediaError
@@ -37,6 +38,9 @@ class AudioTrack:
         self.summary = f"{self.codec} copied" if self.copied else f"{self.codec} encoded as AAC"
         if len(source.streams.audio) > 1:
             self.summary += f" (1 of {len(source.streams.audio)} tracks)"
+        # MPEG-TS packs AAC with a header on every packet, which an MP4 states once.
+        framed = self.codec == "aac" and not track.codec_context.extradata
+        self._unframe = BitStreamFilterContext("aac_adtstoasc", track) if framed else None
         self._out: Any = self._copying_stream() if self.copied else self._encoding_stream()
         self._origin_s = clock_origin_s(source)
         self._packets = self._read()
@@ -116,8 +120,9 @@ class AudioTrack:
             self._target.mux(self._out.encode(item))
             return
         item.dts += moved
-        item.stream = self._out
-        self._target.mux(item)
+        for packet in self._unframe.filter(item) if self._unframe else [item]:
+            packet.stream = self._out
+            self._target.mux(packet)
 
 
 def _seconds(item: Any) -> float:

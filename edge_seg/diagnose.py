@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .boxes import has_moov
+
 READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"
 
 
@@ -38,24 +40,3 @@ def _explain_head(path: Path, head: bytes) -> str:
             "A tool such as untrunc can rebuild it from a whole file of the same camera."
         )
     return ""
-
-
-def has_moov(path: Path) -> bool:
-    """Whether an MP4's top level holds a whole `moov` box; stops at the first box that is damaged or cut short."""
-    length = path.stat().st_size
-    place = 0
-    with path.open("rb") as file:
-        while place + 8 <= length:
-            file.seek(place)
-            header = file.read(16)
-            size = int.from_bytes(header[:4], "big")
-            if size == 1:
-                size = int.from_bytes(header[8:16], "big")
-            elif size == 0:
-                size = length - place
-            if header[4:8] == b"moov":
-                return place + size <= length
-            if size < 8:
-                return False
-            place += size
-    return False

@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from .audio import AudioTrack
+from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
 from .names import partial_path
@@ -159,7 +160,6 @@ class VideoWriter:
         return WrittenVideo(path=path, frames=frames, whole=whole, audio=audio, padding=self.padding)
 
     def _create(self) -> OutputContainer:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         options = {
             # delay_moov: the index waits for the first packets, whose timing and audio set-up belong in it.
             "movflags": "frag_keyframe+delay_moov+default_base_moof",
@@ -169,6 +169,7 @@ class VideoWriter:
             **self._timescales,
         }
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             # Created here so that a folder without permission is an error now, not after the first second.
             self.partial.open("wb").close()
             return av.open(str(self.partial), "w", format="mp4", container_options=options)
@@ -239,8 +240,9 @@ class VideoWriter:
         """Close what there is and say how much of it plays."""
         self.abort()
         try:
+            cut_to_whole_fragments(self.partial)
             kept = count_frames(self.partial)
-        except MediaError:
+        except (MediaError, OSError):
             self.partial.unlink(missing_ok=True)
             raise MediaError(f"{self.path}: {_reason(error)} within the first second; nothing is kept.") from error
         seconds = kept / max(1, self.frames) * float(self._end_pts * self._time_base)
@@ -277,7 +279,7 @@ def remux(source: Path, target: Path, options: dict[str, str]) -> None:
 
 
 def count_frames(path: Path) -> int:
-    """Pictures in a video, counted packet by packet; raises `MediaError` if it cannot be opened or holds none."""
+    """Whole pictures in a video, packet by packet; raises `MediaError` if it cannot be opened or holds none."""
     try:
         with av.open(f"file:{path}") as container:
             count = sum(1 for packet in container.demux(video=0) if packet.size)

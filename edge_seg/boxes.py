@@ -1,0 +1,54 @@
+"""The boxes an MP4 is made of, at its top level: enough to see what is there and where it was cut. Knows no codec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """One box: its four-letter kind, where it begins and ends, and whether the file reaches that far."""
+
+    kind: bytes
+    start: int
+    end: int
+    whole: bool
+
+
+def top_level_boxes(path: Path) -> Iterator[Box]:
+    """The boxes of a file in order; stops where they stop making sense."""
+    length = path.stat().st_size
+    start = 0
+    with path.open("rb") as file:
+        while start + 8 <= length:
+            file.seek(start)
+            header = file.read(16)
+            size = int.from_bytes(header[:4], "big")
+            if size == 1:
+                size = int.from_bytes(header[8:16], "big")
+            elif size == 0:
+                size = length - start
+            if size < 8:
+                return
+            yield Box(kind=header[4:8], start=start, end=start + size, whole=start + size <= length)
+            start += size
+
+
+def has_moov(path: Path) -> bool:
+    """Whether an MP4 holds its index whole."""
+    return any(box.kind == b"moov" and box.whole for box in top_level_boxes(path))
+
+
+def cut_to_whole_fragments(path: Path) -> None:
+    """Take an unfinished last fragment off a fragmented MP4, so that every picture left in it is undamaged."""
+    end = 0
+    for box in top_level_boxes(path):
+        if not box.whole:
+            break
+        if box.kind in (b"moov", b"mdat"):
+            end = box.end
+    if 0 < end < path.stat().st_size:
+        os.truncate(path, end)

@@ -1,0 +1,283 @@
+"""Writing videos: exact times, sound, even sizes, and a final name that is whole or absent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from edge_seg.codecs import EncodeOptions
+from edge_seg.encode import VideoWriter, WrittenVideo, count_frames
+from edge_seg.errors import ConfigurationError, MediaError
+from edge_seg.names import partial_path
+from edge_seg.video import VideoFile
+from tests.edge_seg.clips import audio_packets, make_clip, paint_number, video_numbers, video_times
+
+
+def copy(source: Path, target: Path, **options: object) -> WrittenVideo:
+    """Decode a clip and write it again, as the pipeline does."""
+    with VideoFile(source) as video:
+        writer = None
+        for frame in video:
+            writer = writer or VideoWriter(
+                target,
+                size=frame.image.shape[:2],
+                time_base=video.info.time_base,
+                rate=video.info.rate,
+                audio_from=source,
+                **options,  # type: ignore[arg-type]
+            )
+            writer.write(frame.image, pts=frame.pts, duration=frame.duration)
+        assert writer is not None
+        return writer.close()
+
+
+@pytest.mark.parametrize(
+    ("time_base", "pts"),
+    [
+        (Fraction(1, 25), list(range(20))),
+        (Fraction(1, 600), [0, 20, 50, 51, 90, 1200]),
+        (Fraction(1, 90000), [2970, 5973, 8976, 30000, 30001]),
+        (Fraction(1001, 30000), list(range(31))),
+        (Fraction(1, 1000), [0, 33, 67, 100, 133, 167, 5000]),
+    ],
+)
+def test_times_survive_exactly(tmp_path: Path, time_base: Fraction, pts: list[int]) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=time_base, rate=Fraction(30))
+    for number, value in enumerate(pts):
+        writer.write(paint_number(number), pts=value, duration=1)
+    assert writer.close().frames == len(pts)
+    assert video_times(tmp_path / "out.mp4") == [value * time_base for value in pts]
+    assert video_numbers(tmp_path / "out.mp4") == list(range(len(pts)))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].time_base == Fraction(1, time_base.denominator)
+
+
+def test_a_start_before_zero_moves_all_by_the_same(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 100))
+    for number, value in enumerate([-50, -10, 0, 70]):
+        writer.write(paint_number(number), pts=value, duration=10)
+    writer.close()
+    assert video_times(tmp_path / "out.mp4") == [Fraction(value, 100) for value in (0, 40, 50, 120)]
+
+
+@pytest.mark.parametrize("start", [0, 2970])
+def test_sound_is_copied_byte_for_byte(tmp_path: Path, start: int) -> None:
+    pts = [start + 3600 * number for number in range(50)]
+    source = make_clip(tmp_path / "in.mp4", count=50, audio="aac", pts=pts, time_base=Fraction(1, 90000))
+    written = copy(source, tmp_path / "out.mp4")
+    assert written.audio == "aac copied"
+    given, got = audio_packets(source), audio_packets(tmp_path / "out.mp4")
+    assert [data for _, data in got] == [data for _, data in given]
+    assert [float(time) for time, _ in got] == pytest.approx([float(time) for time, _ in given], abs=1e-4)
+    assert video_times(tmp_path / "out.mp4") == video_times(source)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "pcm_s16le"), (".avi", "mp2"), (".ts", "mp2"), (".ts", "aac")])
+def test_sound_mp4_cannot_carry_becomes_aac(tmp_path: Path, suffix: str, codec: str) -> None:
+    source = make_clip(tmp_path / f"in{suffix}", count=50, audio=codec)
+    written = copy(source, tmp_path / "out.mp4")
+    assert written.audio == ("aac copied" if codec == "aac" else f"{codec} encoded as AAC")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        track = container.streams.audio[0]
+        assert track.codec_context.name == "aac"
+        samples = np.concatenate([frame.to_ndarray().mean(axis=0) for frame in container.decode(track)])
+    assert len(samples) / 44100 == pytest.approx(2.0, abs=0.15)
+    # The tone of the source, not silence and not noise.
+    spectrum = np.abs(np.fft.rfft(samples[22050:66150]))
+    assert abs(int(spectrum.argmax()) - 440) <= 2
+
+
+def test_no_sound_no_track(tmp_path: Path) -> None:
+    assert copy(make_clip(tmp_path / "in.mp4"), tmp_path / "out.mp4").audio == ""
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert not container.streams.audio
+
+
+@pytest.mark.parametrize(("size", "padding"), [((47, 63), (1, 1)), ((48, 63), (0, 1)), ((47, 64), (1, 0))])
+def test_odd_sizes_repeat_the_edge_and_say_so(tmp_path: Path, size: tuple[int, int], padding: tuple[int, int]) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", size=size, time_base=Fraction(1, 25), options=EncodeOptions(crf=1))
+    image = np.full((*size, 3), 60, np.uint8)
+    image[-1], image[:, -1] = 200, 200
+    writer.write(image, pts=0, duration=1)
+    assert writer.close().padding == padding
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="bgr24").astype(int)
+    assert picture.shape == (48, 64, 3)
+    assert np.abs(picture[-1 - padding[0] :, 4:-4] - 200).max() < 40
+    assert np.abs(picture[4:-4, -1 - padding[1] :] - 200).max() < 40
+
+
+def test_it_plays_in_a_browser(tmp_path: Path) -> None:
+    copy(make_clip(tmp_path / "in.mp4", audio="aac"), tmp_path / "out.mp4")
+    data = (tmp_path / "out.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    assert b"moof" not in data
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert (context.colorspace, context.color_range) == (1, 1)
+
+
+@pytest.mark.parametrize("level", [30, 128, 220])
+def test_colours_come_back(tmp_path: Path, level: int) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, :32], image[:, 32:] = (level, 40, 200), (40, 200, level)
+    writer = VideoWriter(tmp_path / "out.mp4", size=(64, 64), time_base=Fraction(1, 25), options=EncodeOptions(crf=1))
+    writer.write(image, pts=0, duration=1)
+    writer.close()
+    with VideoFile(tmp_path / "out.mp4") as video:
+        back = next(iter(video)).image.astype(int)
+    assert np.abs(back[8:-8, 8:24] - image[8:-8, 8:24]).max() <= 6
+    assert np.abs(back[8:-8, 40:56] - image[8:-8, 40:56]).max() <= 6
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libsvtav1"])
+def test_other_codecs(tmp_path: Path, codec: str, capfd: pytest.CaptureFixture[str]) -> None:
+    options = EncodeOptions(codec=codec, preset="ultrafast" if codec == "libx265" else "13")
+    writer = VideoWriter(tmp_path / "out.mp4", size=(64, 128), time_base=Fraction(1, 25), options=options)
+    for number in range(5):
+        writer.write(paint_number(number, (64, 128)), pts=number, duration=1)
+    assert writer.close().frames == 5
+    assert video_numbers(tmp_path / "out.mp4") == list(range(5))
+
+
+def test_while_it_is_written_only_the_partial_name_exists(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    writer = VideoWriter(out, size=(48, 64), time_base=Fraction(1, 25))
+    for number in range(60):
+        writer.write(paint_number(number), pts=number, duration=1)
+    assert not out.exists()
+    assert partial_path(out) == tmp_path / "out.partial.mp4"
+    # Fragments of a second: what is on disk plays already.
+    playable = count_frames(partial_path(out))
+    assert 0 < playable < 60
+    written = writer.close(whole=False)
+    assert not out.exists()
+    assert (written.path, written.frames, written.whole) == (partial_path(out), 60, False)
+    assert video_numbers(written.path) == list(range(60))
+
+
+def test_the_result_is_counted_before_it_gets_its_name(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    for number in range(5):
+        writer.write(paint_number(number), pts=number, duration=1)
+    writer.frames += 1  # A frame that was taken but never reached the file.
+    with pytest.raises(MediaError, match="6 frames were written, but the file holds 5"):
+        writer.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.partial.mp4"]
+
+
+def test_the_end_of_sound_follows_a_video_that_stops_early(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", count=100, audio="aac")
+    with VideoFile(source) as video:
+        writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=video.info.time_base, audio_from=source)
+        for frame, _ in zip(video, range(25), strict=False):
+            writer.write(frame.image, pts=frame.pts, duration=frame.duration)
+        writer.close(all_audio=False)
+    assert float(audio_packets(tmp_path / "out.mp4")[-1][0]) == pytest.approx(1.0, abs=0.05)
+
+
+FILL_THE_DISK = """
+import resource, sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from edge_seg.encode import VideoWriter
+from edge_seg.errors import MediaError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+noise = np.random.default_rng(0)
+writer = VideoWriter(Path(sys.argv[1]), size=(96, 128), time_base=Fraction(1, 25))
+try:
+    for number in range(500):
+        writer.write(noise.integers(0, 255, (96, 128, 3), np.uint8), pts=number, duration=1)
+    writer.close()
+except MediaError as error:
+    print(error)
+    sys.exit(1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by POSIX means")
+def test_a_full_disk_keeps_what_plays(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    limit = 900_000
+    child = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(out), str(limit)], capture_output=True, text=True, timeout=60
+    )
+    assert child.returncode == 1, child.stderr
+    assert "limit on the size of files" in child.stdout
+    assert not out.exists()
+    kept = count_frames(partial_path(out))
+    assert kept > 20
+    assert f"the first {kept} " in child.stdout
+    assert "out.partial.mp4" in child.stdout
+    with VideoFile(partial_path(out)) as video:
+        assert sum(not frame.corrupt for frame in video) == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.mp4"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(tmp_path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this container may not mount")
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", FILL_THE_DISK, str(tmp_path / "out.mp4"), str(10**9)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "the disk is full" in child.stdout, child.stderr
+        assert count_frames(tmp_path / "out.partial.mp4") > 0
+        assert not (tmp_path / "out.mp4").exists()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_no_room_for_the_final_file_keeps_all_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    writer.write(paint_number(1), pts=0, duration=1)
+    monkeypatch.setattr("edge_seg.encode.remux", full)
+    with pytest.raises(MediaError, match=r"all 1 frames are in .*partial.*the disk is full"):
+        writer.close()
+    assert count_frames(tmp_path / "out.partial.mp4") == 1
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(MediaError, match="cannot be written"):
+        VideoWriter(tmp_path / "file" / "out.mp4", size=(48, 64), time_base=Fraction(1, 25))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"codec": "mpeg4"}, {"crf": 52}, {"crf": -1}, {"preset": "hasty"}, {"codec": "libsvtav1", "preset": "fast"}],
+)
+def test_wrong_options_are_the_callers_fault(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        EncodeOptions(**options)  # type: ignore[arg-type]
+
+
+def test_lower_crf_is_larger(tmp_path: Path) -> None:
+    sizes = []
+    for crf in (10, 40):
+        writer = VideoWriter(
+            tmp_path / f"{crf}.mp4", size=(96, 128), time_base=Fraction(1, 25), options=EncodeOptions(crf=crf)
+        )
+        noise = np.random.default_rng(0)
+        for number in range(5):
+            writer.write(noise.integers(0, 255, (96, 128, 3), np.uint8), pts=number, duration=1)
+        sizes.append(writer.close().path.stat().st_size)
+    assert all(larger > 1.5 * smaller for larger, smaller in pairwise(sizes))

@@ -1,0 +1,214 @@
+"""Reading videos: every frame, its time, its turn; damage is counted, never silent."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_seg import rotation
+from edge_seg.errors import MediaError
+from edge_seg.media import Frame
+from edge_seg.video import VideoFile
+from tests.edge_seg.clips import make_clip, paint_number, read_number, video_times
+
+ONE = 65536
+# Display matrices as files carry them, and the turn of the picture that undoes each.
+TURNS = {
+    "none": ((ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30), lambda image: image),
+    "90 clockwise": ((0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30), lambda image: np.rot90(image, 1)),
+    "180": ((-ONE, 0, 0, 0, -ONE, 0, 0, 0, 1 << 30), lambda image: np.rot90(image, 2)),
+    "90 counterclockwise": ((0, -ONE, 0, ONE, 0, 0, 0, 0, 1 << 30), lambda image: np.rot90(image, -1)),
+    "mirrored": ((-ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30), lambda image: image[:, ::-1]),
+}
+
+
+def read(path: Path, **options: object) -> tuple[VideoFile, list[Frame]]:
+    with VideoFile(path, **options) as video:  # type: ignore[arg-type]
+        return video, list(video)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".ts"])
+def test_every_frame_in_order(tmp_path: Path, suffix: str) -> None:
+    clip = make_clip(tmp_path / f"clip{suffix}", count=40)
+    video, frames = read(clip)
+    assert [read_number(frame.image) for frame in frames] == list(range(40))
+    assert [frame.index for frame in frames] == list(range(40))
+    assert video.counts.read == 40
+    assert video.counts.failed == video.counts.corrupt == 0
+    assert video.end.early is False
+    steps = {round(later.time_s - sooner.time_s, 3) for sooner, later in itertools.pairwise(frames)}
+    assert steps == {0.04}
+    assert frames[0].time_s == pytest.approx(0, abs=0.081)
+
+
+def test_variable_rate_is_kept(tmp_path: Path) -> None:
+    pts = [0, 3000, 4500, 20000, 20100, 50000, 91234]
+    clip = make_clip(tmp_path / "vfr.mp4", count=7, pts=pts, time_base=Fraction(1, 90000))
+    _, frames = read(clip)
+    assert [frame.pts * frame.time_base for frame in frames] == [Fraction(value, 90000) for value in pts]
+    assert [frame.pts * frame.time_base for frame in frames] == video_times(clip)
+
+
+@pytest.mark.parametrize("turn", list(TURNS))
+def test_display_matrix_is_applied_once(tmp_path: Path, turn: str) -> None:
+    matrix, undo = TURNS[turn]
+    clip = make_clip(tmp_path / "turned.mp4", count=1, matrix=matrix)
+    stored, upright = read(make_clip(tmp_path / "plain.mp4", count=1))[1][0].image, read(clip)
+    # `undo` turns the upright picture back into the stored one.
+    assert np.array_equal(undo(upright[1][0].image), stored)
+    assert upright[0].info.size == upright[1][0].image.shape[:2]
+    assert bool(upright[0].info.rotation) == (turn != "none")
+
+
+def test_a_turn_by_an_odd_angle_is_left_alone() -> None:
+    half = round(ONE * 0.7071)
+    data = np.array([half, half, 0, -half, half, 0, 0, 0, 1 << 30], np.int32).tobytes()
+    assert rotation.parse_matrix(data) == rotation.IDENTITY
+
+
+@pytest.mark.parametrize("size", [(47, 63), (48, 63), (47, 64)])
+def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    video, frames = read(make_clip(tmp_path / "odd.mp4", count=5, size=size))
+    assert video.info.size == size
+    assert {frame.image.shape for frame in frames} == {(*size, 3)}
+    assert [read_number(frame.image) for frame in frames] == list(range(5))
+
+
+def test_size_change_in_mid_stream_is_resized_and_counted(tmp_path: Path) -> None:
+    small = make_clip(tmp_path / "a.h264", count=12, size=(48, 64))
+    large = make_clip(tmp_path / "b.h264", count=9, size=(96, 128), first=12)
+    joined = tmp_path / "joined.h264"
+    joined.write_bytes(small.read_bytes() + large.read_bytes())
+    video, frames = read(joined)
+    assert [read_number(frame.image) for frame in frames] == list(range(21))
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+    assert video.counts.resized == 9
+
+
+def faststart(path: Path, count: int) -> Path:
+    return make_clip(path, count=count, size=(96, 128), container_options={"movflags": "faststart"})
+
+
+def test_truncation_is_told_from_the_end(tmp_path: Path) -> None:
+    whole = faststart(tmp_path / "whole.mp4", 100).read_bytes()
+    media = whole.index(b"mdat") + 4
+    generator = random.Random(11)
+    for _ in range(8):
+        cut = generator.randrange(media + len(whole) // 20, len(whole) - 400)
+        path = tmp_path / "cut.mp4"
+        path.write_bytes(whole[:cut])
+        video, frames = read(path)
+        assert video.end.early is True, f"cut at {cut} of {len(whole)}"
+        assert video.end.at_s < (video.end.expected_s or 0) == 4.0
+        assert video.counts.read == len(frames) + video.counts.failed
+        good = [frame for frame in frames if not frame.corrupt]
+        assert [read_number(frame.image) for frame in good] == list(range(len(good)))
+        assert video.end.at_s == pytest.approx(len(frames) * 0.04)
+
+
+def test_flipped_bits_are_counted(tmp_path: Path) -> None:
+    whole = bytearray(faststart(tmp_path / "whole.mp4", 100).read_bytes())
+    media = whole.index(b"mdat") + 4
+    generator = random.Random(5)
+    hurt = 0
+    for _ in range(6):
+        data = bytearray(whole)
+        for _ in range(40):
+            data[generator.randrange(media, len(data))] ^= 1 << generator.randrange(8)
+        path = tmp_path / "flipped.mp4"
+        path.write_bytes(data)
+        video, frames = read(path)
+        counts = video.counts
+        assert counts.read == len(frames) + counts.failed == 100
+        assert counts.corrupt == sum(frame.corrupt for frame in frames)
+        hurt += counts.failed + counts.corrupt
+    assert hurt > 0
+
+
+def test_missing_index_names_the_file_and_the_reason(tmp_path: Path) -> None:
+    data = make_clip(tmp_path / "whole.mp4").read_bytes()
+    path = tmp_path / "dashcam.mp4"
+    path.write_bytes(data[: data.index(b"moov") - 4])
+    with pytest.raises(MediaError, match=r"dashcam\.mp4: no moov atom"):
+        VideoFile(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n", "playlist"),
+        (b"ffconcat version 1.0\nfile /etc/hostname\n", "playlist"),
+        (b"just some words, and more of them " * 40, "not a video"),
+    ],
+)
+def test_files_that_are_no_videos(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "thing.mp4"
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=words) as caught:
+        VideoFile(path)
+    assert "thing.mp4" in str(caught.value)
+
+
+def test_playlists_are_refused_whatever_they_are_called(tmp_path: Path) -> None:
+    make_clip(tmp_path / "real.ts")
+    path = tmp_path / "list.m3u8"
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nreal.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(MediaError, match="playlist"):
+        VideoFile(path)
+
+
+def test_names_are_never_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_clip(tmp_path / "a.ts")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MediaError, match="no such file"):
+        VideoFile("concat:a.ts|a.ts")
+
+
+def test_frame_size_is_capped_from_the_header(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "large.mp4", count=2, size=(96, 128))
+    with pytest.raises(MediaError, match="128x96"):
+        VideoFile(clip, max_pixels=96 * 128 - 1)
+    assert len(read(clip, max_pixels=96 * 128)[1]) == 2
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(MediaError, match="no video track"):
+        VideoFile(path)
+
+
+def test_the_numbers_survive_compression() -> None:
+    assert [read_number(paint_number(number)) for number in range(256)] == list(range(256))
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_real_clips_are_read_whole() -> None:
+    folder = os.environ.get("EDGE_SEG_DATA")
+    if not folder:
+        pytest.skip("EDGE_SEG_DATA is not set")
+    for path in sorted((Path(folder) / "videos").glob("*.mp4")):
+        if path.name.startswith("broken"):
+            with pytest.raises(MediaError, match="no moov"):
+                VideoFile(path)
+            continue
+        with VideoFile(path) as video:
+            count = sum(1 for _ in video)
+        assert count == video.info.frame_count == video.counts.read, path.name
+        assert video.end.early is False
