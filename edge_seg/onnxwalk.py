@@ -28,6 +28,9 @@ _REFUSED = {"Loop", "Scan", "Range", "EyeLike", "SequenceMap", "Multinomial", "R
             "RandomNormalLike", "RandomUniformLike"}  # fmt: skip
 # Operators that make a large tensor out of a small shape or repeat count.
 _GROWING = {"ConstantOfShape", "Expand", "Tile", "Pad", "Resize", "Upsample"}
+# Attributes that do the same; the full network's largest is a 7x7 kernel.
+_GROWING_ATTRIBUTES = {"pads", "strides", "dilations", "kernel_shape", "output_shape", "output_padding", "shape"}
+MAX_GROWTH = 2**26
 
 
 @dataclass
@@ -137,15 +140,22 @@ class _Walk:
             self.attribute(attribute, depth, constant)
 
     def attribute(self, item: Field, depth: int, constant: str) -> None:
+        name, numbers = "", []
         for part in self.reader.fields(item.start, item.end):
-            if part.number in (5, 10):
+            if part.number == 1:
+                name = self.reader.text(part, limit=MAX_NAME)
+            elif part.number in (5, 10):
                 self.tensor(self.message(part), name=constant)
             elif part.number in (6, 11):
                 self.graph(self.message(part), depth + 1)
             elif part.number in (22, 23):
                 self.sparse(self.message(part))
-            elif part.number == 8 and constant:
-                self.shapes.setdefault(constant, []).extend(self.reader.numbers(part))
+            elif part.number == 8:
+                numbers += self.reader.numbers(part)
+        if constant and numbers:
+            self.shapes[constant] = numbers
+        if name in _GROWING_ATTRIBUTES and math.prod(1 + number for number in numbers[:MAX_RANK]) > MAX_GROWTH:
+            self.found.refused = f"an operator has {name} of {numbers[:MAX_RANK]}"
 
     def sparse(self, item: Field) -> None:
         dims: list[int] = []

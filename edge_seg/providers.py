@@ -91,7 +91,8 @@ def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
 
 
 def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> Made:
-    inner = ort.InferenceSession(plan.source, _options(ort, plan, strict=False), providers=[CPU_PROVIDER])
+    options = _options(ort, plan, strict=False)
+    inner = ort.InferenceSession(plan.source, options, providers=[CPU_PROVIDER], enable_fallback=0)
     return Made(inner=inner, arithmetic=arithmetic_of("cpu", plan.header.spec.precision))
 
 

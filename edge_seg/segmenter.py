@@ -275,7 +275,7 @@ def _filled(batch: np.ndarray, size: int) -> np.ndarray:
 def _warn_of_early_end(source: Any) -> None:
     """Sources of ours know where they should have ended; an iterable of arrays ends where it ends."""
     end = getattr(source, "end", None)
-    if getattr(end, "early", None):
+    if end is not None and end.early:
         warnings.warn(f"The source ended early, at {end.at_s:.2f} s: {end.reason}", RuntimeWarning, stacklevel=3)
 
 

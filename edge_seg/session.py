@@ -244,11 +244,11 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
     """A warm session on exactly this device, or an error."""
     try:
         made = make_inner(ort, plan, device)
+        _check_interface(made.inner, plan)
     except EdgeSegError:
         raise
     except Exception as error:
         _raise_open_error(ort, error, plan, device)
-    _check_interface(made.inner, plan)
     report = DeviceReport(
         requested=requested,
         name=str(device),

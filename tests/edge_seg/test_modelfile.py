@@ -195,6 +195,15 @@ def test_a_small_file_cannot_ask_for_huge_memory():
     assert read_model_header(onnx_bytes(nodes=[grow], initializers=[small])).nodes == 1
 
 
+@pytest.mark.parametrize("name", ["pads", "strides", "output_shape"])
+def test_an_attribute_cannot_ask_for_huge_memory_either(name):
+    from onnx import helper
+
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **{name: [100_000, 100_000]})
+    with pytest.raises(ModelFileError, match=f"has {name} of"):
+        read_model_header(onnx_bytes(nodes=[node]))
+
+
 def test_loops_are_refused_in_subgraphs_too():
     from onnx import helper
 
