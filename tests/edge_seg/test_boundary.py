@@ -46,7 +46,7 @@ def test_everything_the_runtime_needs_loads_quickly_and_without_training_package
     runs = [python(code).splitlines() for _ in range(3)]
     assert not BANNED & set(runs[0][1].split())
     assert "onnxruntime" in runs[0][1].split()
-    assert min(float(seconds) for seconds, _ in runs) < 1.0
+    assert min(float(seconds) for seconds, _ in runs) < 2.0
 
 
 def test_every_module_of_the_package_keeps_to_the_runtime():

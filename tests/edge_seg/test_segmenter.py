@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_seg import ConfigurationError, DeviceError, MediaError, ModelSpec, OutOfMemoryError, Segmenter
+from edge_seg import ConfigurationError, DeviceError, MediaError, ModelSpec, OutOfMemoryError, Segmentation, Segmenter
 from edge_seg.fake import FakeSession, brightness_labels
 
 
@@ -83,6 +83,15 @@ def test_a_results_numbers_are_those_of_its_labels(fake):
     assert tuple(result.mask()[0, 0][::-1]) == fake.spec.palette[0]
     with pytest.raises(FrozenInstanceError):
         result.index = 3
+
+
+@pytest.mark.parametrize("size", [(33, 65), (4096, 4100)])
+def test_shares_are_exact_on_small_and_huge_frames(size):
+    labels = np.zeros(size, np.uint8)
+    labels.flat[:1001] = 3
+    share = Segmentation(labels=labels, frame=np.empty(0), spec=ModelSpec()).class_share()
+    assert share["road"] == 1001 / labels.size
+    assert share["sky"] == 1 - 1001 / labels.size
 
 
 def test_confidence_comes_back_at_the_frames_size(tiny_model):
