@@ -89,7 +89,11 @@ def test_the_notebook_share_gives_its_counts() -> None:
 
 def test_a_time_split_holds_out_the_end_of_each_drive() -> None:
     drives = {"0001TP": 10, "0016E5": 20, "Seq05VD_f": 5}
-    stems = [f"{drive}_{index:05}" if drive[-1] != "f" else f"{drive}{index:05}" for drive, n in drives.items() for index in range(n)]
+    stems = [
+        f"{drive}_{index:05}" if drive[-1] != "f" else f"{drive}{index:05}"
+        for drive, n in drives.items()
+        for index in range(n)
+    ]
     training, validation = time_split(samples(*stems), 0.2)
     assert [sample.stem for sample in validation] == [*stems[8:10], *stems[26:30], stems[34]]
     assert {sample.stem for sample in training} | {sample.stem for sample in validation} == set(stems)

@@ -1,4 +1,4 @@
-"""`evaluate`: protocols, averaging over flips and scales, what is kept and written; with fakes, and with a small Keras run."""
+"""`evaluate`: protocols, flips and scales, what is kept and written; with fakes, and with a small Keras run."""
 
 import argparse
 import csv
@@ -188,7 +188,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     config = Fcn8Config(input_size=SIZE, block_widths=(4, 4, 4, 4, 4), head_widths=(4, 4))
     stems = [f"drive_{index}" for index in range(5)]
     data = {"root": str(dataset), "images": None, "masks": None, "train": stems[:2], "val": stems[2:]}
-    record = {"fcn8": config.to_dict(), "classes": list(CAMVID_CLASSES), "unlabelled": 11, "data": data, "versions": versions()}
+    record = {
+        "fcn8": config.to_dict(),
+        "classes": list(CAMVID_CLASSES),
+        "unlabelled": 11,
+        "data": data,
+        "versions": versions(),
+    }
     model = fcn8(config)
     folder = tmp_path_factory.mktemp("run")
     save_run(folder, record, model)
@@ -234,13 +240,22 @@ def test_the_test_folder_at_another_size_with_flips_and_scales(small_run: SmallR
     options = ("--split", "test", "--input-size", "64x64", "--flip", "--scales", "0.5,1", "--batch", 2)
     assert command(small_run.folder, small_run.dataset, "--out", tmp_path, *options) == 0
     record = json.loads((tmp_path / "summary.json").read_text())
-    assert (record["images"], record["input_size"], record["options"]) == (5, [64, 64], {"flip": True, "scales": [0.5, 1.0]})
+    assert (record["images"], record["input_size"], record["options"]) == (
+        5,
+        [64, 64],
+        {"flip": True, "scales": [0.5, 1.0]},
+    )
     kinds = [(item["protocol"], item["variant"]) for item in record["results"]]
     assert kinds == [(p, v) for v in ("plain", "augmented") for p in (MODEL_SIZE, FULL_FRAME)]
 
 
 def test_plain_folders_are_evaluated_whole(small_run: SmallRun, tmp_path: Path) -> None:
-    folders = ("--images", small_run.dataset / "images_prepped_test", "--masks", small_run.dataset / "annotations_prepped_test")
+    folders = (
+        "--images",
+        small_run.dataset / "images_prepped_test",
+        "--masks",
+        small_run.dataset / "annotations_prepped_test",
+    )
     assert command(small_run.folder, *folders, "--out", tmp_path) == 0
     record = json.loads((tmp_path / "summary.json").read_text())
     full = next(item for item in record["results"] if item["protocol"] == FULL_FRAME)
@@ -264,7 +279,9 @@ def test_what_cannot_be_evaluated(small_run: SmallRun, make_dataset: Callable[..
         assert exited.value.code == 2
 
 
-def test_a_bad_file_is_named_before_anything_runs(small_run: SmallRun, make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_bad_file_is_named_before_anything_runs(
+    small_run: SmallRun, make_dataset: Callable[..., Path], tmp_path: Path
+) -> None:
     root = make_dataset(count=3, splits=("test",))
     mask = root / "annotations_prepped_test/drive_001.png"
     cv2.imwrite(str(mask), np.full((48, 64), 40, np.uint8))
@@ -289,7 +306,11 @@ def test_an_onnx_file_is_evaluated_by_the_same_protocol(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["--split", "val"], "records no 'val' split"), (["--flip"], "average probabilities"), (["--scales", "1,2"], "average")],
+    [
+        (["--split", "val"], "records no 'val' split"),
+        (["--flip"], "average probabilities"),
+        (["--scales", "1,2"], "average"),
+    ],
 )
 def test_what_an_onnx_file_cannot_do(tmp_path: Path, options: list[str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
@@ -312,7 +333,9 @@ def test_onnx_labels_come_at_the_model_size() -> None:
         def segment_batch(self, frames: list[np.ndarray]) -> list[Result]:
             return [Result(frame[:, :, 0]) for frame in frames]
 
-    (labels,) = OnnxLabeler(FakeSegmenter(), SIZE).label([np.full((10, 20, 3), 7, np.uint8), np.zeros((90, 80, 3), np.uint8)])
+    (labels,) = OnnxLabeler(FakeSegmenter(), SIZE).label(
+        [np.full((10, 20, 3), 7, np.uint8), np.zeros((90, 80, 3), np.uint8)]
+    )
     assert labels.shape == (2, *SIZE)
     assert (labels[0] == 7).all()
 
@@ -339,5 +362,3 @@ def test_a_run_without_validation_shows_training_images(small_run: SmallRun, tmp
     write_run_pictures(run, small_run.model)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "report.html", "samples.png"]
     assert "Sample predictions" in (tmp_path / "report.html").read_text()
-
-

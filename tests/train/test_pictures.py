@@ -113,7 +113,9 @@ def test_the_error_picture_marks_wrong_pixels_and_leaves_unlabelled_ones() -> No
 def test_sample_predictions_show_truth_prediction_and_errors(tmp_path: Path) -> None:
     path = tmp_path / "samples.png"
     prediction = np.full_like(TRUTH, 8)
-    pictures.sample_predictions([FRAME], [TRUTH % 2], [prediction], CAMVID_CLASSES, CAMVID_PALETTE_RGB, path, titles=["one"])
+    pictures.sample_predictions(
+        [FRAME], [TRUTH % 2], [prediction], CAMVID_CLASSES, CAMVID_PALETTE_RGB, path, titles=["one"]
+    )
     assert {*(CAMVID_PALETTE_RGB[i] for i in (0, 1, 8)), (214, 40, 40)} <= colors_of(path)
     one_row = cv2.imread(str(path)).shape[0]
     pictures.sample_predictions([FRAME] * 3, [TRUTH] * 3, [TRUTH] * 3, CAMVID_CLASSES, CAMVID_PALETTE_RGB, path)
@@ -140,8 +142,12 @@ def test_annotation_samples_show_both_sizes(tmp_path: Path) -> None:
     assert large.sum() > small.sum() > 0
 
 
-@pytest.mark.parametrize(("count", "columns", "shape"), [(1, 3, (1, 3)), (3, 3, (1, 3)), (4, 3, (2, 3)), (2, 1, (2, 1))])
-def test_a_contact_sheet_lays_images_out_in_rows(tmp_path: Path, count: int, columns: int, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("count", "columns", "shape"), [(1, 3, (1, 3)), (3, 3, (1, 3)), (4, 3, (2, 3)), (2, 1, (2, 1))]
+)
+def test_a_contact_sheet_lays_images_out_in_rows(
+    tmp_path: Path, count: int, columns: int, shape: tuple[int, int]
+) -> None:
     images = [colorize(np.full((20, 30), i + 1, np.uint8), CAMVID_PALETTE_RGB) for i in range(count)]
     images[-1] = cv2.resize(images[-1], (90, 20), interpolation=cv2.INTER_NEAREST) if count > 1 else images[-1]
     pictures.contact_sheet(images, columns, tmp_path / "sheet.png", gap=2)

@@ -58,7 +58,12 @@ def bmp_header(width: int, height: int) -> bytes:
 
 def tiff_header(width: int, height: int) -> bytes:
     entries = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (279, 1)]
-    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in entries) + bytes(4)
+    return (
+        b"II*\0"
+        + struct.pack("<IH", 8, len(entries))
+        + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in entries)
+        + bytes(4)
+    )
 
 
 def jpeg_header(width: int, height: int) -> bytes:
@@ -83,11 +88,19 @@ FAULTS: dict[str, Fault] = {
     "cut image": ("images", "truncated", lambda path: path.write_bytes(encoded(".png", PICTURE)[:-40])),
     "cut mask": ("masks", "truncated", lambda path: path.write_bytes(path.read_bytes()[:-13])),
     "cut jpeg": ("images", "truncated", lambda path: path.write_bytes(encoded(".jpg", PICTURE)[:-100])),
-    "zeros at the end": ("images", "truncated", lambda path: path.write_bytes(encoded(".jpg", PICTURE)[:-300] + bytes(300))),
+    "zeros at the end": (
+        "images",
+        "truncated",
+        lambda path: path.write_bytes(encoded(".jpg", PICTURE)[:-300] + bytes(300)),
+    ),
     "flipped bit": ("images", "checksum", lambda path: flip_bit(path, -30)),
     "empty": ("images", "empty file", lambda path: path.write_bytes(b"")),
     "text": ("masks", "not a PNG, JPEG, BMP or TIFF", lambda path: path.write_text("<html>not found</html>")),
-    "git lfs": ("images", "Git LFS pointer", lambda path: path.write_text("version https://git-lfs.github.com/spec/v1")),
+    "git lfs": (
+        "images",
+        "Git LFS pointer",
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"),
+    ),
     "folder": ("images", "cannot be read", lambda path: (path.unlink(), path.mkdir())),
     "palette": ("masks", "palette", lambda path: path.write_bytes(palette_png(IDS))),
     "rgb": ("masks", "colour mask", lambda path: path.write_bytes(encoded(".png", PICTURE))),
@@ -211,7 +224,9 @@ def test_empty_folders_are_problems_and_missing_ones_an_error(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", sorted(BOMBS))
-def test_a_bomb_is_refused_before_anything_decodes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_bomb_is_refused_before_anything_decodes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     images, masks = write_good(tmp_path, 1)
     (images / "00.png").write_bytes(BOMBS[kind])
 
@@ -282,7 +297,9 @@ def test_the_real_dataset_is_whole(split: str, count: int) -> None:
     root = os.environ.get("EDGE_SEG_DATA")
     if not root:
         pytest.skip("EDGE_SEG_DATA is not set")
-    report = check_dataset(*dataset_folders(Path(root) / "dataset1", split), CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
+    report = check_dataset(
+        *dataset_folders(Path(root) / "dataset1", split), CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED
+    )
     assert len(report.samples) == count
     assert report.sizes == {(360, 480): count}
     assert (report.class_pixels.sum(axis=0) > 0).all()
