@@ -1,4 +1,4 @@
-"""`python -m train inspect | fit | evaluate`: the command line of training."""
+"""`python -m train inspect | fit | evaluate | clip | ship`: the command line of training."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         from .evaluate import add_evaluate_arguments, run_evaluate
-        from .fit import add_fit_arguments, run_fit
+        from .fit_command import add_fit_arguments, run_fit
         from .inspect import add_inspect_arguments, run_inspect
+        from .ship import add_clip_arguments, add_ship_arguments, run_clip, run_ship
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed; from the clone: pip install -e '.[train]'", file=sys.stderr)
         return 1
@@ -28,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         ("inspect", "pictures and counts of a dataset; every bad file named at once", add_inspect_arguments, run_inspect),
         ("fit", "train a network", add_fit_arguments, run_fit),
         ("evaluate", "per class TP, FP, FN, IoU; mean IoU; accuracy", add_evaluate_arguments, run_evaluate),
+        ("clip", "render a drive to an MP4, as the bundled clip was", add_clip_arguments, run_clip),
+        ("ship", "a run's network and float16 weights alone, as the bundled ones", add_ship_arguments, run_ship),
     ):
         command = commands.add_parser(name, help=text, description=text)
         add(command)

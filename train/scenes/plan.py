@@ -10,7 +10,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from train.scene_canvas import Bend, Colour, Lens
+from .canvas import Bend, Colour, Lens
 
 STYLES = ("town", "suburb", "country", "highway")
 STYLE_SHARE = (0.58, 0.28, 0.08, 0.06)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from train.scene_cars import Car, draw_car, paint_car
-from train.scene_people import Person, draw_person, paint_rider, paint_walker
-from train.scene_street import Shade
-from train.scene_world import Item, World, put_shaded
+from .cars import Car, draw_car, paint_car
+from .people import Person, draw_person, paint_rider, paint_walker
+from .street import Shade
+from .world import Item, World, put_shaded
 
 
 def moving(world: World, travel: float, time_s: float) -> list[Item]:

@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from train.scene_canvas import Colour, Texture, f32, i32
-from train.scene_plan import KERB_M, Label, Light, Street
+from .canvas import Colour, Texture, f32, i32
+from .plan import KERB_M, Label, Light, Street
 
 SKY_PX = 560.0
 """Texels of the sky's panorama to a bearing or elevation whose tangent is 1."""

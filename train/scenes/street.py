@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from train import scene_cutouts as cutouts
-from train import scene_paint as paint
-from train.scene_canvas import NEAR_M, Camera, Canvas, Colour, Texture, clip_near, f32
-from train.scene_plan import Label, Light, Scene
+from . import cutouts, paint
+from .canvas import NEAR_M, Camera, Canvas, Colour, Texture, clip_near, f32
+from .plan import Label, Light, Scene
 
 
 def paint_sky(canvas: Canvas, panorama: np.ndarray, drift: float) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from train.scene_canvas import NEAR_M, Canvas, Colour
-from train.scene_plan import Label, Light
+from .canvas import NEAR_M, Canvas, Colour
+from .plan import Label, Light
 
 COATS: tuple[Colour, ...] = (
     (40, 36, 34), (92, 54, 36), (46, 44, 150), (66, 96, 54), (120, 124, 128), (52, 128, 196), (120, 60, 96),

@@ -12,8 +12,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from train.scene_canvas import NEAR_M, Canvas, Colour, clip_near, f32
-from train.scene_plan import Label, Light
+from .canvas import NEAR_M, Canvas, Colour, clip_near, f32
+from .plan import Label, Light
 
 # stations along a body: y, sill, shoulder, roof, half width
 BODIES: dict[str, tuple[tuple[float, ...], ...]] = {

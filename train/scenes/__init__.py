@@ -16,13 +16,13 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from train import scene_street as street
-from train.scene_canvas import Camera, Canvas
-from train.scene_movers import moving
-from train.scene_plan import STYLES, Label, Scene
-from train.scene_still import standing
-from train.scene_street import Shade
-from train.scene_world import Item, World
+from . import street
+from .canvas import Camera, Canvas
+from .movers import moving
+from .plan import STYLES, Label, Scene
+from .still import standing
+from .street import Shade
+from .world import Item, World
 
 __all__ = ["SHOWCASE_SEED", "SHOWCASE_STYLE", "STYLES", "Label", "Scene", "clip_frames", "render"]
 

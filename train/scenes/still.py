@@ -6,13 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from train import scene_cutouts as cutouts
-from train import scene_paint as paint
-from train import scene_street as street
-from train.scene_canvas import Canvas, Texture
-from train.scene_plan import Label
-from train.scene_street import House, Shade
-from train.scene_world import BLOCK_M, Item, World, cast, put, put_shaded
+from . import cutouts, paint, street
+from .canvas import Canvas, Texture
+from .plan import Label
+from .street import House, Shade
+from .world import BLOCK_M, Item, World, cast, put, put_shaded
 
 
 def standing(world: World, travel: float, time_s: float) -> list[Item]:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from train.scene_canvas import Colour, Texture, f32, i32
-from train.scene_paint import readable
-from train.scene_plan import Light
+from .canvas import Colour, Texture, f32, i32
+from .paint import readable
+from .plan import Light
 
 LEAVES: tuple[tuple[Colour, Colour], ...] = (  # dark and light of one tree
     ((30, 62, 42), (70, 158, 122)), ((26, 58, 52), (66, 150, 150)), ((34, 70, 36), (92, 166, 112)),

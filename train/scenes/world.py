@@ -13,11 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from train import scene_cutouts as cutouts
-from train import scene_paint as paint
-from train.scene_canvas import Canvas, f32
-from train.scene_plan import Label, Scene
-from train.scene_street import Ground, Shade
+from . import cutouts, paint
+from .canvas import Canvas, f32
+from .plan import Label, Scene
+from .street import Ground, Shade
 
 FAR_M = 170.0
 BACK_M = 12.0

@@ -1,0 +1,91 @@
+"""The command line of `python -m train fit`: options to a recipe and a `FitOptions`, and what came of it to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edge_seg.errors import ConfigurationError
+
+from .arguments import positive, size
+from .fcn8 import check_input_size
+from .fit import FitOptions, auto_policy, fit
+from .recipes import RECIPES, Recipe
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train fit`."""
+    add = parser.add_argument
+    add("dataset", nargs="?", type=Path, metavar="DATASET", help="folder in the dataset1 layout")
+    add("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
+    add("--images", type=Path, help="plain image folder, instead of DATASET")
+    add("--masks", type=Path, help="plain mask folder, instead of DATASET")
+    add("--recipe", choices=sorted(RECIPES), default="default", help="how to train (default: %(default)s)")
+    add("--epochs", type=positive, help="default: notebook 10, default 60")
+    add("--batch-size", type=positive, help="default: notebook 32, default 6")
+    add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3")
+    add("--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480")
+    add("--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320")
+    add("--block-widths", type=widths(5), default=(64, 128, 256, 512, 512), metavar="A,B,C,D,E",
+        help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
+    add("--head-widths", type=widths(2), default=(4096, 4096), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
+    add("--weights", type=Path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
+    add("--rendered-share", type=float, help="share of rendered scenes among training images; default: notebook 0, default 0.12")
+    add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
+    add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
+    add("--seed", type=int, default=1, help="of every random draw (default: %(default)s)")
+    add("--policy", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"), default="auto",
+        help="precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it")  # fmt: skip
+    add("--license", default="", help="terms of use of the resulting weights, one line, carried into exported files")
+    add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard")
+    add("--resume", action="store_true", help="go on from the last good checkpoint in RUN")
+
+
+def run_fit(args: argparse.Namespace) -> int:
+    """Carry out `python -m train fit`; returns the exit code."""
+    named = ("epochs", "batch_size", "learning_rate", "input_size", "crop_size", "rendered_share", "split", "validation_share")
+    recipe = replace(RECIPES[args.recipe], **{name: getattr(args, name) for name in named if getattr(args, name) is not None})
+    check_recipe(recipe)
+    policy = args.policy
+    if policy == "auto":
+        policy = "float32" if args.recipe == "notebook" else auto_policy()
+    options = FitOptions(
+        out=args.out, dataset=args.dataset, images=args.images, masks=args.masks, block_widths=args.block_widths,
+        head_widths=args.head_widths, weights=args.weights, seed=args.seed, policy=policy, resume=args.resume,
+        tensorboard=args.tensorboard, license=args.license,
+    )  # fmt: skip
+    try:
+        run = fit(recipe, options)
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: python -m train fit ... --out {options.out} --resume", file=sys.stderr)
+        return 1
+    print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
+    return 0
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise `ConfigurationError` for values no training can have."""
+    for size_asked in (recipe.input_size, recipe.crop_size):
+        if size_asked is not None:
+            check_input_size(size_asked)
+    for name in ("rendered_share", "validation_share"):
+        if not 0.0 <= getattr(recipe, name) < 1.0:
+            raise ConfigurationError(f"--{name.replace('_', '-')} must lie in 0 <= x < 1, got {getattr(recipe, name)}.")
+    if not 0.0 < recipe.learning_rate < 100.0:
+        raise ConfigurationError(f"--learning-rate must be positive, got {recipe.learning_rate}.")
+
+
+def widths(count: int) -> Any:
+    """argparse type: `count` positive numbers with commas between."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        parts = text.split(",")
+        if len(parts) != count or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            raise argparse.ArgumentTypeError(f"expected {count} positive numbers with commas between, got {text!r}")
+        return tuple(int(part) for part in parts)
+
+    return parse

@@ -1,0 +1,104 @@
+"""What ships with the project, made by its own commands: the rendered clip, and a run's weights in half the bytes.
+
+`python -m train clip` renders a drive to an MP4; `python -m train ship` writes a run's folder down to its network, float16
+weights and the facts of its training, without paths of the machine it was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+
+from edge_seg.encode import EncodeOptions, VideoWriter
+from edge_seg.errors import ConfigurationError
+
+from .arguments import positive, size
+from .files import WEIGHTS_NAME
+from .scenes import SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
+
+# What of a run's config travels: enough to rebuild the network and to say how it came about.
+SHIPPED_KEYS = ("fcn8", "classes", "unlabelled", "recipe", "seed", "policy", "weights", "license", "training", "versions")
+
+
+def write_clip(
+    path: Path, *, seed: int = SHOWCASE_SEED, style: str | None = SHOWCASE_STYLE, seconds: float = 8.0, rate: int = 25,
+    frame_size: tuple[int, int] = (480, 640), crf: int = 27,
+) -> int:  # fmt: skip
+    """Render a drive to an H.264 MP4 and return its number of frames.
+
+    Args:
+        path: the file to make.
+        seed, style: which street; the one of the README by default.
+        seconds, rate: length, and frames a second.
+        frame_size: (height, width) in pixels.
+        crf: x264's quality, 0 best to 51.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    options = EncodeOptions(crf=crf, preset="slow")
+    frames = clip_frames(
+        Scene.from_seed(seed, style=style), seconds=seconds, rate=rate, height=frame_size[0], width=frame_size[1]
+    )
+    writer = VideoWriter(path, size=frame_size, time_base=Fraction(1, rate), rate=Fraction(rate), options=options)
+    try:
+        for index, (frame, _) in enumerate(frames):
+            writer.write(frame, pts=index, duration=1)
+    except BaseException:
+        writer.abort()
+        raise
+    return writer.close().frames
+
+
+def ship_run(folder: Path, out: Path) -> int:
+    """Copy a finished run as float16 weights and the shipped part of its config; returns the weights' size in bytes."""
+    from .run import load_model, open_run, save_float16, save_run
+
+    run = open_run(folder)
+    if run.weights.resolve() == (out / WEIGHTS_NAME).resolve():
+        raise ConfigurationError(f"--out {out} is the run itself; choose another folder.")
+    model = load_model(run)
+    config = {key: run.config[key] for key in SHIPPED_KEYS if key in run.config}
+    data = run.config.get("data", {})
+    config["data"] = {"hash": data.get("hash"), "images": None, "masks": None, "root": None}
+    config["trained_on"] = {"train": len(data.get("train", ())), "val": len(data.get("val", ()))}
+    save_run(out, config)
+    save_float16(model, out / WEIGHTS_NAME)
+    return (out / WEIGHTS_NAME).stat().st_size
+
+
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train clip`."""
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="FILE.mp4", help="the clip to make")
+    add("--seed", type=int, default=SHOWCASE_SEED, help="which street (default: %(default)s, README's)")
+    add("--style", choices=STYLES, default=SHOWCASE_STYLE, help="kind of street (default: %(default)s)")
+    add("--seconds", type=float, default=8.0, help="length (default: %(default)s)")
+    add("--rate", type=positive, default=25, help="frames a second (default: %(default)s)")
+    add("--size", type=size, default=(480, 640), metavar="HxW", help="of a frame, in pixels (default: 480x640)")
+    add("--crf", type=int, default=27, help="x264's quality, 0 best to 51 (default: %(default)s)")
+
+
+def run_clip(args: argparse.Namespace) -> int:
+    """Carry out `python -m train clip`; returns the exit code."""
+    if args.seconds <= 0:
+        raise ConfigurationError(f"--seconds must be above 0, got {args.seconds}.")
+    frames = write_clip(
+        args.out, seed=args.seed, style=args.style, seconds=args.seconds, rate=args.rate, frame_size=args.size, crf=args.crf
+    )
+    print(f"{args.out}: {frames} frames, {args.out.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train ship`."""
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="a finished run")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for config.json and float16 weights")
+
+
+def run_ship(args: argparse.Namespace) -> int:
+    """Carry out `python -m train ship`; returns the exit code."""
+    size_bytes = ship_run(args.run_folder, args.out)
+    print(f"{args.out}: float16 weights, {size_bytes / 1e6:.1f} MB")
+    return 0
