@@ -1,0 +1,467 @@
+"""The command line as a user meets it: results, refusals, exit codes, signals, cameras that hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_seg.cli import main
+from edge_seg.encode import count_frames
+from tests.edge_seg.clips import make_clip, video_times, write_image
+
+SLOW_CLI = Path(__file__).with_name("slow_cli.py")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
+
+
+@pytest.fixture
+def model(tiny_model: Callable[..., Path]) -> str:
+    return str(tiny_model(size=(32, 64), license="Test terms: do as you like."))
+
+
+@pytest.fixture
+def predict(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
+    """Run `edge-seg predict ... --json` in this process: (exit code, JSON or None, stderr)."""
+
+    def run(*arguments: object, out: Path | None = tmp_path / "out") -> tuple[int, Any, str]:
+        capsys.readouterr()
+        place = ["-o", str(out)] if out else []
+        code = main(["predict", *map(str, arguments), "-m", model, "--device", "cpu", "--json", *place])
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out) if printed.out else None, printed.err
+
+    return run
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_video_gives_every_kind_of_result(predict: Any, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "drive.mp4", count=20, audio="aac")
+    code, summary, _ = predict(clip, "--save", "overlay,mask,labels,jsonl", "--batch", "3")
+    out = tmp_path / "out"
+    assert code == summary["exit_code"] == 0
+    assert video_times(out / "drive_overlay.mp4") == video_times(out / "drive_mask.mp4") == video_times(clip)
+    pictures = sorted((out / "drive_labels").iterdir())
+    assert [path.name for path in pictures] == [f"{number:06d}.png" for number in range(20)]
+    rows = lines_of(out / "drive.jsonl")
+    assert [row["index"] for row in rows] == list(range(20))
+    assert [row["time_s"] for row in rows] == pytest.approx([number / 25 for number in range(20)])
+    for row, path in zip(rows, pictures, strict=True):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert (labels.shape, labels.dtype) == ((48, 64), np.uint8)
+        shares = [np.mean(labels == number) for number in range(12)]
+        assert list(row["share"].values()) == pytest.approx(shares, abs=1e-6)
+    (source,) = summary["sources"]
+    assert source["status"] == "done"
+    assert source["frames"]["read"] == source["frames"]["segmented"] == 20
+    assert set(source["outputs"]) == {"overlay", "mask", "labels", "jsonl"}
+    assert "audio: aac copied" in source["notes"]
+    assert set(source["stages"]) == {"decode", "resize", "inference", "paint", "write"}
+    assert not list(out.glob("*.partial*"))
+
+
+def test_labels_agree_with_the_library(predict: Any, tmp_path: Path, model: str) -> None:
+    from edge_seg import Segmenter
+    from edge_seg.images import read_image
+
+    picture = write_image(tmp_path / "still.png", 99, (70, 90))
+    assert predict(picture, "--save", "labels,overlay,jsonl")[0] == 0
+    with Segmenter(model, device="cpu") as segmenter:
+        result = segmenter.segment(read_image(picture))
+    labels = cv2.imread(str(tmp_path / "out" / "still.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(labels, result.labels)
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "still_overlay.png")), result.plot(0.5))
+    (row,) = lines_of(tmp_path / "out" / "still.jsonl")
+    assert row["share"] == pytest.approx(result.class_share(), abs=1e-6)
+
+
+def test_one_bad_file_does_not_stop_the_others(predict: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    make_clip(folder / "a.mp4", count=5)
+    (folder / "b.mp4").write_bytes(make_clip(tmp_path / "x.mp4").read_bytes()[:500])
+    write_image(folder / "c.png", 1)
+    (folder / "d.png").write_bytes(b"nothing of the kind")
+    write_image(folder / "e.png", 2)
+    code, summary, err = predict(folder, tmp_path / "gone.mp4")
+    assert code == 1
+    assert [source["status"] for source in summary["sources"]] == ["done", "failed", "done", "failed", "done", "failed"]
+    for name in ("b.mp4", "d.png", "gone.mp4"):
+        assert sum(f"{name}" in line for line in err.splitlines() if line.startswith("error:")) == 1
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a_overlay.mp4", "c_overlay.png", "e_overlay.png"]
+
+
+def test_a_file_cut_short_gives_what_it_has_and_exit_code_1(predict: Any, tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "x.mp4", count=100, size=(96, 128), container_options={"movflags": "faststart"})
+    data = whole.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 2 // 3])
+    code, summary, err = predict(tmp_path / "cut.mp4")
+    (source,) = summary["sources"]
+    assert (code, source["status"]) == (1, "incomplete")
+    assert "ended at" in err
+    assert "of 4.00 s" in err
+    frames = source["frames"]
+    assert frames["read"] == frames["segmented"] + frames["failed"]
+    assert count_frames(tmp_path / "out" / "cut_overlay.mp4") == frames["segmented"]
+
+
+def test_nothing_is_overwritten_unless_asked(predict: Any, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", count=5)
+    assert predict(clip)[0] == 0
+    result = tmp_path / "out" / "a_overlay.mp4"
+    before = result.stat().st_mtime_ns
+    code, summary, err = predict(clip)
+    assert (code, summary) == (2, None)
+    assert "a_overlay.mp4" in err
+    assert "--overwrite" in err
+    code, summary, _ = predict(clip, "--resume")
+    assert (code, summary["sources"][0]["status"]) == (0, "already there")
+    assert result.stat().st_mtime_ns == before
+    assert predict(clip, "--overwrite")[0] == 0
+    assert result.stat().st_mtime_ns > before
+
+
+def test_resume_makes_only_what_is_missing(predict: Any, tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / f"{name}.mp4", count=5) for name in "ab"]
+    assert predict(clips[0])[0] == 0
+    (tmp_path / "out" / "b_overlay.partial.mp4").write_bytes(b"left by a crash")
+    before = (tmp_path / "out" / "a_overlay.mp4").stat().st_mtime_ns
+    code, summary, _ = predict(*clips, "--save", "overlay,jsonl", "--resume")
+    assert code == 0
+    assert [set(source["outputs"]) for source in summary["sources"]] == [{"jsonl"}, {"overlay", "jsonl"}]
+    assert (tmp_path / "out" / "a_overlay.mp4").stat().st_mtime_ns == before
+    assert len(lines_of(tmp_path / "out" / "a.jsonl")) == 5
+    assert not list((tmp_path / "out").glob("*.partial*"))
+
+
+def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", count=20)
+    code, summary, _ = predict(clip, "--stride", "3", "--limit", "11", "--save", "overlay,jsonl")
+    frames = summary["sources"][0]["frames"]
+    assert code == 0
+    assert (frames["read"], frames["segmented"], frames["skipped"]) == (11, 4, 7)
+    assert video_times(tmp_path / "out" / "a_overlay.mp4") == video_times(clip)[:11]
+    shares = [row["share"] for row in lines_of(tmp_path / "out" / "a.jsonl")]
+    assert shares[0] == shares[1] == shares[2]
+
+
+def test_a_single_result_may_be_named(predict: Any, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", count=5)
+    assert predict(clip, "--save", "overlay,jsonl", out=tmp_path / "night.mp4")[0] == 0
+    assert count_frames(tmp_path / "night.mp4") == len(lines_of(tmp_path / "night.jsonl")) == 5
+
+
+def test_the_default_folder_and_text_output(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "a.mp4", count=5, size=(47, 63))
+    assert main(["predict", "a.mp4", "-m", model, "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"a.mp4 -> {Path('edge_seg_out/a_overlay.mp4')}\n"
+    assert "padded by 1 column and 1 row" in printed.err
+    for stage in ("decode", "resize", "inference", "paint", "write"):
+        assert sum(line.startswith(stage) for line in printed.err.splitlines()) == 1
+    assert "frames/s: 5 frames" in printed.err
+    assert "\r" not in printed.err, "no bar where there is no terminal"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict"],
+        ["predict", "a.mp4", "--stride", "0"],
+        ["predict", "a.mp4", "--alpha", "1.5"],
+        ["predict", "a.mp4", "--alpha", "nan"],
+        ["predict", "a.mp4", "--resume", "--overwrite"],
+        ["predict", "a.mp4", "--save", "film"],
+        ["predict", "a.mp4", "--crf", "99"],
+        ["predict", "a.mp4", "--preset", "hasty"],
+        ["predict", "a.mp4", "--codec", "mpeg4"],
+        ["predict", "ftp://host/a.mp4"],
+        ["nonsense"],
+        [],
+    ],
+)
+def test_wrong_calls_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_model_that_is_none_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = make_clip(tmp_path / "a.mp4", count=2)
+    (tmp_path / "m.onnx").write_text("no model")
+    assert main(["predict", str(clip), "-m", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "o")]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert "Traceback" not in printed.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_info_shows_the_terms(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", model]) == 0
+    text = capsys.readouterr().out
+    assert "Test terms: do as you like." in text
+    assert "(N, 32, 64, 3) BGR" in text
+    assert main(["info", model, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["license"] == "Test terms: do as you like."
+    assert len(facts["classes"]) == len(facts["palette_rgb"]) == 12
+
+
+def test_verify_passes_and_can_fail(tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tiny_model(golden="right")), "--device", "cpu"]) == 0
+    assert "cpu: passed" in capsys.readouterr().out
+    assert main(["verify", str(tiny_model(golden="wrong")), "--device", "cpu", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+def test_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["checks", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert code == (1 if facts["problems"] else 0)
+    assert facts["versions"]["av"]
+
+
+def test_help_is_quick_and_says_every_default() -> None:
+    started = time.monotonic()
+    child = subprocess.run([sys.executable, "-m", "edge_seg", "predict", "--help"], capture_output=True, text=True)
+    elapsed = time.monotonic() - started
+    assert child.returncode == 0
+    options = [part for part in child.stdout.split("\n  -")[1:] if not part.startswith("h,")]
+    assert len(options) >= 15
+    assert all("(default: " in " ".join(part.split()) for part in options)
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, edge_seg.cli; print([m for m in ('numpy', 'cv2', 'av') if m in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert loaded.stdout == "[]\n"
+    assert elapsed < 3, "0.1 s on a quiet machine"
+
+
+def child_env() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(SLOW_CLI.parents[2])}
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Runs `slow_cli.py` in a child process; what still runs when the test ends is killed."""
+    children: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: object, pause_ms: int = 40, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, str(SLOW_CLI), str(pause_ms), *map(str, arguments)]
+        options.setdefault("stderr", subprocess.PIPE)
+        children.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=child_env(), **options))
+        return children[-1]
+
+    yield run
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def wait_for(path: Path, size: int, child: subprocess.Popen[str], seconds: float = 60.0) -> None:
+    """Until the child has written so much of a file."""
+    deadline = time.monotonic() + seconds
+    while not (path.exists() and path.stat().st_size >= size):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline, f"{path} did not grow"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def long_clip(tmp_path: Path) -> Path:
+    return make_clip(tmp_path / "long.mp4", count=600, size=(48, 64))
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_drains_and_closes(
+    start: Any, long_clip: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    child = start(long_clip, long_clip.with_name("b.mp4"), "-o", tmp_path / "out", "--save", "overlay,jsonl", "--json")
+    partial = tmp_path / "out" / "long_overlay.partial.mp4"
+    wait_for(partial, 2000, child)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=30)
+    assert child.returncode == 1, err
+    first, second = json.loads(out)["sources"]
+    assert (first["status"], second["status"]) == ("interrupted", "not started")
+    frames = first["frames"]
+    assert frames["read"] == frames["segmented"] == count_frames(partial)
+    assert len(lines_of(tmp_path / "out" / "long.partial.jsonl")) == frames["read"]
+    assert "long_overlay.partial.mp4" in err
+    assert not (tmp_path / "out" / "long_overlay.mp4").exists()
+    assert video_times(partial) == video_times(long_clip)[: frames["read"]]
+
+
+@posix
+def test_the_second_signal_stops_at_once(start: Any, long_clip: Path, tmp_path: Path) -> None:
+    child = start(long_clip, "-o", tmp_path / "out", "--batch", "8", pause_ms=8000)
+    assert child.stderr is not None
+    assert "on fake" in child.stderr.readline(), "the model is open and the run begins"
+    time.sleep(1.0)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert child.poll() is None, "the first one waits for the batch under way"
+    child.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, err = child.communicate(timeout=20)
+    assert time.monotonic() - started < 5
+    assert child.returncode == 1
+    assert "stopped at once" in err
+
+
+@posix
+def test_what_a_kill_leaves_behind_plays(start: Any, long_clip: Path, tmp_path: Path) -> None:
+    child = start(long_clip, "-o", tmp_path / "out", "--save", "overlay,jsonl", pause_ms=15)
+    partial = tmp_path / "out" / "long_overlay.partial.mp4"
+    wait_for(partial, 6000, child)
+    child.kill()
+    child.communicate(timeout=10)
+    times = video_times(partial)
+    assert len(times) >= 25, "at least the first second"
+    assert times == video_times(long_clip)[: len(times)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "long.partial.jsonl",
+        "long_overlay.partial.mp4",
+    ]
+
+
+@posix
+def test_the_bar_is_drawn_on_a_terminal(start: Any, long_clip: Path, tmp_path: Path) -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    child = start(long_clip, "-o", tmp_path / "out", "--limit", 60, pause_ms=10, stderr=slave)
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            data = os.read(master, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+    child.wait(timeout=10)
+    os.close(master)
+    assert child.returncode == 0
+    assert b"\r\x1b[K" in seen
+    assert b"/60 " in seen
+    assert b"frames/s" in seen
+
+
+CANARY = "kanarienvogel-7"
+
+
+@pytest.fixture
+def camera_server() -> Iterator[Callable[[str], int]]:
+    """Starts servers on loopback that behave badly in one of several ways; each stops by itself."""
+    sockets: list[socket.socket] = []
+
+    def serve(manner: str) -> int:
+        server = socket.create_server(("127.0.0.1", 0))
+        server.settimeout(20)
+        sockets.append(server)
+        threading.Thread(target=misbehave, args=(server, manner), daemon=True).start()
+        return int(server.getsockname()[1])
+
+    yield serve
+    for server in sockets:
+        server.close()
+
+
+def misbehave(server: socket.socket, manner: str) -> None:
+    silent = []
+    try:
+        while True:
+            connection, _ = server.accept()
+            connection.settimeout(20)
+            request = connection.recv(4096).decode(errors="replace")
+            sequence = next((line.split(":")[1].strip() for line in request.splitlines() if "CSeq" in line), "1")
+            if manner == "reset":
+                connection.close()
+            elif manner == "401":
+                connection.sendall(f"RTSP/1.0 401 Unauthorized\r\nCSeq: {sequence}\r\n\r\n".encode())
+                connection.close()
+            elif manner == "half":
+                connection.sendall(b"RTSP/1.0 200 OK\r\nCSe")
+            # Kept open, and silent from here on.
+            silent.append(connection)
+    except OSError:
+        return
+
+
+@pytest.mark.parametrize("manner", ["stall", "reset", "half", "401"])
+def test_a_camera_that_misbehaves_ends_in_an_error_without_its_password(
+    camera_server: Callable[[str], int], tmp_path: Path, manner: str
+) -> None:
+    port = camera_server(manner)
+    address = f"rtsp://admin:{CANARY}@127.0.0.1:{port}/live"
+    # libav's own log lines are let through at their loudest, to prove that they are redacted too.
+    script = (
+        "import logging, sys, av\n"
+        "logging.basicConfig(level=1); logging.getLogger('libav').setLevel(1)\n"
+        "av.logging.set_level(av.logging.TRACE)\n"
+        "import runpy, edge_seg.video; edge_seg.video.OPEN_TIMEOUT_S = 1.5\n"
+        f"sys.argv = ['slow_cli.py', '1', {address!r}, '-o', {str(tmp_path / 'out')!r}, '--give-up', '2']\n"
+        f"runpy.run_path({str(SLOW_CLI)!r}, run_name='__main__')\n"
+    )
+    started = time.monotonic()
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=child_env())
+    assert time.monotonic() - started < 30
+    assert child.returncode == 1, child.stderr
+    assert f"error: rtsp://***@127.0.0.1:{port}/live" in child.stderr
+    assert CANARY not in child.stdout + child.stderr
+    assert "libav" in child.stderr, "the log lines were there to be redacted"
+    if manner == "401":
+        assert "refused the user name or password" in child.stderr
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_every_real_clip_keeps_its_frames(predict: Any, tmp_path: Path) -> None:
+    folder = os.environ.get("EDGE_SEG_DATA")
+    if not folder:
+        pytest.skip("EDGE_SEG_DATA is not set")
+    code, summary, err = predict(Path(folder) / "videos")
+    by_name = {Path(source["source"]).name: source for source in summary["sources"]}
+    assert code == 1
+    assert by_name.pop("broken_no_moov.mp4")["status"] == "failed"
+    assert "no moov atom" in err
+    assert len(by_name) >= 9
+    for name, source in by_name.items():
+        assert source["status"] == "done", name
+        clip = Path(folder) / "videos" / name
+        result = Path(source["outputs"]["overlay"])
+        given, got = video_times(clip), video_times(result)
+        assert len(given) == len(got) == source["frames"]["segmented"], name
+        # MPEG program streams have a clock without a zero; the others keep theirs.
+        shift = given[0] - got[0]
+        assert shift == 0 or name.endswith(".avi")
+        assert [time - shift for time in given] == got, name

@@ -1,0 +1,344 @@
+"""Frames through the pipeline: order, accounting, stops and failures."""
+
+from __future__ import annotations
+
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from edge_seg.channel import Channel
+from edge_seg.errors import ConfigurationError, DeviceError
+from edge_seg.fake import FakeSession
+from edge_seg.live import LiveSource
+from edge_seg.media import Frame, Source, SourceEnd, SourceInfo
+from edge_seg.overlay import Painter, colorize, overlay
+from edge_seg.pipeline import Pipeline, PipelineOptions, PipelineReport
+from edge_seg.preprocess import resize_labels
+from edge_seg.segmenter import Segmenter
+from edge_seg.spec import CAMVID_PALETTE_RGB, ModelSpec
+from edge_seg.timings import Stopwatch
+
+SIZE = (32, 32)
+
+
+class NumberedFrames(Source):
+    """`count` frames whose blue channel is their index times `step`; `broken_at` raises there."""
+
+    def __init__(
+        self, count: int, *, corrupt: tuple[int, ...] = (), broken_at: int | None = None, live: bool = False
+    ) -> None:
+        super().__init__()
+        self.info = SourceInfo(name="numbered", kind="video", size=SIZE, frame_count=count, live=live)
+        self._count, self._corrupt, self._broken_at = count, corrupt, broken_at
+        self.stopped = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self._count):
+            if self.stopped:
+                return
+            if index == self._broken_at:
+                raise OSError("the cable came out")
+            self.counts.read += 1
+            corrupt = index in self._corrupt
+            self.counts.corrupt += corrupt
+            image = np.full((*SIZE, 3), index % 256, np.uint8)
+            yield Frame(image=image, index=index, pts=index, time_base=Fraction(1, 25), corrupt=corrupt)
+        self.end = SourceEnd(at_s=self._count / 25, early=False)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None:
+        self.stopped = True
+
+
+@dataclass
+class Collected:
+    """A sink that remembers which frames came with which labels."""
+
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    fail_at: int | None = None
+    pause_s: float = 0.0
+
+    def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        if frame.index == self.fail_at:
+            raise OSError("the disk is full")
+        time.sleep(self.pause_s)
+        assert labels.shape == SIZE
+        self.pairs.append((frame.index, int(labels[0, 0])))
+        watches["write"].add(0.001)
+
+
+def segmenter(batch_size: int = 1, **options: object) -> Segmenter:
+    """Labels say what the blue channel was."""
+    options.setdefault("labels", lambda batch: batch[..., 0].copy())
+    session = FakeSession(ModelSpec(input_size=SIZE), **options)  # type: ignore[arg-type]
+    return Segmenter(session, batch_size=batch_size)
+
+
+def run(source: Source, sink: Collected, **options: object) -> PipelineReport:
+    settings = PipelineOptions(**options)  # type: ignore[arg-type]
+    return Pipeline(source, segmenter(settings.batch_size), sink, options=settings).run()
+
+
+def balanced(report: PipelineReport) -> bool:
+    return report.read == report.segmented + report.failed + report.dropped + report.skipped
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 8])
+@pytest.mark.parametrize("stride", [1, 2, 5, 30])
+@pytest.mark.parametrize("count", [0, 1, 7, 61])
+def test_every_frame_once_in_order_with_the_right_labels(batch_size: int, stride: int, count: int) -> None:
+    sink = Collected()
+    report = run(NumberedFrames(count), sink, batch_size=batch_size, stride=stride)
+    # Between segmented frames, the last segmented one's labels are shown.
+    assert sink.pairs == [(index, index - index % stride) for index in range(count)]
+    assert report.segmented == len(range(0, count, stride))
+    assert (report.read, report.failed, report.dropped) == (count, 0, 0)
+    assert balanced(report)
+    assert (report.error, report.interrupted, report.limited) == (None, False, False)
+
+
+def test_the_model_always_sees_full_batches() -> None:
+    session = FakeSession(ModelSpec(input_size=SIZE))
+    Pipeline(
+        NumberedFrames(10), Segmenter(session, batch_size=4), Collected(), options=PipelineOptions(batch_size=4)
+    ).run()
+    assert session.batch_sizes == [4, 4, 4]
+
+
+@pytest.mark.parametrize("limit", [1, 5, 9, 10, 50])
+def test_limit(limit: int) -> None:
+    source, sink = NumberedFrames(10), Collected()
+    report = run(source, sink, limit=limit, batch_size=2)
+    assert len(sink.pairs) == report.read == min(limit, 10)
+    assert report.limited == (limit <= 10)
+    assert not report.interrupted
+
+
+def test_corrupt_frames_are_kept_or_left_out_but_counted() -> None:
+    kept, left = Collected(), Collected()
+    assert run(NumberedFrames(10, corrupt=(3, 4)), kept).dropped == 0
+    report = run(NumberedFrames(10, corrupt=(3, 4)), left, drop_corrupt=True)
+    assert len(kept.pairs) == 10
+    assert [index for index, _ in left.pairs] == [0, 1, 2, 5, 6, 7, 8, 9]
+    assert (report.read, report.segmented, report.dropped) == (10, 8, 2)
+    assert balanced(report)
+
+
+def test_a_full_disk_ends_it_and_the_lost_frames_are_counted() -> None:
+    sink = Collected(fail_at=20)
+    report = run(NumberedFrames(1000), sink, batch_size=4)
+    assert str(report.error) == "the disk is full"
+    assert [index for index, _ in sink.pairs] == list(range(20))
+    assert report.segmented == 20
+    assert report.failed == report.read - 20 > 0
+    assert balanced(report)
+
+
+def test_a_device_that_fails_ends_it() -> None:
+    pipeline = Pipeline(NumberedFrames(100), segmenter(missing_library="libcuda.so"), Collected())
+    report = pipeline.run()
+    assert isinstance(report.error, DeviceError)
+    assert report.segmented == 0
+    assert balanced(report)
+
+
+def test_a_source_that_breaks_still_gives_what_it_gave() -> None:
+    report = run(NumberedFrames(100, broken_at=30), sink := Collected())
+    assert str(report.error) == "the cable came out"
+    assert report.read == 30
+    assert balanced(report)
+    assert [index for index, _ in sink.pairs] == list(range(len(sink.pairs)))
+
+
+def test_a_stop_finishes_what_is_under_way() -> None:
+    sink = Collected(pause_s=0.002)
+    pipeline = Pipeline(NumberedFrames(100_000), segmenter(), sink)
+    threading.Timer(0.15, pipeline.request_stop).start()
+    report = pipeline.run()
+    assert report.interrupted
+    assert report.error is None
+    assert 0 < len(sink.pairs) == report.read < 100_000
+    assert report.failed == 0
+    assert balanced(report)
+
+
+def test_labels_pass_through_one_place() -> None:
+    seen: list[int] = []
+
+    def change(labels: np.ndarray, frame: Frame) -> np.ndarray:
+        seen.append(frame.index)
+        return labels + 100
+
+    sink = Collected()
+    options = PipelineOptions(stride=3, batch_size=2)
+    Pipeline(NumberedFrames(10), segmenter(2), sink, options=options, postprocess=change).run()
+    assert seen == [0, 3, 6, 9]
+    assert [label for _, label in sink.pairs] == [100 + index - index % 3 for index in range(10)]
+
+
+def test_memory_does_not_grow_with_length() -> None:
+    class Heavy(NumberedFrames):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                yield Frame(image=np.zeros((256, 256, 3), np.uint8), index=frame.index, pts=0, time_base=Fraction(1))
+
+    tracemalloc.start()
+    try:
+        report = run(Heavy(400), Collected(pause_s=0.0005), stride=7, batch_size=2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.segmented + report.skipped == 400
+    # 400 frames are 79 MB; queues and a window of them are all that may be alive at once.
+    assert peak < 60 * 256 * 256 * 3
+
+
+def test_stages_and_speed_are_reported() -> None:
+    report = run(NumberedFrames(50), Collected(pause_s=0.001))
+    assert set(report.stages) == {"decode", "resize", "inference", "write"}
+    assert report.stages["write"].count == 50
+    assert report.stages["write"].mean_ms == pytest.approx(1.0)
+    assert 50 / report.wall_s == pytest.approx(report.frames_per_s)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"stride": 0}, {"limit": 0}])
+def test_impossible_options(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError):
+        PipelineOptions(**options)
+
+
+def test_threads_end() -> None:
+    before = threading.active_count()
+    for sink in (Collected(), Collected(fail_at=3)):
+        run(NumberedFrames(20), sink)
+    assert threading.active_count() == before
+
+
+class Connection(NumberedFrames):
+    """A live connection: a frame every `pace_s`, then silence, an error, or the end."""
+
+    def __init__(self, count: int, *, pace_s: float = 0.0, then: str = "end") -> None:
+        super().__init__(count)
+        self._pace_s, self._then = pace_s, then
+        self.released = threading.Event()
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            yield frame
+            time.sleep(self._pace_s)
+        if self._then == "hang":
+            self.released.wait(5)
+
+
+def test_a_slow_consumer_gets_the_newest_frame_and_drops_are_counted() -> None:
+    live = LiveSource(lambda: Connection(0), Connection(60, pace_s=0.005), give_up_s=0.3)
+    sink = Collected(pause_s=0.03)
+    with live:
+        report = run(live, sink)
+    assert report.dropped > 5
+    assert report.read == 60
+    assert balanced(report)
+    assert [index for index, _ in sink.pairs] == sorted({index for index, _ in sink.pairs})
+    # Never older than the few frames under way, however long the stream.
+    assert report.age is not None
+    assert report.age.p95_ms < 500
+    assert live.end.early is True
+    assert "no frame for 0.3 s" in live.end.reason
+
+
+def test_a_broken_connection_is_opened_again_and_time_goes_on() -> None:
+    events: list[str] = []
+    connections = iter([Connection(5), Connection(5)])
+    live = LiveSource(lambda: next(connections), Connection(5), give_up_s=2.0, on_event=events.append)
+    frames = []
+    with live:
+        for frame in live:
+            frames.append(frame)
+            time.sleep(0.001)
+            if live.counts.reconnects == 2 and live.counts.read == 15:
+                live.stop()
+    assert live.counts.reconnects == 2
+    times = [frame.time_s for frame in frames]
+    assert times == sorted(times)
+    assert times[-1] > 0.9, "two pauses of half a second and a second lie in between"
+    assert live.counts.read == len(frames) + live.counts.dropped
+    assert any("trying again" in event for event in events)
+
+
+def test_a_hanging_connection_is_disowned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_seg.live.LONGEST_OPENING_S", 0.1)
+    events: list[str] = []
+    hanging = Connection(3, then="hang")
+    live = LiveSource(lambda: Connection(3, pace_s=0.01), hanging, stall_s=0.1, give_up_s=5.0, on_event=events.append)
+    with live:
+        for _ in live:
+            if live.counts.reconnects:
+                break
+    hanging.released.set()
+    assert any("no sign of life" in event for event in events)
+    assert live.counts.reconnects >= 1
+
+
+def test_a_live_source_without_a_frame_is_an_error() -> None:
+    live = LiveSource(lambda: Connection(0), Connection(0), give_up_s=0.2)
+    with live, pytest.raises(OSError, match="not one frame came"):
+        list(live)
+
+
+def test_a_stop_wakes_a_silent_live_source() -> None:
+    live = LiveSource(lambda: Connection(0), Connection(1, then="hang"), give_up_s=30)
+    sink = Collected()
+    with live:
+        pipeline = Pipeline(live, segmenter(), sink)
+        threading.Timer(0.2, pipeline.request_stop).start()
+        started = time.monotonic()
+        report = pipeline.run()
+    assert time.monotonic() - started < 3
+    assert (report.segmented, report.error) == (1, None)
+
+
+def test_a_cancelled_channel_lets_both_sides_go() -> None:
+    channel: Channel[int] = Channel(1)
+    assert channel.put(1)
+    blocked = threading.Thread(target=channel.put, args=(2,))
+    blocked.start()
+    channel.cancel()
+    blocked.join(2)
+    assert not blocked.is_alive()
+    assert list(channel) == []
+    assert channel.put(3) is False
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("size", [(64, 96), (33, 47)])
+def test_the_painter_paints_as_the_plain_functions_do(alpha: float, size: tuple[int, int]) -> None:
+    generator = np.random.default_rng(4)
+    painter = Painter(CAMVID_PALETTE_RGB, alpha=alpha)
+    for _ in range(3):
+        frame = generator.integers(0, 256, (*size, 3), np.uint8)
+        labels = generator.integers(0, 12, (16, 24), np.uint8)
+        full = resize_labels(labels, size)
+        assert np.array_equal(painter.overlay(frame, labels), overlay(frame, full, CAMVID_PALETTE_RGB, alpha))
+        assert np.array_equal(painter.mask(labels, size), colorize(full, CAMVID_PALETTE_RGB))
+
+
+def test_stopwatches_are_exact_in_the_mean_and_bounded() -> None:
+    watch, other = Stopwatch(), Stopwatch()
+    for number in range(10_000):
+        watch.add(number / 1e6)
+    other.add(0.5, frames=2)
+    other.absorb(watch)
+    summary = other.summary()
+    assert summary is not None
+    assert summary.count == 10_002
+    assert summary.mean_ms == pytest.approx((sum(range(10_000)) / 1e6 + 0.5) / 10_002 * 1000)
+    assert summary.median_ms == pytest.approx(5.0, rel=0.1)
+    assert summary.p95_ms == pytest.approx(9.5, rel=0.05)

@@ -1,0 +1,223 @@
+"""What SOURCE arguments mean, what results are called, and pictures and chains as sources."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import pytest
+
+from edge_seg.errors import ConfigurationError, MediaError
+from edge_seg.images import ImageFiles, header_size, read_image
+from edge_seg.names import check_free, missing, parse_kinds, partial_path, plan_outputs
+from edge_seg.redact import redact, remember_secrets
+from edge_seg.sources import expand_sources, open_item, open_source
+from tests.edge_seg.clips import make_clip, paint_number, read_number, write_image
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    make_clip(tmp_path / "drive.mp4", count=6)
+    make_clip(tmp_path / "drive.mkv", count=4)
+    write_image(tmp_path / "still.png", 7)
+    (tmp_path / "notes.txt").write_text("not media")
+    (tmp_path / ".hidden.mp4").write_bytes(b"")
+    return tmp_path
+
+
+def test_a_folder_gives_its_media_in_order(media: Path) -> None:
+    items = expand_sources([media])
+    assert [Path(item.location).name for item in items] == ["drive.mkv", "drive.mp4", "still.png"]
+    assert [item.kind for item in items] == ["video", "video", "image"]
+
+
+def test_a_quoted_glob(media: Path) -> None:
+    items = expand_sources([str(media / "dr*.mp4"), str(media / "**" / "*.png")])
+    assert [Path(item.location).name for item in items] == ["drive.mp4", "still.png"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_or_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_clip(tmp_path / "day[1].mp4", count=2)
+    (tmp_path / "0").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert expand_sources(["day[1].mp4"])[0].kind == "video"
+    assert expand_sources(["0"])[0].kind == "video"
+    assert expand_sources(["1"])[0].kind == "camera"
+
+
+@pytest.mark.parametrize("address", ["rtsp://cam/live", "http://host/a.mp4", "https://host/a.mp4", "rtsps://cam/x"])
+def test_addresses(address: str) -> None:
+    (item,) = expand_sources([address])
+    assert (item.kind, item.live) == ("stream", True)
+
+
+@pytest.mark.parametrize("address", ["ftp://host/a.mp4", "file:///etc/passwd", "concat://a", "data://x"])
+def test_other_addresses_are_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="rtsp://"):
+        expand_sources([address])
+
+
+def test_nothing_to_read_is_the_callers_fault(tmp_path: Path) -> None:
+    for argument in (tmp_path, str(tmp_path / "*.mp4")):
+        with pytest.raises(ConfigurationError, match="no video and no picture"):
+            expand_sources([argument])
+    with pytest.raises(ConfigurationError, match="No source"):
+        expand_sources([])
+
+
+def test_a_missing_file_is_an_item_that_fails_alone(tmp_path: Path) -> None:
+    (item,) = expand_sources([tmp_path / "gone.mp4"])
+    with pytest.raises(MediaError, match=r"gone\.mp4: no such file"):
+        open_item(item)
+
+
+def test_files_named_twice_count_once(media: Path) -> None:
+    items = expand_sources([media / "drive.mp4", str(media / "*.mp4"), media / "drive.mp4"])
+    assert len(items) == 1
+
+
+def test_equal_stems_are_told_apart_and_stay_the_same(tmp_path: Path) -> None:
+    names = ["a/x.mp4", "b/x.mp4", "b/x.mov", "c/X.mp4", "c/y.mp4"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    stems = {item.location: item.stem for item in expand_sources([tmp_path / name for name in names])}
+    assert len({stem.casefold() for stem in stems.values()}) == 5
+    assert stems[str(tmp_path / "c/y.mp4")] == "y"
+    again = expand_sources([tmp_path / name for name in reversed(names)])
+    assert {item.location: item.stem for item in again} == stems
+
+
+def test_one_source_into_a_file(media: Path, tmp_path: Path) -> None:
+    items = expand_sources([media / "drive.mp4"])
+    (plan,) = plan_outputs(items, ("overlay", "labels", "jsonl"), tmp_path / "o" / "night.mp4")
+    assert {kind: path.name for kind, path in plan.items()} == {
+        "overlay": "night.mp4",
+        "labels": "night_labels",
+        "jsonl": "night.jsonl",
+    }
+    with pytest.raises(ConfigurationError, match=r"expected \.mp4; got \.avi"):
+        plan_outputs(items, ("overlay",), tmp_path / "night.avi")
+
+
+def test_many_sources_into_a_folder(media: Path, tmp_path: Path) -> None:
+    items = expand_sources([media])
+    plans = plan_outputs(items, ("overlay", "mask", "labels", "jsonl"), tmp_path / "out")
+    names = [{kind: path.name for kind, path in plan.items()} for plan in plans]
+    assert names[2] == {
+        "overlay": "still_overlay.png",
+        "mask": "still_mask.png",
+        "labels": "still.png",
+        "jsonl": "still.jsonl",
+    }
+    assert names[1]["overlay"] == "drive_mp4_overlay.mp4"
+    assert {path.parent for plan in plans for path in plan.values()} == {tmp_path / "out"}
+    with pytest.raises(ConfigurationError, match="is a file"):
+        plan_outputs(items, ("overlay",), media / "drive.mp4")
+
+
+def test_a_result_never_replaces_a_source(media: Path) -> None:
+    with pytest.raises(ConfigurationError, match="belongs to"):
+        plan_outputs(expand_sources([media / "still.png"]), ("labels",), media)
+    with pytest.raises(ConfigurationError, match="belongs to"):
+        plan_outputs(expand_sources([media / "drive.mp4"]), ("overlay",), media / "drive.mp4")
+
+
+def test_earlier_results_are_named_whole_or_partial(tmp_path: Path) -> None:
+    plan = {"overlay": tmp_path / "a.mp4", "jsonl": tmp_path / "a.jsonl"}
+    check_free([plan])
+    partial_path(plan["overlay"]).write_bytes(b"x")
+    with pytest.raises(ConfigurationError, match=r"a\.partial\.mp4.*--resume.*--overwrite"):
+        check_free([plan])
+    plan["jsonl"].write_bytes(b"x")
+    assert missing(plan) == {"overlay": tmp_path / "a.mp4"}
+
+
+def test_kinds() -> None:
+    assert parse_kinds("jsonl, overlay,jsonl") == ("jsonl", "overlay")
+    for text in ("", "overlay,video", ","):
+        with pytest.raises(ConfigurationError, match="overlay, mask, labels, jsonl"):
+            parse_kinds(text)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_pictures(tmp_path: Path, suffix: str) -> None:
+    path = write_image(tmp_path / f"p{suffix}", 77, (50, 70))
+    assert header_size(path.read_bytes()) == (50, 70)
+    assert read_number(read_image(path)) == 77
+
+
+def test_webp_headers(tmp_path: Path) -> None:
+    image = paint_number(5, (33, 65))
+    lossless = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    lossy = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 50])[1].tobytes()
+    assert (lossless[12:16], lossy[12:16]) == (b"VP8L", b"VP8 ")
+    assert header_size(lossless) == header_size(lossy) == (33, 65)
+
+
+def test_a_picture_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.png"
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + b"\0\0\0\0")
+    with pytest.raises(MediaError, match="100000x100000 exceeds"):
+        read_image(bomb)
+
+
+def test_damaged_pictures(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(MediaError, match="not a picture"):
+        read_image(tmp_path / "text.png")
+    data = write_image(tmp_path / "whole.jpg", 1).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[:12])
+    with pytest.raises(MediaError):
+        read_image(tmp_path / "cut.jpg")
+    with pytest.raises(MediaError, match=r"gone\.png: cannot be read"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_pictures_as_a_source(tmp_path: Path) -> None:
+    paths = [write_image(tmp_path / f"{number}.png", number, (40 + number, 64)) for number in range(4)]
+    paths.insert(2, tmp_path / "gone.png")
+    problems: list[Path] = []
+    with ImageFiles(paths, on_error=lambda path, error: problems.append(path)) as source:
+        frames = list(source)
+    assert [read_number(frame.image) for frame in frames] == [0, 1, 2, 3]
+    assert problems == [tmp_path / "gone.png"]
+    assert (source.counts.read, source.counts.failed) == (5, 1)
+
+
+def test_a_folder_as_one_stream(media: Path) -> None:
+    with open_source(media) as source:
+        frames = list(source)
+    assert [frame.index for frame in frames] == list(range(11))
+    assert [Path(frame.name).name for frame in frames] == ["drive.mkv"] * 4 + ["drive.mp4"] * 6 + ["still.png"]
+    assert [read_number(frame.image) for frame in frames] == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 7]
+    assert source.counts.read == 11
+
+
+def test_one_file_as_a_stream(media: Path) -> None:
+    with open_source(media / "drive.mp4") as source:
+        assert [frame.time_s for frame in source] == [pytest.approx(number / 25) for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtsp://admin:hunter2@cam.example/live",
+        "cannot open rtsp://admin:hunter2@10.0.0.1:554/x: timed out",
+        "http://cam/stream?user=a&password=hunter2&x=1",
+        "request: GET /\r\nAuthorization: Basic aHVudGVyMg==\r\nHost: x",
+        "rtsp://admin:p@hunter2@cam/live",
+    ],
+)
+def test_credentials_are_redacted(text: str) -> None:
+    assert "hunter2" not in redact(text)
+    assert "aHVudGVyMg" not in redact(text)
+    assert "***" in redact(text)
+
+
+def test_remembered_secrets_are_redacted_anywhere() -> None:
+    remember_secrets("rtsp://admin:corr%40ct-horse@cam/live")
+    assert redact("password is corr@ct-horse, really corr%40ct-horse") == "password is ***, really ***"
+    assert redact("nothing to hide at http://host/path") == "nothing to hide at http://host/path"
