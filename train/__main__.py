@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
-# Before TensorFlow is imported: its start-up chatter would bury our one clear line.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from .quiet import import_keras_quietly
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -15,6 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     from edge_seg.errors import EdgeSegError
 
     try:
+        import_keras_quietly()
         from .evaluate import add_evaluate_arguments, run_evaluate
         from .fit_command import add_fit_arguments, run_fit
         from .inspect import add_inspect_arguments, run_inspect

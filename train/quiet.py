@@ -1,0 +1,38 @@
+"""Imports Keras' backend without its start-up chatter.
+
+TensorFlow logs about CUDA and CPU features before any log level is read, and would bury our one clear line. Nothing is
+lost: if the import fails, what it wrote is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+
+def import_keras_quietly() -> None:
+    """Import keras with file descriptor 2 set aside; raises what the import raises."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "keras" in sys.modules:
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import keras
+
+            # Some lines come only when the backend first computes.
+            keras.ops.zeros((1,))
+            failed = False
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            if failed:
+                said.seek(0)
+                os.write(2, said.read())
