@@ -23,9 +23,10 @@ from .environment import environment, gpus
 from .measure import NOISE_BOUND
 from .peers import torch_installed
 from .pipeline import describe_clip, measure_clip
+from .process import Worker
 from .rows import ClipRow, Result, Row
 from .settings import Settings, check_run, fp32_file, model_files
-from .suite import Measured, Plan, measure_batch
+from .suite import Measured, Plan, Start, measure_batch
 
 Say = Callable[[str], None]
 # A worker that waits for its turn and still computes this share of a core disturbs the others.
@@ -45,7 +46,7 @@ class Field:
     failed: tuple[Row, ...]
 
 
-def run_benchmark(settings: Settings, *, say: Say) -> Result:
+def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Result:
     """Measure everything the settings ask for.
 
     Raises:
@@ -60,8 +61,13 @@ def run_benchmark(settings: Settings, *, say: Say) -> Result:
     say("reading the data" if settings.data else "rendering the data")
     data = load_data(settings.data, limit=settings.data_limit)
     with tempfile.TemporaryDirectory(prefix="edge_seg_bench_") as scratch:
-        measured = [measure_batch(plan, batch, say=say) for plan, batch in _plans(settings, field, data, Path(scratch))]
-        clip_rows = measure_clip(settings, field.contenders, Path(scratch), say=say) if settings.clip else []
+        measured = [
+            measure_batch(plan, batch, say=say, start=start)
+            for plan, batch in _plans(settings, field, data, Path(scratch))
+        ]
+        clip_rows = (
+            measure_clip(settings, field.contenders, Path(scratch), say=say, start=start) if settings.clip else []
+        )
     rows = (*(row for part in measured for row in part.rows), *field.failed)
     noise = noise_notes(rows, clip_rows, measured, surroundings)
     return Result(

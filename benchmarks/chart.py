@@ -41,8 +41,8 @@ def draw_chart(result: Result, path: Path) -> None:
     clip_rows = [row for row in result.clip_rows if row.status == "ok"]
     names = list(dict.fromkeys(row.name for row in rows))
     batches = sorted({row.batch for row in rows})
-    top = 1.3 + 0.27 * max(1, len(names)) * max(1, len(batches)) ** 0.75
-    bottom = 1.1 + 0.5 * len(clip_rows) if clip_rows else 0.0
+    top = max(2.8, 1.3 + 0.27 * len(names) * len(batches) ** 0.75)
+    bottom = 1.5 + 0.5 * len(clip_rows) if clip_rows else 0.0
     with plt.rc_context(
         {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": FAINT, "ytick.color": INK}
     ):

@@ -136,5 +136,5 @@ def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode or not cached.is_file():
         last = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise ModelFileError(f"The fp32 export of {settings.run} failed: {last[-1].strip()}")
+        raise ModelFileError(f"The fp32 export of {settings.run} failed: {last[-1].strip().removeprefix('error: ')}")
     return cached

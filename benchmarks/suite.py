@@ -26,8 +26,6 @@ from .rows import Row
 
 Say = Callable[[str], None]
 Start = Callable[[str], Worker]
-# After a turn a runtime's threads may spin for a moment before they sleep; the next turn starts after that.
-SETTLE_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +103,7 @@ def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float:
     after, wall_s = busy_core_s(), time.perf_counter() - began
     if before is None or after is None:
         return 0.0
-    ours = time.process_time() - own + sum(turn["cpu_s"] + turn["idle_cpu_s"] for seat in seats for turn in seat.turns)
+    ours = time.process_time() - own + sum(turn["all_cpu_s"] for seat in seats for turn in seat.turns)
     return max(0.0, (after - before - ours) / wall_s)
 
 
@@ -130,7 +128,6 @@ def _take_turns(seats: Sequence[Seat], plan: Plan, batch: int, say: Say) -> None
     calls = max(1, -(-plan.frames // batch))
 
     def turn(seat: Seat) -> Sequence[float]:
-        time.sleep(SETTLE_S)
         answer = seat.worker.ask("time", calls=calls)
         seat.turns.append(answer)
         return answer["seconds"]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -71,6 +72,18 @@ def make_plan(tmp_path: Path, frames: FrameSet) -> Callable[..., Plan]:
         )
 
     return make
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Five small labelled pictures in the dataset1 layout."""
+    root = tmp_path / "dataset"
+    generator = np.random.default_rng(0)
+    for index in range(5):
+        for folder, shape in (("images_prepped_test", (24, 32, 3)), ("annotations_prepped_test", (24, 32))):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / folder / f"{index}.png"), generator.integers(0, 12, shape, np.uint8))
+    return root
 
 
 def row(name: str, batch: int, ms: float, **changes: object) -> Row:

@@ -1,0 +1,212 @@
+"""The whole benchmark: with fake contenders in real workers, and once with Keras, an export and torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.benchmark import find_field, noise_notes, run_benchmark
+from benchmarks.cases import REFERENCE
+from benchmarks.environment import ROOT
+from benchmarks.peers import torch_installed
+from benchmarks.report import new_folder, write_report
+from benchmarks.rows import read_result
+from benchmarks.settings import Settings
+from benchmarks.suite import Measured
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """What passes for a finished run where no Keras looks into it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.weights.h5").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        for index in range(12):
+            picture = np.full((48, 64, 3), 20 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def call(monkeypatch, start_fake, run_folder, tiny_model, tmp_path, clip, dataset):
+    """Runs the command line with fake contenders; the model file and the clip are real."""
+    monkeypatch.setattr(command, "run_benchmark", functools.partial(run_benchmark, start=start_fake))
+    model = str(tiny_model())
+
+    def run(*extra: str) -> int:
+        given = ("--run", str(run_folder), "--model", model, "--clip", str(clip), "--out", str(tmp_path / "out"))
+        return command.main([*given, "--data", str(dataset), "--quick", *extra])
+
+    return run
+
+
+def test_the_command_writes_what_it_prints(call, capsys, tmp_path):
+    assert call("--json", "--batch-sizes", "4,1", "--repeats", "2", "--frames", "4") == 0
+    printed = json.loads(capsys.readouterr().out)
+    (folder,) = (tmp_path / "out").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"results.json", "chart.png", "report.html"}
+    result = read_result(folder / "results.json")
+    assert json.loads(result.to_json()) == printed
+    assert [(row.name, row.batch, row.status) for row in result.rows] == [
+        (name, batch, "ok") for batch in (1, 4) for name in (REFERENCE, "Keras compiled", "onnxruntime cpu fp32")
+    ]
+    assert {row.agreement for row in result.rows} == {1.0}
+    assert {(row.batch, row.calls) for row in result.rows} == {(1, 8), (4, 2)}
+    (clip_row,) = result.clip_rows
+    assert clip_row.frames == 12
+    assert set(clip_row.stage_ms) == {"decode", "resize", "inference", "paint", "write"}
+    assert result.clip["frames"] == 12
+    assert result.data["frames"] == 5
+
+
+def test_two_results_compare_on_the_command_line(result, capsys, tmp_path):
+    paths = [
+        str(write_report(each, new_folder(tmp_path))[0]) for each in (result, replace(result, clip={}, clip_rows=()))
+    ]
+    assert command.main(["compare", *paths]) == 2
+    assert capsys.readouterr().err.startswith("error: These results cannot be compared")
+    assert command.main(["compare", paths[0], paths[0]]) == 0
+    assert "no difference" in capsys.readouterr().out
+    assert command.main(["compare", paths[0], paths[0], "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["changes"]) == 4
+    assert command.main(["compare", paths[0], str(tmp_path / "nothing.json")]) == 2
+
+
+def test_a_failed_contender_is_exit_code_1(monkeypatch, result, capsys, run_folder, tiny_model, tmp_path):
+    monkeypatch.setattr(command, "run_benchmark", lambda settings, say: result)
+    given = ["--run", str(run_folder), "--model", str(tiny_model()), "--no-clip", "--out", str(tmp_path / "out")]
+    assert command.main(given) == 1
+    assert "failed: broken, batch 1: <planted>" in capsys.readouterr().out
+
+
+def test_devices_found_may_be_skipped_those_asked_for_may_not(run_folder, tiny_model):
+    settings = Settings(run=run_folder, models=(tiny_model(),))
+    for devices, optional in ((None, True), (("cpu", "cuda:7"), False)):
+        field = find_field(replace(settings, devices=devices), "digest", lambda _: None)
+        sessions = [contender for contender in field.contenders if contender.kind == "session"]
+        assert sessions[0].name == "onnxruntime cpu fp32"
+        assert not sessions[0].optional
+        assert all(contender.optional is optional for contender in sessions[1:])
+    assert sessions[1].device == "cuda:7"
+
+
+def test_a_failed_export_is_a_failed_row_and_the_rest_goes_on(monkeypatch, run_folder, tiny_model, tmp_path):
+    refused = subprocess.CompletedProcess([], 1, "", "step 1\nerror: 97 % of pixels agree\n")
+    monkeypatch.setattr("benchmarks.settings.subprocess.run", lambda *_, **__: refused)
+    settings = Settings(
+        run=run_folder, models=(tiny_model(precision="int8"),), out=tmp_path / "out", batch_sizes=(1, 4)
+    )
+    field = find_field(settings, "digest", lambda _: None)
+    assert [(row.name, row.batch, row.status) for row in field.failed] == [
+        ("onnxruntime cpu fp32", batch, "failed") for batch in (1, 4)
+    ]
+    assert field.failed[0].reason.endswith("failed: 97 % of pixels agree")
+    assert [contender.precision for contender in field.contenders if contender.device == "cpu"][2:] == ["int8"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--run", "nowhere"), "nowhere is not a finished run"),
+        (("--model", "nowhere.onnx"), "nowhere.onnx"),
+        (("--fp32", "nowhere.onnx"), "nowhere.onnx"),
+        (("--clip", "nowhere.mp4"), "nowhere.mp4"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--devices", "tpu"), "device must be"),
+    ],
+)
+def test_what_is_not_there_is_one_line(call, capsys, tmp_path, extra, message):
+    assert call(*extra) in (1, 2)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_numbers_are_refused_by_the_parser(capsys):
+    for extra in (["--batch-sizes", "0"], ["--batch-sizes", "1,x"], ["--repeats", "-1"], ["--nothing"]):
+        with pytest.raises(SystemExit) as caught:
+            command.main(extra)
+        assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_files_of_different_sizes_are_not_mixed(call, tiny_model, capsys):
+    assert call("--model", str(tiny_model(size=(64, 64)))) == 2
+    assert "one at a time" in capsys.readouterr().err
+
+
+def test_noise_is_told_and_quiet_is_not(result):
+    quiet = [Measured([], 0.01)]
+    assert noise_notes(result.rows, result.clip_rows, quiet, result.environment) == []
+    restless = [replace(row, spread=0.4, idle_share=0.5) if row.status == "ok" else row for row in result.rows]
+    notes = noise_notes(restless, result.clip_rows, [Measured([], 1.2)], result.environment)
+    assert len(notes) == 3
+    assert "repeats of 4 of 7 rows" in notes[0]
+    assert "1.20 of 2 core(s)" in notes[1]
+    assert "should have waited" in notes[2]
+
+
+@pytest.mark.slow
+def test_keras_its_export_and_torch_agree(tmp_path, dataset, clip):
+    """The real thing, small: a Keras run, its fp32 file exported on the way, a clip, and torch where it is installed."""
+    folder, model = tiny_run(tmp_path)
+    settings = Settings(
+        run=folder,
+        models=(model,),
+        data=dataset,
+        clip=clip,
+        batch_sizes=(2,),
+        repeats=2,
+        frames=4,
+        clip_repeats=1,
+        peers=torch_installed(),
+        devices=("cpu",),
+        out=tmp_path / "out",
+    )
+    result = run_benchmark(settings, say=lambda _: None)
+    rows = {row.name: row for row in result.rows}
+    assert {"onnxruntime cpu fp32", "onnxruntime cpu fp16", "Keras compiled"} <= rows.keys()
+    for name, row in rows.items():
+        assert row.status in ("ok", "skipped"), row.reason
+        if row.status == "ok":
+            assert row.agreement >= (0.995 if row.precision == "fp16" else 0.9999), name
+            assert row.mean_iou == pytest.approx(rows[REFERENCE].mean_iou, abs=0.01)
+    assert rows["Keras compiled"].peak_mb > rows["onnxruntime cpu fp32"].peak_mb
+    assert {row.frames for row in result.clip_rows} == {12}
+    assert list((tmp_path / "out" / "cache").iterdir())
+
+
+def tiny_run(folder):
+    """A run of a small untrained network whose labels vary, and its fp16 file."""
+    program = f"""
+import keras
+from train.fcn8 import Fcn8Config, fcn8
+from train.run import save_run
+keras.utils.set_random_seed(4)
+config = Fcn8Config(input_size=(64, 96), block_widths=(8, 8, 8, 8, 8), head_widths=(8, 8), skip_activation="linear")
+save_run({str(folder / "run")!r}, {{"fcn8": config.to_dict()}}, fcn8(config))
+"""
+    arguments = (str(folder / "run"), "--out", str(folder / "fp16.onnx"), "--precision", "fp16", "--gate-frames", "4")
+    for command_line in (("-c", program), ("-m", "export", *arguments)):
+        done = subprocess.run((sys.executable, *command_line), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folder / "run", folder / "fp16.onnx"

@@ -1,0 +1,47 @@
+"""The frames: rendered ones are always the same, a dataset's are its test folder's."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.data import load_data
+from edge_seg.errors import DatasetError
+
+
+def test_a_dataset_gives_its_test_folder(dataset):
+    data = load_data(dataset)
+    assert len(data.frames) == len(data.truth) == 5
+    assert data.inputs((64, 96)).shape == (5, 64, 96, 3)
+    np.testing.assert_array_equal(data.truth[3], cv2.imread(str(dataset / "annotations_prepped_test/3.png"), -1))
+
+
+def test_a_limit_spreads_over_the_whole(dataset):
+    everything, some = load_data(dataset), load_data(dataset, limit=2)
+    np.testing.assert_array_equal(some.frames[1], everything.frames[2])
+    assert some.digest != everything.digest
+
+
+def test_the_digest_follows_a_single_pixel(dataset):
+    before = load_data(dataset).digest
+    assert load_data(dataset).digest == before
+    mask = cv2.imread(str(dataset / "annotations_prepped_test/4.png"), -1)
+    mask[0, 0] = (mask[0, 0] + 1) % 12
+    cv2.imwrite(str(dataset / "annotations_prepped_test/4.png"), mask)
+    assert load_data(dataset).digest != before
+
+
+def test_a_mask_of_another_size_is_named(dataset):
+    cv2.imwrite(str(dataset / "annotations_prepped_test/2.png"), np.zeros((8, 8), np.uint8))
+    with pytest.raises(DatasetError, match=r"2\.png.*one size"):
+        load_data(dataset)
+
+
+def test_rendered_scenes_are_always_the_same_and_labelled():
+    first, second = load_data(None, limit=2), load_data(None, limit=2)
+    assert first.digest == second.digest
+    assert (first.frames[0] != first.frames[1]).any()
+    for labels in first.truth:
+        assert labels.max() < 12
+        assert len(np.unique(labels)) > 3
