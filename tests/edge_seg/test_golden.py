@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +89,16 @@ def bomb(width: int, height: int) -> str:
 def test_a_damaged_record_is_a_model_error(change):
     record = {**json.loads(encode_golden(*pair())), **change}
     with pytest.raises(ModelFileError, match="golden frames are damaged"):
+        decode_golden(json.dumps(record))
+
+
+def test_a_picture_that_claims_another_size_is_never_decoded(monkeypatch):
+    def decode(*arguments):
+        pytest.fail("a picture of 1.2 GB was decoded")
+
+    record = {**json.loads(encode_golden(*pair())), "frames": [bomb(20000, 20000)] * 3}
+    monkeypatch.setattr("edge_seg.golden.cv2", SimpleNamespace(imdecode=decode))
+    with pytest.raises(ModelFileError, match="is not a PNG of 12x8 pixels"):
         decode_golden(json.dumps(record))
 
 

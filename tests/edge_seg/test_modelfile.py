@@ -164,6 +164,15 @@ def test_a_location_without_the_external_flag_is_refused_too():
         read_model_header(onnx_bytes(initializers=[hidden]))
 
 
+def test_the_external_flag_alone_is_refused_too():
+    from onnx import TensorProto
+
+    hidden = tensor(dims=(0,), raw=None)
+    hidden.data_location = TensorProto.EXTERNAL
+    with pytest.raises(ModelFileError, match=r"outside the file \('w'\)"):
+        read_model_header(onnx_bytes(initializers=[hidden]))
+
+
 def test_tensors_must_hold_what_they_declare():
     with pytest.raises(ModelFileError, match="declares 16000000 bytes and holds 16"):
         read_model_header(onnx_bytes(initializers=[tensor(dims=(2000, 2000))]))
