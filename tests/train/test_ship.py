@@ -1,0 +1,52 @@
+"""What ships is made by commands: the clip, and a run cut down to network and float16 weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from edge_seg.errors import ConfigurationError
+from train.__main__ import main
+from train.fcn8 import Fcn8Config, fcn8
+from train.run import load_model, open_run, save_run
+from train.ship import ship_run
+
+
+def test_clip_has_the_frames_and_size_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "drive.mp4"
+    assert main(["clip", "--out", str(out), "--seconds", "0.4", "--rate", "10", "--size", "64x96"]) == 0
+    with av.open(str(out)) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].average_rate == 10
+    assert len(frames) == 4
+    assert frames[0].shape == (64, 96, 3)
+    assert frames[0].std() > 10
+
+
+@pytest.mark.parametrize("bad", [["--seconds", "0"], ["--size", "wide"], ["--style", "desert"]])
+def test_clips_that_cannot_be_are_refused(tmp_path: Path, bad: list[str]) -> None:
+    try:
+        code = main(["clip", "--out", str(tmp_path / "drive.mp4"), *bad])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> None:
+    config = Fcn8Config(input_size=(32, 32), block_widths=(8, 8, 16, 16, 16), head_widths=(32, 32))
+    model = fcn8(config)
+    data = {"root": "/home/somebody/dataset1", "hash": "ab", "train": ["a", "b"], "val": ["c"]}
+    run = save_run(tmp_path / "run", {"fcn8": config.to_dict(), "license": "own", "data": data}, model)
+    ship_run(run.folder, tmp_path / "shipped")
+    shipped = open_run(tmp_path / "shipped")
+    assert "somebody" not in (shipped.folder / "config.json").read_text()
+    assert shipped.config["trained_on"] == {"train": 2, "val": 1}
+    assert shipped.weights.stat().st_size < 0.6 * run.weights.stat().st_size
+    for ours, theirs in zip(load_model(shipped).get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs.astype(np.float16).astype(np.float32))
+    with pytest.raises(ConfigurationError, match="is the run itself"):
+        ship_run(shipped.folder, shipped.folder)
