@@ -5,9 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 DEMO := .venv-demo
 TEST := .venv-test
-# CUDA where a driver answers; the OpenVINO plugin on x86-64 Linux; plain onnxruntime elsewhere.
+# CUDA where a driver answers; the OpenVINO plugin on Linux with an Intel processor (it offers no device on others);
+# plain onnxruntime elsewhere.
 ACCELERATOR ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo cuda; \
-	elif [ "$$(uname -sm)" = "Linux x86_64" ]; then echo openvino; else echo cpu; fi)
+	elif [ "$$(uname -sm)" = "Linux x86_64" ] && grep -q GenuineIntel /proc/cpuinfo; then echo openvino; else echo cpu; fi)
 INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint assets clean python
