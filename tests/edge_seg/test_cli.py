@@ -242,6 +242,21 @@ def test_checks(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["versions"]["av"]
 
 
+def test_demo_makes_its_overlay_anew_each_time(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(tmp_path / "street.mp4", count=6)
+    monkeypatch.setattr("edge_seg.commands.bundled_clip", lambda: clip)
+    monkeypatch.setattr("edge_seg.commands.bundled_model", lambda: Path(model))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["demo", "--device", "cpu"]) == 0
+        printed = capsys.readouterr()
+        assert "street_overlay.mp4" in printed.out
+        assert "frames/s: 6 frames" in printed.err
+    assert count_frames(tmp_path / "edge_seg_out" / "street_overlay.mp4") == 6
+
+
 def test_help_is_quick_and_says_every_default() -> None:
     started = time.monotonic()
     child = subprocess.run([sys.executable, "-m", "edge_seg", "predict", "--help"], capture_output=True, text=True)
