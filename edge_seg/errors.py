@@ -9,7 +9,7 @@
     │   └── OutOfMemoryError (MemoryError)   the device's memory does not hold the batch                       exit 1
     ├── ParityError         (RuntimeError)   a model whose labels differ from Keras' by more than its bound    exit 1
     ├── ConversionError    (RuntimeError)     a network that could not be turned into ONNX                     exit 1
-    └── MissingDependencyError (ImportError) a package that is not installed, with the command that installs it  exit 1
+    └── MissingDependencyError (ImportError) a package that is not installed; names the cure          exit 1
 
 Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the cure.
 """

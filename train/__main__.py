@@ -13,19 +13,24 @@ def main(argv: list[str] | None = None) -> int:
     from edge_seg.errors import EdgeSegError
 
     try:
-        import_keras_quietly()
         from .evaluate import add_evaluate_arguments, run_evaluate
         from .fit_command import add_fit_arguments, run_fit
         from .inspect import add_inspect_arguments, run_inspect
         from .ship import add_clip_arguments, add_ship_arguments, run_clip, run_ship
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; from the clone: pip install -e '.[train]'", file=sys.stderr)
-        return 1
+        return _missing(error)
 
-    parser = argparse.ArgumentParser(prog="python -m train", description="Train FCN8 on a folder of labelled road images.")
+    parser = argparse.ArgumentParser(
+        prog="python -m train", description="Train FCN8 on a folder of labelled road images."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text, add, run in (
-        ("inspect", "pictures and counts of a dataset; every bad file named at once", add_inspect_arguments, run_inspect),
+        (
+            "inspect",
+            "pictures and counts of a dataset; every bad file named at once",
+            add_inspect_arguments,
+            run_inspect,
+        ),
         ("fit", "train a network", add_fit_arguments, run_fit),
         ("evaluate", "per class TP, FP, FN, IoU; mean IoU; accuracy", add_evaluate_arguments, run_evaluate),
         ("clip", "render a drive to an MP4, as the bundled clip was", add_clip_arguments, run_clip),
@@ -36,10 +41,19 @@ def main(argv: list[str] | None = None) -> int:
         command.set_defaults(run=run)
     args = parser.parse_args(argv)
     try:
+        if args.run in (run_fit, run_evaluate, run_ship):
+            import_keras_quietly()
         return int(args.run(args))
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        return _missing(error)
+
+
+def _missing(error: ModuleNotFoundError) -> int:
+    print(f"error: {error.name} is not installed; from the clone: pip install -e '.[train]'", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -40,8 +40,14 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def augment(
-    pair: Pair, other: Pair, size: tuple[int, int], options: Augmentation, rng: np.random.Generator, *,
-    rare: tuple[int, ...], fill: int,
+    pair: Pair,
+    other: Pair,
+    size: tuple[int, int],
+    options: Augmentation,
+    rng: np.random.Generator,
+    *,
+    rare: tuple[int, ...],
+    fill: int,
 ) -> Pair:
     """One training crop.
 
@@ -64,7 +70,7 @@ def augment(
 
 
 def paste_rare(pair: Pair, other: Pair, rare: tuple[int, ...], rng: np.random.Generator) -> Pair:
-    """Copy the other image's objects of one to three rare classes over this image, where they stood, perhaps mirrored."""
+    """Copy the other image's objects of one to three rare classes over this image, where they stood, mirrored or not."""
     image, mask = pair
     source, source_mask = other
     if source_mask.shape != mask.shape or not rare:
@@ -81,8 +87,14 @@ def paste_rare(pair: Pair, other: Pair, rare: tuple[int, ...], rng: np.random.Ge
 
 
 def warp_crop(
-    image: np.ndarray, mask: np.ndarray, size: tuple[int, int], options: Augmentation, rng: np.random.Generator, *,
-    rare: tuple[int, ...], fill: int,
+    image: np.ndarray,
+    mask: np.ndarray,
+    size: tuple[int, int],
+    options: Augmentation,
+    rng: np.random.Generator,
+    *,
+    rare: tuple[int, ...],
+    fill: int,
 ) -> Pair:
     """Zoom, stretch, rotate, mirror and cut in one affine warp, so that each pixel is filtered once."""
     height, width = size
@@ -104,7 +116,11 @@ def warp_crop(
 
 
 def _crop_center(
-    mask: np.ndarray, extent: tuple[float, float], options: Augmentation, rng: np.random.Generator, rare: tuple[int, ...]
+    mask: np.ndarray,
+    extent: tuple[float, float],
+    options: Augmentation,
+    rng: np.random.Generator,
+    rare: tuple[int, ...],
 ) -> tuple[float, float]:
     if rare and rng.random() < options.rare_focus:
         ys, xs = np.nonzero(mask == rng.choice(rare))
@@ -149,8 +165,8 @@ def _cast_shadow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     corners = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
     area = np.zeros((height, width), np.uint8)
     cv2.fillConvexPoly(area, cv2.convexHull(corners.astype(np.int32)), 255)
-    area = cv2.blur(area, (9, 9))
-    darkness = area.astype(np.float32)[..., None] / 255.0 * float(rng.uniform(0.2, 0.55))
+    soft = np.asarray(cv2.blur(area, (9, 9)), np.float32)
+    darkness = soft[..., None] / 255.0 * float(rng.uniform(0.2, 0.55))
     return (image * (1.0 - darkness)).astype(np.uint8)
 
 
@@ -169,7 +185,7 @@ def degrade_lens(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.clip(image + noise, 0, 255).astype(np.uint8)
     if kind == 3:
         encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])[1]
-        return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     factor = float(rng.uniform(0.4, 0.8))
     small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)

@@ -56,11 +56,11 @@ class RenderedStore(Sequence[Pair]):
     """
 
     def __init__(self, count: int, size: tuple[int, int], seed: int) -> None:
-        self.count, self.size, self.seed = count, size, seed
+        self._length, self.size, self.seed = count, size, seed
         self._cache: dict[int, Pair] = {}
 
     def __len__(self) -> int:
-        return self.count
+        return self._length
 
     def __getitem__(self, index: Any) -> Any:
         if index not in self._cache:
@@ -118,7 +118,9 @@ class TrainingBatches:
         pairs = [self._draw(int(position), rng) for position in chosen]
         return scale_frames(np.stack([image for image, _ in pairs])), np.stack([mask for _, mask in pairs])
 
-    def stream(self, first_epoch: int = 0, *, workers: int = 2, ahead: int = 6) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def stream(
+        self, first_epoch: int = 0, *, workers: int = 2, ahead: int = 6
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches in order from an epoch on, without end, drawn `ahead` of their use by threads."""
         places = ((epoch, index) for epoch in itertools.count(first_epoch) for index in range(len(self)))
         with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:

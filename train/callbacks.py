@@ -21,8 +21,8 @@ from edge_seg.errors import EdgeSegError
 
 from .batches import ResizedBatches
 from .checkpoint import save_checkpoint
-from .metrics import confusion_matrix, scores
 from .files import replacing
+from .metrics import confusion_matrix, scores
 
 
 class TrainingError(EdgeSegError, ArithmeticError):
@@ -43,8 +43,8 @@ class StopOnNan(keras.callbacks.Callback):
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss became {loss} in epoch {self.epoch + 1}, batch {batch + 1}. The last finite checkpoint is kept; "
-                "go on from it with --resume and a smaller --learning-rate."
+                f"The loss became {loss} in epoch {self.epoch + 1}, batch {batch + 1}. The last finite checkpoint is "
+                "kept; go on from it with --resume and a smaller --learning-rate."
             )
 
 
@@ -81,7 +81,9 @@ class MovingAverage:
 class Validation(keras.callbacks.Callback):
     """Scores the averaged weights on whole validation images at the network's size and adds `val_*` to the logs."""
 
-    def __init__(self, batches: ResizedBatches | None, average: MovingAverage, classes: int, unlabelled: int | None) -> None:
+    def __init__(
+        self, batches: ResizedBatches | None, average: MovingAverage, classes: int, unlabelled: int | None
+    ) -> None:
         super().__init__()
         self.batches, self.average, self.classes, self.unlabelled = batches, average, classes, unlabelled
         self.class_iou: list[float] = []
@@ -128,7 +130,7 @@ class History(keras.callbacks.Callback):
         row |= {key: float(logs[key]) if key in logs else "" for key in keys}
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self.began, 2)
-        ious = self.validation.class_iou or [""] * len(self.class_names)
+        ious: list[Any] = list(self.validation.class_iou) or [""] * len(self.class_names)
         row |= {f"iou_{name}": iou for name, iou in zip(self.class_names, ious, strict=True)}
         self.rows.append(row)
         self.write()
@@ -149,7 +151,9 @@ class Checkpoints(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not all(np.isfinite(np.asarray(variable)).all() for variable in self.model.trainable_variables):
-            raise TrainingError(f"A weight is no longer finite after epoch {epoch + 1}; the checkpoint before it is kept.")
+            raise TrainingError(
+                f"A weight is no longer finite after epoch {epoch + 1}; the checkpoint before it is kept."
+            )
         save_checkpoint(self.folder, self.model, {"epoch": epoch + 1, "history": self.history.rows})
 
 
@@ -172,7 +176,8 @@ class Progress(keras.callbacks.Callback):
             filled = 24 * (batch + 1) // self.steps
             self.stream.write(
                 f"\r\x1b[2Kepoch {self.epoch + 1}/{self.epochs} [{'#' * filled:<24}] {batch + 1}/{self.steps} "
-                f"loss {float(logs.get('loss', 0)):.3f} mean IoU {float(logs.get('mean_iou', 0)):.3f} left {self.left(batch + 1)}"
+                f"loss {float(logs.get('loss', 0)):.3f} mean IoU {float(logs.get('mean_iou', 0)):.3f} "
+                f"left {self.left(batch + 1)}"
             )
             self.stream.flush()
 
@@ -183,7 +188,11 @@ class Progress(keras.callbacks.Callback):
         parts = [f"{label} {float(logs[key]):.4f}" for key, label in shown if key in logs]
         clear = "\r\x1b[2K" if self.stream.isatty() else ""
         self.epoch += 1
-        print(f"{clear}epoch {epoch + 1}/{self.epochs}  {'  '.join(parts)}  left {self.left(0)}", file=self.stream, flush=True)
+        print(
+            f"{clear}epoch {epoch + 1}/{self.epochs}  {'  '.join(parts)}  left {self.left(0)}",
+            file=self.stream,
+            flush=True,
+        )
 
     def left(self, batch: int) -> str:
         """Time left as h:mm:ss, from the mean of the steps so far."""

@@ -1,7 +1,7 @@
 """A checkpoint: the whole state of training in one .npz, whole or absent, and how it comes back.
 
-Holds the network's variables, the optimizer's (its step, momenta and moving average among them) and a JSON record (epoch,
-history). Arrays only (`allow_pickle=False`): a checkpoint runs no code.
+Holds the network's variables, the optimizer's (its step, momenta and moving average among them) and a JSON record
+(epoch, history). Arrays only (`allow_pickle=False`): a checkpoint runs no code.
 """
 
 from __future__ import annotations

@@ -47,10 +47,19 @@ def find_samples(
     """
     image_dir, mask_dir = dataset_folders(root, split, images=images, masks=masks)
     found_images, found_masks = _by_stem(image_dir), _by_stem(mask_dir)
-    problems = [f"{found_images[stem]}: no mask of that name in {mask_dir}" for stem in sorted(found_images.keys() - found_masks.keys())]
-    problems += [f"{found_masks[stem]}: no image of that name in {image_dir}" for stem in sorted(found_masks.keys() - found_images.keys())]
+    problems = [
+        f"{found_images[stem]}: no mask of that name in {mask_dir}"
+        for stem in sorted(found_images.keys() - found_masks.keys())
+    ]
+    problems += [
+        f"{found_masks[stem]}: no image of that name in {image_dir}"
+        for stem in sorted(found_masks.keys() - found_images.keys())
+    ]
     if problems:
-        raise DatasetError(f"{len(problems)} orphan file(s); give each image a mask of the same name, or move it away:", tuple(problems))
+        raise DatasetError(
+            f"{len(problems)} orphan file(s); give each image a mask of the same name, or move it away:",
+            tuple(problems),
+        )
     if not found_images:
         raise DatasetError(f"No images in {image_dir}; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     return [Sample(stem, found_images[stem], found_masks[stem]) for stem in sorted(found_images)]
@@ -115,7 +124,7 @@ def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[
 
 
 def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sample], list[Sample]]:
-    """Hold out the end of each drive, so that no validation frame neighbours a training frame but at one cut a drive.
+    """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive only.
 
     Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`).
     """

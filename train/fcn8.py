@@ -1,6 +1,6 @@
 """FCN8: the VGG16 encoder, its convolutionalised head and three skips, as one plain Keras network.
 
-Knows the layers and how weights get into them; knows nothing of data, losses or schedules. Backend-neutral: `keras` only.
+Knows the layers; knows nothing of data, losses or schedules. Backend-neutral: `keras` only.
 
 The architecture is the notebook's, layer for layer: conv6/conv7 replace VGG's fully connected layers, the head's score
 is upsampled 4 times, pool4's twice, both are added to pool3's, and the sum is upsampled 8 times. At the default widths,
@@ -11,13 +11,12 @@ Semantic Segmentation", 2015 (arXiv 1411.4038).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from edge_seg.errors import ConfigurationError, ModelFileError
+from edge_seg.errors import ConfigurationError
 
 CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 STRIDE = 32
@@ -53,7 +52,8 @@ class Fcn8Config:
         widths = (*self.block_widths, *self.head_widths)
         if len(self.block_widths) != 5 or len(self.head_widths) != 2 or min(widths) < 1:
             raise ConfigurationError(
-                f"FCN8 needs 5 block widths and 2 head widths, all positive; got {self.block_widths} and {self.head_widths}."
+                "FCN8 needs 5 block widths and 2 head widths, all positive; "
+                f"got {self.block_widths} and {self.head_widths}."
             )
         if self.skip_activation not in ("relu", "linear"):
             raise ConfigurationError(f'skip_activation must be "relu" or "linear", got {self.skip_activation!r}.')
@@ -65,7 +65,10 @@ class Fcn8Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Fcn8Config:
         """Back from `to_dict` (lists become tuples)."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields)
 
     def with_size(self, input_size: tuple[int, int] | None) -> Fcn8Config:
         """The same network for another input size."""

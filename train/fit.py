@@ -22,7 +22,7 @@ from .fcn8 import Fcn8Config, fcn8, logits_model
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .preflight import check_dataset
-from .recipes import RARE_CLASSES, RECIPES, Recipe, make_optimizer
+from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, save_run, versions
 from .weights import load_encoder
 
@@ -69,7 +69,11 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     print_setup(trainer, config, samples, training, validation)
     save_run(options.out, config)
     trainer.train()
-    config["training"] = {**summary(recipe, trainer.history.rows), "policy": options.policy, "loaded_layers": trainer.loaded}
+    config["training"] = {
+        **summary(recipe, trainer.history.rows),
+        "policy": options.policy,
+        "loaded_layers": trainer.loaded,
+    }
     with trainer.average.swapped_in():
         plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
     run = save_run(options.out, config, plain)
@@ -215,12 +219,18 @@ def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[lis
     else:
         training, validation = time_split(samples, recipe.validation_share)
     if not training:
-        raise ConfigurationError(f"{len(samples)} image(s) with --validation-share {recipe.validation_share} leave none to train on.")
+        raise ConfigurationError(
+            f"{len(samples)} image(s) with --validation-share {recipe.validation_share} leave none to train on."
+        )
     return training, validation
 
 
 def run_config(
-    recipe: Recipe, options: FitOptions, samples: Sequence[Sample], training: Sequence[Sample], validation: Sequence[Sample]
+    recipe: Recipe,
+    options: FitOptions,
+    samples: Sequence[Sample],
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
 ) -> dict[str, Any]:
     """Everything the run is made from, as JSON."""
     return {
@@ -254,13 +264,17 @@ def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
             raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")
         return
     if not options.resume:
-        raise ConfigurationError(f"{options.out} already holds a run; go on with it by --resume, or choose another --out.")
+        raise ConfigurationError(
+            f"{options.out} already holds a run; go on with it by --resume, or choose another --out."
+        )
     stored = json.loads(path.read_text())
     ours = json.loads(json.dumps(config))
     changed = [key for key in ("fcn8", "recipe", "seed", "weights") if stored.get(key) != ours[key]]
     changed += ["data"] if stored["data"]["hash"] != ours["data"]["hash"] else []
     if changed:
-        raise ConfigurationError(f"--resume: {', '.join(changed)} differ from the run in {options.out}; give the options it began with.")
+        raise ConfigurationError(
+            f"--resume: {', '.join(changed)} differ from the run in {options.out}; give the options it began with."
+        )
 
 
 def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -275,13 +289,19 @@ def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def print_setup(
-    trainer: Trainer, config: dict[str, Any], samples: Sequence[Sample], training: Sequence[Sample], validation: Sequence[Sample]
+    trainer: Trainer,
+    config: dict[str, Any],
+    samples: Sequence[Sample],
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
 ) -> None:
     """Print the network's summary, the versions and what is trained on what."""
     trainer.network.summary()
     print("  ".join(f"{name} {version}" for name, version in config["versions"].items()))
     recipe = trainer.recipe
-    print(f"{len(samples)} images: {len(training)} train, {len(validation)} validation ({recipe.split} split); seed {config['seed']}")
-    print(f"recipe {recipe.name}: {recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}, {config['policy']}")
+    split = f"{len(training)} train, {len(validation)} validation ({recipe.split} split)"
+    print(f"{len(samples)} images: {split}; seed {config['seed']}")
+    epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}"
+    print(f"recipe {recipe.name}: {epochs}, {config['policy']}")
     if trainer.options.weights:
         print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.loaded)}")

@@ -1,4 +1,4 @@
-"""The command line of `python -m train fit`: options to a recipe and a `FitOptions`, and what came of it to an exit code."""
+"""The command line of `python -m train fit`: its options, made into a recipe and a `FitOptions`, and its exit code."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError
 
 from .arguments import positive, size
-from .fcn8 import check_input_size
-from .fit import FitOptions, auto_policy, fit
-from .recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from .recipes import Recipe
+
+RECIPE_NAMES = ("default", "notebook")
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,22 +26,37 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
     add("--images", type=Path, help="plain image folder, instead of DATASET")
     add("--masks", type=Path, help="plain mask folder, instead of DATASET")
-    add("--recipe", choices=sorted(RECIPES), default="default", help="how to train (default: %(default)s)")
+    add("--recipe", choices=RECIPE_NAMES, default="default", help="how to train (default: %(default)s)")
     add("--epochs", type=positive, help="default: notebook 10, default 60")
     add("--batch-size", type=positive, help="default: notebook 32, default 6")
     add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3")
-    add("--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480")
-    add("--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320")
+    add(
+        "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
+    )
+    add(
+        "--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320"
+    )
     add("--block-widths", type=widths(5), default=(64, 128, 256, 512, 512), metavar="A,B,C,D,E",
         help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
-    add("--head-widths", type=widths(2), default=(4096, 4096), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
+    add(
+        "--head-widths",
+        type=widths(2),
+        default=(4096, 4096),
+        metavar="A,B",
+        help="filters of conv6, conv7 (default: 4096,4096)",
+    )
     add("--weights", type=Path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
-    add("--rendered-share", type=float, help="share of rendered scenes among training images; default: notebook 0, default 0.12")
+    add(
+        "--rendered-share",
+        type=float,
+        help="share of rendered scenes among training images; default: notebook 0, default 0.12",
+    )
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
     add("--seed", type=int, default=1, help="of every random draw (default: %(default)s)")
-    add("--policy", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"), default="auto",
-        help="precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it")  # fmt: skip
+    policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+    text = "precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it"
+    add("--policy", choices=policies, default="auto", help=text)
     add("--license", default="", help="terms of use of the resulting weights, one line, carried into exported files")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard")
     add("--resume", action="store_true", help="go on from the last good checkpoint in RUN")
@@ -47,8 +64,23 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_fit(args: argparse.Namespace) -> int:
     """Carry out `python -m train fit`; returns the exit code."""
-    named = ("epochs", "batch_size", "learning_rate", "input_size", "crop_size", "rendered_share", "split", "validation_share")
-    recipe = replace(RECIPES[args.recipe], **{name: getattr(args, name) for name in named if getattr(args, name) is not None})
+    # Keras comes with these, and `--help` should not wait for it.
+    from .fit import FitOptions, auto_policy, fit
+    from .recipes import RECIPES
+
+    named = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "input_size",
+        "crop_size",
+        "rendered_share",
+        "split",
+        "validation_share",
+    )
+    recipe = replace(
+        RECIPES[args.recipe], **{name: getattr(args, name) for name in named if getattr(args, name) is not None}
+    )
     check_recipe(recipe)
     policy = args.policy
     if policy == "auto":
@@ -69,6 +101,8 @@ def run_fit(args: argparse.Namespace) -> int:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `ConfigurationError` for values no training can have."""
+    from .fcn8 import check_input_size
+
     for size_asked in (recipe.input_size, recipe.crop_size):
         if size_asked is not None:
             check_input_size(size_asked)

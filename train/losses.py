@@ -10,10 +10,11 @@ from keras import ops
 
 
 def class_weights(shares: np.ndarray, unlabelled: int | None) -> np.ndarray:
-    """Weight of each class, 1 / ln(1.1 + share) (ENet, Paszke et al. 2016, with c = 1.1), scaled to mean 1; 0 if unlabelled.
+    """Weight of each class, 1 / ln(1.1 + share) (ENet, Paszke et al. 2016, with c = 1.1), scaled to mean 1.
 
     Args:
         shares: (classes,) share of each class among the labelled training pixels, 0..1.
+        unlabelled: id whose weight is 0.
     """
     weights = 1.0 / np.log(1.1 + shares)
     if unlabelled is not None:

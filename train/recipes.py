@@ -148,7 +148,9 @@ class ScaledAdamW(keras.optimizers.AdamW):
         super().update_step(gradient, variable, learning_rate * self._rate_of(path))
 
 
-def make_optimizer(recipe: Recipe, steps_per_epoch: int, slowed: frozenset[str] = frozenset()) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    recipe: Recipe, steps_per_epoch: int, slowed: frozenset[str] = frozenset()
+) -> keras.optimizers.Optimizer:
     """The recipe's optimizer; layers named in `slowed` learn at `encoder_rate` times the rate."""
     if recipe.optimizer == "sgd":
         # The notebook's SGD(lr=1e-2, decay=5**-4, momentum=0.9, nesterov=True).

@@ -72,7 +72,9 @@ def open_run(folder: Path | str) -> Run:
     folder = Path(folder)
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise ModelFileError(f"{folder} is not a run: it has no {CONFIG_NAME}. Make one with `python -m train fit DATASET --out RUN`.")
+        raise ModelFileError(
+            f"{folder} is not a run: it has no {CONFIG_NAME}. Make one with `python -m train fit DATASET --out RUN`."
+        )
     try:
         return Run(folder, json.loads(path.read_text()))
     except ValueError as error:
@@ -100,11 +102,15 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
     config = run.fcn8 if input_size is None else run.fcn8.with_size(input_size)
     model = fcn8(config, kernel_initializer="zeros")
     if not run.weights.is_file():
-        raise ModelFileError(f"{run.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`.")
+        raise ModelFileError(
+            f"{run.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`."
+        )
     try:
         model.load_weights(run.weights)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelFileError(f"{run.weights}: damaged, or of another network ({str(error).splitlines()[0]}).") from error
+        raise ModelFileError(
+            f"{run.weights}: damaged, or of another network ({str(error).splitlines()[0]})."
+        ) from error
     return model
 
 

@@ -1,6 +1,6 @@
 """What ships with the project, made by its own commands: the rendered clip, and a run's weights in half the bytes.
 
-`python -m train clip` renders a drive to an MP4; `python -m train ship` writes a run's folder down to its network, float16
+`python -m train clip` renders a drive to an MP4; `python -m train ship` cuts a run's folder down to its network, float16
 weights and the facts of its training, without paths of the machine it was trained on.
 """
 
@@ -18,7 +18,18 @@ from .files import WEIGHTS_NAME
 from .scenes import SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
 # What of a run's config travels: enough to rebuild the network and to say how it came about.
-SHIPPED_KEYS = ("fcn8", "classes", "unlabelled", "recipe", "seed", "policy", "weights", "license", "training", "versions")
+SHIPPED_KEYS = (
+    "fcn8",
+    "classes",
+    "unlabelled",
+    "recipe",
+    "seed",
+    "policy",
+    "weights",
+    "license",
+    "training",
+    "versions",
+)
 
 
 def write_clip(
@@ -85,7 +96,13 @@ def run_clip(args: argparse.Namespace) -> int:
     if args.seconds <= 0:
         raise ConfigurationError(f"--seconds must be above 0, got {args.seconds}.")
     frames = write_clip(
-        args.out, seed=args.seed, style=args.style, seconds=args.seconds, rate=args.rate, frame_size=args.size, crf=args.crf
+        args.out,
+        seed=args.seed,
+        style=args.style,
+        seconds=args.seconds,
+        rate=args.rate,
+        frame_size=args.size,
+        crf=args.crf,
     )
     print(f"{args.out}: {frames} frames, {args.out.stat().st_size / 1e6:.2f} MB")
     return 0
@@ -94,7 +111,9 @@ def run_clip(args: argparse.Namespace) -> int:
 def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train ship`."""
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="a finished run")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for config.json and float16 weights")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for config.json and float16 weights"
+    )
 
 
 def run_ship(args: argparse.Namespace) -> int:

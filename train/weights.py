@@ -1,7 +1,7 @@
-"""ImageNet kernels into FCN8's encoder: VGG16's Keras `..._notop.h5` by path, or an .npz of `blockB_convC_kernel`/`_bias`.
+"""ImageNet kernels into FCN8's encoder: VGG16's Keras notop .h5 by path, or an .npz of `blockB_convC_kernel`, `_bias`.
 
-Both hold kernels in Keras' "caffe" convention: BGR, 0..255, ImageNet's mean subtracted. FCN8's frames are x / 127.5 - 1,
-so the first layer is rescaled to mean what it meant:  W * (127.5 x + 127.5 - mean) = (127.5 W) * x + sum W (127.5 - mean).
+Both hold kernels in Keras' "caffe" convention: BGR, 0..255, ImageNet's mean subtracted. FCN8's frames lie in [-1, 1], so
+the first layer is rescaled to mean what it meant:  W * (127.5 x + 127.5 - mean) = (127.5 W) * x + sum W (127.5 - mean).
 Only arrays are read; no code in a file is ever run.
 """
 
@@ -18,7 +18,9 @@ from edge_seg.errors import ModelFileError
 from .fcn8 import CONVOLUTIONS_PER_BLOCK, IMAGENET_MEAN_BGR
 
 ENCODER_LAYERS = tuple(
-    f"block{block}_conv{index}" for block, count in enumerate(CONVOLUTIONS_PER_BLOCK, 1) for index in range(1, count + 1)
+    f"block{block}_conv{index}"
+    for block, count in enumerate(CONVOLUTIONS_PER_BLOCK, 1)
+    for index in range(1, count + 1)
 )
 
 
@@ -55,7 +57,9 @@ def read_encoder(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Read layer name -> (kernel (3, 3, in, out), bias (out,)) float32 from a weights file, in encoder order."""
     path = Path(path)
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such weights file. README, section \"Get the data\", says where VGG16's come from.")
+        raise ModelFileError(
+            f'{path}: no such weights file. README, section "Get the data", says where VGG16\'s come from.'
+        )
     try:
         arrays = _read_npz(path) if path.suffix == ".npz" else _read_h5(path)
     except (OSError, ValueError, KeyError) as error:
@@ -64,7 +68,7 @@ def read_encoder(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     if not found:
         raise ModelFileError(
             f"{path}: holds none of VGG16's layers ({ENCODER_LAYERS[0]} ... {ENCODER_LAYERS[-1]}); expected "
-            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or an .npz of blockB_convC_kernel and blockB_convC_bias."
+            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or an .npz of blockB_convC_kernel and _bias."
         )
     return found
 
@@ -80,7 +84,7 @@ def _read_h5(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
     layers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with h5py.File(path, "r") as file:
-        groups = file["model_weights"] if "model_weights" in file else file
+        groups = file.get("model_weights", file)
         for name in ENCODER_LAYERS:
             if name in groups:
                 arrays = _arrays_below(groups[name])

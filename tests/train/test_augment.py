@@ -32,7 +32,9 @@ def test_image_and_mask_move_together(seed: int) -> None:
 def test_masks_hold_only_ids_that_were_there() -> None:
     for seed in range(20):
         pair = coded_pair(seed)
-        _, mask = augment(pair, coded_pair(99), (64, 96), Augmentation(), np.random.default_rng(seed), rare=(2, 6, 9), fill=11)
+        _, mask = augment(
+            pair, coded_pair(99), (64, 96), Augmentation(), np.random.default_rng(seed), rare=(2, 6, 9), fill=11
+        )
         assert set(np.unique(mask)) <= set(range(10)) | {11}
 
 
@@ -51,7 +53,9 @@ def test_batches_depend_on_seed_epoch_and_index_alone() -> None:
     pairs = [coded_pair(seed) for seed in range(5)]
 
     def batches(seed: int) -> TrainingBatches:
-        return TrainingBatches(pairs, size=(64, 64), batch_size=2, seed=seed, augmentation=Augmentation(), rare=(2,), fill=11)
+        return TrainingBatches(
+            pairs, size=(64, 64), batch_size=2, seed=seed, augmentation=Augmentation(), rare=(2,), fill=11
+        )
 
     first, again = batches(1).batch(3, 1), batches(1).stream(3, workers=2)
     next(again)

@@ -37,7 +37,9 @@ def test_sizes_not_divisible_by_32_are_refused_by_name(size: tuple[int, int]) ->
         Fcn8Config(input_size=size)
 
 
-@pytest.mark.parametrize("bad", [{"classes": 1}, {"block_widths": (1, 2, 3)}, {"head_widths": (0, 4)}, {"skip_activation": "tanh"}])
+@pytest.mark.parametrize(
+    "bad", [{"classes": 1}, {"block_widths": (1, 2, 3)}, {"head_widths": (0, 4)}, {"skip_activation": "tanh"}]
+)
 def test_impossible_networks_are_refused(bad: dict) -> None:
     with pytest.raises(ConfigurationError):
         Fcn8Config(**bad)
@@ -65,7 +67,9 @@ def test_folding_batch_norm_changes_nothing(first: int) -> None:
     for layer in trained.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             channels = layer.gamma.shape[0]
-            layer.set_weights([rng.uniform(low, high, channels) for low, high in ((0.5, 2), (-1, 1), (-1, 1), (0.5, 2))])
+            layer.set_weights(
+                [rng.uniform(low, high, channels) for low, high in ((0.5, 2), (-1, 1), (-1, 1), (0.5, 2))]
+            )
     plain = fold_batch_norm(trained, TINY)
     assert not any(isinstance(layer, (keras.layers.BatchNormalization, keras.layers.Dropout)) for layer in plain.layers)
     frames = rng.uniform(-1, 1, (2, 64, 96, 3)).astype(np.float32)

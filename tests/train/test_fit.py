@@ -20,7 +20,18 @@ from train.__main__ import main
 from train.batches import TrainingBatches
 from train.run import load_model, open_run
 
-TINY = ["--block-widths", "4,4,4,4,4", "--head-widths", "4,4", "--input-size", "64x64", "--rendered-share", "0", "--policy", "float32"]
+TINY = [
+    "--block-widths",
+    "4,4,4,4,4",
+    "--head-widths",
+    "4,4",
+    "--input-size",
+    "64x64",
+    "--rendered-share",
+    "0",
+    "--policy",
+    "float32",
+]
 DEFAULT = [*TINY, "--crop-size", "32x32", "--batch-size", "2"]
 
 
@@ -50,7 +61,15 @@ def test_default_recipe_leaves_a_whole_run(dataset: Path, tmp_path: Path, capsys
     assert "keras 3." in printed.out
     assert "epoch 2/2" in printed.err
     names = {path.name for path in out.iterdir()}
-    assert {"config.json", "model.weights.h5", "history.csv", "checkpoint.npz", "report.html", "curves.png", "samples.png"} <= names
+    assert {
+        "config.json",
+        "model.weights.h5",
+        "history.csv",
+        "checkpoint.npz",
+        "report.html",
+        "curves.png",
+        "samples.png",
+    } <= names
     assert not [name for name in names if "partial" in name]
     rows = history(out)
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -76,7 +95,9 @@ def test_notebook_recipe_records_accuracy(dataset: Path, tmp_path: Path) -> None
     assert run.fcn8.skip_activation == "relu"
 
 
-def test_resumed_run_ends_where_the_whole_run_ends(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_ends_where_the_whole_run_ends(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert fit(dataset, whole, "--epochs", "3") == 0
     report = callbacks.Progress.on_epoch_end
@@ -92,11 +113,17 @@ def test_resumed_run_ends_where_the_whole_run_ends(dataset: Path, tmp_path: Path
     assert fit(dataset, parted, "--epochs", "3", "--resume") == 0
     for ours, theirs in zip(weights(parted), weights(whole), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-    unlike = [key for key in history(whole)[2] if key != "seconds" and history(whole)[2][key][:6] != history(parted)[2][key][:6]]
+    unlike = [
+        key
+        for key in history(whole)[2]
+        if key != "seconds" and history(whole)[2][key][:6] != history(parted)[2][key][:6]
+    ]
     assert not unlike
 
 
-def test_damaged_checkpoint_falls_back_to_the_one_before(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoint_falls_back_to_the_one_before(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     assert fit(dataset, out, "--epochs", "2") == 0
     checkpoint = out / "checkpoint.npz"

@@ -40,7 +40,9 @@ def test_jaccard_term_is_one_minus_mean_iou_for_certain_predictions() -> None:
     found = np.array([[[0, 1, 1, 1]]])
     logits = (np.eye(3, dtype=np.float32)[found] - 0.5) * 60
     weights = np.ones(3, np.float32)
-    term = float(SegmentationLoss(weights, jaccard=1.0)(truth, logits)) - float(SegmentationLoss(weights)(truth, logits))
+    term = float(SegmentationLoss(weights, jaccard=1.0)(truth, logits)) - float(
+        SegmentationLoss(weights)(truth, logits)
+    )
     assert term == pytest.approx(1 - (1 / 2 + 2 / 3) / 2, abs=1e-3)
 
 

@@ -20,7 +20,9 @@ def test_notebook_recipe_is_the_notebooks() -> None:
     recipe = RECIPES["notebook"]
     assert (recipe.epochs, recipe.batch_size, recipe.input_size) == (10, 32, (224, 224))
     assert (recipe.split, recipe.validation_share) == ("random", 0.15)
-    assert not any((recipe.batch_norm, recipe.weighted, recipe.ignore_unlabelled, recipe.augmentation, recipe.rendered_share))
+    assert not any(
+        (recipe.batch_norm, recipe.weighted, recipe.ignore_unlabelled, recipe.augmentation, recipe.rendered_share)
+    )
 
 
 def test_inverse_time_decay_formula() -> None:
@@ -34,7 +36,9 @@ def test_warmup_then_cosine() -> None:
 
 def test_slowed_layers_move_less() -> None:
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="given"), keras.layers.Dense(4, name="new")])
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, name="given"), keras.layers.Dense(4, name="new")]
+    )
     model.compile(optimizer=make_optimizer(RECIPES["default"], 1, frozenset({"given"})), loss="mse")
     before = [layer.get_weights()[0] for layer in model.layers]
     rng = np.random.default_rng(0)
