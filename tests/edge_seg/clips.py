@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -61,8 +62,6 @@ def make_clip(
             "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p",
         )
         stream.codec_context.time_base = time_base
-        if matrix is not None:
-            stream.set_display_matrix(matrix)
         sound: Any = container.add_stream(audio, rate=44100) if audio else None
         if sound is not None:
             sound.layout = "mono"
@@ -73,7 +72,18 @@ def make_clip(
         container.mux(stream.encode(None))
         if sound is not None:
             _add_tone(container, sound, float(pts[-1] * time_base) + float(1 / rate))
+    if matrix is not None:
+        _write_matrix(path, matrix)
     return path
+
+
+def _write_matrix(path: Path, matrix: Sequence[int]) -> None:
+    """Put a display matrix into an MP4's track header, where cameras write it."""
+    data = bytearray(path.read_bytes())
+    # After the box's name: version and flags, five 32-bit fields, two reserved ones, four 16-bit ones.
+    place = data.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    data[place : place + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(data)
 
 
 def _add_tone(container: Any, sound: Any, seconds: float) -> None:
