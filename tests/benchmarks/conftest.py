@@ -80,9 +80,10 @@ def dataset(tmp_path: Path) -> Path:
     root = tmp_path / "dataset"
     generator = np.random.default_rng(0)
     for index in range(5):
-        for folder, shape in (("images_prepped_test", (24, 32, 3)), ("annotations_prepped_test", (24, 32))):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(root / folder / f"{index}.png"), generator.integers(0, 12, shape, np.uint8))
+        for folder, shape, top in (("images", (24, 32, 3), 256), ("annotations", (24, 32), 12)):
+            target = root / f"{folder}_prepped_test" / f"{index}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(target), generator.integers(0, top, shape, np.uint8))
     return root
 
 

@@ -167,7 +167,7 @@ def test_noise_is_told_and_quiet_is_not(result):
 
 @pytest.mark.slow
 def test_keras_its_export_and_torch_agree(tmp_path, dataset, clip):
-    """The real thing, small: a Keras run, its fp32 file exported on the way, a clip, and torch where it is installed."""
+    """The real thing, small: a Keras run, its fp32 file exported on the way, a clip, torch where it is installed."""
     folder, model = tiny_run(tmp_path)
     settings = Settings(
         run=folder,
