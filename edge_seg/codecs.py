@@ -1,4 +1,4 @@
-"""How output videos may be compressed: the codecs, their defaults and their limits. Knows nothing of files or FFmpeg."""
+"""How output videos may be compressed: the codecs, their defaults and their limits. Knows no files."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@
     ├── ConversionError    (RuntimeError)     a network that could not be turned into ONNX                     exit 1
     └── MissingDependencyError (ImportError) a package that is not installed; names the cure          exit 1
 
-Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the cure.
+Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the
+cure.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def augment(
 
 
 def paste_rare(pair: Pair, other: Pair, rare: tuple[int, ...], rng: np.random.Generator) -> Pair:
-    """Copy the other image's objects of one to three rare classes over this image, where they stood, mirrored or not."""
+    """Copy the other image's objects of up to three rare classes over this image, where they stood or mirrored."""
     image, mask = pair
     source, source_mask = other
     if source_mask.shape != mask.shape or not rare:

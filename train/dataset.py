@@ -124,7 +124,7 @@ def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[
 
 
 def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sample], list[Sample]]:
-    """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive only.
+    """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive.
 
     Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`).
     """

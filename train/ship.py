@@ -1,7 +1,7 @@
 """What ships with the project, made by its own commands: the rendered clip, and a run's weights in half the bytes.
 
-`python -m train clip` renders a drive to an MP4; `python -m train ship` cuts a run's folder down to its network, float16
-weights and the facts of its training, without paths of the machine it was trained on.
+`python -m train clip` renders a drive to an MP4; `python -m train ship` cuts a run's folder down to its network,
+float16 weights and the facts of its training, without paths of the machine it was trained on.
 """
 
 from __future__ import annotations
