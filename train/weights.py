@@ -1,7 +1,7 @@
 """ImageNet kernels into FCN8's encoder: VGG16's Keras notop .h5 by path, or an .npz of `blockB_convC_kernel`, `_bias`.
 
 Both hold kernels in Keras' "caffe" convention: BGR, 0..255, ImageNet's mean subtracted. FCN8's frames lie in [-1, 1],
-so the first layer is rescaled to mean what it meant:  W * (127.5 x + 127.5 - mean) = (127.5 W) * x + sum W (127.5 - mean).
+so the first layer is rescaled:  W * (127.5 x + 127.5 - mean) = (127.5 W) * x + sum W (127.5 - mean).
 Only arrays are read; no code in a file is ever run.
 """
 
