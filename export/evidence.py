@@ -25,6 +25,10 @@ LOGIT_FRAMES = 4
 # Far from the seeds of training's pool and of the clip that ships, so that no frame of proof was trained on.
 FIRST_SEED = 700_000
 MOMENTS, SECONDS_APART = 3, 6.0
+RENDERED_LEAST = 64  # pixels; smaller scenes are rendered so and shrunk
+# Float32 sums of some thousand products differ by about this share of the largest value.
+NEAR_TIE = 1e-5
+UNDECIDED_SHARE = 2e-5
 # A class that covers less than this share of a frame does not make the frame varied.
 VISIBLE_SHARE = 0.005
 
@@ -52,11 +56,13 @@ class Evidence:
         pictures: the frames.
         labels: (N, H, W) uint8, Keras' argmax.
         logits: (K, H, W, classes) float32 of the first K frames, K up to 4.
+        undecided: (N,) share of each frame's pixels whose two best logits are as good as equal.
     """
 
     pictures: Pictures
     labels: np.ndarray
     logits: np.ndarray
+    undecided: np.ndarray
 
 
 def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
@@ -102,9 +108,11 @@ def rendered_pictures(classes: tuple[str, ...], size: tuple[int, int], count: in
         # Planning a street takes most of the time, so each is driven along for a while.
         street, moment = divmod(index, MOMENTS)
         scene = Scene.from_seed(FIRST_SEED + first + street)
-        pairs.append(render(scene, time_s=SECONDS_APART * moment, height=size[0], width=size[1]))
-    truth = np.stack([labels for _, labels in pairs]) if classes == CAMVID_CLASSES else None
-    return Pictures(source=f"{count} rendered scenes", frames=np.stack([frame for frame, _ in pairs]), truth=truth)
+        height, width = (max(side, RENDERED_LEAST) for side in size)
+        pairs.append(render(scene, time_s=SECONDS_APART * moment, height=height, width=width))
+    frames = np.stack([resize_frame(frame, size) for frame, _ in pairs])
+    truth = np.stack([resize_labels(labels, size) for _, labels in pairs]) if classes == CAMVID_CLASSES else None
+    return Pictures(source=f"{count} rendered scenes", frames=frames, truth=truth)
 
 
 def calibration_frames(
@@ -151,23 +159,45 @@ def ask_keras(model: keras.Model, pictures: Pictures) -> Evidence:
         ConfigurationError: its logits are not finite, so there is nothing to agree with.
     """
     network = logits_model(model)
-    labels, logits = [], []
+    labels, logits, undecided = [], [], []
     for first in range(0, len(pictures.frames), KERAS_BATCH):
         scores = network.predict_on_batch(scale_frames(pictures.frames[first : first + KERAS_BATCH]))
         if not np.isfinite(scores).all():
             raise ConfigurationError("The Keras network itself gives values that are not finite; train it again.")
         labels.append(scores.argmax(axis=-1).astype(np.uint8))
+        undecided.append(share_undecided(scores))
         if first < LOGIT_FRAMES:
             logits.append(np.asarray(scores, np.float32))
-    return Evidence(pictures=pictures, labels=np.concatenate(labels), logits=np.concatenate(logits)[:LOGIT_FRAMES])
+    return Evidence(
+        pictures=pictures,
+        labels=np.concatenate(labels),
+        logits=np.concatenate(logits)[:LOGIT_FRAMES],
+        undecided=np.concatenate(undecided),
+    )
+
+
+def share_undecided(logits: np.ndarray) -> np.ndarray:
+    """Share of each frame's pixels whose two best logits differ by less than rounding may: (N, H, W, C) -> (N,)."""
+    best = np.partition(logits, -2, axis=-1)[..., -2:]
+    close = best[..., 1] - best[..., 0] < NEAR_TIE * np.abs(logits).max()
+    return np.asarray(close.mean(axis=(1, 2)))
 
 
 def golden_evidence(model: keras.Model, candidates: Pictures, count: int) -> Evidence:
-    """The `count` candidates in whose Keras labels most classes are seen: uniform labels would prove nothing."""
+    """The `count` candidates in whose Keras labels most classes are seen: uniform labels would prove nothing.
+
+    Frames with near-ties come last: which label such pixels get is chance, on a sound device too.
+    """
     every = ask_keras(model, candidates)
-    best = sorted(sorted(range(len(every.labels)), key=lambda index: -visible_classes(every.labels[index]))[:count])
+
+    def rank(index: int) -> tuple[bool, int]:
+        return bool(every.undecided[index] > UNDECIDED_SHARE), -visible_classes(every.labels[index])
+
+    best = sorted(sorted(range(len(every.labels)), key=rank)[:count])
     pictures = Pictures(source=candidates.source, frames=candidates.frames[best])
-    return Evidence(pictures=pictures, labels=every.labels[best], logits=every.logits[:0])
+    return Evidence(
+        pictures=pictures, labels=every.labels[best], logits=every.logits[:0], undecided=every.undecided[best]
+    )
 
 
 def visible_classes(labels: np.ndarray) -> int:

@@ -15,6 +15,8 @@ from .convert import SCALED
 from .draft import Draft
 from .passes import Pass, run_passes
 
+FLOAT16_MAX = 65504.0
+
 
 def to_half(draft: Draft) -> Draft:
     """Turn a wrapped float32 draft into a float16 one, in place.
@@ -62,7 +64,7 @@ def _cast_of_frames(draft: Draft) -> NodeProto:
 
 def _as_half(name: str, array: np.ndarray) -> np.ndarray:
     largest = float(np.abs(array).max(initial=0.0))
-    if not largest <= np.finfo(np.float16).max:
+    if not largest <= FLOAT16_MAX:
         raise ConversionError(
             f"{name} holds {largest:.3g}, and float16 ends at 65504. "
             "Export --precision fp32, or train with weight decay."

@@ -12,7 +12,10 @@ from pathlib import Path
 
 @dataclass
 class Stages:
-    """Times stages and says so as they end; `records` goes into the report."""
+    """Times stages and says so as they end; `records` goes into the report.
+
+    CPU seconds, over all threads, tell what a stage cost where other work shares the machine.
+    """
 
     say: Callable[[str], None]
     records: list[dict[str, float | str]] = field(default_factory=list)
@@ -20,10 +23,17 @@ class Stages:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a block; a block that fails is not recorded."""
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         yield
-        seconds, peak = time.perf_counter() - began, peak_bytes()
-        self.records.append({"stage": name, "seconds": round(seconds, 3), "peak_gb": round(peak / 1e9, 3)})
+        seconds, cpu_seconds, peak = time.perf_counter() - began, time.process_time() - cpu_began, peak_bytes()
+        self.records.append(
+            {
+                "stage": name,
+                "seconds": round(seconds, 3),
+                "cpu_seconds": round(cpu_seconds, 3),
+                "peak_gb": round(peak / 1e9, 3),
+            }
+        )
         self.say(f"{name:<28} {seconds:6.1f} s   peak {peak / 1e9:.2f} GB")
 
 

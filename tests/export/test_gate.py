@@ -1,0 +1,143 @@
+"""The gate can fail: a planted wrong weight, wrong labels, a mean IoU that moved; and it passes what is right."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edge_seg.spec import CAMVID_CLASSES
+from export import gate
+from export.draft import write_draft
+from export.evidence import (
+    Pictures,
+    ask_keras,
+    golden_evidence,
+    rendered_pictures,
+    share_undecided,
+    spread,
+    visible_classes,
+)
+from export.wrap import wrap
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def evidence(model, scenes):
+    return ask_keras(model, Pictures(source="9 rendered scenes", frames=scenes[0], truth=scenes[1]))
+
+
+@pytest.fixture
+def draft(network):
+    return wrap(network.fork(), size=SIZE)
+
+
+def judge(draft, evidence, folder, **options):
+    write_draft(draft, folder / "model.onnx")
+    settings = {"precision": "fp32", "classes": CAMVID_CLASSES, "unlabelled": 11, "trained": True} | options
+    result = gate.run_gate(draft, folder / "model.onnx", evidence, **settings)
+    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+    return result
+
+
+def test_a_right_model_passes(draft, evidence, tmp_path):
+    result = judge(draft, evidence, tmp_path)
+    assert result.failures == ()
+    assert result.agreement == 1.0
+    assert result.worst_logit_error < 1e-4
+    assert result.mean_iou_points == pytest.approx(0.0, abs=1e-3)
+    assert (result.frames, result.pixels, result.batch_sizes) == (9, 9 * 64 * 96, (1, 2, 3))
+    assert len(result.iou_points) == len(result.iou_with_keras) == 12
+    outputs = [output.name for output in draft.graph.output]
+    assert outputs == ["labels"]
+
+
+@pytest.mark.parametrize("name", ["block1_conv1.kernel", "conv6.kernel", "pool3_conv.kernel", "upsample8.kernel"])
+def test_a_planted_wrong_weight_fails(draft, evidence, tmp_path, name):
+    wrong = draft.weights[name].copy()
+    # A single wrong value, large and positive, so that no Relu hides it.
+    middle = wrong[:, :, wrong.shape[2] // 2, wrong.shape[3] // 2]
+    middle[np.unravel_index(np.abs(middle).argmax(), middle.shape)] = 50 * np.abs(wrong).max()
+    draft.weights[name] = wrong
+    result = judge(draft, evidence, tmp_path)
+    assert result.agreement < 0.9999
+    assert result.worst_logit_error > 1e-2
+    assert "pixels agree with Keras; at least 99.99% must" in result.failures[0]
+
+
+def test_channels_in_the_wrong_order_fail(draft, evidence, tmp_path):
+    kernel = draft.weights["block1_conv1.kernel"]
+    draft.weights["block1_conv1.kernel"] = np.ascontiguousarray(kernel[:, ::-1])
+    assert judge(draft, evidence, tmp_path).failures
+
+
+def test_a_wrong_answer_at_another_size_fails(draft, evidence, tmp_path):
+    wrong = dataclasses.replace(evidence, labels=(evidence.labels + 1) % 12)
+    result = judge(draft, evidence, tmp_path, other_size=wrong)
+    assert result.agreement == 1.0
+    assert result.other_size_agreement == 0.0
+    assert "at another size" in result.failures[0]
+
+
+def test_labels_of_another_shape_never_agree(draft, evidence, tmp_path):
+    wrong = dataclasses.replace(evidence, labels=evidence.labels[:, :1, :1])
+    assert judge(draft, wrong, tmp_path).agreement == 0.0
+
+
+@pytest.mark.parametrize(
+    ("agreement", "points", "judged", "count"),
+    [
+        (0.99, 0.0, True, 0),
+        (0.99, -0.99, True, 0),
+        (0.99, -1.01, True, 1),
+        (0.99, 1.01, True, 1),
+        (0.99, -5.0, False, 0),
+        (0.98, -5.0, True, 2),
+        (0.99, None, True, 0),
+        (0.99, float("nan"), True, 1),
+        (float("nan"), 0.0, True, 1),
+    ],
+)
+def test_int8_is_held_to_the_mean_iou_of_a_trained_network(agreement, points, judged, count):
+    assert len(gate._failures(agreement, None, 0.985, points, judge_iou=judged)) == count
+
+
+def test_frames_come_in_odd_batches():
+    sizes = [len(batch) for batch in gate.odd_batches(np.arange(15))]
+    assert sizes == [1, 3, 2, 5, 1, 3]
+    assert np.array_equal(np.concatenate(list(gate.odd_batches(np.arange(15)))), np.arange(15))
+
+
+def test_golden_frames_are_the_most_varied(model, scenes):
+    plain = np.full((3, *SIZE, 3), 128, np.uint8)
+    candidates = Pictures(source="mixed", frames=np.concatenate([plain, scenes[0]]))
+    golden = golden_evidence(model, candidates, 4)
+    assert golden.pictures.frames.shape == (4, *SIZE, 3)
+    assert not any((frame == 128).all() for frame in golden.pictures.frames)
+    np.testing.assert_array_equal(golden.labels, ask_keras(model, golden.pictures).labels)
+
+
+def test_near_ties_are_counted():
+    logits = np.zeros((1, 2, 2, 3), np.float32)
+    logits[0, :, 0, 1] = 1.0
+    logits[0, 0, 1] = (10.0, 10.0 - 1e-5, 0.0)
+    assert share_undecided(logits).tolist() == [0.5]
+
+
+def test_a_class_is_visible_from_half_a_percent_on():
+    labels = np.zeros((20, 20), np.uint8)
+    labels[0, 0] = 3
+    assert visible_classes(labels) == 1
+    labels[0, 1] = 3
+    assert visible_classes(labels) == 2
+
+
+def test_samples_are_spread_evenly():
+    assert spread(list(range(10)), 4) == [0, 3, 6, 9]  # type: ignore[arg-type, comparison-overlap]
+    assert spread([1, 2], 4) == [1, 2]  # type: ignore[list-item, comparison-overlap]
+
+
+def test_rendered_truth_is_only_for_camvids_classes():
+    pictures = rendered_pictures(("road", "rest"), (32, 64), 1)
+    assert pictures.truth is None
+    assert pictures.frames.shape == (1, 32, 64, 3)

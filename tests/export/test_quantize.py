@@ -1,0 +1,167 @@
+"""int8: what is quantized and what is not, ranges found frame by frame, and a graph the CPU provider runs as int8 throughout."""
+
+import gc
+import weakref
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from edge_seg.errors import ConfigurationError, ConversionError
+from edge_seg.preprocess import scale_frames
+from export.calibrate import Calibration, find_ranges
+from export.draft import Draft, write_draft
+from export.quantize import SCORE_LAYERS, count_operators, quantize
+from export.wrap import wrap
+from train.fcn8 import logits_model
+
+SIZE = (64, 96)
+CONVOLUTIONS = 15  # 13 of VGG16, conv6 and conv7
+
+
+@pytest.fixture(scope="module")
+def wrapped(network) -> Draft:
+    return wrap(network.fork(), size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def quantized(wrapped, scenes, tmp_path_factory) -> Draft:
+    draft, count = quantize(wrapped.fork(), iter(scenes[0]), tmp_path_factory.mktemp("q"), calibration=Calibration())
+    assert count == len(scenes[0])
+    return draft
+
+
+@pytest.fixture(scope="module")
+def optimized(quantized, tmp_path_factory) -> onnx.ModelProto:
+    """The graph that onnxruntime's CPU provider really runs."""
+    folder = tmp_path_factory.mktemp("optimized")
+    write_draft(quantized, folder / "model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimized.onnx")
+
+
+def labels_of(draft: Draft, folder, frames) -> np.ndarray:
+    draft.check()
+    write_draft(draft, folder / "model.onnx")
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    return session.run(["labels"], {"frames": frames})[0]
+
+
+def test_every_heavy_convolution_runs_as_int8(optimized):
+    operators = [node.op_type for node in optimized.graph.node]
+    assert operators.count("QLinearConv") == CONVOLUTIONS
+    assert operators.count("Conv") == len(SCORE_LAYERS)
+    # No pair of Q and DQ is left between a convolution and its Relu, nor before the first.
+    assert "QuantizeLinear" not in operators
+    first = next(node for node in optimized.graph.node if "frames" in node.input)
+    assert first.op_type in ("QLinearConv", "Transpose")
+
+
+def test_relus_are_folded_and_frames_enter_as_bytes(quantized):
+    names = {node.output[0] for node in quantized.nodes if node.op_type == "Relu"}
+    assert names == {"pool3_conv.relu", "pool4_conv.relu"}
+    first = next(node for node in quantized.nodes if "frames.planes" in node.input)
+    assert first.op_type == "DequantizeLinear"
+    scale, zero_point = (quantized.weights[name] for name in first.input[1:])
+    assert (float(scale), int(zero_point)) == (1 / 128, 128)
+    assert "Mul" not in count_operators(quantized)
+
+
+def test_weights_have_a_scale_for_each_output_channel(quantized, network):
+    kernels = {name: array for name, array in quantized.weights.items() if array.ndim == 4}
+    small = {name for name, array in kernels.items() if array.dtype == np.int8}
+    assert len(small) == CONVOLUTIONS
+    assert len(kernels) == CONVOLUTIONS + len(SCORE_LAYERS)
+    for node in quantized.nodes:
+        if node.op_type == "DequantizeLinear" and node.input[0] in small:
+            assert len(quantized.weights[node.input[1]]) == len(kernels[node.input[0]])
+
+
+def test_activations_are_unsigned_from_zero(quantized):
+    zero_points = [
+        quantized.weights[node.input[2]]
+        for node in quantized.nodes
+        if node.op_type == "QuantizeLinear"
+    ]
+    assert len(zero_points) == CONVOLUTIONS + 5
+    assert all(point.dtype == np.uint8 and int(point) == 0 for point in zero_points)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_each_calibration_keeps_most_labels(wrapped, model, scenes, tmp_path, method):
+    expected = logits_model(model).predict_on_batch(scale_frames(scenes[0])).argmax(-1)
+    draft, _ = quantize(wrapped.fork(), iter(scenes[0]), tmp_path, calibration=Calibration(method=method))
+    assert (labels_of(draft, tmp_path, scenes[0]) == expected).mean() > 0.95
+
+
+def test_weights_of_seven_bits(wrapped, scenes, tmp_path):
+    draft, _ = quantize(
+        wrapped.fork(), iter(scenes[0][:2]), tmp_path, calibration=Calibration(), reduce_range=True
+    )
+    kernels = [array for array in draft.weights.values() if array.ndim == 4 and array.dtype == np.int8]
+    assert max(int(np.abs(array.astype(int)).max()) for array in kernels) == 64
+
+
+def test_minmax_is_the_extremes_of_the_activations(wrapped, model, scenes, tmp_path):
+    import keras
+
+    (ranges, count) = find_ranges(wrapped, ["block1_conv1.relu"], iter(scenes[0][:4]), Calibration(), tmp_path)
+    layer = keras.Model(model.input, model.get_layer("block1_conv1").output)
+    values = layer.predict_on_batch(scale_frames(scenes[0][:4]))
+    np.testing.assert_allclose(ranges["block1_conv1.relu"], (values.min(), values.max()), atol=1e-5)
+    assert count == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_percentile_cuts_what_minmax_keeps(wrapped, scenes, tmp_path):
+    tensors = ["block1_conv1.relu", "conv6.relu"]
+    widest, _ = find_ranges(wrapped, tensors, iter(scenes[0]), Calibration(), tmp_path)
+    cut, _ = find_ranges(wrapped, tensors, iter(scenes[0]), Calibration(method="percentile", percentile=99.0), tmp_path)
+    assert all(0 < cut[name][1] < widest[name][1] for name in tensors)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+def test_frames_are_streamed(wrapped, tmp_path, method):
+    """However many frames there are, no more than a few are alive at once."""
+    alive = most = 0
+
+    def gone():
+        nonlocal alive
+        alive -= 1
+
+    def frames():
+        nonlocal alive, most
+        random = np.random.default_rng(0)
+        for _ in range(20):
+            frame = random.integers(0, 256, (*SIZE, 3), np.uint8)
+            weakref.finalize(frame, gone)
+            alive += 1
+            gc.collect()
+            most = max(most, alive)
+            yield frame
+
+    _, count = find_ranges(wrapped, ["conv7.relu"], frames(), Calibration(method=method), tmp_path)
+    assert count == 20
+    assert most <= 3
+
+
+def test_no_calibration_frames_is_an_error(wrapped, tmp_path):
+    with pytest.raises(ConversionError, match="no calibration frames"):
+        quantize(wrapped.fork(), iter(()), tmp_path, calibration=Calibration())
+
+
+def test_activations_that_are_not_finite_are_named(wrapped, scenes, tmp_path):
+    draft = wrapped.fork()
+    draft.weights["block2_conv1.bias"] = np.full_like(draft.weights["block2_conv1.bias"], np.inf)
+    with pytest.raises(ConversionError, match=r"block2_conv1\.relu.*not finite"):
+        quantize(draft, iter(scenes[0][:1]), tmp_path, calibration=Calibration())
+
+
+@pytest.mark.parametrize("options", [{"method": "guess"}, {"frames": 0}, {"percentile": 12.0}, {"percentile": 101.0}])
+def test_impossible_calibrations_are_refused(options):
+    with pytest.raises(ConfigurationError, match="calibration"):
+        Calibration(**options)
