@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,13 @@ class Run:
 
     def _pump(self, source: Source, sink: VideoOutputs | ImageOutputs) -> PipelineReport:
         """Run the pipeline with the bar beside it."""
-        limit, count = self._options.pipeline.limit, source.info.frame_count
+        options = self._options.pipeline
+        if source.info.kind == "images":
+            # Pictures have nothing to do with one another: each gets labels of its own.
+            options = replace(options, stride=1, limit=None)
+        limit, count = options.limit, source.info.frame_count
         total = min(limit, count) if limit and count else limit or count
-        pipeline = Pipeline(
-            source, self._predictor, sink, options=self._options.pipeline, on_progress=self._progress.update
-        )
+        pipeline = Pipeline(source, self._predictor, sink, options=options, on_progress=self._progress.update)
         self._pipeline = pipeline
         if self._stopped.is_set():
             pipeline.request_stop()

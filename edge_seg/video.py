@@ -10,6 +10,7 @@ size that changes in mid-stream is brought back to the first one and counted. Da
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -117,6 +118,7 @@ class VideoFile(Source):
         )
         try:
             self._stream = self._pick_stream(max_pixels)
+            self._time_base = self._stream.time_base or Fraction(1, 90000)
             context = self._stream.codec_context
             context.thread_type = "SLICE" if low_delay else "AUTO"
             context.thread_count = available_threads()
@@ -133,7 +135,7 @@ class VideoFile(Source):
         self._trimmed = 0
         self._interlaced = False
         self._broken = ""
-        self._stopped = False
+        self._stopped = self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
         index, last_pts = 0, None
@@ -150,8 +152,15 @@ class VideoFile(Source):
         self._stopped = True
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = self._stopped = True
         with contextlib.suppress(av.error.FFmpegError):
             self._container.close()
+        # PyAV's container and streams hold each other, and with them the decoder's threads and pictures. A collector
+        # that counts objects sees two small ones and lets them wait, two threads a file.
+        del self._container, self._stream
+        gc.collect()
 
     # Opening
 
@@ -169,10 +178,6 @@ class VideoFile(Source):
                 "scale the video down first."
             )
         return stream
-
-    @property
-    def _time_base(self) -> Fraction:
-        return self._stream.time_base or Fraction(1, 90000)
 
     def _describe(self, network: bool) -> SourceInfo:
         stream, container = self._stream, self._container

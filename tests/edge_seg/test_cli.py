@@ -160,6 +160,18 @@ def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) 
     assert shares[0] == shares[1] == shares[2]
 
 
+def test_pictures_each_get_their_own_labels(predict: Any, tmp_path: Path) -> None:
+    for number in range(5):
+        write_image(tmp_path / f"p{number}.png", 50 * number)
+    code, summary, _ = predict(
+        str(tmp_path / "p*.png"), "--stride", "3", "--limit", "2", "--batch", "2", "--save", "labels"
+    )
+    assert code == 0
+    assert [source["status"] for source in summary["sources"]] == ["done"] * 5
+    labels = [(tmp_path / "out" / f"p{number}.png").read_bytes() for number in range(5)]
+    assert len(set(labels)) == 5
+
+
 def test_a_single_result_may_be_named(predict: Any, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", count=5)
     assert predict(clip, "--save", "overlay,jsonl", out=tmp_path / "night.mp4")[0] == 0

@@ -193,6 +193,20 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         VideoFile(path)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads the Linux way")
+def test_closing_lets_go_of_threads_and_files(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", count=10)
+
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    read(clip)
+    before = held()
+    for _ in range(5):
+        read(clip)
+    assert held() == before
+
+
 def test_the_numbers_survive_compression() -> None:
     assert [read_number(paint_number(number)) for number in range(256)] == list(range(256))
 
