@@ -6,7 +6,6 @@ Reads the command line and turns errors into one line and an exit code; knows no
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .publish import ExportOptions
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 INSTALL = "pip install -e '.[export,gpu]'"
 
 
@@ -25,6 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         require_tools()
+        from train.quiet import import_keras_quietly
+
+        import_keras_quietly()
         from .publish import export_run
 
         report = export_run(args.run, options_from(args), say=_say)
