@@ -93,7 +93,8 @@ def missing(plan: Plan) -> Plan:
 
 def check_free(plans: Sequence[Plan]) -> None:
     """Raise `ConfigurationError` naming results of an earlier run, whole or partial, that would be overwritten."""
-    found = [path for plan in plans for final in plan.values() for path in (final, partial_path(final)) if path.exists()]
+    finals = [final for plan in plans for final in plan.values()]
+    found = [path for final in finals for path in (final, partial_path(final)) if path.exists()]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ConfigurationError(

@@ -6,6 +6,7 @@ Reads the command line and turns errors into one line and an exit code; knows no
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,6 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         require_tools()
-        from train.quiet import import_keras_quietly
-
-        import_keras_quietly()
         from .publish import export_run
 
         report = export_run(args.run, options_from(args), say=_say)
@@ -176,6 +174,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
 def require_tools() -> None:
     """Raise `MissingDependencyError` unless Keras on TensorFlow, tf2onnx, onnx and onnxruntime can be imported."""
     from edge_seg.errors import MissingDependencyError
+    from train.quiet import import_keras_quietly
 
     asked = os.environ.get("KERAS_BACKEND", "tensorflow")
     if asked != "tensorflow":
@@ -185,7 +184,7 @@ def require_tools() -> None:
         )
     for module in ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime"):
         try:
-            __import__(module)
+            import_keras_quietly() if module == "keras" else __import__(module)
         except ImportError as error:
             raise MissingDependencyError(f"export needs {module} ({error}). From the clone: {INSTALL}") from error
     import keras

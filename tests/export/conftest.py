@@ -1,4 +1,4 @@
-"""A tiny run to export, with the dataset it records: rendered frames, random weights, made once for all tests of export."""
+"""A tiny run to export, with the dataset it records: rendered frames, random weights, made once for all tests."""
 
 import os
 

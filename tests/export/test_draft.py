@@ -47,7 +47,7 @@ def test_a_transposed_view_is_written_in_its_own_order(tmp_path):
 
 def test_a_file_above_two_gigabytes_is_refused_before_it_is_written(tmp_path):
     huge = np.broadcast_to(np.float32(0), (2**29, 1, 1, 1))
-    with pytest.raises(ModelFileError, match="2 GiB.*fp16"):
+    with pytest.raises(ModelFileError, match=r"2 GiB.*fp16"):
         write_draft(make_draft(kernel=huge), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

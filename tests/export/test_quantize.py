@@ -1,4 +1,4 @@
-"""int8: what is quantized and what is not, ranges found frame by frame, and a graph the CPU provider runs as int8 throughout."""
+"""int8: what is quantized and what is not, ranges frame by frame, and a graph the CPU provider runs as int8 throughout."""
 
 import gc
 import weakref
