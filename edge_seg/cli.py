@@ -128,9 +128,22 @@ def _number(text: str, lowest: float, highest: float) -> float:
     return value
 
 
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line. SOURCEs may stand before, between and after options, of which argparse takes one group."""
+    parser = build_parser()
+    options, left = parser.parse_known_args(arguments)
+    end = left.index("--") if "--" in left else len(left)
+    unknown = [word for word in left[:end] if word.startswith("-")] if options.command == "predict" else left
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if left:
+        options.source += left[:end] + left[end + 1 :]
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    options = parse_arguments(arguments)
     # Below the parser: only now is anything heavy needed.
     from . import commands
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_seg.cli import main
+from edge_seg.cli import main, parse_arguments
 from edge_seg.encode import count_frames
 from tests.edge_seg.clips import make_clip, video_times, write_image
 
@@ -194,9 +194,34 @@ def test_the_default_folder_and_text_output(
 
 
 @pytest.mark.parametrize(
+    ("line", "sources"),
+    [
+        ("a.mp4 b.mp4 -o out", "a.mp4 b.mp4"),
+        ("-o out a.mp4 b.mp4", "a.mp4 b.mp4"),
+        ("a.mp4 -o out b.mp4", "a.mp4 b.mp4"),
+        ("a.mp4 -o out b.mp4 --batch 2 c.mp4 d.mp4", "a.mp4 b.mp4 c.mp4 d.mp4"),
+        ("a.mp4 -o out b.mp4 -- -c.mp4 --json", "a.mp4 b.mp4 -c.mp4 --json"),
+        ("-o out -- -a.mp4", "-a.mp4"),
+    ],
+)
+def test_sources_may_stand_anywhere(line: str, sources: str) -> None:
+    options = parse_arguments(["predict", *line.split()])
+    assert (options.source, options.out, options.json) == (sources.split(), "out", False)
+
+
+def test_a_source_after_an_option_is_processed(predict: Any, tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / f"{name}.mp4", count=3) for name in "ab"]
+    code, summary, _ = predict(clips[0], "--save", "jsonl", clips[1])
+    assert (code, [Path(source["source"]).name for source in summary["sources"]]) == (0, ["a.mp4", "b.mp4"])
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["predict"],
+        ["predict", "a.mp4", "-o", "out", "b.mp4", "--bogus"],
+        ["predict", "a.mp4", "--bogus", "b.mp4"],
+        ["verify", "a.onnx", "b.onnx"],
         ["predict", "a.mp4", "--stride", "0"],
         ["predict", "a.mp4", "--alpha", "1.5"],
         ["predict", "a.mp4", "--alpha", "nan"],
