@@ -30,6 +30,8 @@ assets: $(TEST)/ready
 	$(TEST)/bin/python -m train ship $(RUN) --out edge_seg/assets/keras
 	$(TEST)/bin/python -m export $(RUN) --precision int8 --data $(DATA) --golden rendered --name fcn8_camvid \
 		--report docs/fcn8_camvid_int8.report.json --out edge_seg/assets/fcn8_camvid_int8.onnx
+	$(TEST)/bin/python -m train poster edge_seg/assets/fcn8_camvid_int8.onnx edge_seg/assets/street.mp4 \
+		--out docs/overlay.png
 
 python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 with venv on PATH; set PYTHON=/path/to/python3"; exit 2; }

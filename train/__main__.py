@@ -1,4 +1,4 @@
-"""`python -m train inspect | fit | evaluate | clip | ship`: the command line of training."""
+"""`python -m train inspect | fit | evaluate | clip | ship | poster`: the command line of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
         from .evaluate import add_evaluate_arguments, run_evaluate
         from .fit_command import add_fit_arguments, run_fit
         from .inspect import add_inspect_arguments, run_inspect
-        from .ship import add_clip_arguments, add_ship_arguments, run_clip, run_ship
+        from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
     except ModuleNotFoundError as error:
         return _missing(error)
 
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         ("evaluate", "per class TP, FP, FN, IoU; mean IoU; accuracy", add_evaluate_arguments, run_evaluate),
         ("clip", "render a drive to an MP4, as the bundled clip was", add_clip_arguments, run_clip),
         ("ship", "a run's network and float16 weights alone, as the bundled ones", add_ship_arguments, run_ship),
+        ("poster", "a clip's frame beside its overlay, as in README", add_poster_arguments, run_poster),
     ):
         command = commands.add_parser(name, help=text, description=text)
         add(command)

@@ -1,4 +1,4 @@
-"""What ships with the project, made by its own commands: the rendered clip, and a run's weights in half the bytes.
+"""What ships with the project, made by its own commands: clip, weights in half the bytes, and README's picture.
 
 `python -m train clip` renders a drive to an MP4; `python -m train ship` cuts a run's folder down to its network,
 float16 weights and the facts of its training, without paths of the machine it was trained on.
@@ -10,11 +10,17 @@ import argparse
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+from edge_seg import Segmenter
 from edge_seg.encode import EncodeOptions, VideoWriter
 from edge_seg.errors import ConfigurationError
+from edge_seg.overlay import legend
+from edge_seg.sources import open_source
 
 from .arguments import positive, size
-from .files import WEIGHTS_NAME
+from .files import WEIGHTS_NAME, replacing
 from .scenes import SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
 # What of a run's config travels: enough to rebuild the network and to say how it came about.
@@ -79,6 +85,34 @@ def ship_run(folder: Path, out: Path) -> int:
     return (out / WEIGHTS_NAME).stat().st_size
 
 
+def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int = 960) -> None:
+    """README's picture: a clip's frame beside its overlay, over the legend of classes.
+
+    Args:
+        model: the ONNX file that segments it.
+        clip: a video.
+        path: the PNG to write.
+        index: which frame, from 0.
+        width: of the picture, in pixels.
+
+    Raises:
+        ConfigurationError: the clip has no such frame.
+    """
+    with Segmenter(model, device="cpu") as segmenter:
+        with open_source(clip) as source:
+            frame = next((item.image for item in source if item.index == index), None)
+        if frame is None:
+            raise ConfigurationError(f"--frame {index}: {clip} has fewer frames.")
+        classes, palette = segmenter.spec.classes, segmenter.spec.palette
+        pair = np.hstack([frame, segmenter.segment(frame).plot(alpha=0.55)])
+    height = round(width * pair.shape[0] / pair.shape[1])
+    picture = np.vstack(
+        [cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA), legend(classes, palette, width=width)]
+    )
+    with replacing(path) as temporary:
+        cv2.imwrite(str(temporary), picture)
+
+
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train clip`."""
     add = parser.add_argument
@@ -120,4 +154,19 @@ def run_ship(args: argparse.Namespace) -> int:
     """Carry out `python -m train ship`; returns the exit code."""
     size_bytes = ship_run(args.run_folder, args.out)
     print(f"{args.out}: float16 weights, {size_bytes / 1e6:.1f} MB")
+    return 0
+
+
+def add_poster_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train poster`."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="ONNX file")
+    parser.add_argument("clip", type=Path, metavar="CLIP", help="video")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture to make")
+    parser.add_argument("--frame", type=int, default=40, help="which frame of the clip (default: %(default)s)")
+
+
+def run_poster(args: argparse.Namespace) -> int:
+    """Carry out `python -m train poster`; returns the exit code."""
+    write_poster(args.model, args.clip, args.out, index=args.frame)
+    print(args.out)
     return 0

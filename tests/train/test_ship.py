@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -37,7 +39,7 @@ def test_clips_that_cannot_be_are_refused(tmp_path: Path, bad: list[str]) -> Non
 
 
 def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> None:
-    config = Fcn8Config(input_size=(32, 32), block_widths=(8, 8, 16, 16, 16), head_widths=(32, 32))
+    config = Fcn8Config(input_size=(32, 32), block_widths=(16, 16, 32, 32, 32), head_widths=(64, 64))
     model = fcn8(config)
     data = {"root": "/home/somebody/dataset1", "hash": "ab", "train": ["a", "b"], "val": ["c"]}
     run = save_run(tmp_path / "run", {"fcn8": config.to_dict(), "license": "own", "data": data}, model)
@@ -50,3 +52,14 @@ def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> Non
         np.testing.assert_array_equal(ours, theirs.astype(np.float16).astype(np.float32))
     with pytest.raises(ConfigurationError, match="is the run itself"):
         ship_run(shipped.folder, shipped.folder)
+
+
+def test_poster_shows_the_frame_asked_for(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    clip, out = tmp_path / "drive.mp4", tmp_path / "poster.png"
+    assert main(["clip", "--out", str(clip), "--seconds", "0.3", "--rate", "10", "--size", "64x96"]) == 0
+    assert main(["poster", str(tiny_model()), str(clip), "--out", str(out), "--frame", "2"]) == 0
+    picture = cv2.imread(str(out))
+    assert picture.shape[1] == 960
+    assert picture[:320].std() > 10
+    assert main(["poster", str(tiny_model()), str(clip), "--out", str(tmp_path / "no.png"), "--frame", "3"]) == 2
+    assert not (tmp_path / "no.png").exists()
