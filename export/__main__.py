@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .publish import ExportOptions
+    from .options import ExportOptions
 
 INSTALL = "pip install -e '.[export,gpu]'"
 
@@ -147,7 +147,7 @@ def _add_int8_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
 def options_from(args: argparse.Namespace) -> ExportOptions:
     """The frozen options of a parsed command line."""
     from .calibrate import Calibration
-    from .publish import ExportOptions
+    from .options import ExportOptions
 
     return ExportOptions(
         out=args.out,

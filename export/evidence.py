@@ -25,6 +25,7 @@ LOGIT_FRAMES = 4
 # Far from the seeds of training's pool and of the clip that ships, so that no frame of proof was trained on.
 FIRST_SEED = 700_000
 MOMENTS, SECONDS_APART = 3, 6.0
+RENDERED_OPTIONS = "--gate-on rendered, --calibration-data rendered"
 RENDERED_LEAST = 64  # pixels; smaller scenes are rendered so and shrunk
 # Float32 sums of some thousand products differ by about this share of the largest value.
 NEAR_TIE = 1e-5
@@ -133,10 +134,17 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
     """A run's samples, none missing. Raises `DatasetError` or `ConfigurationError` with the cure."""
     if data is None and not run.config.get("data"):
         raise ConfigurationError(
-            f"{run.folder} records no dataset; name one with --data DATASET, or use rendered scenes "
-            "(--gate-on rendered, --calibration-data rendered)."
+            f"{run.folder} records no dataset; name one with --data DATASET, "
+            f"or use rendered scenes ({RENDERED_OPTIONS})."
         )
-    samples = run.samples(split, data)
+    try:
+        samples = run.samples(split, data)
+    except DatasetError as error:
+        first, *problems = str(error).splitlines()
+        raise DatasetError(
+            f"{first} Name the run's dataset with --data DATASET, or use rendered scenes ({RENDERED_OPTIONS}).",
+            tuple(problem.strip() for problem in problems),
+        ) from error
     if not samples:
         where = data or run.config["data"].get("root")
         raise DatasetError(

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,21 @@ from typing import Any
 import keras
 
 from edge_seg.errors import ConfigurationError, ParityError
-from edge_seg.golden import MAX_FRAMES, encode_golden
+from edge_seg.golden import encode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session, prove
-from edge_seg.spec import GOLDEN_KEY, PRECISIONS, ModelSpec, palette_for
-from train.fcn8 import check_input_size
+from edge_seg.spec import GOLDEN_KEY, ModelSpec, palette_for
 from train.files import replacing
 from train.run import Run, load_model, open_run
 
-from .calibrate import Calibration
-from .convert import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET, convert
+from .convert import convert
 from .draft import Draft, append_metadata, write_draft
 from .evidence import (
     Evidence,
     ask_keras,
     calibration_frames,
     dataset_pictures,
+    find,
     gate_pictures,
     golden_evidence,
     rendered_pictures,
@@ -44,78 +43,13 @@ from .evidence import (
 )
 from .gate import GateResult, run_gate
 from .half import to_half
+from .options import ExportOptions
 from .quantize import count_operators, quantize
 from .stages import Stages
 from .wrap import wrap
 
 # Candidates rendered or read for each golden frame that is kept.
 CANDIDATES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What to make of a run.
-
-    Attributes:
-        out: the model file, `.onnx`.
-        precision: "fp32", "fp16" or "int8".
-        opset: of the standard operators.
-        outputs: ("labels",) or ("labels", "confidence").
-        confidence_type: "float16" or "float32".
-        input_size: (height, width); the run's own if None.
-        dynamic_size: accept other multiples of 32 too.
-        data: dataset instead of the one the run recorded.
-        gate_on: "auto", "val", "test" or "rendered": what the gate looks at.
-        gate_frames: at most so many.
-        golden: "rendered", "validation" or "none": frames that travel in the file.
-        golden_frames: how many.
-        calibration: how int8 finds ranges.
-        calibration_data: "train" or "rendered".
-        reduce_range: 7-bit weights, for x86 processors older than VNNI.
-        license: terms of the weights, in place of what the run says.
-        name: short name of the model.
-        report: where the report goes; beside the model by default.
-    """
-
-    out: Path
-    precision: str = "fp32"
-    opset: int = DEFAULT_OPSET
-    outputs: tuple[str, ...] = ("labels",)
-    confidence_type: str = "float16"
-    input_size: tuple[int, int] | None = None
-    dynamic_size: bool = False
-    data: Path | None = None
-    gate_on: str = "auto"
-    gate_frames: int = 64
-    golden: str = "rendered"
-    golden_frames: int = 4
-    calibration: Calibration = field(default_factory=Calibration)
-    calibration_data: str = "train"
-    reduce_range: bool = False
-    license: str | None = None
-    name: str = "fcn8"
-    report: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigurationError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
-        if self.out.suffix != ".onnx":
-            raise ConfigurationError(f"--out must name a file ending in .onnx; got {str(self.out)!r}.")
-        if self.out.is_dir() or not self.out.absolute().parent.is_dir():
-            raise ConfigurationError(f"--out must name a file in a folder that exists; got {str(self.out)!r}.")
-        if not MIN_OPSET <= self.opset <= MAX_OPSET:
-            raise ConfigurationError(f"opset must lie between {MIN_OPSET} and {MAX_OPSET}; got {self.opset}.")
-        if not 1 <= self.golden_frames <= MAX_FRAMES or self.gate_frames < 1:
-            raise ConfigurationError(
-                f"golden frames must be 1 to {MAX_FRAMES} and gate frames at least 1; "
-                f"got {self.golden_frames} and {self.gate_frames}."
-            )
-        if self.input_size is not None:
-            check_input_size(self.input_size)
-
-    @property
-    def report_path(self) -> Path:
-        return self.report or self.out.with_suffix(".report.json")
 
 
 def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -129,11 +63,12 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     size = options.input_size or run.fcn8.input_size
     if size is None:
         raise ConfigurationError("The run's network takes any size; name the one to export for with --input-size HxW.")
-    stages = Stages(say)
-    with stages.stage("load"):
+    check_data(run, options)
+    job = Job(run=run, size=size, options=options, stages=Stages(say))
+    with job.stages.stage("load"):
         model = load_model(run, input_size=size)
-    golden = _golden(run, model, size, options, stages)
-    with stages.stage("convert"):
+    golden = golden_frames(job, model)
+    with job.stages.stage("convert"):
         draft = wrap(
             convert(model, opset=options.opset),
             size=size,
@@ -141,107 +76,127 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
             outputs=options.outputs,
             confidence_type=options.confidence_type,
         )
-    evidence, other = _evidence(run, model, size, options, stages)
+    evidence, other = gate_evidence(job, model)
     del model
-    return _publish(run, draft, golden, evidence, other, size, options, stages)
+    return publish(job, draft, golden, evidence, other)
 
 
-def _golden(
-    run: Run, model: keras.Model, size: tuple[int, int], options: ExportOptions, stages: Stages
-) -> Evidence | None:
+def check_data(run: Run, options: ExportOptions) -> None:
+    """Look for the images that were asked for before minutes are spent; raises what `evidence.find` raises."""
+    if options.precision == "int8" and options.calibration_data == "train":
+        find(run, "train", options.data)
+    if options.gate_on in ("val", "test"):
+        find(run, options.gate_on, options.data)
+    if options.golden == "validation":
+        find(run, "val", options.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One export on its way: the run, the (height, width) it is exported for, the options, and the clock."""
+
+    run: Run
+    size: tuple[int, int]
+    options: ExportOptions
+    stages: Stages
+
+
+def golden_frames(job: Job, model: keras.Model) -> Evidence | None:
+    """Frames to travel in the file and what Keras says of them; None where none are wanted."""
+    options = job.options
     if options.golden == "none":
         return None
     count = CANDIDATES * options.golden_frames
-    with stages.stage("golden frames"):
+    with job.stages.stage("golden frames"):
         if options.golden == "rendered":
-            candidates = rendered_pictures(run.classes, size, count, first=50_000)
+            candidates = rendered_pictures(job.run.classes, job.size, count, first=50_000)
         else:
-            candidates = dataset_pictures(run, size, data=options.data, split="val", count=count)
+            candidates = dataset_pictures(job.run, job.size, data=options.data, split="val", count=count)
         golden = golden_evidence(model, candidates, options.golden_frames)
     if max(visible_classes(labels) for labels in golden.labels) < 2:
-        stages.say(
+        job.stages.say(
             "warning: Keras sees a single class in every golden frame, so they prove little; is the run trained?"
         )
     return golden
 
 
-def _evidence(
-    run: Run, model: keras.Model, size: tuple[int, int], options: ExportOptions, stages: Stages
-) -> tuple[Evidence, Evidence | None]:
-    with stages.stage("Keras' answers for the gate"):
-        pictures = gate_pictures(run, size, data=options.data, split=options.gate_on, count=options.gate_frames)
+def gate_evidence(job: Job, model: keras.Model) -> tuple[Evidence, Evidence | None]:
+    """What the gate compares with; for a dynamic model also at a second size."""
+    options, size = job.options, job.size
+    with job.stages.stage("Keras' answers for the gate"):
+        pictures = gate_pictures(job.run, size, data=options.data, split=options.gate_on, count=options.gate_frames)
         evidence = ask_keras(model, pictures)
         if not options.dynamic_size:
             return evidence, None
         larger = (size[0] + 32, size[1] + 64)
-        return evidence, ask_keras(load_model(run, input_size=larger), rendered_pictures(run.classes, larger, 2))
+        other = rendered_pictures(job.run.classes, larger, 2)
+        return evidence, ask_keras(load_model(job.run, input_size=larger), other)
 
 
-def _publish(
-    run: Run,
-    draft: Draft,
-    golden: Evidence | None,
-    evidence: Evidence,
-    other: Evidence | None,
-    size: tuple[int, int],
-    options: ExportOptions,
-    stages: Stages,
+def publish(
+    job: Job, draft: Draft, golden: Evidence | None, evidence: Evidence, other: Evidence | None
 ) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=options.out.absolute().parent) as scratch:
-        draft, calibrated = to_precision(draft, run, size, options, stages, Path(scratch))
+    """Lower the precision, write, gate, stamp, verify, rename; returns the report. Raises `ParityError`."""
+    out = job.options.out.absolute()
+    parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as scratch:
+        draft, calibrated = to_precision(job, draft, Path(scratch))
     draft.check()
-    with replacing(options.out.absolute()) as temporary:
-        with stages.stage("write"):
+    with replacing(out) as temporary:
+        with job.stages.stage("write"):
             write_draft(draft, temporary)
-        with stages.stage("gate"):
-            result = run_gate(
-                draft,
-                temporary,
-                evidence,
-                precision=options.precision,
-                classes=run.classes,
-                unlabelled=run.unlabelled,
-                trained=is_trained(run),
-                other_size=other,
-            )
-        spec = describe(run, size, options, draft, result, calibrated)
-        report = _report(run, options, draft, result, stages, spec)
-        failures = list(result.failures)
-        if not failures:
-            with stages.stage("stamp"):
-                stamp(temporary, spec, golden)
-            with stages.stage("verify"):
-                failures += verify(temporary)
-            report["sha256"] = _sha256(temporary)
-        report |= {"published": not failures, "failures": failures, "stages": stages.records}
-        report["size_bytes"] = os.path.getsize(temporary)
-        _write_report(report, options)
+        result = judge(job, draft, temporary, evidence, other)
+        spec = describe(job, draft, result, calibrated)
+        failures = list(result.failures) or seal(job, temporary, spec, golden)
+        report = _report(job, draft, result, spec) | {
+            "parameters": parameters,
+            "published": not failures,
+            "failures": failures,
+            "size_bytes": os.path.getsize(temporary),
+            "sha256": None if failures else _sha256(temporary),
+        }
+        _write_report(report, job.options)
         if failures:
-            raise ParityError(
-                f"{options.out} is not published: {'; '.join(failures)}. Report: {options.report_path}. "
-                + (
-                    "An old file of that name is untouched."
-                    if options.out.exists()
-                    else "No file of that name was made."
-                )
-            )
+            raise ParityError(_refusal(job.options, failures))
     return report
 
 
-def to_precision(
-    draft: Draft, run: Run, size: tuple[int, int], options: ExportOptions, stages: Stages, scratch: Path
-) -> tuple[Draft, int]:
+def to_precision(job: Job, draft: Draft, scratch: Path) -> tuple[Draft, int]:
     """The float32 draft in the precision asked for, and the number of calibration frames it took."""
+    options = job.options
     if options.precision == "fp16":
-        with stages.stage("float16"):
+        with job.stages.stage("float16"):
             return to_half(draft), 0
     if options.precision == "int8":
         frames = calibration_frames(
-            run, size, data=options.data, source=options.calibration_data, count=options.calibration.frames
+            job.run, job.size, data=options.data, source=options.calibration_data, count=options.calibration.frames
         )
-        with stages.stage("calibrate and quantize"):
+        with job.stages.stage("calibrate and quantize"):
             return quantize(draft, frames, scratch, calibration=options.calibration, reduce_range=options.reduce_range)
     return draft, 0
+
+
+def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidence | None) -> GateResult:
+    """The gate, timed."""
+    with job.stages.stage("gate"):
+        return run_gate(
+            draft,
+            path,
+            evidence,
+            precision=job.options.precision,
+            classes=job.run.classes,
+            unlabelled=job.run.unlabelled,
+            trained=is_trained(job.run),
+            other_size=other,
+        )
+
+
+def seal(job: Job, path: Path, spec: ModelSpec, golden: Evidence | None) -> list[str]:
+    """Stamp a file that has passed, and open it as users will; what failed, in words."""
+    with job.stages.stage("stamp"):
+        stamp(path, spec, golden)
+    with job.stages.stage("verify"):
+        return verify(path)
 
 
 def is_trained(run: Run) -> bool:
@@ -249,10 +204,9 @@ def is_trained(run: Run) -> bool:
     return int(run.config.get("training", {}).get("epochs", 0)) > 0
 
 
-def describe(
-    run: Run, size: tuple[int, int], options: ExportOptions, draft: Draft, result: GateResult, calibrated: int
-) -> ModelSpec:
+def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> ModelSpec:
     """The spec that travels in the file."""
+    run, options = job.run, job.options
     training = dict(run.config.get("training", {}))
     data_hash = run.config.get("data", {}).get("hash")
     if data_hash:
@@ -268,7 +222,7 @@ def describe(
         classes=run.classes,
         palette=palette_for(run.classes),
         unlabelled=run.unlabelled,
-        input_size=size,
+        input_size=job.size,
         dynamic_size=options.dynamic_size,
         precision=options.precision,
         outputs=options.outputs,
@@ -309,22 +263,25 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _report(
-    run: Run, options: ExportOptions, draft: Draft, result: GateResult, stages: Stages, spec: ModelSpec
-) -> dict[str, Any]:
+def _report(job: Job, draft: Draft, result: GateResult, spec: ModelSpec) -> dict[str, Any]:
     return {
-        "run": str(run.folder),
-        "out": str(options.out),
-        "precision": options.precision,
+        "run": str(job.run.folder),
+        "out": str(job.options.out),
+        "precision": job.options.precision,
         "opset": draft.opset,
         "ir_version": draft.model.ir_version,
-        "trained": is_trained(run),
+        "trained": is_trained(job.run),
         "nodes": len(draft.nodes),
         "operators": count_operators(draft),
-        "parameters": sum(array.size for array in draft.weights.values() if array.ndim),
         "gate": result.to_dict(),
         "spec": asdict(spec),
+        "stages": job.stages.records,
     }
+
+
+def _refusal(options: ExportOptions, failures: list[str]) -> str:
+    old = "An old file of that name is untouched." if options.out.exists() else "No file of that name was made."
+    return f"{options.out} is not published: {'; '.join(failures)}. Report: {options.report_path}. {old}"
 
 
 def _write_report(report: dict[str, Any], options: ExportOptions) -> None:

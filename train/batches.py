@@ -86,6 +86,7 @@ class TrainingBatches:
         rendered: scenes mixed in; each image is drawn from them with probability `rendered_share`.
         size: (height, width) of a crop.
         augmentation: None resizes the whole image instead, as the notebook does.
+        parts: every batch can be cut into as many equal parts; images that are over stay out of an epoch's last batch.
     """
 
     def __init__(
@@ -100,20 +101,22 @@ class TrainingBatches:
         rendered_share: float = 0.0,
         rare: tuple[int, ...] = (),
         fill: int = 0,
+        parts: int = 1,
     ) -> None:
         self.pairs, self.rendered, self.rendered_share = pairs, rendered, rendered_share if len(rendered) else 0.0
-        self.size, self.batch_size, self.seed = size, min(batch_size, len(pairs)), seed
+        self.size, self.batch_size, self.seed, self.parts = size, min(batch_size, len(pairs)), seed, parts
         self.augmentation, self.rare, self.fill = augmentation, rare, fill
 
     def __len__(self) -> int:
         """Batches an epoch. Augmented epochs drop an odd last batch; its images come in some other epoch's order."""
         whole, rest = divmod(len(self.pairs), self.batch_size)
-        return whole + (1 if rest and self.augmentation is None else 0)
+        return whole + (1 if rest >= self.parts and self.augmentation is None else 0)
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `index` of an epoch, counted from 0."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        chosen = chosen[: len(chosen) // self.parts * self.parts]
         rng = np.random.default_rng((self.seed, epoch, index))
         pairs = [self._draw(int(position), rng) for position in chosen]
         return scale_frames(np.stack([image for image, _ in pairs])), np.stack([mask for _, mask in pairs])

@@ -105,7 +105,8 @@ class Validation(keras.callbacks.Callback):
         confusion = np.zeros((self.classes, self.classes), np.int64)
         losses = []
         for frames, truth in self.batches:
-            found = self.model.predict_on_batch(frames)
+            # Where several devices train, each is given the whole batch here, and TensorFlow returns all of theirs.
+            found = self.model.predict_on_batch(frames)[: len(frames)]
             losses.append(float(ops.convert_to_numpy(ops.mean(self.model.loss(truth, found)))))
             confusion += confusion_matrix(truth, np.argmax(found, -1).astype(np.uint8), self.classes)
         return confusion, float(np.mean(losses))

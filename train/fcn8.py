@@ -11,6 +11,7 @@ Semantic Segmentation", 2015 (arXiv 1411.4038).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -90,6 +91,7 @@ def fcn8(
     batch_norm_from: int | None = None,
     dropout: float = 0.0,
     kernel_initializer: str = "he_normal",
+    synchronized: bool = False,
 ) -> keras.Model:
     """Build FCN8.
 
@@ -100,6 +102,7 @@ def fcn8(
         dropout: share of conv6's and conv7's outputs dropped in training.
         kernel_initializer: of the convolutions; "zeros" where weights are loaded next: quicker, and 0.8 GB less at the
             notebook's widths.
+        synchronized: batch normalisation averages over all devices of a `tf.distribute` strategy (TensorFlow only).
 
     Returns:
         A model from scaled BGR frames (N, H, W, 3) float32 in [-1, 1] to class probabilities (N, H, W, classes)
@@ -112,19 +115,20 @@ def fcn8(
     layers = keras.layers
     height, width = config.input_size or (None, None)
     first_norm = 7 if batch_norm_from is None else batch_norm_from
+    convolution = partial(_convolution, initializer=kernel_initializer, synchronized=synchronized)
     frames = keras.Input((height, width, 3), name="scaled_frames")
 
     x = frames
     pools = []
     for block, (filters, count) in enumerate(zip(config.block_widths, CONVOLUTIONS_PER_BLOCK, strict=True), start=1):
         for index in range(1, count + 1):
-            x = _convolution(x, filters, 3, f"block{block}_conv{index}", block >= first_norm, kernel_initializer)
+            x = convolution(x, filters, 3, f"block{block}_conv{index}", block >= first_norm)
         x = layers.MaxPooling2D(2, strides=2, name=f"block{block}_pool")(x)
         pools.append(x)
 
-    x = _convolution(x, config.head_widths[0], 7, "conv6", first_norm <= 6, kernel_initializer)
+    x = convolution(x, config.head_widths[0], 7, "conv6", first_norm <= 6)
     x = layers.Dropout(dropout, name="drop6")(x) if dropout else x
-    x = _convolution(x, config.head_widths[1], 1, "conv7", first_norm <= 6, kernel_initializer)
+    x = convolution(x, config.head_widths[1], 1, "conv7", first_norm <= 6)
     x = layers.Dropout(dropout, name="drop7")(x) if dropout else x
 
     head = _upsampling(config.classes, 4, "conv7_upsample4")(x)
@@ -165,14 +169,18 @@ class RepeatPixels(keras.initializers.Initializer):
         return {}
 
 
-def _convolution(x: Any, filters: int, kernel: int, name: str, batch_norm: bool, initializer: str) -> Any:
+def _convolution(
+    x: Any, filters: int, kernel: int, name: str, batch_norm: bool, *, initializer: str, synchronized: bool
+) -> Any:
     layers = keras.layers
     if not batch_norm:
         return layers.Conv2D(
             filters, kernel, padding="same", activation="relu", kernel_initializer=initializer, name=name
         )(x)
     x = layers.Conv2D(filters, kernel, padding="same", kernel_initializer=initializer, name=name)(x)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, epsilon=1e-3, name=f"{name}_bn")(x)
+    x = layers.BatchNormalization(
+        momentum=BATCH_NORM_MOMENTUM, epsilon=1e-3, synchronized=synchronized, name=f"{name}_bn"
+    )(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 

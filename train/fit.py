@@ -18,6 +18,7 @@ from .batches import PairStore, RenderedStore, ResizedBatches, TrainingBatches, 
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import load_checkpoint
 from .dataset import Sample, data_hash, dataset_folders, find_samples, random_split, time_split
+from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import Fcn8Config, fcn8, logits_model
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
@@ -45,6 +46,7 @@ class FitOptions:
     resume: bool
     tensorboard: bool
     license: str = ""
+    devices: tuple[str, ...] = ()
 
 
 def fit(recipe: Recipe, options: FitOptions) -> Run:
@@ -56,38 +58,54 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
         TrainingError: the loss is no longer a number; the last finite checkpoint is kept.
         KeyboardInterrupt: stopped by a signal after a whole batch; checkpoints stay.
     """
+    hosts = join_hosts()
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
     check_dataset(*folders, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
     samples = find_samples(None, images=folders[0], masks=folders[1])
     training, validation = split_samples(samples, recipe, options.seed)
     config = run_config(recipe, options, samples, training, validation)
-    refuse_overwriting(options, config)
+    # While the first host's folder is written by it, the others may still be on their way here.
+    if hosts.index == 0 or options.resume:
+        refuse_overwriting(options, config)
+    devices = choose_devices(min(recipe.batch_size, len(training)), options.devices)
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)
 
-    trainer = Trainer(recipe, options, training, validation)
-    print_setup(trainer, config, samples, training, validation)
-    save_run(options.out, config)
-    trainer.train()
-    config["training"] = {
-        **summary(recipe, trainer.history.rows),
-        "policy": options.policy,
-        "loaded_layers": trainer.loaded,
-    }
-    with trainer.average.swapped_in():
-        plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
-    run = save_run(options.out, config, plain)
-    from .report import write_run_pictures
+    with devices.folder(options.out) as folder:
+        with devices.scope():
+            trainer = Trainer(recipe, options, training, validation, devices, folder)
+            print_setup(trainer, config, samples, training, validation)
+            save_run(folder, config)
+            trainer.train()
+        config["training"] = {
+            **summary(recipe, trainer.history.rows),
+            "policy": options.policy,
+            "loaded_layers": trainer.loaded,
+            "devices": devices.count,
+        }
+        with trainer.average.swapped_in():
+            plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
+        run = save_run(folder, config, plain)
+    if devices.chief:
+        from .report import write_run_pictures
 
-    write_run_pictures(run, plain)
+        write_run_pictures(run, plain)
     return run
 
 
 class Trainer:
     """The network, its batches and its callbacks, put together from a recipe."""
 
-    def __init__(self, recipe: Recipe, options: FitOptions, training: list[Sample], validation: list[Sample]) -> None:
-        self.recipe, self.options = recipe, options
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: FitOptions,
+        training: list[Sample],
+        validation: list[Sample],
+        devices: Devices,
+        folder: Path,
+    ) -> None:
+        self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
         self.fcn8_config = fcn8_config(recipe, options)
         pairs = PairStore(training)
@@ -99,19 +117,19 @@ class Trainer:
         self.average = MovingAverage(self.model)
         held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))
         self.validation = Validation(held_out if validation else None, self.average, len(CAMVID_CLASSES), self.ignored)
-        self.history = History(options.out, CAMVID_CLASSES, self.validation)
+        self.history = History(folder, CAMVID_CLASSES, self.validation)
 
     def train(self) -> None:
         """Run the epochs that are left."""
         first = self._resume() if self.options.resume else 0
         stop = StopOnSignal()
         callbacks: list[keras.callbacks.Callback] = [StopOnNan(), stop, self.validation, self.history]
-        callbacks += [Checkpoints(self.options.out, self.history), Progress(self.recipe.epochs, len(self.batches))]
+        callbacks += [Checkpoints(self.folder, self.history), Progress(self.recipe.epochs, len(self.batches))]
         if self.options.tensorboard:
-            callbacks.append(keras.callbacks.TensorBoard(self.options.out / "tensorboard", write_graph=False))
+            callbacks.append(keras.callbacks.TensorBoard(self.folder / "tensorboard", write_graph=False))
         with stop.installed():
             self.model.fit(
-                self.batches.stream(first),
+                self.devices.feed(self.batches, first),
                 steps_per_epoch=len(self.batches),
                 epochs=self.recipe.epochs,
                 initial_epoch=first,
@@ -143,6 +161,7 @@ class Trainer:
             rendered_share=recipe.rendered_share,
             rare=tuple(CAMVID_CLASSES.index(name) for name in RARE_CLASSES),
             fill=CAMVID_UNLABELLED,
+            parts=self.devices.count,
         )
 
     def _network(self) -> tuple[keras.Model, list[str]]:
@@ -151,7 +170,12 @@ class Trainer:
         # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
         first_norm = None if not recipe.batch_norm else 3 if given else 1
         # Sizes open, so that crops and whole validation images go through one network.
-        network = fcn8(self.fcn8_config.with_size(None), batch_norm_from=first_norm, dropout=recipe.dropout)
+        network = fcn8(
+            self.fcn8_config.with_size(None),
+            batch_norm_from=first_norm,
+            dropout=recipe.dropout,
+            synchronized=self.devices.synchronized,
+        )
         if given is None:
             return network, []
         loaded = load_encoder(network, given, rescale=recipe.rescale_weights)
@@ -302,6 +326,6 @@ def print_setup(
     split = f"{len(training)} train, {len(validation)} validation ({recipe.split} split)"
     print(f"{len(samples)} images: {split}; seed {config['seed']}")
     epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}"
-    print(f"recipe {recipe.name}: {epochs}, {config['policy']}")
+    print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")
     if trainer.options.weights:
         print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.loaded)}")

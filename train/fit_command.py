@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,13 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
     text = "precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it"
     add("--policy", choices=policies, default="auto", help=text)
+    add(
+        "--devices",
+        type=device_names,
+        default=(),
+        metavar="D,D",
+        help="devices that share each batch, as gpu:0,gpu:1 (default: every GPU that is visible, else the CPU)",
+    )
     add("--license", default="", help="terms of use of the resulting weights, one line, carried into exported files")
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard")
     add("--resume", action="store_true", help="go on from the last good checkpoint in RUN")
@@ -65,9 +73,11 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 def run_fit(args: argparse.Namespace) -> int:
     """Carry out `python -m train fit`; returns the exit code."""
     # Keras comes with these, and `--help` should not wait for it.
+    from .distribute import join_hosts
     from .fit import FitOptions, auto_policy, fit
     from .recipes import RECIPES
 
+    join_hosts()
     named = (
         "epochs",
         "batch_size",
@@ -88,13 +98,16 @@ def run_fit(args: argparse.Namespace) -> int:
     options = FitOptions(
         out=args.out, dataset=args.dataset, images=args.images, masks=args.masks, block_widths=args.block_widths,
         head_widths=args.head_widths, weights=args.weights, seed=args.seed, policy=policy, resume=args.resume,
-        tensorboard=args.tensorboard, license=args.license,
+        tensorboard=args.tensorboard, license=args.license, devices=args.devices,
     )  # fmt: skip
     try:
         run = fit(recipe, options)
     except KeyboardInterrupt:
         print(f"stopped; go on with: python -m train fit ... --out {options.out} --resume", file=sys.stderr)
         return 1
+    if run.folder != options.out:
+        print(f"done: the first host has written {options.out}{os.sep}")
+        return 0
     print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
     return 0
 
@@ -111,6 +124,14 @@ def check_recipe(recipe: Recipe) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} must lie in 0 <= x < 1, got {getattr(recipe, name)}.")
     if not 0.0 < recipe.learning_rate < 100.0:
         raise ConfigurationError(f"--learning-rate must be positive, got {recipe.learning_rate}.")
+
+
+def device_names(text: str) -> tuple[str, ...]:
+    """argparse type: "gpu:0,gpu:1" -> its parts, each once."""
+    parts = tuple(part.strip().lower() for part in text.split(","))
+    if len(set(parts)) != len(parts) or not all(re.fullmatch(r"(cpu|gpu|tpu):\d+", part) for part in parts):
+        raise argparse.ArgumentTypeError(f"expected different devices with commas between, as gpu:0, got {text!r}")
+    return parts
 
 
 def widths(count: int) -> Any:

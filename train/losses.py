@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from .distribute import device_share, summed_over_devices
+
 
 def class_weights(shares: np.ndarray, unlabelled: int | None) -> np.ndarray:
     """Weight of each class, 1 / ln(1.1 + share) (ENet, Paszke et al. 2016, with c = 1.1), scaled to mean 1.
@@ -28,7 +30,8 @@ class SegmentationLoss(keras.losses.Loss):
     loss = sum_p w[y_p] CE_p / sum_p w[y_p]  +  jaccard * (1 - mean over classes present of sum p y / sum (p + y - p y))
 
     The second term is the mean IoU itself with probabilities in place of decisions (Rahman and Wang, 2016).
-    Truth (N, H, W) class ids; predictions (N, H, W, classes) logits.
+    Truth (N, H, W) class ids; predictions (N, H, W, classes) logits. The sums are the whole batch's, however many
+    devices share it: a mean of the devices' quotients would be another loss on every number of devices.
     """
 
     def __init__(self, weights: np.ndarray, *, jaccard: float = 0.0, name: str = "segmentation_loss") -> None:
@@ -42,18 +45,27 @@ class SegmentationLoss(keras.losses.Loss):
         truth = ops.cast(y_true, "int32")
         weight = ops.take(ops.convert_to_tensor(self.weights), truth)
         entropy = ops.sparse_categorical_crossentropy(truth, logits, from_logits=True)
-        loss = ops.sum(entropy * weight) / (ops.sum(weight) + 1e-6)
-        if not self.jaccard:
-            return loss
+        sums = [ops.sum(entropy * weight), ops.sum(weight)]
+        if self.jaccard:
+            sums += self._overlaps(truth, logits, weight, classes)
+        entropies, weights, *overlaps = summed_over_devices(sums)
+        loss = entropies / (weights + 1e-6)
+        if self.jaccard:
+            both, truths, probabilities = overlaps
+            union = probabilities + truths - both
+            present = ops.cast(truths > 0, "float32")
+            share = ops.sum(present * both / (union + 1e-6)) / (ops.sum(present) + 1e-6)
+            loss = loss + self.jaccard * (1.0 - share)
+        return device_share(loss)
+
+    @staticmethod
+    def _overlaps(truth: Any, logits: Any, weight: Any, classes: int) -> list[Any]:
+        """For each class sum p y, sum y and sum p: (classes,) each."""
         counted = ops.cast(weight > 0, "float32")[..., None]
         probability = ops.softmax(logits) * counted
         hot = ops.one_hot(truth, classes, dtype="float32") * counted
         axes = (0, 1, 2)
-        both, truths = ops.sum(probability * hot, axes), ops.sum(hot, axes)
-        union = ops.sum(probability, axes) + truths - both
-        present = ops.cast(truths > 0, "float32")
-        share = ops.sum(present * both / (union + 1e-6)) / (ops.sum(present) + 1e-6)
-        return loss + self.jaccard * (1.0 - share)
+        return [ops.sum(probability * hot, axes), ops.sum(hot, axes), ops.sum(probability, axes)]
 
 
 class ConfusionMetric(keras.metrics.Metric):

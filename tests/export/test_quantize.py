@@ -1,6 +1,5 @@
-"""int8: what is quantized and what is not, ranges frame by frame, and a graph the CPU provider runs as int8 throughout."""
+"""int8: what is quantized and what is not, ranges frame by frame, and a graph the CPU provider runs as int8."""
 
-import gc
 import weakref
 
 import numpy as np
@@ -82,11 +81,7 @@ def test_weights_have_a_scale_for_each_output_channel(quantized, network):
 
 
 def test_activations_are_unsigned_from_zero(quantized):
-    zero_points = [
-        quantized.weights[node.input[2]]
-        for node in quantized.nodes
-        if node.op_type == "QuantizeLinear"
-    ]
+    zero_points = [quantized.weights[node.input[2]] for node in quantized.nodes if node.op_type == "QuantizeLinear"]
     assert len(zero_points) == CONVOLUTIONS + 5
     assert all(point.dtype == np.uint8 and int(point) == 0 for point in zero_points)
 
@@ -99,9 +94,7 @@ def test_each_calibration_keeps_most_labels(wrapped, model, scenes, tmp_path, me
 
 
 def test_weights_of_seven_bits(wrapped, scenes, tmp_path):
-    draft, _ = quantize(
-        wrapped.fork(), iter(scenes[0][:2]), tmp_path, calibration=Calibration(), reduce_range=True
-    )
+    draft, _ = quantize(wrapped.fork(), iter(scenes[0][:2]), tmp_path, calibration=Calibration(), reduce_range=True)
     kernels = [array for array in draft.weights.values() if array.ndim == 4 and array.dtype == np.int8]
     assert max(int(np.abs(array.astype(int)).max()) for array in kernels) == 64
 
@@ -140,7 +133,6 @@ def test_frames_are_streamed(wrapped, tmp_path, method):
             frame = random.integers(0, 256, (*SIZE, 3), np.uint8)
             weakref.finalize(frame, gone)
             alive += 1
-            gc.collect()
             most = max(most, alive)
             yield frame
 

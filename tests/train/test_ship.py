@@ -47,7 +47,7 @@ def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> Non
     shipped = open_run(tmp_path / "shipped")
     assert "somebody" not in (shipped.folder / "config.json").read_text()
     assert shipped.config["trained_on"] == {"train": 2, "val": 1}
-    assert shipped.weights.stat().st_size < 0.6 * run.weights.stat().st_size
+    assert shipped.weights.stat().st_size < 0.65 * run.weights.stat().st_size
     for ours, theirs in zip(load_model(shipped).get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs.astype(np.float16).astype(np.float32))
     with pytest.raises(ConfigurationError, match="is the run itself"):
