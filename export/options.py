@@ -1,0 +1,80 @@
+"""What may be asked of an export, as one frozen record that refuses what cannot be. Knows nothing of how it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.golden import MAX_FRAMES
+from edge_seg.spec import PRECISIONS
+from train.fcn8 import check_input_size
+
+from .calibrate import Calibration
+from .convert import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to make of a run.
+
+    Attributes:
+        out: the model file, `.onnx`.
+        precision: "fp32", "fp16" or "int8".
+        opset: of the standard operators.
+        outputs: ("labels",) or ("labels", "confidence").
+        confidence_type: "float16" or "float32".
+        input_size: (height, width); the run's own if None.
+        dynamic_size: accept other multiples of 32 too.
+        data: dataset instead of the one the run recorded.
+        gate_on: "auto", "val", "test" or "rendered": what the gate looks at.
+        gate_frames: at most so many.
+        golden: "rendered", "validation" or "none": frames that travel in the file.
+        golden_frames: how many.
+        calibration: how int8 finds ranges.
+        calibration_data: "train" or "rendered".
+        reduce_range: 7-bit weights, for x86 processors older than VNNI.
+        license: terms of the weights, in place of what the run says.
+        name: short name of the model.
+        report: where the report goes; beside the model by default.
+    """
+
+    out: Path
+    precision: str = "fp32"
+    opset: int = DEFAULT_OPSET
+    outputs: tuple[str, ...] = ("labels",)
+    confidence_type: str = "float16"
+    input_size: tuple[int, int] | None = None
+    dynamic_size: bool = False
+    data: Path | None = None
+    gate_on: str = "auto"
+    gate_frames: int = 64
+    golden: str = "rendered"
+    golden_frames: int = 4
+    calibration: Calibration = field(default_factory=Calibration)
+    calibration_data: str = "train"
+    reduce_range: bool = False
+    license: str | None = None
+    name: str = "fcn8"
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigurationError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
+        if self.out.suffix != ".onnx":
+            raise ConfigurationError(f"--out must name a file ending in .onnx; got {str(self.out)!r}.")
+        if self.out.is_dir() or not self.out.absolute().parent.is_dir():
+            raise ConfigurationError(f"--out must name a file in a folder that exists; got {str(self.out)!r}.")
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise ConfigurationError(f"opset must lie between {MIN_OPSET} and {MAX_OPSET}; got {self.opset}.")
+        if not 1 <= self.golden_frames <= MAX_FRAMES or self.gate_frames < 1:
+            raise ConfigurationError(
+                f"golden frames must be 1 to {MAX_FRAMES} and gate frames at least 1; "
+                f"got {self.golden_frames} and {self.gate_frames}."
+            )
+        if self.input_size is not None:
+            check_input_size(self.input_size)
+
+    @property
+    def report_path(self) -> Path:
+        return self.report or self.out.with_suffix(".report.json")

@@ -1,0 +1,275 @@
+"""`python -m export` from the command line on: what is published, what is refused, and what is left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edge_seg import spec as spec_module
+from edge_seg.golden import decode_golden
+from edge_seg.modelfile import read_model_header
+from edge_seg.session import open_session
+from export import publish
+from export.__main__ import main
+from train.run import open_run, save_run
+
+ROOT = Path(__file__).parents[2]
+# Frames that are at hand; the tests of rendered ones say so.
+QUICK = ["--golden-frames", "1", "--golden", "validation", "--calibration-frames", "4"]
+
+
+def export(run_folder, out, *more) -> int:
+    return main([str(run_folder), "--out", str(out), *QUICK, *more])
+
+
+def only_files(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_run_becomes_a_proved_file(run_folder, tmp_path, capsys, precision):
+    out = tmp_path / "model.onnx"
+    assert export(run_folder, out, "--precision", precision, "--outputs", "labels,confidence") == 0
+    assert only_files(tmp_path) == ["model.onnx", "model.report.json"]
+    header = read_model_header(out)
+    assert header.spec.precision == precision
+    assert header.spec.outputs == ("labels", "confidence")
+    assert header.spec.license == "terms of the test"
+    assert header.spec.training["val_mean_iou"] == 0.05
+    assert header.spec.training["data_hash"] == "0123456789abcdef"
+    assert ("calibration" in header.spec.training) is (precision == "int8")
+    assert header.spec.versions["opset"] == "17"
+    assert header.spec.versions["ir"] == "8"
+    assert {"keras", "tensorflow", "tf2onnx", "onnx"} <= header.spec.versions.keys()
+    bound = spec_module.AGREEMENT_BOUNDS[precision]
+    assert header.spec.parity["agreement"] >= bound
+    assert header.spec.parity["source"] == "4 validation images"
+    report = json.loads((tmp_path / "model.report.json").read_text())
+    assert report["published"] is True
+    assert report["sha256"] == header.sha256
+    assert report["gate"]["mean_iou_points"] is not None
+    assert "validation images" in capsys.readouterr().out
+
+
+def test_the_file_proves_itself_and_holds_rendered_frames(run_folder, scenes, tmp_path):
+    out = tmp_path / "model.onnx"
+    assert export(run_folder, out, "--golden", "rendered", "--golden-frames", "2") == 0
+    header = read_model_header(out)
+    frames, labels = decode_golden(header.metadata[spec_module.GOLDEN_KEY])
+    assert frames.shape == (2, 64, 96, 3)
+    assert len(np.unique(labels)) > 1
+    # Nothing of the dataset travels in the file.
+    assert not any((frame == scene).all() for frame in frames for scene in scenes[0])
+    session = open_session(out, device="cpu", batch_size=2)
+    assert (session.run(frames)["labels"] == labels).mean() >= 0.9999
+    onnx.checker.check_model(onnx.load(out), full_check=True)
+
+
+def test_golden_frames_of_ones_own(run_folder, scenes, tmp_path):
+    out = tmp_path / "model.onnx"
+    assert export(run_folder, out, "--golden", "validation") == 0
+    frames, _ = decode_golden(read_model_header(out).metadata[spec_module.GOLDEN_KEY])
+    assert any((frames[0] == scene).all() for scene in scenes[0][5:])
+
+
+def test_no_golden_frames(run_folder, tmp_path):
+    assert export(run_folder, tmp_path / "model.onnx", "--golden", "none") == 0
+    assert spec_module.GOLDEN_KEY not in read_model_header(tmp_path / "model.onnx").metadata
+
+
+def test_a_dynamic_size_is_proved_at_another_size_too(run_folder, tmp_path):
+    out = tmp_path / "model.onnx"
+    assert export(run_folder, out, "--dynamic-size", "--gate-on", "rendered", "--gate-frames", "2") == 0
+    spec = read_model_header(out).spec
+    assert spec.dynamic_size
+    assert spec.parity["other_size_agreement"] >= 0.9999
+    session = open_session(out, device="cpu", input_size=(96, 128))
+    assert session.run(np.zeros((1, 96, 128, 3), np.uint8))["labels"].shape == (1, 96, 128)
+
+
+def test_another_size_than_the_runs(run_folder, tmp_path):
+    assert export(run_folder, tmp_path / "model.onnx", "--input-size", "32x64", "--opset", "21") == 0
+    header = read_model_header(tmp_path / "model.onnx")
+    assert header.spec.input_size == (32, 64)
+    assert header.opsets[""] == 21
+    assert header.ir_version == 10
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """A single wrong weight, planted between conversion and gate."""
+    right = publish.to_precision
+
+    def wrong(*args):
+        draft, calibrated = right(*args)
+        kernel = draft.weights["upsample8.kernel"].copy()
+        kernel[:64] += 100 * np.abs(kernel).max()
+        draft.weights["upsample8.kernel"] = kernel
+        return draft, calibrated
+
+    monkeypatch.setattr(publish, "to_precision", wrong)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_model_that_fails_is_not_published(planted, run_folder, tmp_path, capsys, precision):
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"the old model")
+    assert export(run_folder, out, "--precision", precision) == 1
+    assert out.read_bytes() == b"the old model"
+    assert only_files(tmp_path) == ["model.onnx", "model.report.json"]
+    report = json.loads((tmp_path / "model.report.json").read_text())
+    assert report["published"] is False
+    assert report["failures"]
+    error = capsys.readouterr().err
+    assert "is not published" in error
+    assert "An old file of that name is untouched" in error
+    assert "Traceback" not in error
+
+
+def test_a_model_that_fails_leaves_no_file_where_there_was_none(planted, run_folder, tmp_path):
+    kept = tmp_path / "kept.json"
+    assert export(run_folder, tmp_path / "model.onnx", "--report", str(kept)) == 1
+    assert only_files(tmp_path) == ["kept.json"]
+
+
+def test_golden_frames_that_do_not_agree_stop_the_file(run_folder, tmp_path, monkeypatch, capsys):
+    """The stamped file is held to its own frames: wrong ones would make every device fail later."""
+    right = publish.stamp
+
+    def wrong(path, spec, golden):
+        golden.labels[:] = 11 - golden.labels
+        right(path, spec, golden)
+
+    monkeypatch.setattr(publish, "stamp", wrong)
+    assert export(run_folder, tmp_path / "model.onnx") == 1
+    assert "on the golden frames" in capsys.readouterr().err
+    assert only_files(tmp_path) == ["model.report.json"]
+
+
+def test_a_crash_while_writing_leaves_the_old_file(run_folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"the old model")
+
+    def full(draft, path, metadata=None):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(publish, "write_draft", full)
+    assert export(run_folder, out) == 1
+    assert out.read_bytes() == b"the old model"
+    assert only_files(tmp_path) == ["model.onnx"]
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_run_whose_dataset_is_gone_is_gated_on_rendered_scenes(run_folder, model, tmp_path, capsys):
+    config = json.loads((run_folder / "config.json").read_text())
+    config["data"]["root"] = str(tmp_path / "gone")
+    moved = save_run(tmp_path / "run", config, model).folder
+    plain = ("--gate-frames", "2", "--golden", "none")
+    assert export(moved, tmp_path / "model.onnx", *plain) == 0
+    assert "2 rendered scenes" in capsys.readouterr().out
+    assert export(moved, tmp_path / "int8.onnx", "--precision", "int8", *plain) == 1
+    error = capsys.readouterr().err
+    assert "--data DATASET" in error
+    # Found out before Keras was asked anything.
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    more = ("--precision", "int8", "--calibration-data", "rendered", *plain)
+    assert export(moved, tmp_path / "int8.onnx", *more) == 0
+
+
+def test_data_given_must_hold_the_runs_images(run_folder, tmp_path, capsys):
+    for folder in ("images_prepped_train", "annotations_prepped_train"):
+        (tmp_path / "other" / folder).mkdir(parents=True)
+    assert export(run_folder, tmp_path / "model.onnx", "--data", str(tmp_path / "other")) == 1
+    assert "No images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "model.h5"], "ending in .onnx"),
+        (["--out", "no/such/folder/model.onnx"], "folder that exists"),
+        (["--opset", "9"], "between 15 and 22"),
+        (["--input-size", "100x100"], "multiples of 32"),
+        (["--golden-frames", "65"], "1 to 64"),
+        (["--percentile", "30"], "percentile above 50"),
+    ],
+)
+def test_a_wrong_call_is_told_in_one_line(run_folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(run_folder), "--out", "model.onnx", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not only_files(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [["--precision", "int4"], ["--outputs", "logits"], ["--input-size", "big"]])
+def test_argparse_refuses_with_two(run_folder, tmp_path, arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(run_folder), "--out", str(tmp_path / "model.onnx"), *arguments])
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run(tmp_path, capsys):
+    assert export(tmp_path, tmp_path / "model.onnx") == 1
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_a_network_of_any_size_needs_one(run_folder, model, tmp_path, capsys):
+    config = json.loads((run_folder / "config.json").read_text())
+    config["fcn8"]["input_size"] = None
+    folder = save_run(tmp_path / "run", config, model).folder
+    assert export(folder, tmp_path / "model.onnx") == 2
+    assert "--input-size HxW" in capsys.readouterr().err
+
+
+def test_whether_a_run_is_trained(run_folder, tmp_path):
+    assert publish.is_trained(open_run(run_folder))
+    assert not publish.is_trained(save_run(tmp_path, {"fcn8": {}}))
+
+
+def test_another_backend_is_refused_with_the_cure(monkeypatch, run_folder, tmp_path, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert export(run_folder, tmp_path / "model.onnx") == 1
+    assert "KERAS_BACKEND=tensorflow python -m export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["tf2onnx", "onnx", "tensorflow"])
+def test_a_missing_package_is_named_with_the_command(monkeypatch, run_folder, tmp_path, capsys, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert export(run_folder, tmp_path / "model.onnx") == 1
+    error = capsys.readouterr().err
+    assert f"export needs {module}" in error
+    assert "pip install -e '.[export" in error
+
+
+@pytest.mark.slow
+def test_the_full_network_needs_less_than_three_gigabytes(tmp_path):
+    """135,066,008 parameters converted and stamped, fp32: under 3 GB, and 90 s of the machine's time."""
+    make = (
+        "import keras; from train.fcn8 import Fcn8Config, fcn8; from train.run import save_run; import sys; "
+        "keras.utils.set_random_seed(1); save_run(sys.argv[1], {'fcn8': Fcn8Config().to_dict()}, fcn8())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    command = [sys.executable, "-c", make, str(tmp_path / "run")]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
+    out = tmp_path / "model.onnx"
+    command = [sys.executable, "-m", "export", str(tmp_path / "run"), "--out", str(out), "--gate-frames", "2"]
+    done = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "model.report.json").read_text())
+    assert report["parameters"] == 135_066_008
+    stages = {record["stage"]: record for record in report["stages"]}
+    made = [stages[name] for name in ("load", "golden frames", "convert", "write", "stamp")]
+    # The peak only grows, so it is read where the last thing of its own is in memory.
+    assert stages["convert"]["peak_gb"] < 3.0
+    assert stages["write"]["peak_gb"] == stages["Keras' answers for the gate"]["peak_gb"]
+    assert sum(record["cpu_seconds"] for record in made) < 90
