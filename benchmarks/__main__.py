@@ -150,7 +150,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add(
         "--quick",
         action="store_true",
-        help="a rough look in under a minute: few frames, batch 1, a second of the clip (default: the whole)",
+        help="a rough look: few frames, batch 1, a second of the clip once (default: the whole)",
     )
     add(
         "--out",

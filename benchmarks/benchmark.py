@@ -143,7 +143,7 @@ def noise_notes(
         )
         notes.append(
             f"NOISY: repeats of {len(wide)} of {len(everything)} rows spread by more than {NOISE_BOUND:.0%} ({named}). "
-            "Ratios hold, being taken within rounds; absolute times may not."
+            "Trust the ratios, which are taken within rounds, more than the times."
         )
     others = max((part.others_cores for part in measured), default=0.0)
     if others > OTHERS_BOUND * surroundings["cores"]:
