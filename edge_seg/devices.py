@@ -14,7 +14,6 @@ from typing import Any
 from .errors import ConfigurationError, DeviceError
 from .nvidia import nvidia_gpus, tensorrt_version
 
-DEVICES = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 TENSORRT_PROVIDER = "TensorrtExecutionProvider"

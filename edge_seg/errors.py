@@ -1,15 +1,15 @@
 """Every error edge_seg raises on purpose.
 
     EdgeSegError
-    ├── ConfigurationError  (ValueError)     the call itself was wrong: an option, a size, a combination      exit 2
+    ├── ConfigurationError  (ValueError)     the call itself was wrong: an option, a size, a combination       exit 2
     ├── ModelFileError      (ValueError)     a model file that is missing, damaged, unsafe or not one of ours  exit 1
     ├── DatasetError        (ValueError)     a dataset with missing, damaged or contradictory files            exit 1
     ├── MediaError          (OSError)        a video, image or camera that cannot be read or written           exit 1
     ├── DeviceError         (RuntimeError)   a device that was asked for and cannot be had                     exit 1
     │   └── OutOfMemoryError (MemoryError)   the device's memory does not hold the batch                       exit 1
     ├── ParityError         (RuntimeError)   a model whose labels differ from Keras' by more than its bound    exit 1
-    ├── ConversionError    (RuntimeError)     a network that could not be turned into ONNX                     exit 1
-    └── MissingDependencyError (ImportError) a package that is not installed; names the cure          exit 1
+    ├── ConversionError     (RuntimeError)   a network that could not be turned into ONNX                      exit 1
+    └── MissingDependencyError (ImportError) a package that is not installed; names the cure                   exit 1
 
 Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the
 cure.

@@ -154,6 +154,8 @@ def _open_file(path: Path) -> Any:
         if path.exists() and not path.is_file():
             raise ModelFileError(f"{path} is not a file. Pass the path of a .onnx file.")
         return path.open("rb")
+    except ModelFileError:
+        raise  # a ValueError itself
     except FileNotFoundError as error:
         raise ModelFileError(f"No model at {path}. Export one: python -m export RUN --out {path.name}") from error
     except (OSError, ValueError) as error:
