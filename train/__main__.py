@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from edge_seg.errors import EdgeSegError
+
 from .quiet import import_keras_quietly
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 the call was wrong)."""
-    from edge_seg.errors import EdgeSegError
-
     try:
         from .evaluate import add_evaluate_arguments, run_evaluate
         from .fit_command import add_fit_arguments, run_fit
@@ -19,6 +19,8 @@ def main(argv: list[str] | None = None) -> int:
         from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
     except ModuleNotFoundError as error:
         return _missing(error)
+    except EdgeSegError as error:  # a cv2 that does not load
+        return _failed(error)
 
     parser = argparse.ArgumentParser(
         prog="python -m train", description="Train FCN8 on a folder of labelled road images."
@@ -46,10 +48,22 @@ def main(argv: list[str] | None = None) -> int:
             import_keras_quietly()
         return int(args.run(args))
     except EdgeSegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(error)
     except ModuleNotFoundError as error:
         return _missing(error)
+    except OSError as error:
+        # A folder that cannot be made, a full disk: what was being written is gone or under its old name.
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {named}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        return 1
+
+
+def _failed(error: EdgeSegError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _missing(error: ModuleNotFoundError) -> int:

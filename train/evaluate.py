@@ -20,7 +20,7 @@ from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_labels
 from edge_seg.spec import palette_for
 
-from . import arguments, pictures
+from . import arguments
 from .dataset import Sample, find_samples, read_image, read_mask
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
 from .files import replacing, write_csv
@@ -203,6 +203,8 @@ def write_evaluation(
     subject: Subject, evaluation: Evaluation, folder: Path, *, options: dict[str, Any] | None = None
 ) -> None:
     """Write summary.json, the CSV tables and the pictures; confusion and pictures are of the plain full frame."""
+    from . import pictures  # matplotlib takes seconds to load, which `--help` and a wrong call need not wait for
+
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row for result in evaluation.results for row in _class_rows(result, subject.classes)]
     header = ("protocol", "variant", "id", "class", "tp", "fp", "fn", "iou_with_unlabelled", "iou", "accuracy")
@@ -225,6 +227,8 @@ def write_evaluation(
 
 def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
     """Frames, truths, predictions and errors of a few images."""
+    from . import pictures
+
     frames, truths = (
         [read_image(item.score.sample.image) for item in shown],
         [read_mask(item.score.sample.mask) for item in shown],

@@ -16,7 +16,7 @@ from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_frame, resize_labels
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED, palette_for
 
-from . import arguments, pictures
+from . import arguments
 from .dataset import SPLITS, dataset_folders, read_image, read_mask
 from .files import write_csv
 from .preflight import PreflightReport, preflight, problem_summary
@@ -103,6 +103,8 @@ def draw_pictures(
     seed: int,
 ) -> None:
     """classes.png, masks.png and samples.png of a report's good pairs, of which there must be one."""
+    from . import pictures  # matplotlib takes seconds to load, which `--help` and a wrong call need not wait for
+
     palette = palette_for(classes)
     pixels, _ = _totals(report)
     title = f"Share of all pixels, {len(report.samples)} images"
@@ -123,6 +125,8 @@ def _draw_samples(
     count: int,
     seed: int,
 ) -> None:
+    from . import pictures
+
     order = np.random.default_rng(seed).permutation(len(report.samples))[:count]
     chosen = [report.samples[index] for index in sorted(order)]
     frames, masks = [read_image(sample.image) for sample in chosen], [read_mask(sample.mask) for sample in chosen]

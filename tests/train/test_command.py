@@ -1,0 +1,41 @@
+"""The command line of training as a whole: quick to answer, one line for what goes wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from train.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_waits_for_neither_keras_nor_matplotlib() -> None:
+    code = (
+        "import sys; from train.__main__ import main\n"
+        "try: main(['fit', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('keras', 'tensorflow', 'matplotlib', 'h5py') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.endswith("\n[]\n"), done.stdout + done.stderr
+    assert "--learning-rate" in done.stdout
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert main(["inspect", str(make_dataset(count=1)), "--out", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file'}: File exists\n"
+
+
+def test_no_command_at_all_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "required: COMMAND" in capsys.readouterr().err
