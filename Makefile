@@ -2,7 +2,7 @@
 # Both make their own environment from the locks in requirements/ and need nothing but make and Python 3.11 to 3.13.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 DEMO := .venv-demo
 TEST := .venv-test
 # CUDA where a driver answers; the OpenVINO plugin on Linux with an Intel processor (it offers no device on others);
