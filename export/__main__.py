@@ -44,7 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     from train.arguments import positive, size
 
     parser = argparse.ArgumentParser(
-        prog="python -m export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m export",
+        description="Make a run of `python -m train fit` one ONNX file whose parity with Keras is proved.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run of `python -m train fit`")
     parser.add_argument(

@@ -85,8 +85,9 @@ def check_data(run: Run, options: ExportOptions) -> None:
     """Look for the images that were asked for before minutes are spent; raises what `evidence.find` raises."""
     if options.precision == "int8" and options.calibration_data == "train":
         find(run, "train", options.data)
-    if options.gate_on in ("val", "test"):
-        find(run, options.gate_on, options.data)
+    gate_on = "val" if options.gate_on == "auto" and options.data is not None else options.gate_on
+    if gate_on in ("val", "test"):
+        find(run, gate_on, options.data)
     if options.golden == "validation":
         find(run, "val", options.data)
 

@@ -166,6 +166,16 @@ def test_a_crash_while_writing_leaves_the_old_file(run_folder, tmp_path, monkeyp
     assert "No space left on device" in capsys.readouterr().err
 
 
+def test_an_interrupt_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publish, "run_gate", interrupted)
+    assert export(run_folder, tmp_path / "model.onnx") == 1
+    assert "interrupted; nothing was published" in capsys.readouterr().err
+    assert not only_files(tmp_path)
+
+
 def test_a_run_whose_dataset_is_gone_is_gated_on_rendered_scenes(run_folder, model, tmp_path, capsys):
     config = json.loads((run_folder / "config.json").read_text())
     config["data"]["root"] = str(tmp_path / "gone")
