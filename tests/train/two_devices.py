@@ -1,0 +1,61 @@
+"""Run by test_distribute.py in a process of its own, which it gives two virtual CPU devices: DATASET OUT.
+
+Writes OUT/one.npz and OUT/two.npz, weights and losses after the same steps on one device and on two, and fits a whole
+run on two devices into OUT/run.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from train.__main__ import main
+from train.batches import PairStore, TrainingBatches
+from train.dataset import find_samples
+from train.distribute import choose_devices
+from train.fcn8 import Fcn8Config, fcn8, logits_model
+from train.losses import ConfusionMetric, SegmentationLoss
+
+CONFIG = Fcn8Config(input_size=(32, 32), block_widths=(4, 4, 4, 4, 4), head_widths=(4, 4))
+FIT = "--block-widths 4,4,4,4,4 --head-widths 4,4 --input-size 32x32 --crop-size 32x32 --rendered-share 0 --epochs 2"
+STEPS = 3
+
+
+def steps(dataset: Path, names: tuple[str, ...], norm: int | None) -> dict[str, np.ndarray]:
+    """Loss, mean IoU and weights after `STEPS` of plain SGD, whose steps are as large as the gradient."""
+    keras.utils.set_random_seed(0)
+    devices = choose_devices(4, names)
+    pairs = PairStore(find_samples(dataset, "train"))
+    batches = TrainingBatches(pairs, size=(32, 32), batch_size=4, seed=0, parts=devices.count)
+    weights = np.linspace(0.5, 2.0, 12).astype(np.float32)
+    weights[11] = 0.0
+    with devices.scope():
+        model = logits_model(fcn8(CONFIG, batch_norm_from=norm, synchronized=devices.synchronized))
+        model.compile(
+            optimizer=keras.optimizers.SGD(0.5),
+            loss=SegmentationLoss(weights, jaccard=0.5),
+            metrics=[ConfusionMetric(12, 11)],
+            jit_compile=False,
+        )
+        history = model.fit(devices.feed(batches, 0), steps_per_epoch=1, epochs=STEPS, verbose=0, shuffle=False)
+    found = {f"weight{index}": np.asarray(variable) for index, variable in enumerate(model.variables)}
+    return found | {key: np.array(values) for key, values in history.history.items()}
+
+
+if __name__ == "__main__":
+    dataset, out = Path(sys.argv[1]), Path(sys.argv[2])
+    for norm in (None, 1):
+        np.savez(out / f"one_{norm}.npz", **steps(dataset, ("cpu:0",), norm))
+        np.savez(out / f"two_{norm}.npz", **steps(dataset, ("cpu:0", "cpu:1"), norm))
+    options = [*FIT.split(), "--batch-size", "4", "--policy", "float32", "--devices", "cpu:0,cpu:1"]
+    code = main(["fit", str(dataset), "--out", str(out / "run"), *options])
+    sys.exit(code)
