@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was published", file=sys.stderr)
+        return 1
     except OSError as error:
         print(
             f"error: {error.filename or args.out}: {error.strerror or error}. Nothing was published.", file=sys.stderr

@@ -208,10 +208,7 @@ def is_trained(run: Run) -> bool:
 def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> ModelSpec:
     """The spec that travels in the file."""
     run, options = job.run, job.options
-    training = dict(run.config.get("training", {}))
-    data_hash = run.config.get("data", {}).get("hash")
-    if data_hash:
-        training["data_hash"] = data_hash
+    training = training_summary(run)
     if calibrated:
         training["calibration"] = {
             **asdict(options.calibration),
@@ -232,6 +229,16 @@ def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> Mod
         training=training,
         parity=result.to_dict(),
     )
+
+
+def training_summary(run: Run) -> dict[str, Any]:
+    """What the file says of where its weights come from: the run's own summary, its data and its rendered scenes."""
+    training = dict(run.config.get("training", {}))
+    if data_hash := run.config.get("data", {}).get("hash"):
+        training["data_hash"] = data_hash
+    if share := run.config.get("recipe", {}).get("rendered_share"):
+        training["rendered_share"] = share
+    return training
 
 
 def stamp(path: Path, spec: ModelSpec, golden: Evidence | None) -> None:

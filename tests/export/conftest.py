@@ -58,6 +58,7 @@ def run_folder(tmp_path_factory, model, dataset):
     config = {
         "fcn8": Fcn8Config(input_size=SIZE, **WIDTHS).to_dict(),
         "training": {"recipe": "default", "epochs": 1, "val_mean_iou": 0.05},
+        "recipe": {"name": "default", "rendered_share": 0.12},
         "license": "terms of the test",
         "data": {"root": str(dataset), "hash": "0123456789abcdef", "train": stems[:5], "val": stems[5:]},
     }
