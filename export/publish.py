@@ -236,8 +236,9 @@ def training_summary(run: Run) -> dict[str, Any]:
     training = dict(run.config.get("training", {}))
     if data_hash := run.config.get("data", {}).get("hash"):
         training["data_hash"] = data_hash
-    if share := run.config.get("recipe", {}).get("rendered_share"):
-        training["rendered_share"] = share
+    recipe = run.config.get("recipe")
+    if isinstance(recipe, dict) and recipe.get("rendered_share"):
+        training["rendered_share"] = recipe["rendered_share"]
     return training
 
 
