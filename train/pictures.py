@@ -287,29 +287,6 @@ def _one_class(mask: np.ndarray, index: int, palette: Palette) -> np.ndarray:
     return picture
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int, path: Path | str, *, gap: int = 6) -> None:
-    """Images side by side, each fitted into a cell of the first one's size, on white.
-
-    Args:
-        images: each (H, W, 3) uint8 BGR; at least one.
-        columns: cells in a row.
-        path: the PNG to write.
-        gap: pixels between cells.
-    """
-    height, width = images[0].shape[:2]
-    rows = -(-len(images) // columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    for index, image in enumerate(images):
-        scale = min(height / image.shape[0], width / image.shape[1])
-        fitted = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        cell = image if scale == 1 else cv2.resize(image, fitted, interpolation=cv2.INTER_AREA)
-        y = gap + (index // columns) * (height + gap) + (height - cell.shape[0]) // 2
-        x = gap + (index % columns) * (width + gap) + (width - cell.shape[1]) // 2
-        sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
-    with replacing(Path(path)) as temporary:
-        cv2.imwrite(str(temporary), sheet)
-
-
 def _picture_grid(
     rows: Sequence[Sequence[np.ndarray]],
     heads: Sequence[str],

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_seg.overlay import colorize
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_PALETTE_RGB
 from train import pictures
 
@@ -140,17 +139,3 @@ def test_annotation_samples_show_both_sizes(tmp_path: Path) -> None:
     large, small = ((picture == CAMVID_PALETTE_RGB[i]).all(axis=2) for i in (5, 8))
     assert np.flatnonzero(large.any(axis=0)).min() < np.flatnonzero(small.any(axis=0)).max()
     assert large.sum() > small.sum() > 0
-
-
-@pytest.mark.parametrize(
-    ("count", "columns", "shape"), [(1, 3, (1, 3)), (3, 3, (1, 3)), (4, 3, (2, 3)), (2, 1, (2, 1))]
-)
-def test_a_contact_sheet_lays_images_out_in_rows(
-    tmp_path: Path, count: int, columns: int, shape: tuple[int, int]
-) -> None:
-    images = [colorize(np.full((20, 30), i + 1, np.uint8), CAMVID_PALETTE_RGB) for i in range(count)]
-    images[-1] = cv2.resize(images[-1], (90, 20), interpolation=cv2.INTER_NEAREST) if count > 1 else images[-1]
-    pictures.contact_sheet(images, columns, tmp_path / "sheet.png", gap=2)
-    sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet.shape == (shape[0] * 22 + 2, shape[1] * 32 + 2, 3)
-    assert {CAMVID_PALETTE_RGB[i + 1] for i in range(count)} <= colors_of(tmp_path / "sheet.png")
