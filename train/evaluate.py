@@ -174,7 +174,7 @@ def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:
     images, speed = len(evaluation.images), f"{evaluation.label_ms:.1f} ms/frame"
     print(f"{subject.name} on {subject.split}: {images} images, labelled at {speed}")
     for result in evaluation.results:
-        size = "each mask's own size" if result.protocol == FULL_FRAME else f"{height}x{width}, as the notebook"
+        size = "each mask's own size" if result.protocol == FULL_FRAME else f"{height}x{width}"
         print(f"\n{result.protocol} ({size}), {result.variant}")
         print("\n".join(table_lines(result.scores, subject.classes)))
 
