@@ -16,12 +16,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from . import street
+from . import ground, street
 from .canvas import Camera, Canvas
+from .ground import Shade
 from .movers import moving
 from .plan import STYLES, Label, Scene
 from .still import standing
-from .street import Shade
 from .world import Item, World
 
 __all__ = ["SHOWCASE_SEED", "SHOWCASE_STYLE", "STYLES", "Label", "Scene", "clip_frames", "render"]
@@ -47,7 +47,7 @@ def render(scene: Scene, *, time_s: float = 0.0, height: int = 360, width: int =
     nod = 0.0016 * np.sin(2.1 * time_s) + 0.0009 * np.sin(5.3 * time_s + 1)
     camera = Camera(scene.lens, scene.bend, travel_m=travel, nod=nod, height=high, width=wide)
     canvas = Canvas(camera, haze=scene.light.horizon, haze_m=scene.light.haze_m, height=high, width=wide)
-    items = standing(world, travel, time_s) + moving(world, travel, time_s)
+    items = standing(world, travel) + moving(world, travel, time_s)
     shade = Shade(camera, scene.light, height=(high + 1) // 2, width=(wide + 1) // 2)
     _paint_backdrop(canvas, world, shade, items, time_s)
     gains = [1.0 if item.foot is None else 1.0 - 0.5 * scene.light.shadow * shade.at(item.foot) for item in items]
@@ -80,9 +80,9 @@ def _vote(labels: np.ndarray) -> np.ndarray:
 def _paint_backdrop(canvas: Canvas, world: World, shade: Shade, items: list[Item], time_s: float) -> None:
     """Sky, skyline, and the ground with every shadow on it."""
     light = world.scene.light
-    street.paint_sky(canvas, world.sky, 0.004 * time_s)
+    ground.paint_sky(canvas, world.sky, 0.004 * time_s)
     for ridge, height, colour, label in world.skylines:
-        street.paint_skyline(canvas, ridge, height, colour, label)
+        ground.paint_skyline(canvas, ridge, height, colour, label)
     for item in items:
         if item.shadow is not None:
             item.shadow(shade)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from .cars import Car, draw_car, paint_car
+from .ground import Shade
 from .people import Person, draw_person, paint_rider, paint_walker
-from .street import Shade
 from .world import Item, World, put_shaded
 
 

@@ -6,16 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import cutouts, paint, street
+from . import cutouts, street, walls
 from .canvas import Canvas, Texture
+from .ground import Shade
 from .plan import Label
-from .street import House, Shade
+from .street import House
 from .world import BLOCK_M, Item, World, cast, put, put_shaded
 
 
-def standing(world: World, travel: float, time_s: float) -> list[Item]:
+def standing(world: World, travel: float) -> list[Item]:
     """Everything in sight that stands still."""
-    items = _crossings(world, travel, time_s) + _median(world, travel)
+    items = _crossings(world, travel) + _median(world, travel)
     for side in (-1, 1):
         items += _houses(world, side, travel) + _trees(world, side, travel) + _fences(world, side, travel)
         items += _posts(world, side, travel) + _clutter(world, side, travel)
@@ -158,7 +159,7 @@ def _fence_texture(world: World, kind: str, side: int, variant: int) -> Texture:
     if kind == "hedge":
         return cutouts.hedge(rng, light, world.scene.autumn, side=side)
     if kind == "wall":
-        return paint.plain_wall(rng, light, paint.BRICKS[variant], bricks=True, width=4, height=0.9)
+        return walls.plain_wall(rng, light, walls.BRICKS[variant], bricks=True, width=4, height=0.9)
     return cutouts.rails(rng, light, side=side, steel=kind == "barrier")
 
 
@@ -289,18 +290,18 @@ def _clutter(world: World, side: int, travel: float) -> list[Item]:
 # crossings
 
 
-def _crossings(world: World, travel: float, time_s: float) -> list[Item]:
+def _crossings(world: World, travel: float) -> list[Item]:
     """Zebra crossings with beacons, and stop lines with traffic lights."""
     if world.scene.style not in ("town", "suburb"):
         return []
     items = []
     for slot in world.slots(travel, 62.0, ahead=120):
-        drawn = world.kept(("cross", slot), world.dice, 3, "cross", 0, slot)
+        drawn = world.kept(("cross", slot), world.dice, 2, "cross", 0, slot)
         s = (slot + 0.3 + 0.4 * drawn[1]) * 62.0
         if drawn[0] < 0.38:
             items += _zebra(world, s, travel)
         elif drawn[0] < 0.75:
-            items += _signals(world, s, travel, time_s + 20 * drawn[2])
+            items += _signals(world, s, travel)
     return items
 
 
@@ -329,7 +330,7 @@ def _zebra(world: World, s: float, travel: float) -> list[Item]:
     return items
 
 
-def _signals(world: World, s: float, travel: float, clock: float) -> list[Item]:
+def _signals(world: World, s: float, travel: float) -> list[Item]:
     plan, light = world.scene.street, world.scene.light
     left = -plan.kerb(-1) + 0.2
     items = [_marks(world, [np.array([[s, left], [s, -0.1], [s + 0.3, -0.1], [s + 0.3, left]])])]

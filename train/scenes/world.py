@@ -15,8 +15,8 @@ import numpy as np
 
 from . import cutouts, paint
 from .canvas import Canvas, f32
+from .ground import Ground, Shade
 from .plan import Label, Scene
-from .street import Ground, Shade
 
 FAR_M = 170.0
 BACK_M = 12.0
