@@ -171,6 +171,8 @@ def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> N
     if not report.good:
         lead = "" if report.message.startswith(report.source) else f"{report.source}: "
         note(f"error: {lead}{report.status}: {report.message}" if lead else f"error: {report.message}")
+    if report.flicker is not None:
+        note(f"{report.source}: flicker {100 * report.flicker:.1f} % of the pixels change class from frame to frame")
     if report.age is not None:
         note(
             f"{report.source}: frames were {report.age.median_ms:.0f} ms old when written (p95 {report.age.p95_ms:.0f})"

@@ -21,6 +21,7 @@ from .errors import ConfigurationError
 from .media import Frame, Source
 from .preprocess import stack_frames
 from .spec import ModelSpec
+from .steady import Flicker
 from .timings import StageTime, Stopwatch
 
 STAGES = ("decode", "resize", "inference", "paint", "write")
@@ -88,6 +89,8 @@ class PipelineReport:
         wall_s: from the first read to the last write.
         stages: milliseconds a frame by stage.
         age: milliseconds from a live frame's arrival to its being written, None for files.
+        flicker: share of pixels (0..1, at the model's size) that change class from one segmented frame to the next,
+            the mean of all; None before there are two.
         error: what ended the run, None if nothing did.
         interrupted: it was asked to stop before the end.
         limited: it reached its limit.
@@ -101,6 +104,7 @@ class PipelineReport:
     wall_s: float
     stages: dict[str, StageTime] = field(default_factory=dict)
     age: StageTime | None = None
+    flicker: float | None = None
     error: Exception | None = None
     interrupted: bool = False
     limited: bool = False
@@ -153,6 +157,7 @@ class Pipeline:
         self._labelled: Channel[tuple[Frame, np.ndarray, bool]] = Channel(depth)
         self.watches = {stage: Stopwatch() for stage in STAGES}
         self._ages = Stopwatch()
+        self._flicker = Flicker()
         self._error: Exception | None = None
         self._left_out = self._segmented = self._skipped = self._delivered = 0
         self._interrupted = self._limited = False
@@ -250,6 +255,7 @@ class Pipeline:
             if own:
                 chosen = chosen[1:]
                 last, labels = self._postprocess(labels[0], frame), labels[1:]
+                self._flicker.add(last)
             if not self._labelled.put((frame, last, own)):
                 break
         return last
@@ -288,6 +294,7 @@ class Pipeline:
             wall_s=wall_s,
             stages={stage: summary for stage, summary in summaries.items() if summary is not None},
             age=self._ages.summary(),
+            flicker=self._flicker.share,
             error=self._error,
             interrupted=self._interrupted,
             limited=self._limited,

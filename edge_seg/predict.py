@@ -50,6 +50,8 @@ class SourceReport:
         wall_s, frames_per_s: from the first frame read to the last one written.
         stages: milliseconds a frame by stage.
         age: milliseconds from arrival to output, live sources only.
+        flicker: share of pixels (0..1) that change class from one segmented frame to the next, motion included; None
+            for pictures.
         notes: remarks: rotation, padding, audio, damage.
     """
 
@@ -64,6 +66,7 @@ class SourceReport:
     frames_per_s: float = 0.0
     stages: dict[str, StageTime] = field(default_factory=dict)
     age: StageTime | None = None
+    flicker: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -181,6 +184,7 @@ class Run:
             frames_per_s=report.frames_per_s,
             stages=report.stages,
             age=report.age,
+            flicker=report.flicker,
             notes=tuple(_source_notes(source) + notes),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -158,6 +159,19 @@ def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) 
     assert video_times(tmp_path / "out" / "a_overlay.mp4") == video_times(clip)[:11]
     shares = [row["share"] for row in lines_of(tmp_path / "out" / "a.jsonl")]
     assert shares[0] == shares[1] == shares[2]
+
+
+def test_flicker_is_reported_and_is_that_of_the_labels(predict: Any, tmp_path: Path) -> None:
+    # A clip of the model's own size: what is saved is what was compared.
+    clip = make_clip(tmp_path / "a.mp4", count=8, size=(32, 64))
+    still = write_image(tmp_path / "still.png", 1)
+    code, summary, err = predict(clip, still, "--save", "labels", "--batch", "3")
+    labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((tmp_path / "out/a_labels").iterdir())]
+    flicker = np.mean([np.mean(one != other) for one, other in itertools.pairwise(labels)])
+    assert code == 0
+    assert flicker > 0.01
+    assert [source["flicker"] for source in summary["sources"]] == [pytest.approx(flicker), None]
+    assert f"a.mp4: flicker {100 * flicker:.1f} % of the pixels" in err
 
 
 def test_pictures_each_get_their_own_labels(predict: Any, tmp_path: Path) -> None:

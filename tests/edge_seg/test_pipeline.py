@@ -184,6 +184,25 @@ def test_labels_pass_through_one_place() -> None:
     assert [label for _, label in sink.pairs] == [100 + index - index % 3 for index in range(10)]
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_flicker_compares_segmented_frames(batch_size: int, stride: int) -> None:
+    class Corners(NumberedFrames):
+        """Frame i has i + 1 rows that are not as in the frame before."""
+
+        def __iter__(self) -> Iterator[Frame]:
+            image = np.zeros((*SIZE, 3), np.uint8)
+            for frame in super().__iter__():
+                image = image.copy()
+                image[: frame.index + 1] += 1
+                yield Frame(image=image, index=frame.index, pts=frame.pts, time_base=frame.time_base)
+
+    report = run(Corners(10), Collected(), batch_size=batch_size, stride=stride)
+    changed = [index + 1 for index in range(10)][stride::stride]
+    assert report.flicker == pytest.approx(sum(changed) / len(changed) / SIZE[0])
+    assert run(NumberedFrames(1), Collected()).flicker is None
+
+
 def test_memory_does_not_grow_with_length() -> None:
     class Heavy(NumberedFrames):
         def __iter__(self) -> Iterator[Frame]:
