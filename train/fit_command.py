@@ -23,10 +23,16 @@ RECIPE_NAMES = ("default", "notebook")
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train fit`."""
     add = parser.add_argument
-    add("dataset", nargs="?", type=Path, metavar="DATASET", help="folder in the dataset1 layout")
+    add(
+        "dataset",
+        nargs="?",
+        type=Path,
+        metavar="DATASET",
+        help="folder in the dataset1 layout (default: --images and --masks)",
+    )
     add("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
-    add("--images", type=Path, help="plain image folder, instead of DATASET")
-    add("--masks", type=Path, help="plain mask folder, instead of DATASET")
+    add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
+    add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
     add("--recipe", choices=RECIPE_NAMES, default="default", help="how to train (default: %(default)s)")
     add("--epochs", type=positive, help="default: notebook 10, default 60")
     add("--batch-size", type=positive, help="default: notebook 32, default 6")
@@ -65,9 +71,13 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D,D",
         help="devices that share each batch, as gpu:0,gpu:1 (default: every GPU that is visible, else the CPU)",
     )
-    add("--license", default="", help="terms of use of the resulting weights, one line, carried into exported files")
-    add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard")
-    add("--resume", action="store_true", help="go on from the last good checkpoint in RUN")
+    add(
+        "--license",
+        default="",
+        help="terms of use of the resulting weights, one line, carried into exported files (default: none)",
+    )
+    add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard (default: no)")
+    add("--resume", action="store_true", help="go on from the last good checkpoint in RUN (default: start anew)")
 
 
 def run_fit(args: argparse.Namespace) -> int:
