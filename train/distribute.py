@@ -24,7 +24,7 @@ from edge_seg.errors import ConfigurationError
 
 from .batches import TrainingBatches
 
-# Read by `keras.distribution.initialize`, as TF_CONFIG is by TensorFlow.
+# Read by `keras.distribution.initialize`; says that several hosts are to train together.
 JAX_HOSTS = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 
 
@@ -70,9 +70,7 @@ class Devices:
             return batches.stream(first_epoch)
         if keras.backend.backend() == "jax":
             return self._shares(batches.stream(first_epoch), self.hosts, range(self.host, self.host + 1))
-        return self.strategy.distribute_datasets_from_function(
-            lambda context: self._dataset(batches, first_epoch, context.input_pipeline_id)
-        )
+        return self.strategy.distribute_datasets_from_function(lambda _: self._dataset(batches, first_epoch))
 
     @contextmanager
     def folder(self, out: Path) -> Iterator[Path]:
@@ -90,20 +88,19 @@ class Devices:
         names = ", ".join(self.names) or "one device"
         return names if self.hosts == 1 else f"host {self.host + 1} of {self.hosts}: {names}"
 
-    def _dataset(self, batches: TrainingBatches, first_epoch: int, host: int) -> Any:
+    def _dataset(self, batches: TrainingBatches, first_epoch: int) -> Any:
         # Not a plain generator: before it builds a network Keras takes batches from that one and never gives them back.
         # A dataset begins anew.
         import tensorflow as tf
 
-        here = len(self.names)
         signature = (
             tf.TensorSpec((None, *batches.size, 3), tf.float32),
             tf.TensorSpec((None, *batches.size), tf.uint8),
         )
-        own = range(host * here, (host + 1) * here)
         return tf.data.Dataset.from_generator(
-            lambda: self._shares(batches.stream(first_epoch), self.count, own), output_signature=signature
-        ).prefetch(2 * here)
+            lambda: self._shares(batches.stream(first_epoch), self.count, range(self.count)),
+            output_signature=signature,
+        ).prefetch(2 * self.count)
 
     @staticmethod
     def _shares(stream: Iterator[Any], parts: int, own: range) -> Iterator[Any]:
@@ -116,50 +113,46 @@ class Devices:
 
 @dataclass(frozen=True)
 class Hosts:
-    """The hosts that train together; `strategy` is TensorFlow's, which has to exist before anything is computed."""
+    """How many hosts train together, and which of them this one is, counted from 0."""
 
     count: int = 1
     index: int = 0
-    strategy: Any = None
-
-
-def hosts_named() -> int:
-    """How many hosts the environment asks to train together: TF_CONFIG on TensorFlow, Keras' own variables on JAX.
-
-    Raises:
-        ConfigurationError: the variable cannot be read.
-    """
-    backend = keras.backend.backend()
-    name, default = ("TF_CONFIG", "{}") if backend == "tensorflow" else (JAX_HOSTS, "1")
-    try:
-        value = json.loads(os.environ.get(name) or default)
-        if backend != "tensorflow":
-            return int(value) if backend == "jax" else 1
-        cluster = value.get("cluster", {})
-        return max(1, sum(len(cluster.get(job, ())) for job in ("chief", "worker")))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ConfigurationError(
-            f"{name} cannot be read ({error}); docs/training.md shows what it looks like."
-        ) from error
 
 
 @cache
 def join_hosts() -> Hosts:
-    """Meet the other hosts that the environment names, if any; waits for them. Comes before any computation."""
-    if hosts_named() == 1:
+    """Meet the other hosts that the environment names, if any; waits for them. Comes before anything is computed.
+
+    Raises:
+        ConfigurationError: a variable cannot be read, the hosts do not meet, or the backend cannot train on several.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow" and _tensorflow_hosts() > 1:
+        raise ConfigurationError(
+            f"TF_CONFIG names {_tensorflow_hosts()} hosts, but Keras 3 cannot fit under TensorFlow's "
+            "MultiWorkerMirroredStrategy (keras-team/keras issue 20585). Unset it and train with KERAS_BACKEND=jax; "
+            "docs/training.md shows how."
+        )
+    if backend != "jax" or os.environ.get(JAX_HOSTS, "1") == "1":
         return Hosts()
-    if keras.backend.backend() == "jax":
-        import jax
+    import jax
 
+    try:
         keras.distribution.initialize()
-        return Hosts(jax.process_count(), jax.process_index())
-    import tensorflow as tf
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{JAX_HOSTS} is {os.environ[JAX_HOSTS]}, but the hosts did not meet ({str(error).splitlines()[0]}); "
+            "docs/training.md shows the three variables each of them needs."
+        ) from error
+    return Hosts(jax.process_count(), jax.process_index())
 
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    resolver = strategy.cluster_resolver
-    cluster = resolver.cluster_spec().as_dict()
-    index = resolver.task_id + (len(cluster.get("chief", ())) if resolver.task_type == "worker" else 0)
-    return Hosts(hosts_named(), index, strategy)
+
+def _tensorflow_hosts() -> int:
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigurationError(f"TF_CONFIG cannot be read ({error}); unset it to train on this host.") from error
 
 
 def choose_devices(batch_size: int, asked: Sequence[str] = ()) -> Devices:
@@ -234,13 +227,9 @@ def _on_hosts(hosts: Hosts, batch_size: int, asked: Sequence[str]) -> Devices:
             "--devices chooses among the devices of one host; of several hosts each gives all it has. "
             "Hide some with CUDA_VISIBLE_DEVICES instead."
         )
-    accelerators = tuple(name for name in visible_devices() if not name.startswith("cpu"))
-    if hosts.strategy is None:
-        names = accelerators or visible_devices()
-        strategy = _strategy(tuple(keras.distribution.list_devices()))
-    else:
-        # TensorFlow's takes the GPUs of a host, or its first CPU.
-        names, strategy = accelerators or ("cpu:0",), hosts.strategy
+    local = visible_devices()
+    names = tuple(name for name in local if not name.startswith("cpu")) or local
+    strategy = _strategy(tuple(keras.distribution.list_devices()))
     found = Devices(names=names, hosts=hosts.count, host=hosts.index, strategy=strategy)
     if batch_size % found.count:
         raise ConfigurationError(
