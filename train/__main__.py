@@ -13,14 +13,33 @@ from .quiet import import_keras_quietly
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 the call was wrong)."""
     try:
-        from .evaluate import add_evaluate_arguments, run_evaluate
-        from .fit_command import add_fit_arguments, run_fit
-        from .inspect import add_inspect_arguments, run_inspect
-        from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
+        args = build_parser().parse_args(argv)
+        if args.needs_keras:
+            import_keras_quietly()
+        return int(args.run(args))
+    except EdgeSegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     except ModuleNotFoundError as error:
-        return _missing(error)
-    except EdgeSegError as error:  # a cv2 that does not load
-        return _failed(error)
+        print(f"error: {error.name} is not installed; from the clone: pip install -e '.[train]'", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # A folder that cannot be made, a full disk: what was being written is gone or under its old name.
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {named}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted.", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; loads no Keras."""
+    # Here, so that a package that is missing or does not load is one line too.
+    from .evaluate import add_evaluate_arguments, run_evaluate
+    from .fit_command import add_fit_arguments, run_fit
+    from .inspect import add_inspect_arguments, run_inspect
+    from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
 
     parser = argparse.ArgumentParser(
         prog="python -m train", description="Train FCN8 on a folder of labelled road images."
@@ -41,34 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text, description=text)
         add(command)
-        command.set_defaults(run=run)
-    args = parser.parse_args(argv)
-    try:
-        if args.run in (run_fit, run_evaluate, run_ship):
-            import_keras_quietly()
-        return int(args.run(args))
-    except EdgeSegError as error:
-        return _failed(error)
-    except ModuleNotFoundError as error:
-        return _missing(error)
-    except OSError as error:
-        # A folder that cannot be made, a full disk: what was being written is gone or under its old name.
-        named = f"{error.filename}: " if error.filename else ""
-        print(f"error: {named}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted.", file=sys.stderr)
-        return 1
-
-
-def _failed(error: EdgeSegError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
-
-
-def _missing(error: ModuleNotFoundError) -> int:
-    print(f"error: {error.name} is not installed; from the clone: pip install -e '.[train]'", file=sys.stderr)
-    return 1
+        command.set_defaults(run=run, needs_keras=name in ("fit", "evaluate", "ship"))
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""README's commands are calls that the command lines take, and its Python runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from edge_seg.cli import parse_arguments
+from export.__main__ import build_parser as export_parser
+from train.__main__ import build_parser as train_parser
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line
+    for kind, block in BLOCKS
+    for line in block.splitlines()
+    if not kind and line.startswith(("make ", "edge-seg ", "python -m "))
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_one_that_its_command_line_takes(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+        assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE)
+    elif words[0] == "edge-seg":
+        assert parse_arguments(words[1:]).command == words[1]
+    else:
+        parser = {"train": train_parser, "export": export_parser}[words[2]]()
+        assert words[:2] == ["python", "-m"]
+        assert parser.parse_args(words[3:])
+
+
+def test_the_python_of_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = (block for kind, block in BLOCKS if kind == "python")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "DeviceReport(requested='auto'" in capsys.readouterr().out
+    assert (tmp_path / "overlay.png").stat().st_size > 10_000
+
+
+def test_every_command_line_is_shown() -> None:
+    shown = {" ".join(line.split()[:3]) for line in COMMANDS}
+    assert {"make demo #", "python -m export", "python -m train"} <= shown
+    assert {line.split()[1] for line in COMMANDS if line.startswith("edge-seg")} >= {
+        "predict",
+        "info",
+        "verify",
+        "checks",
+    }
+
+
+def test_every_extra_of_readme_exists() -> None:
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    named = {extra for group in re.findall(r"\[([a-z,]+)\]\"", README) for extra in group.split(",")}
+    assert {"gpu", "export", "bench"} <= named
+    for extra in named:
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
