@@ -110,7 +110,8 @@ def read_mask(path: Path) -> np.ndarray:
         mask = mask[:, :, 0]
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise DatasetError(
-            f"{path}: expected an 8-bit single-channel mask of class ids, got {mask.dtype} {mask.shape}."
+            f"{path}: expected an 8-bit single-channel mask of class ids, got {mask.dtype} {mask.shape}; "
+            "a colour mask, perhaps. Write each pixel's class id."
         )
     return mask
 
