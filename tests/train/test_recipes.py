@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+
 import keras
 import numpy as np
 import pytest
 
+from train.fit_command import add_fit_arguments
 from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, make_optimizer
 
 
@@ -45,3 +48,15 @@ def test_slowed_layers_move_less() -> None:
     model.train_on_batch(rng.normal(size=(8, 4)), rng.normal(size=(8, 4)))
     moved = [np.abs(layer.get_weights()[0] - start).mean() for layer, start in zip(model.layers, before, strict=True)]
     assert moved[0] == pytest.approx(RECIPES["default"].encoder_rate * moved[1], rel=0.05)
+
+
+def test_help_names_the_recipes_own_values() -> None:
+    """The help is written out, so that it need not wait for Keras."""
+    parser = argparse.ArgumentParser(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=1000))
+    add_fit_arguments(parser)
+    text = parser.format_help()
+    for name in ("epochs", "batch_size", "rendered_share", "split"):
+        ours, theirs = (str(getattr(RECIPES[recipe], name)).removesuffix(".0") for recipe in ("notebook", "default"))
+        assert f"default: notebook {ours}, default {theirs}" in text
+    size = "x".join(map(str, RECIPES["default"].input_size))
+    assert f"default: notebook 224x224, default {size}" in text
