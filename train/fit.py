@@ -208,23 +208,6 @@ def use_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def auto_policy() -> str:
-    """`mixed_bfloat16` where this CPU or GPU computes bfloat16 in hardware, else `float32`."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        flags = ""
-    if "avx512_bf16" in flags or "amx_bf16" in flags:
-        return "mixed_bfloat16"
-    return "mixed_bfloat16" if keras.backend.backend() == "jax" and _jax_gpu() else "float32"
-
-
-def _jax_gpu() -> bool:
-    import jax
-
-    return any(device.platform == "gpu" for device in jax.devices())
-
-
 def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:
     """The network that a recipe and the asked widths make."""
     return Fcn8Config(

@@ -84,7 +84,8 @@ def run_fit(args: argparse.Namespace) -> int:
     """Carry out `python -m train fit`; returns the exit code."""
     # Keras comes with these, and `--help` should not wait for it.
     from .distribute import join_hosts
-    from .fit import FitOptions, auto_policy, fit
+    from .fit import FitOptions, fit
+    from .policy import auto_policy
     from .recipes import RECIPES
 
     join_hosts()
