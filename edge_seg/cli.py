@@ -72,6 +72,14 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict.add_argument(
         "--stride", type=_positive, default=1, metavar="N", help="segment every Nth frame of a video (default: 1)"
     )
+    predict.add_argument(
+        "--smooth",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="steady a video's classes: each pixel keeps its class, along the picture's motion, until up to N frames "
+        "speak against it; 3 is a good N (default: 1, classes as the model gives them)",
+    )
     predict.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames a video (default: no limit)")
     predict.add_argument(
         "--drop-corrupt", action="store_true", help="leave damaged frames out (default: keep and count them)"

@@ -128,6 +128,7 @@ def _predict_options(options: argparse.Namespace) -> Any:
             encode=EncodeOptions(codec=options.codec, crf=options.crf, preset=options.preset),
         ),
         give_up_s=options.give_up,
+        hold=options.smooth,
     )
 
 
@@ -172,11 +173,19 @@ def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> N
         lead = "" if report.message.startswith(report.source) else f"{report.source}: "
         note(f"error: {lead}{report.status}: {report.message}" if lead else f"error: {report.message}")
     if report.flicker is not None:
-        note(f"{report.source}: flicker {100 * report.flicker:.1f} % of the pixels change class from frame to frame")
+        note(f"{report.source}: {_flicker_line(report)}")
     if report.age is not None:
         note(
             f"{report.source}: frames were {report.age.median_ms:.0f} ms old when written (p95 {report.age.p95_ms:.0f})"
         )
+
+
+def _flicker_line(report: SourceReport) -> str:
+    assert report.flicker is not None
+    assert report.raw_flicker is not None
+    line = f"flicker {100 * report.flicker:.1f} % of the pixels change class from frame to frame"
+    smoothed = report.flicker != report.raw_flicker
+    return f"{line} ({100 * report.raw_flicker:.1f} % before smoothing)" if smoothed else line
 
 
 def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport]) -> list[str]:

@@ -24,7 +24,7 @@ from .spec import ModelSpec
 from .steady import Flicker
 from .timings import StageTime, Stopwatch
 
-STAGES = ("decode", "resize", "inference", "paint", "write")
+STAGES = ("decode", "resize", "inference", "smooth", "paint", "write")
 # Frames that may wait for a batch to fill when only some of them are segmented.
 LONGEST_WINDOW = 24
 
@@ -91,6 +91,7 @@ class PipelineReport:
         age: milliseconds from a live frame's arrival to its being written, None for files.
         flicker: share of pixels (0..1, at the model's size) that change class from one segmented frame to the next,
             the mean of all; None before there are two.
+        raw_flicker: the same of the labels as the model gave them, before `postprocess`.
         error: what ended the run, None if nothing did.
         interrupted: it was asked to stop before the end.
         limited: it reached its limit.
@@ -105,6 +106,7 @@ class PipelineReport:
     stages: dict[str, StageTime] = field(default_factory=dict)
     age: StageTime | None = None
     flicker: float | None = None
+    raw_flicker: float | None = None
     error: Exception | None = None
     interrupted: bool = False
     limited: bool = False
@@ -120,11 +122,6 @@ class PipelineReport:
         return self.written / self.wall_s if self.wall_s > 0 else 0.0
 
 
-def keep_labels(labels: np.ndarray, frame: Frame) -> np.ndarray:
-    """The step between inference and outputs: the labels as they are."""
-    return labels
-
-
 class Pipeline:
     """One run of a source through a model into a sink.
 
@@ -133,7 +130,8 @@ class Pipeline:
         predictor: a Segmenter, used from the calling thread.
         sink: takes labelled frames, on a thread of its own.
         options: batch, stride, limit.
-        postprocess: (labels, frame) -> labels, for each frame that was segmented, in order.
+        postprocess: (labels, image) -> labels, for each frame that was segmented, in order; both at the model's size,
+            to be left as they are.
         on_progress: called with the number of frames written so far, on the writer's thread.
     """
 
@@ -144,7 +142,7 @@ class Pipeline:
         sink: Sink,
         *,
         options: PipelineOptions | None = None,
-        postprocess: Callable[[np.ndarray, Frame], np.ndarray] = keep_labels,
+        postprocess: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self._source, self._predictor, self._sink = source, predictor, sink
@@ -157,7 +155,7 @@ class Pipeline:
         self._labelled: Channel[tuple[Frame, np.ndarray, bool]] = Channel(depth)
         self.watches = {stage: Stopwatch() for stage in STAGES}
         self._ages = Stopwatch()
-        self._flicker = Flicker()
+        self._raw_flicker, self._flicker = Flicker(), Flicker()
         self._error: Exception | None = None
         self._left_out = self._segmented = self._skipped = self._delivered = 0
         self._interrupted = self._limited = False
@@ -249,24 +247,32 @@ class Pipeline:
 
     def _flush(self, window: list[Frame], chosen: list[int], last: np.ndarray) -> np.ndarray:
         """Segment the chosen frames of a window and pass all of it on; returns the labels shown last."""
-        labels = self._predict([window[place].image for place in chosen]) if chosen else np.empty(0)
+        labels = iter(self._predict([window[place].image for place in chosen]) if chosen else [])
         for place, frame in enumerate(window):
-            own = bool(chosen) and place == chosen[0]
+            own = place in chosen
             if own:
-                chosen = chosen[1:]
-                last, labels = self._postprocess(labels[0], frame), labels[1:]
-                self._flicker.add(last)
+                last = next(labels)
             if not self._labelled.put((frame, last, own)):
                 break
         return last
 
-    def _predict(self, images: list[np.ndarray]) -> np.ndarray:
+    def _predict(self, images: list[np.ndarray]) -> list[np.ndarray]:
         started = time.perf_counter()
         batch = stack_frames(images, self._predictor.input_size)
         resized = time.perf_counter()
         labels = self._predictor.predict_labels(batch)
         self.watches["resize"].add(resized - started, frames=len(images))
         self.watches["inference"].add(time.perf_counter() - resized, frames=len(images))
+        return [self._settle(*pair) for pair in zip(labels, batch, strict=True)]
+
+    def _settle(self, labels: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """The labels to show for a frame the model said `labels` of."""
+        self._raw_flicker.add(labels)
+        if self._postprocess is not None:
+            started = time.perf_counter()
+            labels = self._postprocess(labels, image)
+            self.watches["smooth"].add(time.perf_counter() - started)
+        self._flicker.add(labels)
         return labels
 
     def _write(self) -> None:
@@ -295,6 +301,7 @@ class Pipeline:
             stages={stage: summary for stage, summary in summaries.items() if summary is not None},
             age=self._ages.summary(),
             flicker=self._flicker.share,
+            raw_flicker=self._raw_flicker.share,
             error=self._error,
             interrupted=self._interrupted,
             limited=self._limited,

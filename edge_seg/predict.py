@@ -20,6 +20,7 @@ from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predict
 from .progress import Progress
 from .redact import redact
 from .sources import Item, open_item
+from .steady import Smoother, check_hold
 from .timings import StageTime, Stopwatch
 
 # Statuses that leave nothing undone.
@@ -28,11 +29,22 @@ GOOD = frozenset({"done", "already there"})
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """How sources are processed: frames to segment, how results look, and how long live sources are waited for."""
+    """How sources are processed.
+
+    Attributes:
+        pipeline: which frames are segmented.
+        style: how results look.
+        give_up_s: how long a live source is waited for.
+        hold: frames a class may be held against the model's, see `steady.Smoother`; 1 shows what the model says.
+    """
 
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     style: OutputStyle = field(default_factory=OutputStyle)
     give_up_s: float = 30.0
+    hold: int = 1
+
+    def __post_init__(self) -> None:
+        check_hold(self.hold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,7 @@ class SourceReport:
         age: milliseconds from arrival to output, live sources only.
         flicker: share of pixels (0..1) that change class from one segmented frame to the next, motion included; None
             for pictures.
+        raw_flicker: the same before smoothing.
         notes: remarks: rotation, padding, audio, damage.
     """
 
@@ -67,6 +80,7 @@ class SourceReport:
     stages: dict[str, StageTime] = field(default_factory=dict)
     age: StageTime | None = None
     flicker: float | None = None
+    raw_flicker: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -141,13 +155,21 @@ class Run:
 
     def _pump(self, source: Source, sink: VideoOutputs | ImageOutputs) -> PipelineReport:
         """Run the pipeline with the bar beside it."""
-        options = self._options.pipeline
+        options, hold = self._options.pipeline, self._options.hold
         if source.info.kind == "images":
             # Pictures have nothing to do with one another: each gets labels of its own.
-            options = replace(options, stride=1, limit=None)
+            options, hold = replace(options, stride=1, limit=None), 1
         limit, count = options.limit, source.info.frame_count
         total = min(limit, count) if limit and count else limit or count
-        pipeline = Pipeline(source, self._predictor, sink, options=options, on_progress=self._progress.update)
+        pipeline = Pipeline(
+            source,
+            self._predictor,
+            sink,
+            options=options,
+            # A new one for each source, which has nothing to do with the one before.
+            postprocess=Smoother(hold) if hold > 1 else None,
+            on_progress=self._progress.update,
+        )
         self._pipeline = pipeline
         if self._stopped.is_set():
             pipeline.request_stop()
@@ -185,6 +207,7 @@ class Run:
             stages=report.stages,
             age=report.age,
             flicker=report.flicker,
+            raw_flicker=report.raw_flicker,
             notes=tuple(_source_notes(source) + notes),
         )
 

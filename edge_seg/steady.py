@@ -1,8 +1,34 @@
-"""How steady class ids are from frame to frame. Knows no models, files or sources."""
+"""How steady class ids are from frame to frame, and how to steady them. Knows no models, files or sources.
+
+`Flicker` measures: the share of pixels whose class is not that of the frame before. `Smoother` holds on to classes:
+each pixel carries its class along the picture's motion, with a strength that grows by one for every frame that agrees
+with it, up to N, and falls by one for every frame that does not; at none, the newest class counts. Where the motion
+does not explain the picture (what comes out from behind something, a cut), the newest class counts at once.
+Both use the past alone and keep one frame of it.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from .errors import ConfigurationError
+from .opencv import cv2
+
+# What OpenCV takes for an array left out; an empty one is not always taken so, whatever its types say.
+NONE: Any = None
+# A strength is kept in a byte.
+LONGEST_HOLD = 255
+# Motion is sought in a grey picture of half the size, at every second pixel of it: the best there is in a millisecond.
+SHRINK = 2
+FINEST_SCALE = 1
+PATCH_STRIDE = 6
+# Grey levels, of 255, by which a neighbourhood may differ from where the motion says it came from.
+UNEXPLAINED_LEVELS = 24
+NEIGHBOURHOOD = (5, 5)
+# When so much of the picture is unexplained, what is explained is so by chance: a cut.
+CUT_SHARE = 0.4
 
 
 class Flicker:
@@ -24,3 +50,87 @@ class Flicker:
     def share(self) -> float | None:
         """The mean over all pairs of frames, 0..1; None before there is one."""
         return self._sum / self._pairs if self._pairs else None
+
+
+class Smoother:
+    """Steadies the class ids of one source: see the module. Feed it frames in order; memory is that of one frame.
+
+    Args:
+        hold: N, the most frames a class can be held against what the model says, 1 to 255; 1 changes nothing.
+
+    Raises:
+        ConfigurationError: `hold` is out of range.
+    """
+
+    def __init__(self, hold: int) -> None:
+        self._hold = check_hold(hold)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow.setFinestScale(FINEST_SCALE)
+        self._flow.setPatchStride(PATCH_STRIDE)
+        self._grey: np.ndarray = np.empty((0, 0), np.uint8)
+        # Class and strength of each pixel, together because they move together.
+        self._state: np.ndarray = np.empty((0, 0, 2), np.uint8)
+        self._places = self._small_places = np.empty((0, 0, 2), np.float32)
+
+    def __call__(self, labels: np.ndarray, image: np.ndarray) -> np.ndarray:
+        """The steadied class ids of the next frame.
+
+        Args:
+            labels: (H, W) uint8, the model's; left as it is.
+            image: (H, W, 3) uint8 BGR, the frame they were made from. Another size than before begins anew.
+
+        Returns:
+            (H, W) uint8, an array nobody else holds.
+        """
+        height, width = labels.shape
+        # Half of a very flat picture would be no picture; the flow needs its patches of eight pixels.
+        small = (max(16, width // SHRINK), max(16, height // SHRINK))
+        grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), small, interpolation=cv2.INTER_AREA)
+        if self._state.shape[:2] != labels.shape:
+            self._places, self._small_places = _grid(labels.shape), _grid(grey.shape)
+            shown, strength = labels.copy(), np.ones_like(labels)
+        else:
+            shown, strength = _weigh(labels, *self._carried(grey), self._hold)
+        self._grey, self._state = grey, cv2.merge((shown, strength))
+        return shown
+
+    def _carried(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Last frame's classes and strengths where the motion has brought them; strength 0 where it is unknown."""
+        # A flow given would be where the search begins, and faults would last.
+        flow = self._flow.calc(grey, self._grey, NONE)
+        size = self._state.shape[1::-1]
+        scale = np.array([size[0] / grey.shape[1], size[1] / grey.shape[0]], np.float32)
+        came_from = cv2.add(cv2.resize(flow * scale, size, interpolation=cv2.INTER_LINEAR), self._places)
+        # Nearest neighbour, for ids must not blend; what comes from outside the picture has class 0 and strength 0.
+        shown, strength = cv2.split(_sample(self._state, came_from, cv2.INTER_NEAREST))
+        before = _sample(self._grey, cv2.add(self._small_places, flow), cv2.INTER_LINEAR)
+        unexplained = cv2.blur(cv2.absdiff(grey, before), NEIGHBOURHOOD) > UNEXPLAINED_LEVELS
+        if unexplained.mean() > CUT_SHARE:
+            return shown, np.zeros_like(strength)
+        strength[cv2.resize(unexplained.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0] = 0
+        return shown, strength
+
+
+def check_hold(hold: int) -> int:
+    """Return `hold` if labels can be held for so many frames; raise `ConfigurationError` otherwise."""
+    if not 1 <= hold <= LONGEST_HOLD:
+        raise ConfigurationError(f"smooth must be from 1, which changes nothing, to {LONGEST_HOLD}; got {hold}.")
+    return hold
+
+
+def _sample(picture: np.ndarray, places: np.ndarray, interpolation: int) -> np.ndarray:
+    """`picture` at `places`, (H, W, 2) float32 of x and y; 0 outside it."""
+    return cv2.remap(picture, places, NONE, interpolation)
+
+
+def _weigh(labels: np.ndarray, shown: np.ndarray, strength: np.ndarray, hold: int) -> tuple[np.ndarray, np.ndarray]:
+    """(classes, strengths) after a frame said `labels`; in place where it can be. All (H, W) uint8."""
+    stronger, weaker = np.minimum(strength, hold - 1) + 1, strength - (strength > 0)
+    strength = np.where(labels == shown, stronger, weaker)
+    np.copyto(shown, labels, where=strength == 0)
+    return shown, np.maximum(strength, 1, out=strength)
+
+
+def _grid(shape: tuple[int, ...]) -> np.ndarray:
+    """Each pixel's own (x, y), (H, W, 2) float32."""
+    return np.dstack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in shape[1::-1])))

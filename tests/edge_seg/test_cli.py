@@ -21,6 +21,7 @@ import pytest
 
 from edge_seg.cli import main, parse_arguments
 from edge_seg.encode import count_frames
+from edge_seg.steady import Smoother
 from tests.edge_seg.clips import make_clip, video_times, write_image
 
 SLOW_CLI = Path(__file__).with_name("slow_cli.py")
@@ -161,24 +162,60 @@ def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) 
     assert shares[0] == shares[1] == shares[2]
 
 
+def saved_labels(folder: Path) -> list[np.ndarray]:
+    return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir())]
+
+
+def flicker_of(labels: list[np.ndarray]) -> float:
+    return float(np.mean([np.mean(one != other) for one, other in itertools.pairwise(labels)]))
+
+
 def test_flicker_is_reported_and_is_that_of_the_labels(predict: Any, tmp_path: Path) -> None:
     # A clip of the model's own size: what is saved is what was compared.
     clip = make_clip(tmp_path / "a.mp4", count=8, size=(32, 64))
     still = write_image(tmp_path / "still.png", 1)
     code, summary, err = predict(clip, still, "--save", "labels", "--batch", "3")
-    labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((tmp_path / "out/a_labels").iterdir())]
-    flicker = np.mean([np.mean(one != other) for one, other in itertools.pairwise(labels)])
+    labels = saved_labels(tmp_path / "out" / "a_labels")
+    flicker = flicker_of(labels)
     assert code == 0
     assert flicker > 0.01
     assert [source["flicker"] for source in summary["sources"]] == [pytest.approx(flicker), None]
+    assert summary["sources"][0]["raw_flicker"] == pytest.approx(flicker)
+    assert "smoothing" not in err
     assert f"a.mp4: flicker {100 * flicker:.1f} % of the pixels" in err
+
+
+@pytest.mark.parametrize(("batch", "stride"), [(1, 1), (4, 2)])
+def test_smoothing_begins_anew_with_each_source(predict: Any, tmp_path: Path, batch: int, stride: int) -> None:
+    from edge_seg.sources import open_source
+
+    # Clips of the model's own size: what is saved is what was smoothed.
+    clips = [make_clip(tmp_path / f"{name}.mp4", count=12, size=(32, 64), first=5) for name in "ab"]
+    options = ["--save", "labels", "--stride", stride]
+    assert predict(*clips, *options, out=tmp_path / "raw")[0] == 0
+    code, summary, err = predict(*clips, *options, "--smooth", 3, "--batch", batch)
+    assert code == 0
+    for clip in clips:
+        raw = saved_labels(tmp_path / "raw" / f"{clip.stem}_labels")
+        smoother = Smoother(3)
+        with open_source(clip) as source:
+            expected = [smoother(raw[f.index], f.image) for f in source if f.index % stride == 0]
+        shown = saved_labels(tmp_path / "out" / f"{clip.stem}_labels")
+        assert len(shown) == 12
+        assert all(np.array_equal(labels, expected[index // stride]) for index, labels in enumerate(shown))
+        assert any(not np.array_equal(*pair) for pair in zip(raw, shown, strict=True))
+        source = next(source for source in summary["sources"] if source["source"] == str(clip))
+        assert source["flicker"] == pytest.approx(flicker_of(shown[::stride]))
+        assert source["raw_flicker"] == pytest.approx(flicker_of(raw[::stride]))
+        assert source["stages"]["smooth"]["count"] == source["frames"]["segmented"]
+        assert f"({100 * source['raw_flicker']:.1f} % before smoothing)" in err
 
 
 def test_pictures_each_get_their_own_labels(predict: Any, tmp_path: Path) -> None:
     for number in range(5):
         write_image(tmp_path / f"p{number}.png", 50 * number)
     code, summary, _ = predict(
-        str(tmp_path / "p*.png"), "--stride", "3", "--limit", "2", "--batch", "2", "--save", "labels"
+        str(tmp_path / "p*.png"), "--stride", "3", "--limit", "2", "--batch", "2", "--smooth", "9", "--save", "labels"
     )
     assert code == 0
     assert [source["status"] for source in summary["sources"]] == ["done"] * 5
@@ -237,6 +274,8 @@ def test_a_source_after_an_option_is_processed(predict: Any, tmp_path: Path) -> 
         ["predict", "a.mp4", "--bogus", "b.mp4"],
         ["verify", "a.onnx", "b.onnx"],
         ["predict", "a.mp4", "--stride", "0"],
+        ["predict", "a.mp4", "--smooth", "0"],
+        ["predict", "a.mp4", "--smooth", "256"],
         ["predict", "a.mp4", "--alpha", "1.5"],
         ["predict", "a.mp4", "--alpha", "nan"],
         ["predict", "a.mp4", "--resume", "--overwrite"],

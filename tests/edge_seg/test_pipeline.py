@@ -173,8 +173,9 @@ def test_a_stop_finishes_what_is_under_way() -> None:
 def test_labels_pass_through_one_place() -> None:
     seen: list[int] = []
 
-    def change(labels: np.ndarray, frame: Frame) -> np.ndarray:
-        seen.append(frame.index)
+    def change(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
+        assert image.shape == (*SIZE, 3)
+        seen.append(int(image[0, 0, 0]))
         return labels + 100
 
     sink = Collected()
