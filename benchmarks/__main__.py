@@ -1,4 +1,4 @@
-"""`python -m benchmarks [run | compare A.json B.json]`: reads the command line and nothing else."""
+"""`python -m benchmarks [run | compare A.json B.json | training]`: reads the command line and nothing else."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .report import new_folder, write_report
 from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
 from .table import render
+from .training import add_training_arguments, run_training
 
 QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1}
-COMMANDS = ("run", "compare")
+COMMANDS = ("run", "compare", "training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "run")
     options = _parser().parse_args(given)
     try:
-        return _compare(options) if options.command == "compare" else _run(options)
+        return {"run": _run, "compare": _compare, "training": run_training}[options.command](options)
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -92,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run")
     compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run")
     compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
+    text = "images a second of the input pipeline, of the training step and of both"
+    add_training_arguments(commands.add_parser("training", help=text, description=text + "."))
     return parser
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_seg.errors import DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
+from edge_seg.threads import available_threads
 
 from .augment import Augmentation, Pair, augment
 from .dataset import Sample, read_image, read_mask
@@ -22,6 +23,8 @@ from .dataset import Sample, read_image, read_mask
 # Masks are bytes: this many images of 360x480 take 0.7 MB each in memory, so datasets up to here are read once.
 CACHED_SAMPLES = 2000
 MOMENTS_PER_STREET = 4
+# Bounds what waits in memory: three batches a worker.
+MOST_WORKERS = 8
 
 
 class PairStore(Sequence[Pair]):
@@ -121,13 +124,12 @@ class TrainingBatches:
         pairs = [self._draw(int(position), rng) for position in chosen]
         return scale_frames(np.stack([image for image, _ in pairs])), np.stack([mask for _, mask in pairs])
 
-    def stream(
-        self, first_epoch: int = 0, *, workers: int = 2, ahead: int = 6
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches in order from an epoch on, without end, drawn `ahead` of their use by threads."""
+    def stream(self, first_epoch: int = 0, *, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Batches in order from an epoch on, without end, drawn ahead of their use by threads (up to one a core)."""
+        workers = workers or min(MOST_WORKERS, max(2, available_threads()))
         places = ((epoch, index) for epoch in itertools.count(first_epoch) for index in range(len(self)))
         with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-            waiting = deque(pool.submit(self.batch, *next(places)) for _ in range(ahead))
+            waiting = deque(pool.submit(self.batch, *next(places)) for _ in range(3 * workers))
             while True:
                 ready = waiting.popleft().result()
                 waiting.append(pool.submit(self.batch, *next(places)))
