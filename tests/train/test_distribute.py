@@ -168,7 +168,7 @@ def test_two_devices_compute_what_one_computes(backend: str, dataset: Path, tmp_
         with np.load(tmp_path / f"one_{norm}.npz") as one, np.load(tmp_path / f"two_{norm}.npz") as two:
             assert sorted(one.files) == sorted(two.files)
             for name in one.files:
-                np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-4, err_msg=f"{name}, norm {norm}")
+                np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5, err_msg=f"{name}, norm {norm}")
     run = open_run(tmp_path / "run")
     assert run.config["training"]["devices"] == 2
     assert len(losses(run.folder)) == 2
