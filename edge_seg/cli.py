@@ -78,7 +78,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=1,
         metavar="N",
         help="steady a video's classes: each pixel keeps its class, along the picture's motion, until up to N frames "
-        "speak against it; 3 is a good N (default: 1, classes as the model gives them)",
+        "speak against it; 2 is a good N (default: 1, classes as the model gives them)",
     )
     predict.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames a video (default: no limit)")
     predict.add_argument(
