@@ -15,7 +15,7 @@ from train.arguments import positive
 
 from .benchmark import run_benchmark
 from .compare import compare, render_comparison
-from .report import new_folder, write_report
+from .report import check_out, new_folder, write_report
 from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
 from .table import render
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("error: interrupted; nothing was written.", file=sys.stderr)
         return 1
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(options)
+    check_out(settings.out)
     result = run_benchmark(settings, say=_progress)
     _progress("")
     folder = new_folder(settings.out)
@@ -99,7 +103,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    defaults = Settings(run=BUNDLED_RUN, models=())
     add = parser.add_argument
     add(
         "--run",
@@ -123,15 +126,33 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="dataset whose test folder is segmented (default: dataset1 of EDGE_SEG_DATA, else rendered scenes)",
     )
-    add(
+    clip = parser.add_mutually_exclusive_group()
+    clip.add_argument(
         "--clip",
         type=Path,
         metavar="FILE",
         help="video for the measurement from end to end (default: the bundled clip)",
     )
-    add("--no-clip", action="store_true", help="leave out the measurement from end to end (default: do it)")
+    clip.add_argument(
+        "--no-clip", action="store_true", help="leave out the measurement from end to end (default: do it)"
+    )
     add("--devices", type=_words, metavar="D,D", help="edge_seg's devices (default: each that is present)")
     add("--peers", action="store_true", help="torch takes part too (default: it does not)")
+    _add_extent(parser)
+    add(
+        "--out",
+        type=Path,
+        default=DEFAULT_OUT,
+        metavar="DIR",
+        help="each run gets a folder of its own in DIR (default: %(default)s)",
+    )
+    add("--json", action="store_true", help="print results.json instead of the tables (default: tables)")
+
+
+def _add_extent(parser: argparse.ArgumentParser) -> None:
+    """How much is measured."""
+    defaults = Settings(run=BUNDLED_RUN, models=())
+    add = parser.add_argument
     add(
         "--batch-sizes",
         type=_numbers,
@@ -155,14 +176,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a rough look: few frames, batch 1, a second of the clip once (default: the whole)",
     )
-    add(
-        "--out",
-        type=Path,
-        default=DEFAULT_OUT,
-        metavar="DIR",
-        help="each run gets a folder of its own in DIR (default: %(default)s)",
-    )
-    add("--json", action="store_true", help="print results.json instead of the tables (default: tables)")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

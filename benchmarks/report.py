@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def new_folder(out: Path) -> Path:
     raise ConfigurationError(
         f"{out} already holds a thousand results of this second; choose another folder with --out."
     )
+
+
+def check_out(out: Path) -> None:
+    """Raise `ConfigurationError` if no folder can be made in `out`: better before the measuring than after it."""
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigurationError(f"{out} cannot be made: {there} is no folder to write to; choose another with --out.")
 
 
 def write_report(result: Result, folder: Path) -> tuple[Path, Path, Path]:

@@ -141,8 +141,21 @@ def test_what_is_not_there_is_one_line(call, capsys, tmp_path, extra, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_is_found_out_before_anything_is_measured(call, monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr("benchmarks.__main__.run_benchmark", lambda *_, **__: pytest.fail("it was measured"))
+    assert call("--out", str(tmp_path / "file" / "deep")) == 2
+    assert "choose another with --out" in capsys.readouterr().err
+
+
 def test_bad_numbers_are_refused_by_the_parser(capsys):
-    for extra in (["--batch-sizes", "0"], ["--batch-sizes", "1,x"], ["--repeats", "-1"], ["--nothing"]):
+    for extra in (
+        ["--clip", "a.mp4", "--no-clip"],
+        ["--batch-sizes", "0"],
+        ["--batch-sizes", "1,x"],
+        ["--repeats", "-1"],
+        ["--nothing"],
+    ):
         with pytest.raises(SystemExit) as caught:
             command.main(extra)
         assert caught.value.code == 2
