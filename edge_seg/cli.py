@@ -94,6 +94,12 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     again = predict.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="make only results that are missing (default: refuse)")
     again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
+    _add_encoding(predict)
+    _add_json(predict)
+
+
+def _add_encoding(predict: argparse.ArgumentParser) -> None:
+    """How videos are compressed."""
     predict.add_argument("--codec", choices=list(CODECS), default="libx264", help="video codec (default: libx264)")
     predict.add_argument(
         "--crf", type=int, metavar="N", help="quality, lower is better (default: 23 for libx264; 28, 35 for the others)"
@@ -101,7 +107,6 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict.add_argument(
         "--preset", default="", metavar="P", help="encoder speed (default: superfast; 10 for libsvtav1)"
     )
-    _add_json(predict)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
