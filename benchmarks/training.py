@@ -219,7 +219,7 @@ def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
 
     return {
         "input pipeline alone": pipeline,
-        "training step alone": lambda: fit(itertools.repeat(kept)),
+        "training step alone": lambda: fit(kept for _ in itertools.count()),
         "fit, both at once": both,
     }
 
