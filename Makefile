@@ -36,17 +36,19 @@ assets: $(TEST)/ready
 python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 with venv on PATH; set PYTHON=/path/to/python3"; exit 2; }
 
-$(DEMO)/ready-%: requirements/demo-%.txt pyproject.toml | python
-	rm -rf $(DEMO) && $(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/python $(INSTALL) -r $<
-	$(DEMO)/bin/python $(INSTALL) --no-deps --editable .
+# Everything that pip fetches has its hash in the lock; the project itself is built with the lock's own setuptools.
+define environment
+	rm -rf $(1) && $(PYTHON) -m venv $(1)
+	$(1)/bin/python $(INSTALL) --require-hashes -r $<
+	$(1)/bin/python $(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
+endef
+
+$(DEMO)/ready-%: requirements/demo-%.txt pyproject.toml | python
+	$(call environment,$(DEMO))
 
 $(TEST)/ready: requirements/test.txt pyproject.toml | python
-	rm -rf $(TEST) && $(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/python $(INSTALL) -r $<
-	$(TEST)/bin/python $(INSTALL) --no-deps --editable .
-	touch $@
+	$(call environment,$(TEST))
 
 clean:
 	rm -rf $(DEMO) $(TEST) build dist *.egg-info

@@ -84,7 +84,7 @@ def _trace(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
         found = ", ".join(f"{name} {_version(name)}" for name in ("tf2onnx", "tensorflow", "keras", "onnx", "numpy"))
         raise ConversionError(
             f"tf2onnx could not convert the network ({type(error).__name__}: {str(error).strip()[:200]}). "
-            f"Installed: {found}. Install the tested versions: pip install -e '.[export]' -c requirements/test.txt"
+            f"Installed: {found}. Install the tested versions: pip install -r requirements/test.txt"
         ) from error
     return proto
 
