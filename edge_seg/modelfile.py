@@ -1,7 +1,9 @@
 """Look into a model file before any runtime does: is it whole, of the right kind, safe, and what does it say of itself?
 
 Single-file ONNX models only: data outside the file is refused, because a name inside a model must not open other files.
-Sizes are bounded before memory is asked for. Works without the onnx package and without a session; knows no device.
+The path itself is the caller's: a symbolic or hard link to a model is that model. Operators and their domain are those
+of the models we write, and sizes are bounded before memory is asked for. Works without the onnx package and without a
+session; knows no device.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .demand import MAX_WORK, OPERATORS, Demand, GraphError, demand
 from .errors import ConfigurationError, ModelFileError
 from .onnxwalk import Contents, walk_model
 from .protobuf import DamagedError, Reader
-from .spec import ModelSpec
+from .spec import METADATA_KEY, ModelSpec
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _LFS = b"version https://git-lfs"
@@ -71,6 +74,7 @@ class ModelHeader:
     operators: dict[str, int]
     weight_bytes: int
     _data: bytes | None = field(default=None, repr=False, compare=False)
+    _contents: Contents = field(default_factory=Contents, repr=False, compare=False)
 
     @cached_property
     def sha256(self) -> str:
@@ -88,6 +92,23 @@ class ModelHeader:
     def spec(self) -> ModelSpec:
         """The model's contract. Raises `ModelFileError` when the file is ONNX but not ours."""
         return ModelSpec.from_metadata(self.metadata, source=self.name)
+
+    def demand(self, batch_size: int, input_size: tuple[int, int]) -> Demand:
+        """What a run on a batch of frames of (height, width) pixels asks for.
+
+        Raises:
+            ModelFileError: shapes that do not fit together, or more arithmetic than any model of ours.
+        """
+        try:
+            asked = demand(self._contents.nodes, self._contents.tensors, (batch_size, *input_size, 3))
+        except GraphError as error:
+            raise ModelFileError(f"{self.name} is refused: {error}. Export it again with python -m export.") from error
+        if asked.work > MAX_WORK * batch_size:
+            raise ModelFileError(
+                f"{self.name} is refused: it asks for {asked.work / batch_size:.1e} multiply-adds a frame, more than "
+                f"{MAX_WORK:.1e}. Export it for a smaller size with python -m export --input-size."
+            )
+        return asked
 
     @property
     def name(self) -> str:
@@ -131,6 +152,7 @@ def _header(contents: Contents, path: Path | None, model: Any, size: int) -> Mod
         operators=contents.operators,
         weight_bytes=contents.weight_bytes,
         _data=model if path is None else None,
+        _contents=contents,
     )
 
 
@@ -195,10 +217,15 @@ def _check_contents(contents: Contents, name: str) -> None:
             f"{name} keeps weights outside the file ({contents.external}). edge_seg opens single-file models only, "
             "because such a reference can name any file of the machine. Export it again with python -m export."
         )
-    if contents.refused:
-        raise ModelFileError(f"{name} is refused: {contents.refused}. Export it again with python -m export.")
     if not contents.opsets or not contents.operators or not contents.ir_version:
         raise ModelFileError(f"{name} is not a whole ONNX model: it has no graph. Copy or export it again.")
+    refused = contents.refused
+    if not refused and (strange := sorted(contents.operators.keys() - OPERATORS)):
+        refused = f"its operator {strange[0][:80]!r} is none that an edge_seg model has"
+    if refused and METADATA_KEY in contents.metadata:
+        raise ModelFileError(f"{name} is refused: {refused}. Export it again with python -m export.")
+    if refused:
+        ModelSpec.from_metadata(contents.metadata, source=name)  # says that it is ONNX, but not ours
 
 
 def check_model_argument(model: object) -> None:

@@ -1,7 +1,8 @@
 """Walk an ONNX file's structure: versions, metadata, operators, and every tensor with what it claims to hold.
 
-Looks at subgraphs and functions too, since a reference hidden there is opened as well. Judges sizes against what the
-file really holds; `modelfile` turns the findings into errors. Field numbers are those of onnx.proto.
+Looks into subgraphs, functions, sparse tensors and training records too: none of ours has any and all are refused, but
+a reference to data outside the file is named wherever it hides. Judges sizes against what the file really holds;
+`demand` works out what the graph asks for, `modelfile` turns the findings into errors. Field numbers are onnx.proto's.
 """
 
 from __future__ import annotations
@@ -9,28 +10,42 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .protobuf import BYTES, DamagedError, Field, Reader
 
 MAX_DEPTH = 16
 MAX_RANK = 16
+MAX_NODES = 10_000  # FCN8 in int8 has 107
 MAX_TENSOR_BYTES = 2**30  # the full network's largest tensor is 411 MB
 MAX_METADATA = 128 * 2**20
 MAX_NAME = 2**16
 # Bits of one element, by TensorProto.DataType; strings are refused, a segmenter has none.
-_ELEMENT_BITS = {
+ELEMENT_BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
     17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
 }  # fmt: skip
 _INT64 = 7
-# Their memory or time cannot be bounded from the file, and no segmenter needs them.
-_REFUSED = {"Loop", "Scan", "Range", "EyeLike", "SequenceMap", "Multinomial", "RandomNormal", "RandomUniform",
-            "RandomNormalLike", "RandomUniformLike"}  # fmt: skip
-# Operators that make a large tensor out of a small shape or repeat count.
-_GROWING = {"ConstantOfShape", "Expand", "Tile", "Pad", "Resize", "Upsample"}
-# Attributes that do the same; the full network's largest is a 7x7 kernel.
-_GROWING_ATTRIBUTES = {"pads", "strides", "dilations", "kernel_shape", "output_shape", "output_padding", "shape"}
-MAX_GROWTH = 2**26
+# AttributeProto.type
+_WHOLE, _TEXT, _WHOLES = 2, 3, 7
+_STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+class Tensor(NamedTuple):
+    """A stored tensor: its shape, bytes of one element (at least 1), and its values where it is a few whole numbers."""
+
+    shape: tuple[int, ...]
+    item_bytes: int
+    values: tuple[int, ...] | None = None
+
+
+class Node(NamedTuple):
+    """One node of the main graph. Attributes are whole numbers or texts; floats and tensors decide no shape of ours."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, tuple[int, ...] | str]
 
 
 @dataclass
@@ -42,6 +57,8 @@ class Contents:
     producer: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     operators: Counter[str] = field(default_factory=Counter)
+    nodes: list[Node] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     weight_bytes: int = 0
     external: str = ""
     refused: str = ""
@@ -51,8 +68,10 @@ class _Walk:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.found = Contents()
-        self.shapes: dict[str, list[int]] = {}
-        self.growing: list[tuple[str, list[str]]] = []
+
+    def refuse(self, why: str) -> None:
+        """The first reason is the one that is told."""
+        self.found.refused = self.found.refused or why
 
     def model(self, size: int) -> Contents:
         metadata_bytes = 0
@@ -72,8 +91,8 @@ class _Walk:
                 key, value = self.pair(self.message(item))
                 self.found.metadata[key] = value
             elif item.number in (20, 25):
-                self.nested(self.message(item), 0, node_field=7 if item.number == 25 else 0)
-        self.judge_growth()
+                self.refuse("it holds functions" if item.number == 25 else "it holds a training record")
+                self.nested(self.message(item), 1, node_field=7 if item.number == 25 else 0)
         return self.found
 
     def message(self, item: Field) -> Field:
@@ -88,7 +107,12 @@ class _Walk:
                 domain = self.reader.text(part, limit=MAX_NAME)
             elif part.number == 2:
                 version = part.value
+        self.known_domain(domain)
         self.found.opsets["" if domain == "ai.onnx" else domain] = version
+
+    def known_domain(self, domain: str) -> None:
+        if domain not in _STANDARD_DOMAINS:
+            self.refuse(f"its operator domain {domain[:80]!r} is not the standard one, which is all that a model needs")
 
     def pair(self, item: Field) -> tuple[str, str]:
         key = value = ""
@@ -108,19 +132,20 @@ class _Walk:
                 self.graph(self.message(part), depth)
 
     def graph(self, item: Field, depth: int) -> None:
+        """The main graph at depth 0; a deeper one is only searched for references."""
         if depth > MAX_DEPTH:
             raise DamagedError(f"graphs inside graphs, more than {MAX_DEPTH} deep")
         for part in self.reader.fields(item.start, item.end):
             if part.number == 1:
                 self.node(self.message(part), depth)
             elif part.number == 5:
-                self.tensor(self.message(part))
+                self.tensor(self.message(part), stored=depth == 0)
             elif part.number == 15:
                 self.sparse(self.message(part))
 
     def node(self, item: Field, depth: int) -> None:
-        operator, inputs, outputs = "", [], []
-        attributes = []
+        operator, domain = "", ""
+        inputs, outputs, attributes = [], [], []
         for part in self.reader.fields(item.start, item.end):
             if part.number == 1:
                 inputs.append(self.reader.text(part, limit=MAX_NAME))
@@ -130,47 +155,58 @@ class _Walk:
                 operator = self.reader.text(part, limit=MAX_NAME)
             elif part.number == 5:
                 attributes.append(self.message(part))
+            elif part.number == 7:
+                domain = self.reader.text(part, limit=MAX_NAME)
+        self.known_domain(domain)
         self.found.operators[operator] += 1
-        if operator in _REFUSED:
-            self.found.refused = f"its operator {operator} has no bounded cost"
-        if operator in _GROWING:
-            self.growing.append((operator, inputs))
-        constant = outputs[0] if operator == "Constant" and outputs else ""
+        values: dict[str, tuple[int, ...] | str] = {}
         for attribute in attributes:
-            self.attribute(attribute, depth, constant)
+            name, value = self.attribute(attribute, depth)
+            if name in values:
+                raise DamagedError(f"a node of {operator[:80]!r} says {name[:80]!r} twice")
+            values[name] = value
+        if depth == 0:
+            self.found.nodes.append(Node(operator, tuple(inputs), tuple(outputs), values))
+        if self.found.operators.total() > MAX_NODES:
+            raise DamagedError(f"it has more than {MAX_NODES} nodes")
 
-    def attribute(self, item: Field, depth: int, constant: str) -> None:
-        name, numbers = "", []
+    def attribute(self, item: Field, depth: int) -> tuple[str, tuple[int, ...] | str]:
+        """(name, value) by the type that the attribute itself states, as the runtime reads it."""
+        name, text, kind, whole = "", "", 0, 0
+        numbers: list[int] = []
         for part in self.reader.fields(item.start, item.end):
             if part.number == 1:
                 name = self.reader.text(part, limit=MAX_NAME)
+            elif part.number == 3:
+                whole = signed(part.value)
+            elif part.number == 4:
+                text = self.reader.text(part, limit=MAX_NAME)
             elif part.number in (5, 10):
-                self.tensor(self.message(part), name=constant)
+                self.tensor(self.message(part))
             elif part.number in (6, 11):
+                self.refuse("it holds a graph inside its graph")
                 self.graph(self.message(part), depth + 1)
             elif part.number in (22, 23):
                 self.sparse(self.message(part))
             elif part.number == 8:
-                numbers += self.reader.numbers(part)
-        if constant and numbers:
-            self.shapes[constant] = numbers
-        if name in _GROWING_ATTRIBUTES and math.prod(1 + number for number in numbers[:MAX_RANK]) > MAX_GROWTH:
-            self.found.refused = f"an operator has {name} of {numbers[:MAX_RANK]}"
+                numbers += map(signed, self.reader.numbers(part))
+            elif part.number == 20:
+                kind = part.value
+        if kind == _TEXT:
+            return name, text
+        return name, (whole,) if kind == _WHOLE else tuple(numbers) if kind == _WHOLES else ()
 
     def sparse(self, item: Field) -> None:
-        dims: list[int] = []
+        self.refuse("it holds a sparse tensor")
         for part in self.reader.fields(item.start, item.end):
             if part.number in (1, 2):
                 self.tensor(self.message(part))
-            elif part.number == 3:
-                dims += self.reader.numbers(part)
-        if self.product(dims) * 8 > MAX_TENSOR_BYTES:
-            self.found.refused = f"a sparse tensor declares the shape {dims[:8]}"
 
-    def tensor(self, item: Field, *, name: str = "") -> None:
+    def tensor(self, item: Field, *, stored: bool = False) -> None:
+        """Judge a tensor; one that is `stored` in the main graph is kept by its name."""
         dims: list[int] = []
         data_type, payload, external = 0, 0, False
-        place = ""
+        place = name = ""
         last: Field | None = None
         for part in self.reader.fields(item.start, item.end):
             if part.number == 1:
@@ -181,7 +217,7 @@ class _Walk:
                 payload += part.size
                 last = part
             elif part.number == 8:
-                name = name or self.reader.text(part, limit=MAX_NAME)
+                name = self.reader.text(part, limit=MAX_NAME)
             elif part.number == 13:
                 key, value = self.pair(self.message(part))
                 place, external = (value if key == "location" else place), True
@@ -190,40 +226,42 @@ class _Walk:
         if external:
             self.found.external = repr((place or name)[:200])
             return
-        self.judge_tensor(name, dims, data_type, payload)
-        if data_type == _INT64 and last is not None and payload <= 8 * MAX_RANK:
-            self.shapes[name] = self.small_integers(last)
+        bits = self.judge_tensor(name, dims, data_type, payload)
+        if stored:
+            few = data_type == _INT64 and last is not None and payload <= 10 * MAX_RANK
+            self.store(name, Tensor(tuple(dims), -(-bits // 8), self.small_integers(last) if few and last else None))
 
-    def judge_tensor(self, name: str, dims: list[int], data_type: int, payload: int) -> None:
-        bits = _ELEMENT_BITS.get(data_type)
+    def store(self, name: str, tensor: Tensor) -> None:
+        if name in self.found.tensors:
+            raise DamagedError(f"two tensors are called {name[:80]!r}")
+        self.found.tensors[name] = tensor
+
+    def judge_tensor(self, name: str, dims: list[int], data_type: int, payload: int) -> int:
+        """Bits of an element, once the tensor is known to hold about what it declares."""
+        bits = ELEMENT_BITS.get(data_type)
         if bits is None:
             raise DamagedError(f"tensor {name[:80]!r} has the element type {data_type}")
-        declared = self.product(dims) * bits // 8
+        if len(dims) > MAX_RANK:
+            raise DamagedError(f"a tensor of {len(dims)} dimensions")
+        declared = math.prod(dims) * bits // 8
         if declared > MAX_TENSOR_BYTES:
-            self.found.refused = f"tensor {name[:80]!r} declares {declared} bytes, more than {MAX_TENSOR_BYTES}"
+            self.refuse(f"tensor {name[:80]!r} declares {declared} bytes, more than {MAX_TENSOR_BYTES}")
         # A number in a packed list may take a single byte for up to 8 of memory, or hold several tiny ones.
         elif declared > 8 * payload:
             raise DamagedError(f"tensor {name[:80]!r} declares {declared} bytes and holds {payload}")
         self.found.weight_bytes += payload
+        return bits
 
-    def product(self, dims: list[int]) -> int:
-        if len(dims) > MAX_RANK:
-            raise DamagedError(f"a tensor of {len(dims)} dimensions")
-        return math.prod(dims)
-
-    def small_integers(self, part: Field) -> list[int]:
+    def small_integers(self, part: Field) -> tuple[int, ...]:
         if part.number != 9:
-            return self.reader.numbers(part)
+            return tuple(map(signed, self.reader.numbers(part)))
         raw = bytes(self.reader.data[part.start : part.end])
-        return [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
+        return tuple(int.from_bytes(raw[at : at + 8], "little", signed=True) for at in range(0, len(raw), 8))
 
-    def judge_growth(self) -> None:
-        """Refuse a constant shape, repeat count or padding that asks for more memory than a model of ours needs."""
-        for operator, inputs in self.growing:
-            for name in inputs:
-                values = [value for value in self.shapes.get(name, [])[:MAX_RANK] if 0 < value < 2**63]
-                if math.prod(values) > MAX_TENSOR_BYTES // 4:
-                    self.found.refused = f"its operator {operator} makes a tensor of the shape {values}"
+
+def signed(value: int) -> int:
+    """A protobuf int64, which is written as its two's complement."""
+    return value - 2**64 if value >= 2**63 else value
 
 
 def walk_model(reader: Reader, size: int) -> Contents:

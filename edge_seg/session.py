@@ -35,6 +35,7 @@ from .errors import (
     ModelFileError,
     OutOfMemoryError,
 )
+from .memory import available_memory
 from .modelfile import ModelHeader, check_model_argument, read_model_header
 from .providers import Plan, make_inner
 from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY, ModelSpec
@@ -108,6 +109,7 @@ def open_session(
         threads=threads or available_threads(),
         input_size=model_size(header.spec, input_size),
     )
+    plan.header.demand(plan.batch_size, plan.input_size)
     ort = load_runtime()
     if name.kind == "auto":
         return open_first_proved(auto_candidates(ort, plan), header, batch_size=batch_size)
@@ -242,6 +244,8 @@ def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tupl
 
 def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtSession:
     """A warm session on exactly this device, or an error."""
+    if device.kind in ("cpu", "openvino"):
+        _check_memory(plan, device)
     try:
         made = make_inner(ort, plan, device)
         _check_interface(made.inner, plan)
@@ -262,6 +266,17 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
     for _ in range(1 if device.kind == "cpu" else 2):
         session.run(np.zeros((plan.batch_size, *plan.input_size, 3), np.uint8))
     return session
+
+
+def _check_memory(plan: Plan, device: DeviceName) -> None:
+    """Refuse what this machine cannot hold before a runtime asks for it: the system kills who takes too much."""
+    asked, free = plan.header.demand(plan.batch_size, plan.input_size).bytes, available_memory()
+    if free is not None and asked > free:
+        height, width = plan.input_size
+        raise OutOfMemoryError(
+            f"{device} has no memory for {plan.header.name}: {plan.batch_size} frames of {width}x{height} take "
+            f"{asked / 1e9:.1f} GB, {free / 1e9:.1f} GB are free. Use a smaller batch, or a model of a smaller size."
+        )
 
 
 def _check_interface(inner: Any, plan: Plan) -> None:

@@ -30,16 +30,24 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
     A limit set on any ancestor holds, so the smallest on the way up counts. `root` is where /proc and /sys lie.
     """
-    limits = []
+    limits = [
+        _quota_v2(folder) if version == 2 else _quota_v1(folder) for folder, version in cgroup_folders(root, "cpu")
+    ]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def cgroup_folders(root: Path, controller: str) -> list[tuple[Path, int]]:
+    """(folder, cgroup version) of every group of this process, its ancestors too, that may limit `controller`."""
+    folders = []
     for controllers, path in _memberships(root / "proc/self/cgroup"):
         if controllers == "":
-            base, read = root / "sys/fs/cgroup", _quota_v2
-        elif "cpu" in controllers.split(","):
-            base, read = _v1_base(root, controllers), _quota_v1
+            base, version = root / "sys/fs/cgroup", 2
+        elif controller in controllers.split(","):
+            base, version = _v1_base(root, controllers, controller), 1
         else:
             continue
-        limits += [limit for folder in _upwards(base, path) if (limit := read(folder)) is not None]
-    return min(limits, default=None)
+        folders += [(folder, version) for folder in _upwards(base, path)]
+    return folders
 
 
 def _memberships(file: Path) -> list[tuple[str, str]]:
@@ -51,9 +59,9 @@ def _memberships(file: Path) -> list[tuple[str, str]]:
     return [(parts[1], parts[2]) for line in lines if len(parts := line.split(":", 2)) == 3]
 
 
-def _v1_base(root: Path, controllers: str) -> Path:
+def _v1_base(root: Path, controllers: str, controller: str) -> Path:
     together = root / "sys/fs/cgroup" / controllers
-    return together if together.is_dir() else root / "sys/fs/cgroup/cpu"
+    return together if together.is_dir() else root / "sys/fs/cgroup" / controller
 
 
 def _upwards(base: Path, path: str) -> list[Path]:

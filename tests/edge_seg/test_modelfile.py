@@ -8,24 +8,24 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_seg.errors import ModelFileError
 from edge_seg.modelfile import MAX_MODEL_BYTES, read_model_header
-from edge_seg.onnxwalk import MAX_TENSOR_BYTES, walk_model
+from edge_seg.onnxwalk import MAX_NODES, MAX_TENSOR_BYTES, walk_model
 from edge_seg.protobuf import DamagedError, Reader
 from edge_seg.spec import GOLDEN_KEY, METADATA_KEY, ModelSpec
 
 
-def onnx_bytes(*, nodes=(), initializers=(), metadata=None, **rest) -> bytes:
+def onnx_bytes(*, nodes=(), initializers=(), metadata=None, opset_imports=None, training_info=(), **rest) -> bytes:
     """A serialized model that the onnx package itself would not check."""
     from onnx import helper
 
     graph = helper.make_graph(list(nodes) or [helper.make_node("Identity", ["a"], ["b"])], "g", [], [], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], **rest)
+    model = helper.make_model(graph, opset_imports=opset_imports or [helper.make_opsetid("", 17)], **rest)
+    model.training_info.extend(training_info)
     helper.set_model_props(model, metadata or ModelSpec().to_metadata())
     return model.SerializeToString()
 
@@ -157,6 +157,25 @@ def test_data_outside_the_file_is_refused_wherever_the_tensor_hides(location):
             read_model_header(data)
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to", None])
+def test_a_file_beside_the_model_is_not_opened_whatever_it_is(tmp_path, link):
+    """A link inside the folder would pass a check of names alone."""
+    from onnx import TensorProto
+
+    secret = tmp_path / "elsewhere" / "secret.bin"
+    secret.parent.mkdir()
+    secret.write_bytes(b"\0" * 16)
+    beside = tmp_path / "weights.bin"
+    getattr(beside, link)(secret) if link else beside.write_bytes(b"\0" * 16)
+    outside = tensor(raw=None)
+    outside.data_location = TensorProto.EXTERNAL
+    outside.external_data.add(key="location", value="weights.bin")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_bytes(initializers=[outside]))
+    with pytest.raises(ModelFileError, match=r"model\.onnx keeps weights outside the file \('weights\.bin'\)"):
+        read_model_header(path)
+
+
 def test_a_location_without_the_external_flag_is_refused_too():
     hidden = tensor()
     hidden.external_data.add(key="location", value="x.bin")
@@ -186,39 +205,92 @@ def test_tensors_must_hold_what_they_declare():
         read_model_header(onnx_bytes(initializers=[tensor(dims=(1,) * 17)]))
 
 
-def test_a_small_file_cannot_ask_for_huge_memory():
+def function():
     from onnx import helper
 
-    shape = tensor("shape", (2,), 7, np.array([2**20, 2**20], "<i8").tobytes())
-    grow = helper.make_node("ConstantOfShape", ["shape"], ["y"])
-    with pytest.raises(ModelFileError, match="ConstantOfShape makes a tensor of the shape"):
-        read_model_header(onnx_bytes(nodes=[grow], initializers=[shape]))
-    typed = helper.make_tensor("", 7, [2], [2**20, 2**20])
-    constant = helper.make_node("Constant", [], ["shape"], value=typed)
-    with pytest.raises(ModelFileError, match="ConstantOfShape"):
-        read_model_header(onnx_bytes(nodes=[constant, grow]))
-    listed = helper.make_node("Constant", [], ["shape"], value_ints=[2**20, 2**20])
-    with pytest.raises(ModelFileError, match="Tile"):
-        read_model_header(onnx_bytes(nodes=[listed, helper.make_node("Tile", ["x", "shape"], ["y"])]))
-    small = tensor("shape", (2,), 7, np.array([4, 4], "<i8").tobytes())
-    assert read_model_header(onnx_bytes(nodes=[grow], initializers=[small])).nodes == 1
+    return helper.make_function(
+        "d", "F", [], ["y"], [helper.make_node("Relu", ["x"], ["y"])], [helper.make_opsetid("", 17)]
+    )
 
 
-@pytest.mark.parametrize("name", ["pads", "strides", "output_shape"])
-def test_an_attribute_cannot_ask_for_huge_memory_either(name):
+def training():
+    from onnx import TrainingInfoProto
+
+    record = TrainingInfoProto()
+    record.algorithm.node.add().op_type = "Relu"
+    return record
+
+
+def node(operator, **attributes):
     from onnx import helper
 
-    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **{name: [100_000, 100_000]})
-    with pytest.raises(ModelFileError, match=f"has {name} of"):
-        read_model_header(onnx_bytes(nodes=[node]))
+    return helper.make_node(operator, ["x"], ["y"], **attributes)
 
 
-def test_loops_are_refused_in_subgraphs_too():
+def inner_graph(operator="Relu"):
     from onnx import helper
 
-    loop = helper.make_graph([helper.make_node("Loop", ["n"], ["y"])], "inner", [], [])
-    with pytest.raises(ModelFileError, match="Loop has no bounded cost"):
-        read_model_header(onnx_bytes(nodes=[helper.make_node("If", ["c"], ["y"], then_branch=loop)]))
+    return helper.make_graph([helper.make_node(operator, ["n"], ["y"])], "inner", [], [])
+
+
+def sparse():
+    from onnx import helper
+
+    return helper.make_sparse_tensor(tensor(), tensor("i", (1,), 7, b"\0" * 8), [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (lambda: {"nodes": [node("Loop")]}, "its operator 'Loop' is none that an edge_seg model has"),
+        (lambda: {"nodes": [node("ConstantOfShape")]}, "operator 'ConstantOfShape'"),
+        (lambda: {"nodes": [node("Relu", domain="com.evil")]}, "operator domain 'com.evil' is not the standard one"),
+        (lambda: {"opsets": [("com.microsoft", 1)]}, "operator domain 'com.microsoft'"),
+        (lambda: {"nodes": [node("If", then_branch=inner_graph())]}, "a graph inside its graph"),
+        (lambda: {"nodes": [node("Relu", hidden=inner_graph("Loop"))]}, "a graph inside its graph"),
+        (lambda: {"functions": [function()]}, "it holds functions"),
+        (lambda: {"training_info": [training()]}, "a training record"),
+        (lambda: {"nodes": [node("Relu", value=sparse())]}, "a sparse tensor"),
+    ],
+)
+def test_what_no_model_of_ours_has_is_refused(parts, words):
+    from onnx import helper
+
+    options = parts()
+    opsets = [helper.make_opsetid(*item) for item in [("", 17), *options.pop("opsets", [])]]
+    with pytest.raises(ModelFileError, match=f"is refused: .*{words}.*Export it again with python -m export"):
+        read_model_header(onnx_bytes(opset_imports=opsets, **options))
+
+
+def test_a_stranger_with_strange_operators_is_called_a_stranger():
+    with pytest.raises(ModelFileError, match="not an edge_seg model"):
+        read_model_header(onnx_bytes(nodes=[node("Loop")], metadata={"author": "somebody"}))
+
+
+def test_names_said_twice_are_refused():
+    with pytest.raises(ModelFileError, match="two tensors are called 'w'"):
+        read_model_header(onnx_bytes(initializers=[tensor(), tensor()]))
+    double = node("Relu", alpha=1)
+    double.attribute.add().CopyFrom(double.attribute[0])
+    with pytest.raises(ModelFileError, match="says 'alpha' twice"):
+        read_model_header(onnx_bytes(nodes=[double]))
+
+
+def test_a_file_of_too_many_nodes_is_refused():
+    with pytest.raises(ModelFileError, match=f"more than {MAX_NODES} nodes"):
+        read_model_header(onnx_bytes(nodes=[node("Relu")] * (MAX_NODES + 1)))
+
+
+def test_a_link_to_a_model_is_that_model(tiny_model, tmp_path):
+    """The path is the caller's own word; only what a file says of other files is refused."""
+    path = tiny_model()
+    (tmp_path / "soft.onnx").symlink_to(path)
+    os.link(path, tmp_path / "hard.onnx")
+    for name in ("soft.onnx", "hard.onnx"):
+        assert read_model_header(tmp_path / name).sha256 == read_model_header(path).sha256
+    (tmp_path / "nowhere.onnx").symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelFileError, match=r"No model at .*nowhere\.onnx"):
+        read_model_header(tmp_path / "nowhere.onnx")
 
 
 def varint(value: int) -> bytes:

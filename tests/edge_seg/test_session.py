@@ -151,8 +151,15 @@ def test_a_graph_that_breaks_its_metadatas_promise_is_refused(tiny_model):
     def rename(model):
         model.graph.input[0].name = model.graph.node[0].input[0] = "image"
 
-    with pytest.raises(ModelFileError, match="expected one input, frames"):
+    with pytest.raises(ModelFileError, match="Cast reads 'image', which nothing before it makes"):
         open_session(tiny_model(change=rename), device="cpu")
+
+    def add(model):
+        model.graph.input.add().CopyFrom(model.graph.input[0])
+        model.graph.input[1].name = "depth"
+
+    with pytest.raises(ModelFileError, match="expected one input, frames"):
+        open_session(tiny_model(change=add), device="cpu")
 
     def promise(model):
         from onnx import helper
@@ -181,11 +188,14 @@ def test_a_graph_of_a_fixed_batch_takes_that_batch(tiny_model):
 
 
 def test_a_graph_the_runtime_refuses_is_a_model_error(tiny_model):
-    def unknown(model):
-        model.graph.node[4].op_type = "NoSuchOperator"
+    def double(model):
+        from onnx import numpy_helper
 
-    with pytest.raises(ModelFileError, match="cannot be opened"):
-        open_session(tiny_model(change=unknown), device="cpu")
+        (kernel,) = (item for item in model.graph.initializer if item.name == "kernel")
+        kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel).astype(np.float64), "kernel"))
+
+    with pytest.raises(ModelFileError, match=r"cannot be opened: .*Export it again"):
+        open_session(tiny_model(change=double), device="cpu")
 
 
 @pytest.mark.skipif(not NO_GPU, reason="this machine has a GPU")
