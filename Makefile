@@ -17,7 +17,7 @@ demo: $(DEMO)/ready-$(ACCELERATOR)
 	$(DEMO)/bin/edge-seg demo
 
 test: $(TEST)/ready
-	$(TEST)/bin/python -m pytest -m ""
+	$(TEST)/bin/python -m pytest -m "" -rs
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .

@@ -20,8 +20,8 @@ from av.container import InputContainer, OutputContainer
 from .errors import MediaError
 from .video import clock_origin_s, open_container
 
-# What MP4 carries and browsers play. MP2 and others fit into an MP4 too, but come out silent.
-COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
+# What MP4 carries and browsers play. MP2, AC-3, ALAC and others fit into an MP4 too, but come out silent there.
+COPIED = frozenset({"aac", "mp3", "opus", "flac"})
 AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000})
 
 
@@ -33,7 +33,8 @@ class AudioTrack:
         track = source.streams.best("audio")
         assert track is not None
         self._track: Any = track
-        self.codec: str = track.codec_context.name
+        # The codec's name, not its decoder's, which for MP3 is mp3float.
+        self.codec: str = track.codec_context.codec.canonical_name
         self.copied = self.codec in COPIED
         self.summary = f"{self.codec} copied" if self.copied else f"{self.codec} encoded as AAC"
         if len(source.streams.audio) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +109,16 @@ def tiny_model(tmp_path: Path) -> Callable[..., Path]:
 def tiny_reference() -> Callable[[np.ndarray, int], np.ndarray]:
     """The labels that a `tiny_model` must give, by numpy: (frames (N, H, W, 3) uint8, classes) -> (N, H, W) uint8."""
     return tiny_labels
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A `tests.browser.Browser`; tests that ask for it are skipped where chromium is absent."""
+    from tests.browser import Browser
+
+    try:
+        chromium = Browser(tmp_path_factory.mktemp("profile"))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    yield chromium
+    chromium.close()

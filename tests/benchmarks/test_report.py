@@ -13,6 +13,7 @@ from benchmarks.report import new_folder, write_report
 from benchmarks.rows import read_result
 from benchmarks.table import render
 from edge_seg.errors import ConfigurationError
+from tests.browser import check_page
 
 
 @pytest.fixture
@@ -67,6 +68,14 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(written):
     assert "&lt;planted&gt;" in page
     assert "<planted>" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width_px", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_the_page_renders_in_a_browser(browser, written, width_px, dark):
+    layout = check_page(browser, written[2], width_px=width_px, dark=dark)
+    assert {"edge_seg benchmark", "Batch 1", "Batch 4", "How it was measured", "Environment"} <= set(layout.headings)
+    assert layout.pictures == 1
 
 
 class Tags(HTMLParser):

@@ -62,7 +62,7 @@ def make_clip(
             "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p",
         )
         stream.codec_context.time_base = time_base
-        sound: Any = container.add_stream(audio, rate=44100) if audio else None
+        sound: Any = container.add_stream(audio, rate=48000 if audio == "libopus" else 44100) if audio else None
         if sound is not None:
             sound.layout = "mono"
         for index in range(count):
@@ -87,12 +87,13 @@ def _write_matrix(path: Path, matrix: Sequence[int]) -> None:
 
 
 def _add_tone(container: Any, sound: Any, seconds: float) -> None:
-    total, step = int(44100 * seconds), 1024
+    rate = sound.rate
+    total, step = int(rate * seconds), 960
     for start in range(0, total, step):
-        time = np.arange(start, min(start + step, total)) / 44100
+        time = np.arange(start, min(start + step, total)) / rate
         wave = (8000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 44100, start, Fraction(1, 44100)
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
         container.mux(sound.encode(frame))
     container.mux(sound.encode(None))
 

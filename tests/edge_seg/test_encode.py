@@ -80,8 +80,18 @@ def test_sound_is_copied_byte_for_byte(tmp_path: Path, start: int) -> None:
     assert video_times(tmp_path / "out.mp4") == video_times(source)
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "pcm_s16le"), (".avi", "mp2"), (".ts", "mp2"), (".ts", "aac")])
-def test_sound_mp4_cannot_carry_becomes_aac(tmp_path: Path, suffix: str, codec: str) -> None:
+@pytest.mark.parametrize(("codec", "name"), [("libmp3lame", "mp3"), ("flac", "flac"), ("libopus", "opus")])
+def test_sound_that_browsers_play_is_copied(tmp_path: Path, codec: str, name: str) -> None:
+    source = make_clip(tmp_path / "in.mkv", count=50, audio=codec)
+    assert copy(source, tmp_path / "out.mp4").audio == f"{name} copied"
+    assert [data for _, data in audio_packets(tmp_path / "out.mp4")] == [data for _, data in audio_packets(source)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mkv", "pcm_s16le"), (".avi", "mp2"), (".ts", "mp2"), (".ts", "aac"), (".mp4", "ac3"), (".mp4", "alac")],
+)
+def test_sound_that_browsers_do_not_play_becomes_aac(tmp_path: Path, suffix: str, codec: str) -> None:
     source = make_clip(tmp_path / f"in{suffix}", count=50, audio=codec)
     written = copy(source, tmp_path / "out.mp4")
     assert written.audio == ("aac copied" if codec == "aac" else f"{codec} encoded as AAC")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge_seg.spec import CAMVID_CLASSES
+from tests.browser import Browser, check_page
 from train.evaluate import Subject, summary
 from train.evaluation import FULL_FRAME, MODEL_SIZE, Evaluation, Result
 from train.metrics import scores
@@ -167,6 +168,17 @@ def test_the_page_is_made_anew_each_time(tmp_path: Path) -> None:
     write_history(tmp_path, 3, CAMVID_CLASSES)
     assert write_report(tmp_path).read_text() != first
     assert not list(tmp_path.glob(".partial*"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width_px", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_the_page_renders_in_a_browser(browser: Browser, tmp_path: Path, width_px: int, dark: bool) -> None:
+    write_config(tmp_path)
+    write_history(tmp_path, 4, CAMVID_CLASSES)
+    write_evaluation_of(tmp_path, "val", CAMVID_CLASSES)
+    layout = check_page(browser, write_report(tmp_path), width_px=width_px, dark=dark)
+    assert {"Training", "Loss", "Validation images", "Best images", "Configuration"} <= set(layout.headings)
+    assert (layout.pictures, layout.charts) == (2, 4 + 12)
 
 
 @pytest.mark.parametrize(
