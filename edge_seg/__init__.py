@@ -21,6 +21,7 @@ from .errors import (
     ModelFileError,
     OutOfMemoryError,
     ParityError,
+    RefusedError,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "ModelSpec",
     "OutOfMemoryError",
     "ParityError",
+    "RefusedError",
     "Segmentation",
     "Segmenter",
     "__version__",

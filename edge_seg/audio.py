@@ -1,7 +1,7 @@
 """The sound of a source on its way into an MP4: copied where browsers play it, else encoded as AAC.
 
-With `video.py` and `encode.py` the only importers of av. It opens the source a second time, so that the picture's
-pipeline never waits for sound, and never lets damaged sound cost a picture. Knows nothing of pictures.
+With `opening.py`, `video.py` and `encode.py` the only importer of av. It opens the source a second time, so that the
+picture's pipeline never waits for sound, and never lets damaged sound cost a picture. Knows nothing of pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 
 from .errors import MediaError
-from .video import clock_origin_s, open_container
+from .opening import clock_origin_s, open_file
 
 # What MP4 carries and browsers play. MP2, AC-3, ALAC and others fit into an MP4 too, but come out silent there.
 COPIED = frozenset({"aac", "mp3", "opus", "flac"})
@@ -52,7 +52,7 @@ class AudioTrack:
     def open(cls, path: str | Path, target: OutputContainer) -> Self | None:
         """The audio of `path`, or None if it has none that can be read."""
         try:
-            source = open_container(str(path))
+            source = open_file(path)
         except MediaError:
             return None
         track = source.streams.best("audio")

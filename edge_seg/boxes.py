@@ -1,4 +1,4 @@
-"""The boxes an MP4 is made of, at its top level: enough to see what is there and where it was cut. Knows no codec."""
+"""The boxes an MP4 is made of: enough to see what is there and where it was cut. Knows no codec."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ class Box:
 
 def top_level_boxes(path: Path) -> Iterator[Box]:
     """The boxes of a file in order; stops where they stop making sense."""
-    length = path.stat().st_size
-    start = 0
+    return boxes_between(path, 0, path.stat().st_size)
+
+
+def boxes_between(path: Path, start: int, length: int) -> Iterator[Box]:
+    """The boxes from offset `start` up to `length`, which may be those inside another one."""
     with path.open("rb") as file:
         while start + 8 <= length:
             file.seek(start)

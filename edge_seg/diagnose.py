@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .boxes import has_moov
+from .extent import measure
 
 READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"
 
@@ -15,11 +16,17 @@ def explain_file(path: Path, detail: str) -> str:
         return f"{path}: no such file."
     if path.is_dir():
         return f"{path}: is a folder where a video was expected."
+    if not path.is_file():
+        return f"{path}: is a pipe, socket or device where a video file was expected."
     try:
         head = _head(path)
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror or error})."
-    return f"{path}: {_explain_head(path, head) or f'not a video edge_seg reads ({detail}). It reads {READABLE}.'}"
+    if reason := _explain_head(path, head):
+        return f"{path}: {reason}"
+    if cut := measure(path).cut:
+        return f"{path}: cut short before its first picture: {cut}."
+    return f"{path}: not a video edge_seg reads ({detail}). It reads {READABLE}."
 
 
 def _head(path: Path) -> bytes:

@@ -5,6 +5,7 @@
     ├── ModelFileError      (ValueError)     a model file that is missing, damaged, unsafe or not one of ours  exit 1
     ├── DatasetError        (ValueError)     a dataset with missing, damaged or contradictory files            exit 1
     ├── MediaError          (OSError)        a video, image or camera that cannot be read or written           exit 1
+    │   └── RefusedError    (PermissionError) a server that wants another user name or password               exit 1
     ├── DeviceError         (RuntimeError)   a device that was asked for and cannot be had                     exit 1
     │   └── OutOfMemoryError (MemoryError)   the device's memory does not hold the batch                       exit 1
     ├── ParityError         (RuntimeError)   a model whose labels differ from Keras' by more than its bound    exit 1
@@ -28,6 +29,7 @@ __all__ = [
     "ModelFileError",
     "OutOfMemoryError",
     "ParityError",
+    "RefusedError",
 ]
 
 
@@ -57,6 +59,10 @@ class DatasetError(EdgeSegError, ValueError):
 
 class MediaError(EdgeSegError, OSError):
     """A video, image, camera or stream that cannot be opened, read or written."""
+
+
+class RefusedError(MediaError, PermissionError):
+    """A server that refuses the user name, the password or this user; asking again would not help."""
 
 
 class DeviceError(EdgeSegError, RuntimeError):

@@ -1,33 +1,36 @@
 """Sources that do not wait: network cameras and local ones. The newest frame counts; what it replaces is counted.
 
 A thread of its own reads the connection, so that a slow consumer drops frames instead of falling minutes behind. A
-stall or a lost connection is said, waited out with growing pauses, and given up after a deadline; no frame is ever
+stall or a lost connection is said, tried again with growing pauses, and given up after a deadline; no frame is ever
 invented. Knows neither FFmpeg nor models: whatever yields frames can be a connection.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
-from .errors import MediaError
-from .media import Frame, Source, SourceEnd, SourceInfo
+from .errors import MediaError, RefusedError
+from .media import Event, Frame, Source, SourceCounts, SourceEnd
 from .opencv import cv2
+from .redact import redact
 
 TIME_BASE = Fraction(1, 90000)
+# From the beginning of one attempt to that of the next: a camera that is back is seen within the longest, and what
+# opening it takes.
 FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 8.0
+LONGEST_PAUSE_S = 2.0
+STALL_S = 8.0
 LONGEST_OPENING_S = 20.0
+# A connection keeps its own deadline; whoever is later than that by so much does not keep it.
+GRACE_S = 1.0
 Connect = Callable[[], Source]
 
 
-def ignore_event(text: str) -> None:
+def ignore_event(event: Event) -> None:
     """Where events go when nobody listens."""
 
 
@@ -37,11 +40,12 @@ class LiveSource(Source):
     Frames carry the connection's own timestamps counted from the first frame; across a break they go on by the clock.
 
     Args:
-        connect: opens a new connection, a `Source`; raises `MediaError` when it cannot.
+        connect: opens a new connection, a `Source`; raises `MediaError` when it cannot. One that raises `RefusedError`
+            is not asked again: cameras lock out who insists.
         first: the connection already open.
         stall_s: without a frame for so long, the connection is taken for dead and opened again.
         give_up_s: without a frame for so long, the source ends.
-        on_event: called with a line of text when the connection stalls, breaks or comes back; from any thread.
+        on_event: called when the connection stalls, breaks or comes back; from any thread.
     """
 
     def __init__(
@@ -49,37 +53,40 @@ class LiveSource(Source):
         connect: Connect,
         first: Source,
         *,
-        stall_s: float = 10.0,
+        stall_s: float = STALL_S,
         give_up_s: float = 30.0,
-        on_event: Callable[[str], None] = ignore_event,
+        on_event: Callable[[Event], None] = ignore_event,
     ) -> None:
         super().__init__()
         self.info = replace(first.info, live=True, frame_count=None, end_s=None, time_base=TIME_BASE, audio=None)
         self._connect, self._first = connect, first
-        self._give_up_s = give_up_s
-        # The connection's own time limits come first; this is for the read that ignores them.
-        self._watchdog_s = max(1.5 * stall_s, LONGEST_OPENING_S)
+        self._stall_s, self._give_up_s = stall_s, give_up_s
         self._on_event = on_event
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._stopping = threading.Event()
         # A read that never returns cannot be stopped, only disowned: its thread then has an old generation.
         self._generation = 0
-        self._started_at = self._alive_at = time.monotonic()
+        self._started_at = time.monotonic()
+        self._expected_by = float("inf")
+        self._refused = ""
+        self._last_arrival = self._started_at
+        self._said: set[str] = set()
         self._offset_s = 0.0
         self._last_pts = -1
-        self._seen = 0
+        # Frames that came and those replaced by a newer one; what connections counted: earlier ones, the present one.
+        self._taken = self._replaced = 0
+        self._before, self._present = SourceCounts(), SourceCounts()
 
     def __iter__(self) -> Iterator[Frame]:
-        self._started_at = self._alive_at = time.monotonic()
+        self._started_at = self._last_arrival = time.monotonic()
         self._start_reader(self._first)
         try:
             yield from self._frames()
         finally:
             self.stop()
             with self._changed:
-                self.counts.dropped += self._newest is not None
-                self._newest = None
+                self._drop_newest()
 
     def _frames(self) -> Iterator[Frame]:
         last_frame_at = time.monotonic()
@@ -93,18 +100,20 @@ class LiveSource(Source):
             elif self._stopping.is_set():
                 self.end = SourceEnd(at_s=self.end.at_s, early=False)
                 return
-            elif now >= last_frame_at + self._give_up_s:
-                self._give_up()
+            elif self._refused or now >= last_frame_at + self._give_up_s:
+                self._give_up(self._refused or f"no frame for {self._give_up_s:g} s")
                 return
-            elif now >= self._alive_at + self._watchdog_s:
-                self._on_event(f"{self.info.name}: no sign of life for {now - self._alive_at:.0f} s; opening it again.")
+            elif now >= self._expected_by:
+                self._outage("stalled", "no sign of life; opening it again")
                 self._start_reader(None)
 
     def _wait(self, deadline: float) -> Frame | None:
         """The newest frame as soon as there is one; None when stopped, at `deadline`, or when the reader hangs."""
         with self._changed:
-            until = min(deadline, self._alive_at + self._watchdog_s)
-            self._changed.wait_for(lambda: self._newest or self._stopping.is_set(), max(0.0, until - time.monotonic()))
+            until = min(deadline, self._expected_by)
+            self._changed.wait_for(
+                lambda: self._newest or self._refused or self._stopping.is_set(), max(0.0, until - time.monotonic())
+            )
             frame, self._newest = self._newest, None
             return frame
 
@@ -118,17 +127,22 @@ class LiveSource(Source):
         with self._changed:
             self._generation += 1
 
-    def _give_up(self) -> None:
-        reason = f"no frame for {self._give_up_s:g} s"
+    def _give_up(self, reason: str) -> None:
+        self._say("ended", reason)
         if not self.counts.read:
             raise MediaError(f"{self.info.name}: {reason}; not one frame came.")
         self.end = SourceEnd(at_s=self.end.at_s, early=True, reason=reason)
+
+    # The reader's thread
 
     def _start_reader(self, connection: Source | None) -> None:
         with self._changed:
             self._generation += 1
             generation = self._generation
-            self._alive_at = time.monotonic()
+            self._settle(SourceCounts())
+            self._expected_by = time.monotonic() + (
+                LONGEST_OPENING_S if connection is None else self._stall_s + GRACE_S
+            )
         name = f"edge_seg-live-{generation}"
         threading.Thread(target=self._read, args=(generation, connection), name=name, daemon=True).start()
 
@@ -139,120 +153,137 @@ class LiveSource(Source):
         """Read one connection after the other until stopped or disowned."""
         pause_s = FIRST_PAUSE_S
         while self._current(generation):
-            problem = "the connection ended"
-            try:
-                with connection or self._reconnect() as opened:
-                    for frame in opened:
-                        if not self._current(generation):
-                            return
-                        self._take(generation, frame, opened)
-                        pause_s = FIRST_PAUSE_S
-                    problem = opened.end.reason or problem
-                    self.counts.failed += opened.counts.failed
-                    self.counts.read += opened.counts.failed
-            except MediaError as error:
-                problem = str(error)
-            except Exception as error:  # A thread that dies silently would look like a stall.
-                problem = f"{type(error).__name__}: {error}"
+            began_at, taken = time.monotonic(), self._taken
+            state, problem = self._serve(generation, connection)
             connection = None
-            self._alive_at = time.monotonic()
+            if not self._current(generation):
+                return
+            if self._refused:
+                with self._changed:
+                    self._changed.notify_all()
+                return
+            self._outage(state, f"{problem}; trying again")
+            pause_s = FIRST_PAUSE_S if self._taken > taken else pause_s
+            self._expect(generation, pause_s + LONGEST_OPENING_S)
+            # An attempt that took its time has been pause enough.
+            self._stopping.wait(max(0.0, began_at + pause_s - time.monotonic()))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _serve(self, generation: int, connection: Source | None) -> tuple[str, str]:
+        """Take frames from one connection to its end; returns ("stalled" or "lost", what ended it)."""
+        try:
+            with connection or self._reconnect() as opened:
+                self._expect(generation, self._stall_s + GRACE_S)
+                for frame in opened:
+                    if not self._current(generation):
+                        break
+                    self._take(generation, frame, opened)
+                self._close_account(generation, opened.counts)
+                reason = opened.end.reason
+                return "stalled" if reason.startswith("no picture") else "lost", reason or "the connection ended"
+        except RefusedError as error:
             if self._current(generation):
-                self._on_event(f"{self.info.name}: {problem}; trying again in {pause_s:g} s.")
-                self._stopping.wait(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                self._refused = self._bare(error)
+            return "lost", self._bare(error)
+        except MediaError as error:
+            return "lost", self._bare(error)
+        except Exception as error:  # A thread that dies silently would look like a stall.
+            return "lost", f"{type(error).__name__}: {self._bare(error)}"
+
+    def _close_account(self, generation: int, counts: SourceCounts) -> None:
+        """A connection's last words; it may have given no frame at all."""
+        with self._changed:
+            if generation == self._generation:
+                if counts is not self._present:
+                    self._settle(counts)
+                self._tally()
+
+    def _bare(self, error: Exception) -> str:
+        """An error's words without the source's name, which every line begins with."""
+        return redact(str(error)).removeprefix(f"{self.info.name}: ").rstrip(".")
 
     def _reconnect(self) -> Source:
         self.counts.reconnects += 1
         return self._connect()
 
+    def _expect(self, generation: int, within_s: float) -> None:
+        """Give the reader so long to show a sign of life."""
+        with self._changed:
+            if self._current(generation):
+                self._expected_by = time.monotonic() + within_s
+
     def _take(self, generation: int, frame: Frame, connection: Source) -> None:
         """Put a frame in the one place there is; the one it replaces is dropped and counted."""
         arrived = time.monotonic()
-        if frame.index == 0:
-            self._offset_s = arrived - self._started_at - frame.time_s if self._seen else -frame.time_s
-        pts = max(self._last_pts + 1, round((frame.time_s + self._offset_s) / TIME_BASE))
-        duration = round(frame.duration * frame.time_base / TIME_BASE)
-        if frame.image.shape[:2] != self.info.size and self.info.size is not None and self._seen:
-            height, width = self.info.size
-            image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_LINEAR)
-            frame = replace(frame, image=image)
-            self.counts.resized += 1
-        elif not self._seen:
-            self.info = replace(self.info, size=frame.image.shape[:2], rotation=connection.info.rotation)
         with self._changed:
             if not self._current(generation):
                 return
-            self._alive_at = arrived
-            self.counts.read += 1
+            frame = self._fitting(frame, connection)
+            pts = self._continued(frame, connection, arrived)
+            self._expected_by = arrived + self._stall_s + GRACE_S
+            self._drop_newest()
+            self._taken += 1
             self.counts.corrupt += frame.corrupt
-            self.counts.dropped += self._newest is not None
+            self._tally()
+            duration = round(frame.duration * frame.time_base / TIME_BASE)
+            index = self.counts.read - 1
             self._newest = replace(
-                frame, index=self._seen, pts=pts, time_base=TIME_BASE, duration=duration, captured_at=arrived
+                frame, index=index, pts=pts, time_base=TIME_BASE, duration=duration, captured_at=arrived
             )
-            self._seen, self._last_pts = self._seen + 1, pts
             self._changed.notify_all()
+        if self._said:
+            self._said.clear()
+            self._say("live", f"pictures again after {arrived - self._last_arrival:.1f} s")
+        self._last_arrival = arrived
 
+    def _fitting(self, frame: Frame, connection: Source) -> Frame:
+        """The frame at the size of the very first one, which is settled here."""
+        if not self._taken:
+            self.info = replace(self.info, size=frame.image.shape[:2], rotation=connection.info.rotation)
+        elif self.info.size is not None and frame.image.shape[:2] != self.info.size:
+            height, width = self.info.size
+            self.counts.resized += 1
+            return replace(frame, image=cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_LINEAR))
+        return frame
 
-class Camera(Source):
-    """A local camera by its index, through OpenCV (V4L2, AVFoundation or Media Foundation).
+    def _continued(self, frame: Frame, connection: Source, arrived: float) -> int:
+        """The frame's time in `TIME_BASE` since the very first one: by its own clock, across a break by ours."""
+        if connection.counts is not self._present:
+            self._settle(connection.counts)
+            self._offset_s = (arrived - self._started_at if self._taken else 0.0) - frame.time_s
+        self._last_pts = max(self._last_pts + 1, round((frame.time_s + self._offset_s) / TIME_BASE))
+        return self._last_pts
 
-    A driver of an unplugged camera may go on handing out its last picture; pictures that are the same to the last bit
-    for `frozen_s` are taken for that, since a sensor's noise never repeats.
+    # What is said, and what is counted
 
-    Raises:
-        MediaError: there is no such camera, or it gives no picture.
-    """
+    def _outage(self, state: str, text: str) -> None:
+        """Say that no pictures come, each reason once until they come again."""
+        if text not in self._said:
+            self._said.add(text)
+            self._say(state, text)
 
-    def __init__(self, index: int, *, frozen_s: float = 5.0) -> None:
-        super().__init__()
-        name = f"camera {index}"
-        device = Path(f"/dev/video{index}")
-        if sys.platform == "linux" and not device.exists():
-            found = ", ".join(sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))) or "none"
-            raise MediaError(f"{name}: there is no {device}. Cameras here: {found}.")
-        self._capture = cv2.VideoCapture(index)
-        if not self._capture.isOpened():
-            raise MediaError(f"{name}: cannot be opened. Another program may be using it, or permission is missing.")
-        # One picture of delay at most, where the driver lets itself be told.
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        height, width = (int(self._capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self._frozen_s = frozen_s
-        self._closed = False
-        self.info = SourceInfo(
-            name=name,
-            kind="camera",
-            size=(height, width),
-            rate=Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else None,
-            time_base=TIME_BASE,
-            live=True,
+    def _say(self, state: str, text: str) -> None:
+        event = Event(
+            state=state, at_s=round(time.monotonic() - self._started_at, 2), text=f"{self.info.name}: {text}."
         )
+        self.events.append(event)
+        self._on_event(event)
 
-    def __iter__(self) -> Iterator[Frame]:
-        started = changed_at = time.monotonic()
-        previous, index = b"", 0
-        while not self._closed:
-            came, image = self._capture.read()
-            now = time.monotonic()
-            if not came:
-                self.end = SourceEnd(at_s=now - started, early=True, reason="the camera gives no picture any more")
-                return
-            fingerprint = image[::16, ::16].tobytes()
-            if fingerprint != previous:
-                previous, changed_at = fingerprint, now
-            elif now - changed_at > self._frozen_s:
-                reason = f"the camera has repeated one picture for {self._frozen_s:g} s"
-                self.end = SourceEnd(at_s=now - started, early=True, reason=reason)
-                return
-            pts = round((now - started) / TIME_BASE)
-            self.counts.read += 1
-            yield Frame(image=image, index=index, pts=pts, time_base=TIME_BASE, name=self.info.name, captured_at=now)
-            index += 1
+    def _drop_newest(self) -> None:
+        self._replaced += self._newest is not None
+        self._newest = None
+        self._tally()
 
-    def stop(self) -> None:
-        self._closed = True
+    def _settle(self, counts: SourceCounts) -> None:
+        """What the connection before counted is past; `counts` are those of the present one."""
+        for key in ("failed", "dropped", "damaged_packets"):
+            setattr(self._before, key, getattr(self._before, key) + getattr(self._present, key))
+        self._present = counts
 
-    def close(self) -> None:
-        self._closed = True
-        with contextlib.suppress(cv2.error):
-            self._capture.release()
+    def _tally(self) -> None:
+        before, present, counts = self._before, self._present, self.counts
+        repeated = before.dropped + present.dropped
+        counts.failed = before.failed + present.failed
+        counts.damaged_packets = before.damaged_packets + present.damaged_packets
+        counts.dropped = self._replaced + repeated
+        counts.read = self._taken + counts.failed + repeated

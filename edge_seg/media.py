@@ -1,12 +1,13 @@
 """What a frame and a source of frames are, whatever they come from. Knows neither FFmpeg nor models.
 
 A source is a context manager and an iterator of `Frame`; while it is read, `counts` says what happened, and at its end
-`end` says where it stopped against where it should have.
+`end` says where it stopped against where it should have. A live source also keeps its latest `events`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ import numpy as np
 
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26
+# A camera that flickers for days must not fill the memory.
+MAX_EVENTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,7 @@ class Frame:
         pts: presentation time in units of `time_base`.
         time_base: seconds a unit of `pts`.
         duration: how long it is shown, in `time_base`; 0 when unknown.
-        corrupt: the decoder reported damage and concealed it.
+        corrupt: damaged: concealed by the decoder, or built on a picture that was.
         name: the file or (redacted) address it came from.
         captured_at: `time.monotonic()` at arrival, live sources only.
     """
@@ -87,8 +90,9 @@ class SourceCounts:
     Attributes:
         read: every frame the source had, delivered or not.
         failed: frames that gave no picture at all.
-        dropped: frames of a live source that a newer one replaced.
-        corrupt: delivered, but the decoder concealed damage.
+        dropped: frames of a live source that a newer one replaced, or that repeat a dead camera's last picture.
+        corrupt: delivered, but damaged: concealed by the decoder, or built on a picture that was.
+        damaged_packets: pieces of the source that came damaged, or that the decoder refused.
         resized: delivered, but brought back to the first frame's size.
         retimed: delivered with a time moved forward, because theirs was missing or ran backwards.
         reconnects: times a live source was opened again.
@@ -98,9 +102,29 @@ class SourceCounts:
     failed: int = 0
     dropped: int = 0
     corrupt: int = 0
+    damaged_packets: int = 0
     resized: int = 0
     retimed: int = 0
     reconnects: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """A change in the state of a live source.
+
+    Attributes:
+        state: "stalled" (connected, but no picture comes), "lost" (the connection broke or cannot be had), "live"
+            (pictures come again) or "ended".
+        at_s: seconds since the source was opened.
+        text: a line that names the source, without credentials.
+    """
+
+    state: str
+    at_s: float
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass
@@ -121,6 +145,7 @@ class Source(ABC):
     def __init__(self) -> None:
         self.counts = SourceCounts()
         self.end = SourceEnd()
+        self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

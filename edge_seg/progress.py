@@ -28,8 +28,8 @@ class Progress:
         self._started_at = self._drawn_at = 0.0
         self._drawn = False
 
-    def note(self, text: str) -> None:
-        """A line that stays."""
+    def note(self, text: object) -> None:
+        """A line that stays: a text, or an event of a source."""
         with self._lock:
             self._wipe()
             self._stream.write(f"{text}\n")

@@ -9,17 +9,19 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
-from .media import Frame, Source
+from .media import Event, Frame, Source
 from .redact import redact
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
+QUICKEST_REOPENING_S, SLOWEST_REOPENING_S = 2.5, 10.0
 _VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO_KINDS.split())
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -36,7 +38,7 @@ class Item:
     """
 
     kind: str
-    location: str
+    location: str = field(repr=False)
     stem: str
 
     @property
@@ -85,7 +87,7 @@ def _stream(scheme: str, address: str) -> Item:
         raise ConfigurationError(
             f"Addresses may begin with {', '.join(f'{known}://' for known in SCHEMES)}; got {scheme}://"
         )
-    parts = urlsplit(address)
+    parts = urlsplit(redact(address))
     stem = "_".join(part for part in (parts.hostname or "stream", Path(parts.path).stem) if part)
     return Item(kind="stream", location=address, stem=_plain(stem))
 
@@ -138,13 +140,13 @@ def _with_hash(item: Item) -> str:
     return f"{item.stem}_{hashlib.sha256(_identity(item).encode()).hexdigest()[:8]}"
 
 
-def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[str], None] | None = None) -> Source:
+def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[Event], None] | None = None) -> Source:
     """Open one item for reading.
 
     Args:
         item: as `expand_sources` gave it.
         give_up_s: live sources end after so long without a frame.
-        on_event: called with a line of text when a live source stalls, breaks or comes back.
+        on_event: called when a live source stalls, breaks or comes back; `str(event)` is a line of text.
 
     Raises:
         MediaError: it cannot be opened; the message names it.
@@ -160,22 +162,39 @@ def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[str], 
     return _open_live(item, give_up_s, on_event)
 
 
-def _open_live(item: Item, give_up_s: float, on_event: Callable[[str], None] | None) -> Source:
-    from .live import Camera, LiveSource, ignore_event
+def _open_live(item: Item, give_up_s: float, on_event: Callable[[Event], None] | None) -> Source:
+    from .live import STALL_S, LiveSource, ignore_event
 
-    stall_s = min(10.0, give_up_s)
-
-    def connect() -> Source:
-        if item.kind == "camera":
-            return Camera(int(item.location))
-        from .video import VideoFile
-
-        return VideoFile(item.location, network=True, read_timeout_s=stall_s, low_delay=True)
-
+    stall_s = min(STALL_S, give_up_s)
+    connect = _camera(item) if item.kind == "camera" else _connection(item, stall_s)
     first = connect()
     if not first.info.live:
         return first
     return LiveSource(connect, first, stall_s=stall_s, give_up_s=give_up_s, on_event=on_event or ignore_event)
+
+
+def _camera(item: Item) -> Callable[[], Source]:
+    from .camera import Camera, RepetitionWatch
+
+    watch = RepetitionWatch()
+    return lambda: Camera(int(item.location), watch=watch)
+
+
+def _connection(item: Item, stall_s: float) -> Callable[[], Source]:
+    """Opens an address; after the first time it is given a few times as long as it took then, so that an attempt that
+    hangs does not hide a camera that is back."""
+    from .video import VideoFile
+
+    limit_s: float | None = None
+
+    def connect() -> Source:
+        nonlocal limit_s
+        began_at = time.monotonic()
+        source = VideoFile(item.location, network=True, open_timeout_s=limit_s, read_timeout_s=stall_s, low_delay=True)
+        limit_s = min(SLOWEST_REOPENING_S, max(QUICKEST_REOPENING_S, 2 * (time.monotonic() - began_at)))
+        return source
+
+    return connect
 
 
 def open_source(source: str | os.PathLike[str] | int) -> Source:

@@ -1,91 +1,44 @@
 """Videos in, through PyAV: files and network streams as frames with timestamps, upright, damage counted.
 
-With `audio.py` and `encode.py` the only importer of av. Knows nothing of models, live queues or the command line.
+With `opening.py`, `audio.py` and `encode.py` the only importer of av. Knows nothing of models, live queues or the
+command line.
 
 Policies: frames keep the source's own pts and time base, variable rate included; formats whose clock has no zero (MPEG
 program and transport streams, RTSP) are counted from the first timestamp. The display matrix is applied here, once. A
-size that changes in mid-stream is brought back to the first one and counted. Damaged frames are passed on and counted.
+size that changes in mid-stream is brought back to the first one and counted. Damaged frames, and
+those built on them, are passed on and counted; what gives no picture is counted and leaves a gap in the indices.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import av.error
 import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from . import rotation
-from .diagnose import explain_file
-from .errors import MediaError, MissingDependencyError
+from .errors import MediaError
+from .extent import WITHOUT_LENGTH, Extent, measure
+from .ledger import DecoderLedger
 from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
 from .opencv import cv2
-from .redact import redact, remember_secrets
+from .opening import READ_TIMEOUT_S, clock_origin_s, open_address, open_file, reason_of
+from .redact import redact
 from .threads import available_threads
 
-try:
-    import av
-    import av.error
-    from av.container import InputContainer
-    from av.packet import Packet
-    from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
-except ImportError as import_error:  # pragma: no cover - av is a hard dependency of the package
-    raise MissingDependencyError(
-        f"PyAV cannot be loaded ({import_error}). Install it: pip install av"
-    ) from import_error
-
-# What may be opened at all. No playlists (hls, dash, concat, sdp files): they open other files and addresses.
-FORMATS = (
-    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,mxf,dv,ivf,obu,"
-    "h264,hevc,m4v,mjpeg,mpjpeg,rtsp,jpeg_pipe"
-)
-FILE_PROTOCOLS = "file"
-NETWORK_PROTOCOLS = "http,https,tcp,tls,udp,rtp,rtsp,rtsps,httpproxy"
-CLOCKS_WITHOUT_ZERO = frozenset({"mpeg", "mpegts", "rtsp"})
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
-OPEN_TIMEOUT_S = 15.0
-READ_TIMEOUT_S = 10.0
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
-
-
-def open_container(
-    location: str, *, network: bool = False, max_pixels: int = MAX_PIXELS, read_timeout_s: float = READ_TIMEOUT_S
-) -> InputContainer:
-    """Open a local path or an address for reading, with only the formats and protocols listed above.
-
-    Raises:
-        MediaError: it cannot be opened; the message names it (credentials redacted) and says what is wrong with it.
-    """
-    options = {
-        "format_whitelist": FORMATS,
-        "protocol_whitelist": NETWORK_PROTOCOLS if network else FILE_PROTOCOLS,
-        "rtsp_transport": "tcp",
-    }
-    if network:
-        remember_secrets(location)
-    # A name like "concat:a|b" is a file's name here, never a protocol.
-    target = location if network else f"file:{location}"
-    timeout = (OPEN_TIMEOUT_S, read_timeout_s) if network else None
-    problem = ""
-    try:
-        # `options` also reach the decoders that look at the first frames, before any size is known here.
-        return av.open(target, container_options=options, options={"max_pixels": str(max_pixels)}, timeout=timeout)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        problem = _explain_network(location, error) if network else explain_file(Path(location), _reason(error))
-    # Raised out here so that the native error, whose text holds the bare address, is not chained to it.
-    raise MediaError(problem)
-
-
-def clock_origin_s(container: InputContainer) -> float:
-    """Seconds on the source's clock that count as zero, the same for all its tracks."""
-    if not CLOCKS_WITHOUT_ZERO.intersection(container.format.name.split(",")):
-        return 0.0
-    return (container.start_time or 0) / av.time_base
 
 
 class VideoFile(Source):
@@ -95,7 +48,8 @@ class VideoFile(Source):
         location: a path, or an address if `network`.
         network: whether `location` is an address.
         max_pixels: frames with more are refused from their header.
-        read_timeout_s: how long a network read may block.
+        open_timeout_s: how long each step of opening an address may take; None for the default.
+        read_timeout_s: an address that gives no picture for so long has ended.
         low_delay: decode frame by frame, for live sources (frame threads hold pictures back).
 
     Raises:
@@ -108,15 +62,22 @@ class VideoFile(Source):
         *,
         network: bool = False,
         max_pixels: int = MAX_PIXELS,
+        open_timeout_s: float | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
         low_delay: bool = False,
     ) -> None:
         super().__init__()
         self.name = redact(str(location))
-        self._container = open_container(
-            str(location), network=network, max_pixels=max_pixels, read_timeout_s=read_timeout_s
-        )
+        self._patience_s = read_timeout_s if network else float("inf")
+        if network:
+            self._container = open_address(
+                str(location), max_pixels=max_pixels, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s
+            )
+        else:
+            self._container = open_file(location, max_pixels=max_pixels)
         try:
+            # Of a download the connection itself says whether it was whole.
+            self._extent = Extent() if network else measure(Path(location))
             self._stream = self._pick_stream(max_pixels)
             self._time_base = self._stream.time_base or Fraction(1, 90000)
             context = self._stream.codec_context
@@ -131,22 +92,22 @@ class VideoFile(Source):
             self._container.close()
             raise
         self._matrix: rotation.Matrix | None = None
-        self._packets = 0
-        self._trimmed = 0
-        self._interlaced = False
+        self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
         self._broken = ""
         self._stopped = self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
-        index, last_pts = 0, None
+        delivered, last = 0, None
         for picture in self._pictures():
-            frame = self._frame(picture, index, last_pts)
-            index, last_pts = index + 1, frame.pts
-            self.end.at_s = float((frame.pts + frame.duration) * frame.time_base)
-            yield frame
+            delivered += 1
+            last = self._frame(picture, delivered, last)
+            self.end.at_s = float((last.pts + last.duration) * last.time_base)
+            yield last
             if self._stopped:
                 return
-        self._finish(index)
+        self._ledger.close()
+        self._count(delivered)
+        self.end = self._judge_end(delivered)
 
     def stop(self) -> None:
         self._stopped = True
@@ -167,7 +128,8 @@ class VideoFile(Source):
     def _pick_stream(self, max_pixels: int) -> VideoStream:
         streams = [stream for stream in self._container.streams.video if stream.codec_context is not None]
         if not streams:
-            raise MediaError(f"{self.name}: holds no video track that can be decoded.")
+            why = f": {self._extent.cut}" if self._extent.cut else ""
+            raise MediaError(f"{self.name}: holds no video track that can be decoded{why}.")
         stream = streams[0]
         width, height = stream.codec_context.width, stream.codec_context.height
         if width <= 0 or height <= 0:
@@ -188,7 +150,7 @@ class VideoFile(Source):
             size=(stream.codec_context.height, stream.codec_context.width),
             rate=stream.average_rate or stream.guessed_rate,
             time_base=self._time_base,
-            frame_count=stream.frames or None,
+            frame_count=(stream.frames or None) if self._extent.indexed else None,
             end_s=self._expected_end(),
             live=network and (not container.duration or container.format.name == "rtsp"),
             pixel_aspect=stream.codec_context.sample_aspect_ratio or Fraction(1),
@@ -197,6 +159,8 @@ class VideoFile(Source):
 
     def _expected_end(self) -> float | None:
         stream, container = self._stream, self._container
+        if not self._extent.indexed or WITHOUT_LENGTH.intersection(container.format.name.split(",")):
+            return None
         if stream.duration:
             end = float(((stream.start_time or 0) + stream.duration) * self._time_base)
             return end - self.origin_s
@@ -208,19 +172,39 @@ class VideoFile(Source):
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Decoded pictures; damage to the container ends them, damage to a packet costs that packet alone."""
-        demux = self._container.demux(self._stream)
+        packets = self._packets()
+        while True:
+            waiting_since = time.monotonic()
+            pictures: list[VideoFrame] = []
+            while not pictures:
+                packet = next(packets, None)
+                if packet is None:
+                    yield from self._decode(None)
+                    return
+                pictures = self._decode(packet) if packet.stream_index == self._stream.index else []
+                if not pictures and time.monotonic() - waiting_since > self._patience_s:
+                    self._broken = self._silence()
+                    return
+            yield from pictures
+
+    def _packets(self) -> Iterator[Packet[Any]]:
+        """Packets up to the end, damaged or not. Over a network those of sound too, which may go on without picture."""
+        demux = self._container.demux(*([] if self._patience_s < float("inf") else [self._stream]))
         while True:
             try:
                 packet = next(demux, None)
             except (av.error.FFmpegError, OSError) as error:
-                self._broken = _reason(error)
-                packet = None
-            if packet is None or packet.size == 0:
-                yield from self._decode(None)
+                self._broken = self._silence() if isinstance(error, av.error.ExitError) else reason_of(error)
                 return
-            self._packets += 1
-            self._trimmed += packet.is_discard
-            yield from self._decode(packet)
+            # Empty ones tell decoders that the end has come.
+            if packet is None or packet.size == 0:
+                return
+            if packet.stream_index == self._stream.index:
+                self._ledger.put(packet.pts, discard=packet.is_discard, corrupt=packet.is_corrupt)
+            yield packet
+
+    def _silence(self) -> str:
+        return f"no picture for {self._patience_s:g} s"
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """The pictures one packet completes, or with None those still held back; a damaged packet is counted."""
@@ -230,24 +214,33 @@ class VideoFile(Source):
             return []
         except (av.error.FFmpegError, ValueError):
             if packet is not None:
-                self.counts.failed += 1
-                self.counts.read += 1
+                self._ledger.refuse()
             return []
 
-    def _frame(self, picture: VideoFrame, index: int, last_pts: int | None) -> Frame:
-        self._interlaced |= picture.interlaced_frame
-        self.counts.read += 1
-        self.counts.corrupt += picture.is_corrupt
-        pts, duration = self._timing(picture, last_pts)
+    def _frame(self, picture: VideoFrame, delivered: int, last: Frame | None) -> Frame:
+        corrupt = self._ledger.take(
+            picture.pts,
+            key=bool(picture.key_frame),
+            corrupt=picture.is_corrupt,
+            field_coded=picture.interlaced_frame,
+        )
+        self.counts.corrupt += corrupt
+        self._count(delivered)
+        pts, duration = self._timing(picture, last.pts if last else None)
         return Frame(
             image=self._upright(picture),
-            index=index,
+            index=max(self.counts.read - 1, last.index + 1 if last else 0),
             pts=pts,
             time_base=self._time_base,
             duration=duration,
-            corrupt=picture.is_corrupt,
+            corrupt=corrupt,
             name=self.name,
         )
+
+    def _count(self, delivered: int) -> None:
+        self.counts.failed = self._ledger.failed
+        self.counts.read = delivered + self._ledger.failed
+        self.counts.damaged_packets = self._ledger.damaged
 
     def _timing(self, picture: VideoFrame, last_pts: int | None) -> tuple[int, int]:
         """(pts, duration) in the stream's time base, pts strictly increasing."""
@@ -286,31 +279,28 @@ class VideoFile(Source):
         words = rotation.describe(matrix)
         self.info = replace(self.info, size=(height, width), pixel_aspect=aspect, rotation=words)
 
-    def _finish(self, delivered: int) -> None:
-        """Account for packets that gave no picture, and compare the end with the one announced."""
-        codec = self._stream.codec_context.name
-        if codec in ONE_PICTURE_A_PACKET and not self._interlaced:
-            # The decoder drops some damaged packets without an error; in these codecs each should have been a picture.
-            silent = max(0, self._packets - self._trimmed - delivered - self.counts.failed)
-            self.counts.failed += silent
-            self.counts.read += silent
-        self.end = self._judge_end(delivered)
-
     def _judge_end(self, delivered: int) -> SourceEnd:
-        expected, at = self.info.end_s, self.end.at_s
-        end = SourceEnd(at_s=at, expected_s=expected, early=bool(self._broken), reason=self._broken)
-        if delivered == 0 and not self._broken:
-            return SourceEnd(expected_s=expected, early=True, reason="not one frame could be decoded")
-        declared = self.info.frame_count
-        if declared is not None and self._packets >= declared:
-            return end  # Every packet the index lists was there; its duration may well count trimmed frames too.
+        """The end that was reached against the one announced; a break, a cut and a count that lies are told apart."""
+        end = SourceEnd(at_s=self.end.at_s, expected_s=self.info.end_s, early=True, reason=self._broken)
+        if self._broken:
+            return end
+        if not delivered:
+            end.reason = "not one frame could be decoded"
+        elif not self._all_listed():
+            end.reason = self._extent.cut or self._falls_short(end)
+        end.early = bool(end.reason)
+        return end
+
+    def _all_listed(self) -> bool:
+        """Every packet the index lists was there; its duration may well count trimmed frames too."""
+        return bool(self.info.frame_count) and self._ledger.packets >= (self.info.frame_count or 0)
+
+    def _falls_short(self, end: SourceEnd) -> str:
         frame_s = float(1 / self.info.rate) if self.info.rate else 0.1
         # An index of frames makes durations exact; elsewhere they are rounded, or estimated from the bit rate.
-        slack = 0.75 * frame_s if declared is not None else 0.25 + 2 * frame_s
-        if expected is not None and at < expected - slack:
-            end.early = True
-            end.reason = self._broken or "the file was cut short"
-        return end
+        slack = 0.75 * frame_s if self.info.frame_count else 0.25 + 2 * frame_s
+        short = end.expected_s is not None and end.at_s < end.expected_s - slack
+        return "the file was cut short" if short else ""
 
 
 def _display_matrix(picture: VideoFrame) -> rotation.Matrix:
@@ -320,18 +310,3 @@ def _display_matrix(picture: VideoFrame) -> rotation.Matrix:
         if data.type.name == "DISPLAYMATRIX":
             return rotation.parse_matrix(bytes(data))
     return rotation.IDENTITY
-
-
-def _explain_network(location: str, error: Exception) -> str:
-    """One line on an address that could not be opened, without credentials."""
-    name = redact(location)
-    if isinstance(error, av.error.ExitError):
-        return f"{name}: did not answer within {OPEN_TIMEOUT_S:g} s. Check the address and that the camera is on."
-    if isinstance(error, av.error.HTTPUnauthorizedError):
-        return f"{name}: refused the user name or password (401)."
-    return f"{name}: cannot be opened ({_reason(error)}). Playlists (HLS, DASH) are not followed."
-
-
-def _reason(error: Exception) -> str:
-    """What the library said, without the file name it repeats and without credentials."""
-    return redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()

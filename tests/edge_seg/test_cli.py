@@ -533,7 +533,7 @@ def test_a_camera_that_misbehaves_ends_in_an_error_without_its_password(
         "import logging, sys, av\n"
         "logging.basicConfig(level=1); logging.getLogger('libav').setLevel(1)\n"
         "av.logging.set_level(av.logging.TRACE)\n"
-        "import runpy, edge_seg.video; edge_seg.video.OPEN_TIMEOUT_S = 1.5\n"
+        "import runpy, edge_seg.opening; edge_seg.opening.OPEN_TIMEOUT_S = 1.5\n"
         f"sys.argv = ['slow_cli.py', '1', {address!r}, '-o', {str(tmp_path / 'out')!r}, '--give-up', '2']\n"
         f"runpy.run_path({str(SLOW_CLI)!r}, run_name='__main__')\n"
     )

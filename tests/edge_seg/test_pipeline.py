@@ -16,7 +16,7 @@ from edge_seg.channel import Channel
 from edge_seg.errors import ConfigurationError, DeviceError
 from edge_seg.fake import FakeSession
 from edge_seg.live import LiveSource
-from edge_seg.media import Frame, Source, SourceEnd, SourceInfo
+from edge_seg.media import Event, Frame, Source, SourceEnd, SourceInfo
 from edge_seg.overlay import Painter, colorize, overlay
 from edge_seg.pipeline import Pipeline, PipelineOptions, PipelineReport
 from edge_seg.preprocess import resize_labels
@@ -275,7 +275,7 @@ def test_a_slow_consumer_gets_the_newest_frame_and_drops_are_counted() -> None:
 
 
 def test_a_broken_connection_is_opened_again_and_time_goes_on() -> None:
-    events: list[str] = []
+    events: list[Event] = []
     connections = iter([Connection(5), Connection(5)])
     live = LiveSource(lambda: next(connections), Connection(5), give_up_s=2.0, on_event=events.append)
     frames = []
@@ -290,12 +290,12 @@ def test_a_broken_connection_is_opened_again_and_time_goes_on() -> None:
     assert times == sorted(times)
     assert times[-1] > 0.9, "two pauses of half a second and a second lie in between"
     assert live.counts.read == len(frames) + live.counts.dropped
-    assert any("trying again" in event for event in events)
+    assert any("trying again" in event.text for event in events)
 
 
 def test_a_hanging_connection_is_disowned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_seg.live.LONGEST_OPENING_S", 0.1)
-    events: list[str] = []
+    events: list[Event] = []
     hanging = Connection(3, then="hang")
     live = LiveSource(lambda: Connection(3, pace_s=0.01), hanging, stall_s=0.1, give_up_s=5.0, on_event=events.append)
     with live:
@@ -303,7 +303,7 @@ def test_a_hanging_connection_is_disowned(monkeypatch: pytest.MonkeyPatch) -> No
             if live.counts.reconnects:
                 break
     hanging.released.set()
-    assert any("no sign of life" in event for event in events)
+    assert any("no sign of life" in event.text for event in events)
     assert live.counts.reconnects >= 1
 
 

@@ -1,0 +1,90 @@
+"""What went into a decoder against what came out of it: lost pictures at their places, and damage that spreads.
+
+Knows no decoder: it is told the times of packets and pictures.
+
+A damaged picture hurts every later one that is built on it, and decoders flag only the first: from damage to the next
+key frame all pictures count as damaged. Bits that turn into other valid bits are beyond any decoder's notice.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+
+class DecoderLedger:
+    """One decoder's account.
+
+    Args:
+        one_picture_a_packet: each packet should give one picture, so that what never comes out is lost. Where that does
+            not hold, the packets the decoder refuses are all that is known of losses.
+    """
+
+    def __init__(self, *, one_picture_a_packet: bool) -> None:
+        self.packets = self.damaged = 0
+        self._exact = one_picture_a_packet
+        self._lost = self._refused = 0
+        self._waiting: list[int] = []
+        self._suspect: set[int] = set()
+        # A decoder that lost its order may still give one of these.
+        self._given_up: deque[int] = deque(maxlen=32)
+        self._shadow = False
+
+    @property
+    def failed(self) -> int:
+        """Pictures that never came out, so far."""
+        return self._lost if self._exact else self._refused
+
+    def put(self, pts: int | None, *, discard: bool = False, corrupt: bool = False) -> None:
+        """A packet goes in; `discard` ones are not to be shown, `corrupt` ones were damaged on their way."""
+        self.packets += 1
+        if corrupt:
+            self.damaged += 1
+        if pts is None:
+            self._exact = False
+        elif not discard:
+            heapq.heappush(self._waiting, pts)
+            if corrupt:
+                self._suspect.add(pts)
+
+    def refuse(self) -> None:
+        """The decoder raised an error over a packet."""
+        self.damaged += 1
+        self._refused += 1
+        self._shadow = True
+
+    def take(self, pts: int | None, *, key: bool, corrupt: bool, field_coded: bool = False) -> bool:
+        """A picture comes out, in the order of presentation; returns whether it is damaged."""
+        if pts is None or field_coded:
+            # Fields come in packets of their own.
+            self._exact = False
+        else:
+            self._lost += self._pass(pts)
+        if key:
+            self._shadow = False
+        if pts in self._suspect:
+            self._suspect.remove(pts)
+            corrupt = True
+        self._shadow |= corrupt
+        return self._shadow
+
+    def close(self) -> None:
+        """The decoder has given all it had: what still waits is lost."""
+        self._lost += len(self._waiting)
+        self._waiting = []
+
+    def _pass(self, pts: int) -> int:
+        """Packets that should have come out before `pts` and did not; -1 for one that comes after all."""
+        if pts in self._given_up:
+            self._given_up.remove(pts)
+            return -1
+        lost = 0
+        while self._waiting and self._waiting[0] < pts:
+            late = heapq.heappop(self._waiting)
+            self._given_up.append(late)
+            self._suspect.discard(late)
+            lost += 1
+        if self._waiting and self._waiting[0] == pts:
+            heapq.heappop(self._waiting)
+        self._shadow |= lost > 0
+        return lost

@@ -1,0 +1,130 @@
+"""Opening media: what may be opened at all, how long that may take, and one line on why it could not be.
+
+With `video.py`, `audio.py` and `encode.py` the only importer of av. Knows no frames.
+
+A file opens nothing but itself, an address nothing but its own kind of connection: playlists, which open other files
+and addresses, are no format here, and libav may use no protocol that the source itself does not need.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .diagnose import explain_file
+from .errors import MediaError, MissingDependencyError, RefusedError
+from .media import MAX_PIXELS
+from .redact import redact, remember_secrets
+
+try:
+    import av
+    import av.error
+    from av.container import InputContainer
+except ImportError as import_error:  # pragma: no cover - av is a hard dependency of the package
+    raise MissingDependencyError(
+        f"PyAV cannot be loaded ({import_error}). Install it: pip install av"
+    ) from import_error
+
+# No playlists (hls, dash, concat, sdp files): they open other files and addresses.
+FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,mxf,dv,ivf,obu,"
+    "h264,hevc,m4v,mjpeg,mpjpeg,jpeg_pipe"
+)
+PROTOCOLS = {
+    "file": "file",
+    "http": "http,https,tcp,tls,httpproxy",
+    "https": "http,https,tcp,tls,httpproxy",
+    # Pictures come over the connection itself (`rtsp_transport`): no other port is opened.
+    "rtsp": "rtsp,tcp",
+    "rtsps": "rtsps,rtsp,tls,tcp",
+}
+CLOCKS_WITHOUT_ZERO = frozenset({"mpeg", "mpegts", "rtsp"})
+OPEN_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 8.0
+
+
+def open_file(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
+    """Open a video file for reading.
+
+    Raises:
+        MediaError: it cannot be opened; the message names it and says what is wrong with it.
+    """
+    if not Path(path).is_file():
+        # Opening a pipe would wait for its writer, for ever.
+        raise MediaError(explain_file(Path(path), ""))
+    # A name like "concat:a|b" is a file's name here, never a protocol.
+    opened = _open(f"file:{path}", "file", max_pixels, timeout=None)
+    if isinstance(opened, InputContainer):
+        return opened
+    raise MediaError(explain_file(Path(path), reason_of(opened)))
+
+
+def open_address(
+    address: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    open_timeout_s: float | None = None,
+    read_timeout_s: float = READ_TIMEOUT_S,
+) -> InputContainer:
+    """Open an `rtsp://`, `rtsps://`, `http://` or `https://` address for reading.
+
+    Args:
+        address: with its credentials, which are remembered so that no line ever shows them.
+        max_pixels: frames with more are refused.
+        open_timeout_s: how long connecting may take, and how long looking at the first frames; by default
+            `OPEN_TIMEOUT_S`.
+        read_timeout_s: how long a read may block.
+
+    Raises:
+        RefusedError: the server wants another user name or password.
+        MediaError: it cannot be opened; the message names it, credentials redacted.
+    """
+    remember_secrets(address)
+    limit_s = OPEN_TIMEOUT_S if open_timeout_s is None else open_timeout_s
+    scheme = address.partition("://")[0].lower()
+    opened = _open(address, scheme, max_pixels, timeout=(limit_s, read_timeout_s))
+    if isinstance(opened, InputContainer):
+        return opened
+    # Raised out here so that the native error, whose text holds the bare address, is not chained to it.
+    raise _explain_address(redact(address), opened, limit_s)
+
+
+def clock_origin_s(container: InputContainer) -> float:
+    """Seconds on the source's clock that count as zero, the same for all its tracks."""
+    if not CLOCKS_WITHOUT_ZERO.intersection(container.format.name.split(",")):
+        return 0.0
+    return (container.start_time or 0) / av.time_base
+
+
+def reason_of(error: Exception) -> str:
+    """What the library said, without the file name it repeats and without credentials."""
+    return redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()
+
+
+def _open(
+    target: str, scheme: str, max_pixels: int, *, timeout: tuple[float, float] | None
+) -> InputContainer | Exception:
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS.get(scheme, "")}
+    if scheme in ("rtsp", "rtsps"):
+        # No sound, which nobody here listens to, and no count of frames before the first is shown.
+        options |= {
+            "format_whitelist": "rtsp",
+            "rtsp_transport": "tcp",
+            "allowed_media_types": "video",
+            "fpsprobesize": "2",
+        }
+    try:
+        # `options` also reach the decoders that look at the first frames, before any size is known here.
+        return av.open(target, container_options=options, options={"max_pixels": str(max_pixels)}, timeout=timeout)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        return error
+
+
+def _explain_address(name: str, error: Exception, limit_s: float) -> MediaError:
+    """One line on an address that could not be opened; `name` is free of credentials."""
+    if isinstance(error, av.error.ExitError):
+        return MediaError(f"{name}: did not answer within {limit_s:g} s. Check the address and that the camera is on.")
+    if isinstance(error, av.error.HTTPUnauthorizedError):
+        return RefusedError(f"{name}: refused the user name or password (401). Write them as USER:PASSWORD@HOST.")
+    if isinstance(error, av.error.HTTPForbiddenError):
+        return RefusedError(f"{name}: refused access (403). Check the rights of this user.")
+    return MediaError(f"{name}: cannot be opened ({reason_of(error)}). Playlists (HLS, DASH) are not followed.")
