@@ -14,6 +14,7 @@ from edge_seg.errors import EdgeSegError
 from train.arguments import positive
 
 from .benchmark import run_benchmark
+from .cases import PEERS
 from .compare import compare, render_comparison
 from .report import check_out, new_folder, write_report
 from .rows import read_result
@@ -21,7 +22,8 @@ from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
 from .table import render
 from .training import add_training_arguments, run_training
 
-QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1}
+QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1,
+         "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
 COMMANDS = ("run", "compare", "training")
 
 
@@ -137,7 +139,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--no-clip", action="store_true", help="leave out the measurement from end to end (default: do it)"
     )
     add("--devices", type=_words, metavar="D,D", help="edge_seg's devices (default: each that is present)")
-    add("--peers", action="store_true", help="torch takes part too (default: it does not)")
+    add(
+        "--peers",
+        type=_peers,
+        default=PEERS,
+        metavar="P,P",
+        help=f"other runtimes that take part, of {','.join(PEERS)}, or none (default: all; the missing are skipped)",
+    )
     _add_extent(parser)
     add(
         "--out",
@@ -185,6 +193,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    """ "litert,torch" -> ("litert", "torch"); "none" -> (), "all" -> every one."""
+    words = {"none": (), "all": PEERS}.get(text, _words(text))
+    unknown = [word for word in words if word not in PEERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"expected peers of {','.join(PEERS)}, or none; got {', '.join(unknown)}")
+    return words
 
 
 def _progress(text: str) -> None:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_seg.devices import device_problem, machine_devices, parse_device
-from edge_seg.errors import ModelFileError
 from edge_seg.modelfile import read_model_header
-from edge_seg.session import load_runtime
 
-from .cases import Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
 from .data import FrameSet, load_data
-from .environment import environment, gpus
+from .environment import environment
+from .field import Field, find_field
 from .measure import NOISE_BOUND
-from .peers import torch_installed
 from .pipeline import describe_clip, measure_clip
 from .process import Worker
+from .roofline import against_limits, ask_limits, ask_operations, summed
 from .rows import ClipRow, Result, Row
-from .settings import Settings, check_run, fp32_file, model_files
+from .settings import Settings, check_run
 from .suite import Measured, Plan, Start, measure_batch
 
 Say = Callable[[str], None]
@@ -33,17 +29,6 @@ Say = Callable[[str], None]
 IDLE_BOUND = 0.03
 # Cores' worth of work of other programs, as a share of the usable cores, that makes a run a noisy one.
 OTHERS_BOUND = 0.10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Field:
-    """Who takes part, and what was learnt on the way to finding out."""
-
-    contenders: tuple[Contender, ...]
-    files: tuple[ModelFile, ...]
-    size: tuple[int, int]
-    notes: tuple[str, ...]
-    failed: tuple[Row, ...]
 
 
 def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Result:
@@ -58,6 +43,8 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     run_digest = check_run(settings.run)
     clip = describe_clip(settings.clip, settings.clip_frames) if settings.clip else {}
     field = find_field(settings, run_digest, say)
+    limits = ask_limits(settings.limits, say=say, start=start)
+    counts, uncounted = ask_operations(field.files, field.size, start=start)
     say("reading the data" if settings.data else "rendering the data")
     data = load_data(settings.data, limit=settings.data_limit)
     with tempfile.TemporaryDirectory(prefix="edge_seg_bench_") as scratch:
@@ -68,7 +55,7 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
         clip_rows = (
             measure_clip(settings, field.contenders, Path(scratch), say=say, start=start) if settings.clip else []
         )
-    rows = (*(row for part in measured for row in part.rows), *field.failed)
+    rows = (*(against_limits(row, counts, limits) for part in measured for row in part.rows), *field.failed)
     noise = noise_notes(rows, clip_rows, measured, surroundings)
     return Result(
         created=created,
@@ -80,52 +67,11 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
         models=_models(settings, field, run_digest),
         rows=rows,
         clip_rows=tuple(clip_rows),
-        notes=(*noise, *field.notes),
+        notes=(*noise, *field.notes, *limit_notes(limits, uncounted)),
+        limits=limits,
+        operations=summed(counts),
         noisy=bool(noise),
     )
-
-
-def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
-    """Find model files and devices, and name the contenders."""
-    failed: list[Row] = []
-    paths = list(dict.fromkeys(settings.models))
-    files, size = model_files(paths)
-    if settings.fp32 is not None or all(file.precision != "fp32" for file in files):
-        try:
-            paths.insert(0, fp32_file(settings, run_digest, size, say))
-        except ModelFileError as error:
-            failed = [_failed_fp32(batch, str(error)) for batch in settings.batch_sizes]
-    files, size = model_files(paths)
-    devices, notes = present_devices(settings.devices)
-    contenders = keras_contenders(settings.run, size, run_digest)
-    contenders += session_contenders(files, devices, size, optional=settings.devices is None)
-    if settings.peers and torch_installed():
-        contenders += torch_contenders(settings.run, size, run_digest, cuda=bool(gpus()))
-    elif settings.peers:
-        notes.append("torch takes no part: it is not installed; install it: pip install torch")
-    return Field(contenders=tuple(contenders), files=tuple(files), size=size, notes=tuple(notes), failed=tuple(failed))
-
-
-def _failed_fp32(batch: int, reason: str) -> Row:
-    return Row(
-        name="onnxruntime cpu fp32",
-        kind="session",
-        precision="fp32",
-        device="cpu",
-        batch=batch,
-        status="failed",
-        reason=reason,
-    )
-
-
-def present_devices(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Devices that take part, and a line for each that cannot be had here; those asked for by name are all tried."""
-    if asked is not None:
-        return [str(parse_device(name)) for name in asked], []
-    runtime = load_runtime()
-    problems = {str(device): device_problem(runtime, device) for device in machine_devices()}
-    present = [name for name, problem in problems.items() if not problem]
-    return present, [f"not here: {name}: {problem}" for name, problem in problems.items() if problem]
 
 
 def noise_notes(
@@ -155,6 +101,13 @@ def noise_notes(
         named = ", ".join(f"{row.name} batch {row.batch} {row.idle_share:.0%}" for row in restless[:4])
         notes.append(f"NOISY: contenders computed while they should have waited ({named} of a core).")
     return notes
+
+
+def limit_notes(limits: dict[str, Any], uncounted: str) -> list[str]:
+    """A line for each limit that this machine does not have or that was not measured."""
+    problem = limits.get("problem")
+    missing = [f"no {name} peak: {peak['reason']}" for name, peak in limits.get("peaks", {}).items() if peak["reason"]]
+    return [*([f"limits were not measured: {problem}"] if problem else []), *missing, *filter(None, [uncounted])]
 
 
 def _plans(settings: Settings, field: Field, data: FrameSet, scratch: Path) -> Iterable[tuple[Plan, int]]:

@@ -13,7 +13,9 @@ from typing import Any
 
 # Every ratio and agreement is against this one.
 REFERENCE = "Keras predict"
-KINDS = ("keras-predict", "keras-compiled", "session", "torch")
+# What each of `PEERS` is told from the others by in `kind`; the rest are Keras and edge_seg's own sessions.
+KINDS = ("keras-predict", "keras-compiled", "session", "onnxruntime", "opencv", "litert", "openvino", "torch")
+PEERS = ("onnxruntime", "opencv", "litert", "openvino", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +42,14 @@ class Contender:
     Attributes:
         name: as the tables show it; unique.
         kind: one of `KINDS`, which decides what `runners` builds.
-        path: a run's folder (Keras, torch) or an ONNX file.
+        path: a run's folder (Keras, torch), an ONNX file, or a folder of TensorFlow Lite files.
         device: "cpu", or a device of edge_seg or torch.
         precision: of the weights and, as far as the file says, of the arithmetic.
         size: (height, width) of the frames it gets.
         compiled: torch only, whether `torch.compile` is used.
         optional: whether a machine that cannot run it skips it, instead of failing.
         model: digest of the ONNX file or of the run's weights.
+        threads: CPU threads, or None for what affinity and quota allow.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Contender:
     compiled: bool = False
     optional: bool = False
     model: str = ""
+    threads: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -84,7 +88,7 @@ def session_contenders(
     """Each file on each device, device by device. The CPU is never optional."""
     return [
         Contender(
-            name=f"onnxruntime {device} {file.label}",
+            name=f"edge_seg {device} {file.label}",
             kind="session",
             path=str(file.path),
             device=device,
@@ -94,6 +98,30 @@ def session_contenders(
             model=file.digest,
         )
         for device in devices
+        for file in files
+    ]
+
+
+def plain_contenders(kinds: Iterable[str], path: Path | str, size: tuple[int, int], digest: str) -> list[Contender]:
+    """Runtimes that a newcomer hands his own export to; `digest` is of the weights it came from."""
+    names = {"onnxruntime": "onnxruntime default fp32", "opencv": "OpenCV dnn fp32", "litert": "LiteRT fp32"}
+    shared = {"path": str(path), "device": "cpu", "precision": "fp32", "size": size, "optional": True, "model": digest}
+    return [Contender(name=names[kind], kind=kind, **shared) for kind in kinds]  # type: ignore[arg-type]
+
+
+def openvino_contenders(files: Sequence[ModelFile], size: tuple[int, int]) -> list[Contender]:
+    """OpenVINO without onnxruntime, on the files that edge_seg runs too."""
+    return [
+        Contender(
+            name=f"OpenVINO native {file.label}",
+            kind="openvino",
+            path=str(file.path),
+            device="cpu",
+            precision=file.precision,
+            size=size,
+            optional=True,
+            model=file.digest,
+        )
         for file in files
     ]
 

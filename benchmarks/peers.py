@@ -1,122 +1,107 @@
-"""The same FCN8 in torch, with the weights of the Keras run: the peer that judges a CUDA path where there is a GPU.
+"""Other runtimes on the same weights, each as its own first tutorial calls it. Only ever run in a worker's process.
 
-Knows the network's shape from `train.fcn8`'s configuration and weights by layer name. The weights are read by Keras on
-its torch backend, so that no TensorFlow is loaded beside torch.
+Knows the plain float graph (`floatgraph`), the TensorFlow Lite files (`litertfile`) and the project's own files, and
+imports a runtime only when its contender is loaded: one that is not installed is skipped with the command that cures
+it. The float graphs end in probabilities and begin at scaled frames, so scaling and argmax are numpy's here, as they
+are at a newcomer's.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from importlib import util
+from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_seg.errors import DeviceError, MissingDependencyError
+from edge_seg.errors import MissingDependencyError, ModelFileError
+from edge_seg.preprocess import scale_frames
 from edge_seg.threads import available_threads
 
 from .cases import Contender
+from .floatgraph import INPUT
+from .litertfile import file_of
 
 Predict = Callable[[np.ndarray], np.ndarray]
+# What runs it, and in which arithmetic.
+Loaded = tuple[Predict, str, str]
 
 
-def torch_installed() -> bool:
-    """Whether torch can be imported; does not import it."""
-    return util.find_spec("torch") is not None
+def need(module: str, package: str) -> Any:
+    """Import a runtime, or raise `MissingDependencyError` with the command that brings it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(f"{module} is not installed. Install it: pip install {package}") from error
 
 
-def torch_predictor(contender: Contender, batch: int) -> tuple[Predict, str]:
-    """Build the contender's network on its device.
-
-    Returns:
-        A function from uint8 BGR frames (N, H, W, 3) to uint8 labels (N, H, W), and the name of the GPU or "".
-
-    Raises:
-        MissingDependencyError: torch is not installed.
-        DeviceError: a CUDA device was asked for and torch sees none.
-    """
-    if not torch_installed():
-        raise MissingDependencyError("torch is not installed. Install it: pip install torch")
-    os.environ["KERAS_BACKEND"] = "torch"
-    import torch
-
-    if contender.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("torch sees no CUDA device; its CPU build is installed, or there is no GPU or driver.")
-    torch.set_num_threads(available_threads())
-    network = _network(contender)
-    dtype = torch.float16 if contender.precision == "fp16" else torch.float32
-    network = network.eval().to(device=contender.device, dtype=dtype, memory_format=torch.channels_last)
-    run = torch.compile(network) if contender.compiled else network
+def plain_onnxruntime(contender: Contender, batch: int) -> Loaded:
+    """onnxruntime with every option at its default."""
+    ort = need("onnxruntime", "onnxruntime")
+    session = ort.InferenceSession(contender.path)
 
     def predict(frames: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            inputs = torch.from_numpy(frames).to(contender.device).permute(0, 3, 1, 2)
-            scaled = (inputs.to(torch.float32) / 127.5 - 1.0).to(dtype, memory_format=torch.channels_last)
-            return run(scaled).argmax(dim=1).to(torch.uint8).cpu().numpy()
+        (probabilities,) = session.run(None, {INPUT: scale_frames(frames).transpose(0, 3, 1, 2)})
+        return probabilities.argmax(axis=1).astype(np.uint8)
 
-    return predict, torch.cuda.get_device_name() if contender.device == "cuda" else ""
+    return predict, f"onnxruntime {ort.__version__}, {session.get_providers()[0]}, default options", "fp32"
 
 
-def _network(contender: Contender) -> Any:
-    from train.run import load_model, open_run
+def opencv_dnn(contender: Contender, batch: int) -> Loaded:
+    """OpenCV's dnn module: `readNetFromONNX`, `blobFromImages`, `forward`."""
+    cv2 = need("cv2", "opencv-python-headless")
+    try:
+        net = cv2.dnn.readNetFromONNX(contender.path)
+    except cv2.error as error:
+        raise ModelFileError(f"OpenCV {cv2.__version__} does not read the float graph: {error.err}") from error
 
-    run = open_run(Path(contender.path))
-    model = load_model(run, input_size=contender.size)
-    weights = {layer.name: [np.asarray(w) for w in layer.get_weights()] for layer in model.layers if layer.weights}
-    return torch_fcn8(weights, skip_relu=run.fcn8.skip_activation == "relu")
+    def predict(frames: np.ndarray) -> np.ndarray:
+        net.setInput(cv2.dnn.blobFromImages(list(frames), 1 / 127.5, mean=(127.5, 127.5, 127.5)))
+        return net.forward().argmax(axis=1).astype(np.uint8)
 
-
-def torch_fcn8(weights: dict[str, list[np.ndarray]], *, skip_relu: bool) -> Any:
-    """FCN8 up to its logits as a torch module, from scaled frames (N, 3, H, W) to (N, classes, H, W).
-
-    Args:
-        weights: Keras' layer name -> its arrays (kernel, then bias where it has one), as `train.fcn8` names them.
-        skip_relu: whether pool3_conv and pool4_conv end in a Relu.
-    """
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    from train.fcn8 import CONVOLUTIONS_PER_BLOCK
-
-    class Fcn8(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.ModuleDict({name: _layer(name, arrays) for name, arrays in weights.items()})
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            pools = {}
-            for block, count in enumerate(CONVOLUTIONS_PER_BLOCK, start=1):
-                for index in range(1, count + 1):
-                    x = functional.relu(self.layers[f"block{block}_conv{index}"](x))
-                x = pools[block] = functional.max_pool2d(x, 2)
-            for name in ("conv6", "conv7"):
-                x = functional.relu(self.layers[name](x))
-            skips = {block: self.layers[f"pool{block}_conv"](pools[block]) for block in (3, 4)}
-            if skip_relu:
-                skips = {block: functional.relu(skip) for block, skip in skips.items()}
-            added = self.layers["pool4_upsample2"](skips[4]) + skips[3] + self.layers["conv7_upsample4"](x)
-            return self.layers["upsample8"](added)
-
-    return Fcn8()
+    return predict, f"OpenCV {cv2.__version__}, {cv2.getNumThreads()} thread(s)", "fp32"
 
 
-def _layer(name: str, arrays: list[np.ndarray]) -> Any:
-    """One Keras convolution (HWIO) or transposed convolution (HWOI), as torch's (OIHW, IOHW)."""
-    import torch
-    from torch import nn
-
-    kernel = np.asarray(arrays[0], np.float32)
-    size = kernel.shape[0]
-    layer: nn.Conv2d | nn.ConvTranspose2d
-    if "upsample" in name:
-        layer = nn.ConvTranspose2d(kernel.shape[3], kernel.shape[2], size, stride=size, bias=len(arrays) > 1)
+def litert(contender: Contender, batch: int) -> Loaded:
+    """TensorFlow Lite: the interpreter of ai-edge-litert, else the one inside tensorflow."""
+    if util.find_spec("ai_edge_litert"):
+        interpreter_class, named = need("ai_edge_litert.interpreter", "ai-edge-litert").Interpreter, "ai-edge-litert"
     else:
-        layer = nn.Conv2d(kernel.shape[2], kernel.shape[3], size, padding=size // 2, bias=len(arrays) > 1)
-    with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))))
-        if layer.bias is not None:
-            layer.bias.copy_(torch.from_numpy(np.asarray(arrays[1], np.float32)))
-    return layer
+        interpreter_class, named = need("tensorflow", "ai-edge-litert").lite.Interpreter, "tensorflow.lite"
+    path = file_of(Path(contender.path), batch)
+    if not path.is_file():
+        raise ModelFileError(f"{path} is not there: the conversion to TensorFlow Lite failed.")
+    threads = contender.threads or available_threads()
+    interpreter = interpreter_class(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    given, got = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given, scale_frames(frames))
+        interpreter.invoke()
+        return interpreter.get_tensor(got).argmax(axis=-1).astype(np.uint8)
+
+    return predict, f"{named}, XNNPACK, {threads} thread(s)", "fp32"
+
+
+def native_openvino(contender: Contender, batch: int) -> Loaded:
+    """OpenVINO itself, without onnxruntime between: the same ONNX file, for latency, at a fixed shape."""
+    openvino = need("openvino", "openvino")
+    core = openvino.Core()
+    model = core.read_model(contender.path)
+    model.reshape([batch, *contender.size, 3])
+    threads = contender.threads or available_threads()
+    compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads})
+    # Where the processor has the units, OpenVINO computes a float file in bf16 without being asked.
+    computed = {"bf16": "bf16", "f16": "fp16"}.get(
+        compiled.get_property("INFERENCE_PRECISION_HINT").to_string(), "fp32"
+    )
+    request = compiled.create_infer_request()
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        request.infer([frames])
+        return request.get_output_tensor(0).data.copy()
+
+    detail = f"OpenVINO {openvino.__version__.split('-')[0]}, {threads} thread(s)"
+    return predict, detail, "int8" if contender.precision == "int8" else computed

@@ -25,6 +25,7 @@ class Row:
         status: "ok"; "failed"; "skipped" for what this machine cannot run.
         reason: one line, where it is not "ok".
         detail: what really runs it, where the name does not say.
+        arithmetic: what it computes in: "fp32", "bf16", "fp16" or "int8"; "" where it is not known.
         ms_median, ms_p95, frames_per_s, spread, repeats_ms, calls: see `measure.Summary`.
         ratio, ratio_low, ratio_high: times faster than Keras predict at this batch size: median, quartiles over rounds.
         cores: CPU time over wall time while it computed.
@@ -32,6 +33,9 @@ class Row:
         peak_mb: the worker's largest resident memory, in MB.
         mean_iou: 0..1, without the unlabelled class.
         agreement: share of pixels that agree with Keras predict, 0..1.
+        gflops: billions of operations of the network a second, at its median.
+        share_of_peak: of the most that this machine multiplies a second in the row's arithmetic, 0..1; None without it.
+        share_of_limit: milliseconds of the roofline (`operations.limit_ms`) over the row's own, 0..1.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Row:
     status: str = "ok"
     reason: str = ""
     detail: str = ""
+    arithmetic: str = ""
     ms_median: float | None = None
     ms_p95: float | None = None
     frames_per_s: float | None = None
@@ -57,6 +62,9 @@ class Row:
     peak_mb: float | None = None
     mean_iou: float | None = None
     agreement: float | None = None
+    gflops: float | None = None
+    share_of_peak: float | None = None
+    share_of_limit: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,8 @@ class Result:
         models: file name, label, precision and digest of each model file, the run's folder and digest.
         rows, clip_rows: what was measured.
         notes: what a reader must know to believe it, noise above all.
+        limits: what the machine can do at the most, see `limits.measure_limits`; empty where it was not measured.
+        operations: a model file's digest -> {"gflop": a frame, "weights": number of weights that multiply}.
         noisy: whether repeats lay too far apart, or something else computed beside.
     """
 
@@ -115,6 +125,8 @@ class Result:
     rows: tuple[Row, ...]
     clip_rows: tuple[ClipRow, ...] = ()
     notes: tuple[str, ...] = ()
+    limits: dict[str, Any] = field(default_factory=dict)
+    operations: dict[str, dict[str, Any]] = field(default_factory=dict)
     noisy: bool = False
 
     @property

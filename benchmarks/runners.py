@@ -17,26 +17,33 @@ import numpy as np
 from edge_seg.preprocess import scale_frames
 from edge_seg.threads import available_threads
 
+from . import peers
 from .cases import Contender
 
 Predict = Callable[[np.ndarray], np.ndarray]
+Loaded = tuple[Predict, str, str]
 
 
-def build(contender: Contender, batch: int) -> tuple[Predict, str]:
+def build(contender: Contender, batch: int) -> Loaded:
     """Load a contender for batches of `batch` frames and warm it up.
 
     Returns:
-        What turns frames into labels, and a word on what really runs it ("" where the name says it all).
+        What turns frames into labels, a word on what really runs it ("" where the name says it all), and the
+        arithmetic it computes in: "fp32", "bf16", "fp16" or "int8".
     """
-    builders = {
+    builders: dict[str, Callable[[Contender, int], Loaded]] = {
         "keras-predict": _keras_predict,
         "keras-compiled": _keras_compiled,
         "session": _session,
         "torch": _torch,
+        "onnxruntime": peers.plain_onnxruntime,
+        "opencv": peers.opencv_dnn,
+        "litert": peers.litert,
+        "openvino": peers.native_openvino,
     }
-    predict, detail = builders[contender.kind](contender, batch)
+    predict, detail, arithmetic = builders[contender.kind](contender, batch)
     warm_up(predict, np.zeros((batch, *contender.size, 3), np.uint8))
-    return predict, detail
+    return predict, detail, arithmetic
 
 
 def warm_up(predict: Predict, frames: np.ndarray, calls: int = 3) -> None:
@@ -47,17 +54,17 @@ def warm_up(predict: Predict, frames: np.ndarray, calls: int = 3) -> None:
         raise ValueError(f"expected uint8 labels {frames.shape[:3]}, got {labels.dtype} {labels.shape}")
 
 
-def _keras_predict(contender: Contender, batch: int) -> tuple[Predict, str]:
+def _keras_predict(contender: Contender, batch: int) -> Loaded:
     model = _keras_model(contender)
 
     def predict(frames: np.ndarray) -> np.ndarray:
         probabilities = model.predict(scale_frames(frames), batch_size=batch, verbose=0)
         return probabilities.argmax(axis=-1).astype(np.uint8)
 
-    return predict, ""
+    return predict, "", "fp32"
 
 
-def _keras_compiled(contender: Contender, batch: int) -> tuple[Predict, str]:
+def _keras_compiled(contender: Contender, batch: int) -> Loaded:
     model = _keras_model(contender)
     import tensorflow as tf
 
@@ -66,7 +73,7 @@ def _keras_compiled(contender: Contender, batch: int) -> tuple[Predict, str]:
         scaled = tf.cast(frames, tf.float32) / 127.5 - 1.0
         return tf.cast(tf.argmax(model(scaled, training=False), axis=-1), tf.uint8)
 
-    return lambda frames: labels(tf.constant(frames)).numpy(), ""
+    return lambda frames: labels(tf.constant(frames)).numpy(), "", "fp32"
 
 
 def _keras_model(contender: Contender) -> Any:
@@ -80,22 +87,30 @@ def _keras_model(contender: Contender) -> Any:
     if contender.device != "cpu" and not tf.config.list_physical_devices("GPU"):
         raise RuntimeError("TensorFlow sees no GPU; install it with `pip install tensorflow[and-cuda]`")
     # TensorFlow knows affinity but no quota; the sessions know both.
-    tf.config.threading.set_intra_op_parallelism_threads(available_threads())
+    tf.config.threading.set_intra_op_parallelism_threads(contender.threads or available_threads())
     from train.run import load_model, open_run
 
     return load_model(open_run(Path(contender.path)), input_size=contender.size)
 
 
-def _session(contender: Contender, batch: int) -> tuple[Predict, str]:
+def _session(contender: Contender, batch: int) -> Loaded:
     from edge_seg.session import open_session
 
-    session = open_session(contender.path, device=contender.device, batch_size=batch)
+    # The file's own size, unless a dynamic one is asked for another.
+    session = open_session(
+        contender.path,
+        device=contender.device,
+        batch_size=batch,
+        threads=contender.threads,
+        input_size=contender.size,
+    )
     report = session.device
     detail = f"{report.providers[0]}, {report.arithmetic}, {report.threads} thread(s)"
-    return lambda frames: session.run(frames)["labels"], detail
+    return lambda frames: session.run(frames)["labels"], detail, report.arithmetic
 
 
-def _torch(contender: Contender, batch: int) -> tuple[Predict, str]:
-    from .peers import torch_predictor
+def _torch(contender: Contender, batch: int) -> Loaded:
+    from .torch_peer import torch_predictor
 
-    return torch_predictor(contender, batch)
+    predict, detail = torch_predictor(contender, batch)
+    return predict, detail, contender.precision

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_seg.errors import ConfigurationError, ModelFileError
@@ -17,8 +17,9 @@ from edge_seg.modelfile import read_model_header
 from edge_seg.spec import ModelSpec
 from train.files import CONFIG_NAME, WEIGHTS_NAME
 
-from .cases import ModelFile, distinct_labels
+from .cases import PEERS, ModelFile, distinct_labels
 from .environment import ROOT, file_hash
+from .litertfile import file_of
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
 DEFAULT_OUT = Path("out/benchmarks")
@@ -41,8 +42,9 @@ class Settings:
         data_limit: most frames of the data, or None for all.
         clip_frames: most frames of the clip, or None for all.
         clip_repeats: turns of each contender on the clip.
-        peers: whether torch takes part.
+        peers: other runtimes that take part, of `cases.PEERS`; one that is not installed is a skipped row.
         devices: edge_seg's devices that take part, or None for each that is present.
+        limits: how long and how large what the machine can do is measured, see `limits.measure_limits`.
         out: folder in which each benchmark gets a folder of its own.
     """
 
@@ -57,9 +59,15 @@ class Settings:
     data_limit: int | None = None
     clip_frames: int | None = None
     clip_repeats: int = 3
-    peers: bool = False
+    peers: tuple[str, ...] = PEERS
     devices: tuple[str, ...] | None = None
+    limits: dict[str, float] = field(default_factory=lambda: {"seconds": 1.0})
     out: Path = DEFAULT_OUT
+
+    @property
+    def cache(self) -> Path:
+        """Where files made on the way are kept for the next benchmark."""
+        return self.out / "cache"
 
 
 def default_data() -> Path | None:
@@ -114,27 +122,49 @@ def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) 
     if settings.fp32 is not None:
         return settings.fp32
     shape = "x".join(map(str, size))
-    cached = settings.out / "cache" / f"{digest}-{shape}-fp32.onnx"
-    if cached.is_file():
-        return cached
-    say(f"exporting {settings.run} as fp32 into {cached}")
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    # A process of its own: the export needs TensorFlow and gigabytes, and this process is to stay small.
-    files = (str(settings.run.resolve()), "--out", str(cached.resolve()))
-    command = (
-        sys.executable,
-        "-m",
-        "export",
-        *files,
-        "--precision",
-        "fp32",
-        "--input-size",
-        shape,
-        "--gate-frames",
-        "16",
-    )
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode or not cached.is_file():
+    options = ("--precision", "fp32", "--input-size", shape, "--gate-frames", "16")
+    return exported(settings, f"{digest}-{shape}-fp32.onnx", options, say)
+
+
+def exported(settings: Settings, name: str, options: Sequence[str], say: Say) -> Path:
+    """A file that `python -m export` makes of the run, kept in the cache; raises `ModelFileError`."""
+    target = settings.cache / name
+    return made(target, ("export", str(settings.run.resolve()), "--out", str(target.resolve()), *options), say)
+
+
+def float_graph(settings: Settings, fp32: ModelFile, say: Say) -> Path:
+    """The plain float graph of the run's fp32 file, for runtimes that want one; raises `ModelFileError`."""
+    target = settings.cache / f"{fp32.digest}-float.onnx"
+    return made(target, ("benchmarks.floatgraph", str(fp32.path.resolve()), str(target.resolve())), say)
+
+
+def litert_folder(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
+    """A folder of the run as TensorFlow Lite files, one a batch size; raises `ModelFileError`."""
+    shape = "x".join(map(str, size))
+    folder = settings.cache / f"{digest}-{shape}-litert"
+    missing = [batch for batch in settings.batch_sizes if not file_of(folder, batch).is_file()]
+    if missing:
+        batches = ",".join(map(str, missing))
+        call = ("benchmarks.litertfile", str(settings.run.resolve()), shape, batches, str(folder.resolve()))
+        made(file_of(folder, missing[-1]), call, say)
+    return folder
+
+
+def made(target: Path, call: Sequence[str], say: Say) -> Path:
+    """The file that `python -m call` makes, unless an earlier benchmark made it.
+
+    Raises:
+        ModelFileError: it could not; the message is its last line.
+    """
+    if target.is_file():
+        return target
+    say(f"{call[0]}: making {target}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A process of its own: TensorFlow and whole models need gigabytes, and this process is to stay small.
+    done = subprocess.run((sys.executable, "-m", *call), cwd=ROOT, capture_output=True, text=True)
+    if done.returncode or not target.is_file():
         last = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        raise ModelFileError(f"The fp32 export of {settings.run} failed: {last[-1].strip().removeprefix('error: ')}")
-    return cached
+        raise ModelFileError(
+            f"`python -m {call[0]}` of {target.name} failed: {last[-1].strip().removeprefix('error: ')}"
+        )
+    return target

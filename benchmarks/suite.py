@@ -66,6 +66,7 @@ class Seat:
     contender: Contender
     worker: Worker
     detail: str = ""
+    arithmetic: str = ""
     failure: WorkerError | None = None
     labels: np.ndarray | None = None
     turns: list[dict[str, Any]] = field(default_factory=list)
@@ -79,6 +80,11 @@ class Seat:
                 step()
             except WorkerError as error:
                 self.failure = error
+
+    def loaded(self) -> None:
+        """Wait for the model to be loaded, and keep what the worker says of it."""
+        answer = self.worker.receive()
+        self.detail, self.arithmetic = answer["detail"], answer["arithmetic"]
 
 
 def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> Measured:
@@ -114,7 +120,7 @@ def _load(seats: Sequence[Seat], plan: Plan, batch: int, say: Say) -> None:
         request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(plan.inputs)}
         seat.attempt(lambda seat=seat, request=request: seat.worker.send("load", **request))  # type: ignore[misc]
     for seat in seats:
-        seat.attempt(lambda seat=seat: setattr(seat, "detail", seat.worker.receive()["detail"]))  # type: ignore[misc]
+        seat.attempt(seat.loaded)
 
 
 def _label(seat: Seat, plan: Plan) -> None:
@@ -157,7 +163,7 @@ def _row(seat: Seat, reference: Seat | None, plan: Plan, batch: int) -> Row:
         "precision": contender.precision,
         "device": contender.device,
     }
-    known |= {"model": contender.model, "detail": seat.detail, "batch": batch}  # type: ignore[dict-item]
+    known |= {"model": contender.model, "detail": seat.detail, "arithmetic": seat.arithmetic, "batch": batch}  # type: ignore[dict-item]
     try:
         accuracy = _accuracy(seat, reference, plan)
     except (WorkerError, ConfigurationError) as error:

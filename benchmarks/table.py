@@ -10,7 +10,8 @@ from typing import Any
 
 from .rows import ClipRow, Result, Row
 
-HEAD = ("contender", "ms/frame", "p95", "frames/s", "x Keras", "quartiles", "peak MB", "mean IoU", "agreement")
+HEAD = ("contender", "ms/frame", "p95", "frames/s", "x Keras", "quartiles", "peak MB", "mean IoU", "agreement",
+        "GFLOP/s", "of peak", "of limit")  # fmt: skip
 NONE = "-"
 
 
@@ -23,6 +24,8 @@ def render(result: Result) -> str:
     if result.clip_rows:
         head, *body = clip_table(result.clip_rows)
         blocks.append(f"end to end: {clip_line(result.clip)}\n" + align([head, *body]))
+    if result.limits.get("peaks"):
+        blocks.append("what this machine can do at the most\n" + align(limit_table(result.limits)))
     problems = [f"  {row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in not_ok(result)]
     blocks.append("\n".join([*problems, *(f"  {note}" for note in result.notes)]))
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -56,6 +59,9 @@ def cells(row: Row) -> tuple[str, ...]:
         _number(row.peak_mb, 0),
         percent(row.mean_iou, 2),
         percent(row.agreement, 3),
+        _number(row.gflops, 0),
+        percent(row.share_of_peak, 0),
+        percent(row.share_of_limit, 0),
     )
 
 
@@ -70,6 +76,17 @@ def _clip_cells(row: ClipRow, stages: Sequence[str]) -> tuple[str, ...]:
     speeds = _number(row.frames_per_s, 1) if row.status == "ok" else row.status
     times = (_number(row.stage_ms.get(stage), 1) for stage in stages)
     return (row.name, str(row.batch), speeds, *times, _number(row.peak_mb, 0))
+
+
+def limit_table(limits: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Peak of each arithmetic and the memory's speed, with the library that reached it."""
+    rows = [("limit", "", "by")]
+    for name, peak in limits["peaks"].items():
+        reached = "none here" if peak["gflops"] is None else f"{peak['gflops']:,.0f} GFLOP/s"
+        rows.append((name, reached, f"{peak['library']}, {peak['what']}" if peak["library"] else peak["reason"][:60]))
+    memory = limits["bandwidth"]
+    parts = ", ".join(f"{key.removesuffix('_gb_s')} {memory[key]:.1f}" for key in memory if key.endswith("_gb_s"))
+    return [*rows, ("memory", f"{memory['best_gb_s']:.1f} GB/s", parts)]
 
 
 def clip_line(clip: dict[str, Any]) -> str:

@@ -3,12 +3,15 @@
 One line of JSON in, one line of JSON out, in turn; between lines it is blocked on the pipe and computes nothing. Knows
 nothing of the other contenders, of repeats or of statistics.
 
-    {"op": "load", "contender": {...}, "batch": N, "frames": "frames.npy"}  -> {"ok": true, "detail": "..."}
+    {"op": "load", "contender": {...}, "batch": N, "frames": "frames.npy"}  -> {"ok": true, "detail": "...",
+                                                                                         "arithmetic": "fp32"}
     {"op": "time", "calls": N}       -> {"ok": true, "seconds": [...], "cpu_s": ..., "all_cpu_s": ..., "idle_s": ...,
                                          "idle_cpu_s": ...}   wall and CPU time of the calls, and of the wait before
     {"op": "label", "to": "x.npy"}   -> {"ok": true}            labels of all frames, (N, H, W) uint8
     {"op": "open-clip", "contender": {...}, "batch": N}                 -> {"ok": true}
     {"op": "clip", "clip": "in.mp4", "limit": N, "target": "out.mp4"}   -> {"ok": true, "frames": N, "seconds": ...}
+    {"op": "limits", "seconds": S, "side": N, "memory_mb": N}  -> {"ok": true, ...}   see `limits.measure_limits`
+    {"op": "operations", "path": "x.onnx", "size": [H, W]}     -> {"ok": true, "layers": [[name, macs, weights], ...]}
     {"op": "memory"}                 -> {"ok": true, "peak_mb": ...}
     anything that goes wrong         -> {"ok": false, "error": "one line", "kind": "class of the error"}
 
@@ -58,6 +61,8 @@ class Server:
             "time": self._time,
             "label": self._label,
             "memory": _memory,
+            "limits": _limits,
+            "operations": _operations,
             "open-clip": self._open_clip,
             "clip": self._clip,
         }
@@ -74,8 +79,8 @@ class Server:
         from .runners import build
 
         self._frames, self._batch = np.load(frames), batch
-        self._predict, detail = build(Contender.from_dict(contender), batch)
-        return {"detail": detail}
+        self._predict, detail, arithmetic = build(Contender.from_dict(contender), batch)
+        return {"detail": detail, "arithmetic": arithmetic}
 
     def _time(self, calls: int) -> dict[str, Any]:
         idle_s = time.perf_counter() - self._idle_since[0]
@@ -126,6 +131,19 @@ class Server:
 
 def _memory() -> dict[str, Any]:
     return {"peak_mb": peak_memory_mb()}
+
+
+def _limits(**extent: Any) -> dict[str, Any]:
+    from .limits import measure_limits
+
+    return measure_limits(**extent)
+
+
+def _operations(path: str, size: list[int]) -> dict[str, Any]:
+    from .operations import count_operations
+
+    height, width = size
+    return {"layers": [(layer.name, layer.macs, layer.weights) for layer in count_operations(path, (height, width))]}
 
 
 def one_line(error: BaseException) -> str:

@@ -121,7 +121,7 @@ def result() -> Result:
         for batch in (1, 4)
         for item in (
             row(REFERENCE, batch, 100.0, ratio=1.0, agreement=1.0),
-            row("onnxruntime cpu int8", batch, 20.0),
+            row("edge_seg cpu int8", batch, 20.0),
             Row(
                 name="broken",
                 kind="session",
@@ -134,7 +134,7 @@ def result() -> Result:
         )
     )
     clip_row = ClipRow(
-        name="onnxruntime cpu int8",
+        name="edge_seg cpu int8",
         precision="int8",
         device="cpu",
         batch=1,

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.benchmark import find_field, noise_notes, run_benchmark
+from benchmarks.benchmark import noise_notes, run_benchmark
 from benchmarks.cases import REFERENCE
 from benchmarks.environment import ROOT
-from benchmarks.peers import torch_installed
+from benchmarks.field import find_field
 from benchmarks.report import new_folder, write_report
 from benchmarks.rows import read_result
 from benchmarks.settings import Settings
@@ -53,7 +53,7 @@ def call(monkeypatch, start_fake, run_folder, tiny_model, tmp_path, clip, datase
 
     def run(*extra: str) -> int:
         given = ("--run", str(run_folder), "--model", model, "--clip", str(clip), "--out", str(tmp_path / "out"))
-        return command.main([*given, "--data", str(dataset), "--quick", *extra])
+        return command.main([*given, "--data", str(dataset), "--quick", "--peers", "none", *extra])
 
     return run
 
@@ -66,7 +66,7 @@ def test_the_command_writes_what_it_prints(call, capsys, tmp_path):
     result = read_result(folder / "results.json")
     assert json.loads(result.to_json()) == printed
     assert [(row.name, row.batch, row.status) for row in result.rows] == [
-        (name, batch, "ok") for batch in (1, 4) for name in (REFERENCE, "Keras compiled", "onnxruntime cpu fp32")
+        (name, batch, "ok") for batch in (1, 4) for name in (REFERENCE, "Keras compiled", "edge_seg cpu fp32")
     ]
     assert {row.agreement for row in result.rows} == {1.0}
     assert {(row.batch, row.calls) for row in result.rows} == {(1, 8), (4, 2)}
@@ -98,11 +98,11 @@ def test_a_failed_contender_is_exit_code_1(monkeypatch, result, capsys, run_fold
 
 
 def test_devices_found_may_be_skipped_those_asked_for_may_not(run_folder, tiny_model):
-    settings = Settings(run=run_folder, models=(tiny_model(),))
+    settings = Settings(run=run_folder, models=(tiny_model(),), peers=())
     for devices, optional in ((None, True), (("cpu", "cuda:7"), False)):
         field = find_field(replace(settings, devices=devices), "digest", lambda _: None)
         sessions = [contender for contender in field.contenders if contender.kind == "session"]
-        assert sessions[0].name == "onnxruntime cpu fp32"
+        assert sessions[0].name == "edge_seg cpu fp32"
         assert not sessions[0].optional
         assert all(contender.optional is optional for contender in sessions[1:])
     assert sessions[1].device == "cuda:7"
@@ -112,11 +112,11 @@ def test_a_failed_export_is_a_failed_row_and_the_rest_goes_on(monkeypatch, run_f
     refused = subprocess.CompletedProcess([], 1, "", "step 1\nerror: 97 % of pixels agree\n")
     monkeypatch.setattr("benchmarks.settings.subprocess.run", lambda *_, **__: refused)
     settings = Settings(
-        run=run_folder, models=(tiny_model(precision="int8"),), out=tmp_path / "out", batch_sizes=(1, 4)
+        run=run_folder, models=(tiny_model(precision="int8"),), out=tmp_path / "out", batch_sizes=(1, 4), peers=()
     )
     field = find_field(settings, "digest", lambda _: None)
     assert [(row.name, row.batch, row.status) for row in field.failed] == [
-        ("onnxruntime cpu fp32", batch, "failed") for batch in (1, 4)
+        ("edge_seg cpu fp32", batch, "failed") for batch in (1, 4)
     ]
     assert field.failed[0].reason.endswith("failed: 97 % of pixels agree")
     assert [contender.precision for contender in field.contenders if contender.device == "cpu"][2:] == ["int8"]
@@ -191,19 +191,18 @@ def test_keras_its_export_and_torch_agree(tmp_path, dataset, clip):
         repeats=2,
         frames=4,
         clip_repeats=1,
-        peers=torch_installed(),
         devices=("cpu",),
         out=tmp_path / "out",
     )
     result = run_benchmark(settings, say=lambda _: None)
     rows = {row.name: row for row in result.rows}
-    assert {"onnxruntime cpu fp32", "onnxruntime cpu fp16", "Keras compiled"} <= rows.keys()
+    assert {"edge_seg cpu fp32", "edge_seg cpu fp16", "Keras compiled"} <= rows.keys()
     for name, row in rows.items():
         assert row.status in ("ok", "skipped"), row.reason
         if row.status == "ok":
             assert row.agreement >= (0.995 if row.precision == "fp16" else 0.9999), name
             assert row.mean_iou == pytest.approx(rows[REFERENCE].mean_iou, abs=0.01)
-    assert rows["Keras compiled"].peak_mb > rows["onnxruntime cpu fp32"].peak_mb
+    assert rows["Keras compiled"].peak_mb > rows["edge_seg cpu fp32"].peak_mb
     assert {row.frames for row in result.clip_rows} == {12}
     assert list((tmp_path / "out" / "cache").iterdir())
 

@@ -40,9 +40,9 @@ def test_only_contenders_that_ran_in_both_are_compared(result):
     found = compare(result, replace(result, rows=result.rows[:2]))
     assert [(change.name, change.batch) for change in found.changes] == [
         ("Keras predict", 1),
-        ("onnxruntime cpu int8", 1),
+        ("edge_seg cpu int8", 1),
     ]
-    assert any(note.startswith("only in one of the two: onnxruntime cpu int8, batch 4") for note in found.notes)
+    assert any(note.startswith("only in one of the two: edge_seg cpu int8, batch 4") for note in found.notes)
 
 
 @pytest.mark.parametrize(

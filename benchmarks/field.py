@@ -1,0 +1,129 @@
+"""Who takes part: Keras, each model file on each device that is here, and the peers; and why others do not.
+
+Finds, exports and converts files and names contenders; loads no model and measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_seg.devices import device_problem, machine_devices, parse_device
+from edge_seg.errors import ModelFileError
+from edge_seg.session import load_runtime
+
+from .cases import (
+    Contender,
+    ModelFile,
+    keras_contenders,
+    openvino_contenders,
+    plain_contenders,
+    session_contenders,
+    torch_contenders,
+)
+from .environment import gpus
+from .rows import Row
+from .settings import Settings, float_graph, fp32_file, litert_folder, model_files
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """Who takes part, and what was learnt on the way to finding out."""
+
+    contenders: tuple[Contender, ...]
+    files: tuple[ModelFile, ...]
+    size: tuple[int, int]
+    notes: tuple[str, ...]
+    failed: tuple[Row, ...]
+
+
+def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
+    """Find model files and devices, and name the contenders."""
+    failed: list[Row] = []
+    paths = list(dict.fromkeys(settings.models))
+    files, size = model_files(paths)
+    if settings.fp32 is not None or all(file.precision != "fp32" for file in files):
+        try:
+            paths.insert(0, fp32_file(settings, run_digest, size, say))
+        except ModelFileError as error:
+            failed = [_failed_fp32(batch, str(error)) for batch in settings.batch_sizes]
+    files, size = model_files(paths)
+    devices, notes = present_devices(settings.devices)
+    contenders = keras_contenders(settings.run, size, run_digest)
+    contenders += session_contenders(files, devices, size, optional=settings.devices is None)
+    peers, unmade = peer_contenders(settings, files, size, run_digest, say)
+    return Field(
+        contenders=(*contenders, *peers),
+        files=tuple(files),
+        size=size,
+        notes=tuple(notes),
+        failed=(*failed, *unmade),
+    )
+
+
+def peer_contenders(
+    settings: Settings, files: Sequence[ModelFile], size: tuple[int, int], run_digest: str, say: Say
+) -> tuple[list[Contender], list[Row]]:
+    """The peers asked for, and a failed row of each whose model file could not be made."""
+
+    def graph() -> Path:
+        fp32 = next((file for file in files if file.precision == "fp32"), None)
+        if fp32 is None:
+            raise ModelFileError("there is no fp32 file to cut its float graph out of")
+        return float_graph(settings, fp32, say)
+
+    contenders: list[Contender] = []
+    failed: list[Row] = []
+    for kinds, make in (
+        (("onnxruntime", "opencv"), graph),
+        (("litert",), lambda: litert_folder(settings, run_digest, size, say)),
+    ):
+        wanted = plain_contenders([kind for kind in kinds if kind in settings.peers], "", size, run_digest)
+        try:
+            path = make() if wanted else ""
+        except ModelFileError as error:
+            failed += [_failed(peer, batch, str(error)) for peer in wanted for batch in settings.batch_sizes]
+        else:
+            contenders += [replace(peer, path=str(path)) for peer in wanted]
+    if "openvino" in settings.peers:
+        contenders += openvino_contenders(files, size)
+    if "torch" in settings.peers:
+        contenders += torch_contenders(settings.run, size, run_digest, cuda=bool(gpus()))
+    return contenders, failed
+
+
+def _failed(contender: Contender, batch: int, reason: str) -> Row:
+    return Row(
+        name=contender.name,
+        kind=contender.kind,
+        precision=contender.precision,
+        device=contender.device,
+        batch=batch,
+        status="failed",
+        reason=reason,
+    )
+
+
+def _failed_fp32(batch: int, reason: str) -> Row:
+    return Row(
+        name="edge_seg cpu fp32",
+        kind="session",
+        precision="fp32",
+        device="cpu",
+        batch=batch,
+        status="failed",
+        reason=reason,
+    )
+
+
+def present_devices(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Devices that take part, and a line for each that cannot be had here; those asked for by name are all tried."""
+    if asked is not None:
+        return [str(parse_device(name)) for name in asked], []
+    runtime = load_runtime()
+    problems = {str(device): device_problem(runtime, device) for device in machine_devices()}
+    present = [name for name, problem in problems.items() if not problem]
+    return present, [f"not here: {name}: {problem}" for name, problem in problems.items() if problem]

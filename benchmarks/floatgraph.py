@@ -1,0 +1,100 @@
+"""The plain float graph of a stamped fp32 file: what a newcomer's own export of the same network would be.
+
+    python -m benchmarks.floatgraph MODEL.onnx FLOAT.onnx
+
+From scaled frames (N, 3, H, W) float32, u / 127.5 - 1, to class probabilities (N, classes, H, W) float32: the scaling
+and the argmax that our files carry are left to whoever runs it. The weights are the file's own, to the last bit but
+for the first kernel, which gets back the factor that the file's scaling moved into it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.errors import ModelFileError
+from edge_seg.spec import ModelSpec
+from train.files import replacing
+
+INPUT, OUTPUT = "scaled_frames", "probabilities"
+KERAS_STEP = 127.5
+
+
+def write_float_graph(source: Path, target: Path) -> None:
+    """Cut the graph out of a stamped fp32 file and write it, whole or not at all.
+
+    Raises:
+        ModelFileError: a file that is not one of ours in fp32.
+    """
+    import onnx
+
+    graph = cut_float_graph(onnx.load(str(source)), source.name)
+    with replacing(target) as temporary:
+        onnx.save(graph, str(temporary))
+
+
+def cut_float_graph(model: Any, name: str) -> Any:
+    """The float graph of a loaded ModelProto, as another; see the module's head."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes = {output: node for node in model.graph.node for output in node.output}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    try:
+        first, last = convolutions[0], convolutions[-1]
+        step, shift = nodes[first.input[0]], nodes[nodes[first.input[0]].input[0]]
+        if (step.op_type, shift.op_type) != ("Mul", "Sub"):
+            raise KeyError(f"{shift.op_type}, {step.op_type} before its first convolution")
+        scale, middle = (float(numpy_helper.to_array(weights[node.input[1]])) for node in (step, shift))
+        kernel = numpy_helper.to_array(weights[first.input[1]])
+    except (IndexError, KeyError) as error:
+        raise ModelFileError(
+            f"{name} has no float graph to cut out ({error}); it takes an fp32 file of ours."
+        ) from error
+    if middle != KERAS_STEP:
+        raise ModelFileError(f"{name} scales its frames by another middle than {KERAS_STEP}: {middle}.")
+    height, width = (dim.dim_value or dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3])
+    classes, factor = _classes(last, weights, model)
+    kept = _between(model.graph.node, first.input[0], last.output[0])
+    used = {item for node in kept for item in node.input}
+    tail = [
+        helper.make_node("DepthToSpace", [last.output[0]], ["scores"], blocksize=factor, mode="CRD"),
+        helper.make_node("Softmax", ["scores"], [OUTPUT], axis=1),
+    ]
+    for node in kept:
+        node.input[:] = [INPUT if item == first.input[0] else item for item in node.input]
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in used and tensor.name != first.input[1]]
+    tensors.append(numpy_helper.from_array((kernel * np.float32(scale * KERAS_STEP)), first.input[1]))
+    graph = helper.make_graph(
+        [*kept, *tail],
+        "fcn8_float",
+        [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["N", 3, height, width])],
+        [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["N", classes, height, width])],
+        tensors,
+    )
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def _classes(last: Any, weights: dict[str, Any], model: Any) -> tuple[int, int]:
+    """Classes, and the factor of the last upsampling, out of the last kernel: classes x factor x factor planes."""
+    classes = len(ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}).classes)
+    planes = weights[last.input[1]].dims[0]
+    return classes, round((planes / classes) ** 0.5)
+
+
+def _between(nodes: Any, start: str, end: str) -> list[Any]:
+    """The nodes, in their order, that lead from one tensor to another."""
+    needed, kept = {end}, []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(item for item in node.input if item != start)
+    return kept[::-1]
+
+
+if __name__ == "__main__":
+    write_float_graph(Path(sys.argv[1]), Path(sys.argv[2]))

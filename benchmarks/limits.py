@@ -1,0 +1,107 @@
+"""What this machine can do at the most: matrix products a second in fp32, bf16 and int8, and memory read a second.
+
+Knows a few libraries that multiply well, and nothing of networks. Each figure is the best of several calls, for a peak
+is what was reached once; which library reached it is told beside it, and so is why an arithmetic has none here.
+Meant to run in a process of its own (`worker`'s "limits").
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from edge_seg.opencv import cv2
+from edge_seg.threads import available_threads
+
+from . import probes
+from .probes import Probe
+
+SIDE = 2048
+MEMORY_MB = 192
+PROBES: dict[str, tuple[Callable[[int], Probe], ...]] = {
+    "fp32": (
+        probes.numpy_product,
+        probes.ort_product,
+        probes.ort_convolution,
+        probes.openvino_convolution,
+        probes.torch_product,
+    ),
+    "bf16": (probes.openvino_bf16, probes.torch_bf16),
+    "int8": (probes.ort_integer_product, probes.ort_quantized, probes.openvino_quantized),
+}
+
+
+def measure_limits(*, seconds: float = 1.0, side: int = SIDE, memory_mb: int = MEMORY_MB) -> dict[str, Any]:
+    """Peaks and bandwidth as plain JSON types.
+
+    Args:
+        seconds: how long each library is tried.
+        side: of the square matrices.
+        memory_mb: size of each array that is read, several times any cache.
+
+    Returns:
+        {"peaks": {arithmetic: {"gflops", "library", "what", "tried": [...], "reason"}}, "bandwidth": {...}}; `gflops`
+        None and `reason` a line where there is no such unit or no library.
+    """
+    peaks = {name: measure_peak(makers, seconds, side) for name, makers in PROBES.items()}
+    return {"threads": available_threads(), "peaks": peaks, "bandwidth": measure_bandwidth(seconds, memory_mb)}
+
+
+def measure_peak(makers: Sequence[Callable[[int], Probe]], seconds: float, side: int) -> dict[str, Any]:
+    """One arithmetic's peak over the libraries that can be tried; each of them and its figure or reason is kept."""
+    tried: list[dict[str, Any]] = []
+    for make in makers:
+        try:
+            library, what, operations, call = make(side)
+            tried.append({"library": library, "what": what, "gflops": 1e-9 * operations / best_s(call, seconds)})
+        except Exception as error:
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            tried.append(
+                {"library": make.__name__.replace("_", " "), "what": "", "gflops": None, "reason": text[0][:200]}
+            )
+    done = [one for one in tried if one["gflops"] is not None]
+    if not done:
+        reason = "; ".join(f"{one['library']}: {one['reason']}" for one in tried)
+        return {"gflops": None, "library": "", "what": "", "reason": reason, "tried": tried}
+    best = max(done, key=lambda one: one["gflops"])
+    return {**best, "reason": "", "tried": tried}
+
+
+def best_s(call: Callable[[], object], seconds: float) -> float:
+    """Seconds of the quickest of the calls that fit into `seconds`, at least three of them after a first that warms."""
+    call()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def measure_bandwidth(seconds: float, memory_mb: int) -> dict[str, Any]:
+    """Gigabytes a second, all threads together: of a read, a copy and a triad (a = b + s * c), bytes both ways."""
+    threads = available_threads()
+    count = memory_mb * 2**20 // 4 // threads
+    parts = [tuple(np.full((count // 1024, 1024), value, np.float32) for value in (1, 2, 3)) for _ in range(threads)]
+    size = 1e-9 * sum(part[0].nbytes for part in parts)
+    ways: dict[str, tuple[int, Callable[[Any], object]]] = {
+        "read": (1, lambda part: cv2.norm(part[0], cv2.NORM_INF)),
+        "copy": (2, lambda part: np.copyto(part[0], part[1])),
+        "triad": (3, lambda part: cv2.scaleAdd(part[2], 0.5, part[1], part[0])),
+    }
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # each of ours is one thread
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            found = {
+                f"{name}_gb_s": times * size / best_s(lambda work=work: list(pool.map(work, parts)), seconds)  # type: ignore[misc]
+                for name, (times, work) in ways.items()
+            }
+    finally:
+        cv2.setNumThreads(before)
+    best = max(found.values())
+    return {**found, "best_gb_s": best, "array_mb": memory_mb}

@@ -1,0 +1,48 @@
+"""A Keras run as TensorFlow Lite files, one a batch size: what a newcomer's converter makes of the same weights.
+
+    python -m benchmarks.litertfile RUN HEIGHTxWIDTH 1,4 FOLDER
+
+From scaled frames (N, H, W, 3) float32 to class probabilities (N, H, W, classes) float32. The batch is fixed in each
+file: with an open one XNNPACK, the interpreter's fast path, steps aside.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from train.arguments import size
+from train.files import replacing
+
+
+def file_of(folder: Path, batch: int) -> Path:
+    """Name of the file for batches of `batch` frames."""
+    return folder / f"batch{batch}.tflite"
+
+
+def write_litert_files(run: Path, input_size: tuple[int, int], batches: list[int], folder: Path) -> None:
+    """Convert a run for each batch size; each file whole or absent."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    from train.run import load_model, open_run
+
+    model = load_model(open_run(run), input_size=input_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    for batch in batches:
+        shape = tf.TensorSpec((batch, *input_size, 3), tf.float32)
+        traced = tf.function(lambda frames: model(frames, training=False)).get_concrete_function(shape)
+        # The converter leaves Keras 3's variables outside the file, and every output is then NaN.
+        frozen = convert_variables_to_constants_v2(traced)
+        data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+        with replacing(file_of(folder, batch)) as temporary:
+            temporary.write_bytes(data)
+
+
+if __name__ == "__main__":
+    write_litert_files(
+        Path(sys.argv[1]), size(sys.argv[2]), [int(n) for n in sys.argv[3].split(",")], Path(sys.argv[4])
+    )

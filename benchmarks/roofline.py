@@ -1,0 +1,74 @@
+"""How near each row comes to what the machine can do: asks a worker for limits and operations, and divides.
+
+Knows rows, and the answers of a worker that has nothing else to do; the arithmetic is `operations`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .cases import ModelFile
+from .operations import WEIGHT_BYTES, Layer, gflop, limit_ms
+from .process import Worker, WorkerError
+from .rows import Row
+
+Say = Callable[[str], None]
+Start = Callable[[str], Worker]
+Counts = dict[str, list[Layer]]
+
+
+def ask_limits(extent: Mapping[str, Any], *, say: Say, start: Start = Worker) -> dict[str, Any]:
+    """This machine's peaks and bandwidth, measured in a process of their own, or {"problem": one line}."""
+    say("measuring what this machine can do at the most")
+    with start("limits") as worker:
+        try:
+            answer = worker.ask("limits", **extent)
+        except WorkerError as error:
+            return {"problem": str(error)}
+    answer.pop("ok")
+    return answer
+
+
+def ask_operations(files: Sequence[ModelFile], size: tuple[int, int], *, start: Start = Worker) -> tuple[Counts, str]:
+    """Digest of each file -> its layers, and why a file has none ("" where all have)."""
+    found: Counts = {}
+    problem = ""
+    with start("operations") as worker:
+        for file in files:
+            try:
+                layers = worker.ask("operations", path=str(file.path.resolve()), size=list(size))["layers"]
+                found[file.digest] = [Layer(*layer) for layer in layers]
+            except WorkerError as error:
+                problem = f"operations of {file.path.name} were not counted: {error}"
+    return found, problem
+
+
+def summed(counts: Counts) -> dict[str, dict[str, Any]]:
+    """What a result keeps of the counts."""
+    return {
+        digest: {"gflop": gflop(layers), "weights": sum(layer.weights for layer in layers)}
+        for digest, layers in counts.items()
+    }
+
+
+def against_limits(row: Row, counts: Counts, limits: Mapping[str, Any]) -> Row:
+    """A row with its operations a second and its shares of the peak and of the roofline, where they are known."""
+    # Keras and torch run the network of the files, whose count is the same whatever the precision.
+    layers = counts.get(row.model) or next(iter(counts.values()), None)
+    if row.status != "ok" or layers is None or row.ms_median is None:
+        return row
+    speed = gflop(layers) * 1000.0 / row.ms_median
+    arithmetic = row.arithmetic or row.precision
+    peak = limits.get("peaks", {}).get(arithmetic, {}).get("gflops")
+    if peak is None or (row.device != "cpu" and not row.device.startswith("openvino")):
+        return replace(row, gflops=speed)
+    least = limit_ms(
+        layers,
+        batch=row.batch,
+        gflops=peak,
+        bandwidth_gb_s=limits["bandwidth"]["best_gb_s"],
+        weight_bytes=WEIGHT_BYTES[arithmetic],
+    )
+    return replace(row, gflops=speed, share_of_peak=speed / peak, share_of_limit=least / row.ms_median)

@@ -1,0 +1,154 @@
+"""Other runtimes: the graphs cut and converted for them, and a word for each that cannot take part."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import peers
+from benchmarks.cases import PEERS, Contender, plain_contenders
+from benchmarks.field import find_field
+from benchmarks.floatgraph import INPUT, OUTPUT, cut_float_graph
+from benchmarks.settings import Settings
+from edge_seg.errors import MissingDependencyError, ModelFileError
+from edge_seg.preprocess import scale_frames
+from edge_seg.spec import ModelSpec
+
+SIZE = (32, 64)
+CLASSES = 12
+
+
+def stamped(kernel, last, *, middle=127.5):
+    """A small graph built as the exporter builds: scaling in (u - 127.5) / 128, the last stage before DepthToSpace."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["real", "middle"], ["centered"]),
+        helper.make_node("Mul", ["centered", "step"], ["scaled"]),
+        helper.make_node("Conv", ["scaled", "kernel"], ["first"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["first"], ["active"]),
+        helper.make_node("Conv", ["active", "last"], ["planes_of_scores"]),
+        helper.make_node("ArgMax", ["planes_of_scores"], ["ids"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["ids"], ["labels"], to=TensorProto.UINT8),
+    ]
+    weights = {
+        "middle": np.float32(middle),
+        "step": np.float32(1 / 128),
+        "kernel": (kernel * np.float32(128 / 127.5)).astype(np.float32),
+        "last": last,
+    }
+    graph = helper.make_graph(
+        nodes,
+        "stamped",
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", *SIZE, 3])],
+        [helper.make_tensor_value_info("labels", TensorProto.UINT8, ["N", *SIZE])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, ModelSpec(input_size=SIZE, precision="fp32").to_metadata())
+    return model
+
+
+@pytest.fixture
+def weights():
+    generator = np.random.default_rng(2)
+    first = generator.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    return first, generator.normal(size=(CLASSES * 4, 8, 1, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def float_file(tmp_path, weights):
+    import onnx
+
+    path = tmp_path / "float.onnx"
+    onnx.save(cut_float_graph(stamped(*weights), "stamped.onnx"), str(path))
+    return path
+
+
+@pytest.fixture
+def contender(float_file):
+    return plain_contenders(["onnxruntime"], float_file, SIZE, "digest")[0]
+
+
+def test_the_float_graph_is_the_network_without_scaling_and_argmax(float_file, weights):
+    import onnxruntime
+
+    frames = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    planes = scale_frames(frames).transpose(0, 3, 1, 2)
+    padded = np.pad(planes, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    patches = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    active = np.maximum(np.einsum("nchwyx,ocyx->nohw", patches, weights[0]), 0)
+    scores = np.einsum("nchw,oc->nohw", active, weights[1][:, :, 0, 0])
+    spread = scores.reshape(2, CLASSES, 2, 2, *SIZE).transpose(0, 1, 4, 2, 5, 3).reshape(2, CLASSES, 64, 128)
+    shares = np.exp(spread - spread.max(1, keepdims=True))
+    (found,) = onnxruntime.InferenceSession(str(float_file)).run([OUTPUT], {INPUT: planes})
+    np.testing.assert_allclose(found, shares / shares.sum(1, keepdims=True), atol=2e-5)
+
+
+def test_a_file_that_is_no_fp32_file_of_ours_is_refused(weights, tiny_model):
+    import onnx
+
+    with pytest.raises(ModelFileError, match=r"m\.onnx scales its frames by another middle than 127\.5: 100\.0"):
+        cut_float_graph(stamped(*weights, middle=100.0), "m.onnx")
+    with pytest.raises(ModelFileError, match="it takes an fp32 file of ours"):
+        cut_float_graph(onnx.load(tiny_model()), "tiny.onnx")
+
+
+@pytest.mark.parametrize(("kind", "module"), [("onnxruntime", "onnxruntime"), ("opencv", "cv2")])
+def test_runtimes_on_the_float_graph_agree(contender, kind, module):
+    frames = np.random.default_rng(1).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    reference = peers.plain_onnxruntime(contender, 2)[0](frames)
+    run = {"onnxruntime": peers.plain_onnxruntime, "opencv": peers.opencv_dnn}[kind]
+    predict, detail, arithmetic = run(replace(contender, kind=kind), 2)
+    assert np.mean(predict(frames) == reference) > 0.999
+    assert predict(frames).dtype == np.uint8
+    assert arithmetic == "fp32"
+    assert detail
+
+
+@pytest.mark.parametrize(
+    ("load", "missing", "cure"),
+    [
+        (peers.native_openvino, "openvino", "pip install openvino"),
+        (peers.plain_onnxruntime, "onnxruntime", "pip install onnxruntime"),
+        (peers.opencv_dnn, "cv2", "pip install opencv-python-headless"),
+    ],
+)
+def test_a_runtime_that_is_not_installed_names_its_cure(monkeypatch, contender, load, missing, cure):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(peers, "import_module", absent)
+    with pytest.raises(MissingDependencyError, match=f"{missing} is not installed. Install it: {cure}"):
+        load(contender, 1)
+
+
+def test_every_peer_takes_part_or_says_why_not(monkeypatch, tmp_path, tiny_model):
+    """Where nothing can be converted its rows fail with the reason; what needs no conversion still takes part."""
+    run = tmp_path / "run"
+    refused = subprocess.CompletedProcess([], 1, "", "error: planted\n")
+    monkeypatch.setattr("benchmarks.settings.subprocess.run", lambda *_, **__: refused)
+    settings = Settings(run=run, models=(tiny_model(),), out=tmp_path / "out", batch_sizes=(1, 4))
+    field = find_field(settings, "digest", lambda _: None)
+    assert {(row.kind, row.batch) for row in field.failed} == {
+        (kind, batch) for kind in ("onnxruntime", "opencv", "litert") for batch in (1, 4)
+    }
+    assert all(row.reason.endswith("failed: planted") for row in field.failed)
+    kinds = {contender.kind: contender for contender in field.contenders}
+    assert {"openvino", "torch"} <= kinds.keys()
+    assert kinds["openvino"].optional
+    assert {row.kind for row in field.failed} | kinds.keys() >= set(PEERS)
+
+
+def test_a_batch_that_was_not_converted_is_named(tmp_path):
+    pytest.importorskip("tensorflow")
+    contender = Contender(
+        name="LiteRT", kind="litert", path=str(tmp_path), device="cpu", precision="fp32", size=SIZE, optional=True
+    )
+    with pytest.raises(ModelFileError, match=r"batch3\.tflite is not there"):
+        peers.litert(contender, 3)
