@@ -1,4 +1,4 @@
-"""`python -m train inspect | fit | evaluate | clip | ship | poster`: the command line of training."""
+"""`python -m train inspect | fit | evaluate | study | clip | ship | poster`: the command line of training."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .fit_command import add_fit_arguments, run_fit
     from .inspect import add_inspect_arguments, run_inspect
     from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
+    from .study import add_study_arguments, run_study
 
     parser = argparse.ArgumentParser(
         prog="python -m train", description="Train FCN8 on a folder of labelled road images."
@@ -54,13 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         ),
         ("fit", "train a network", add_fit_arguments, run_fit),
         ("evaluate", "per class TP, FP, FN, IoU; mean IoU; accuracy", add_evaluate_arguments, run_evaluate),
+        ("study", "what each part or width gives, by short trainings", add_study_arguments, run_study),
         ("clip", "render a drive to an MP4, as the bundled clip was", add_clip_arguments, run_clip),
         ("ship", "a run's network and float16 weights alone, as the bundled ones", add_ship_arguments, run_ship),
         ("poster", "a clip's frame beside its overlay, as in README", add_poster_arguments, run_poster),
     ):
         command = commands.add_parser(name, help=text, description=text)
         add(command)
-        command.set_defaults(run=run, needs_keras=name in ("fit", "evaluate", "ship"))
+        command.set_defaults(run=run, needs_keras=name in ("fit", "evaluate", "study", "ship"))
     return parser
 
 

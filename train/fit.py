@@ -25,7 +25,7 @@ from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .preflight import check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, save_run, versions
-from .weights import load_encoder
+from .weights import fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
 
@@ -167,8 +167,9 @@ class Trainer:
     def _network(self) -> tuple[keras.Model, list[str]]:
         """Build the network; with a weights file its encoder takes it, and the first blocks are frozen."""
         recipe, given = self.recipe, self.options.weights
+        self.whole = given is not None and fits_whole(read_encoder(given), self.fcn8_config.block_widths, 2)
         # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
-        first_norm = None if not recipe.batch_norm else 3 if given else 1
+        first_norm = None if not recipe.batch_norm else 3 if self.whole else 1
         # Sizes open, so that crops and whole validation images go through one network.
         network = fcn8(
             self.fcn8_config.with_size(None),
@@ -178,15 +179,18 @@ class Trainer:
         )
         if given is None:
             return network, []
-        loaded = load_encoder(network, given, rescale=recipe.rescale_weights)
-        for name in loaded:
+        narrow = recipe.batch_norm and not self.whole
+        loaded = load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow)
+        for name in loaded if self.whole else ():
             if int(name[5]) <= recipe.freeze_blocks:
                 network.get_layer(name).trainable = False
         return network, loaded
 
     def _compile(self, pairs: PairStore) -> None:
         recipe = self.recipe
-        optimizer = make_optimizer(recipe, len(self.batches), frozenset(self.loaded))
+        # A selection of filters has more to learn anew than whole blocks have.
+        slowed = self.loaded if self.whole else ()
+        optimizer = make_optimizer(recipe, len(self.batches), frozenset(slowed))
         if recipe.optimizer == "sgd":
             loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(len(CAMVID_CLASSES), None)]
             self.model.compile(optimizer=optimizer, loss=keras.losses.get(loss), metrics=metrics, jit_compile=use_jit())

@@ -2,11 +2,14 @@
 
 Both hold kernels in Keras' "caffe" convention: BGR, 0..255, ImageNet's mean subtracted. FCN8's frames lie in [-1, 1],
 so the first layer is rescaled:  W * (127.5 x + 127.5 - mean) = (127.5 W) * x + sum W (127.5 - mean).
+A network narrower than VGG16 may take a layer's strongest filters, those of the largest L1 norm (Li et al., "Pruning
+Filters for Efficient ConvNets", 2017, arXiv 1608.08710), with the channels that they read chosen in the layer before.
 Only arrays are read; no code in a file is ever run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +27,22 @@ ENCODER_LAYERS = tuple(
 )
 
 
-def load_encoder(model: keras.Model, path: Path | str, *, rescale: bool = True) -> list[str]:
+def load_encoder(model: keras.Model, path: Path | str, *, rescale: bool = True, narrow: bool = False) -> list[str]:
     """Put a file's kernels into every encoder layer whose shape fits, and return those layers' names.
 
     Args:
         model: an FCN8, with or without batch normalisation.
         path: `vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5`, or an .npz.
         rescale: adapt the first layer to frames in [-1, 1]; False loads the numbers as they stand (as the notebook).
+        narrow: narrower layers take the strongest filters. What filters read is then no longer whole, so it only serves
+            a network that normalises after them.
 
     Raises:
         ModelFileError: no such file, damaged, not of this layout, or nothing in it fits.
     """
     stored = read_encoder(path)
+    if narrow:
+        stored = strongest_filters(stored, {name: model.get_layer(name).kernel.shape[-1] for name in stored})
     loaded = []
     for name, (kernel, bias) in stored.items():
         layer = model.get_layer(name)
@@ -70,6 +77,31 @@ def read_encoder(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             f"{path}: holds none of VGG16's layers ({ENCODER_LAYERS[0]} ... {ENCODER_LAYERS[-1]}); expected "
             "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or an .npz of blockB_convC_kernel and _bias."
         )
+    return found
+
+
+def fits_whole(stored: dict[str, tuple[np.ndarray, np.ndarray]], widths: Sequence[int], blocks: int) -> bool:
+    """Whether the first `blocks` blocks of a network with these block widths take the stored kernels as they are."""
+    names = [name for name in ENCODER_LAYERS if int(name[5]) <= blocks]
+    return all(name in stored and len(stored[name][1]) == widths[int(name[5]) - 1] for name in names)
+
+
+def strongest_filters(
+    stored: dict[str, tuple[np.ndarray, np.ndarray]], filters: dict[str, int]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each layer the `filters[name]` filters of the largest L1 norm, in their own order, cut to the channels kept.
+
+    Layers from the first one on that is to be wider than it is stored, or is not stored, are left out.
+    """
+    kept = np.arange(stored[ENCODER_LAYERS[0]][0].shape[2]) if ENCODER_LAYERS[0] in stored else None
+    found = {}
+    for name in ENCODER_LAYERS:
+        if kept is None or name not in stored or filters[name] > len(stored[name][1]):
+            break
+        kernel, bias = stored[name][0][:, :, kept], stored[name][1]
+        norms = np.abs(kernel).sum((0, 1, 2))
+        kept = np.sort(np.argsort(-norms, kind="stable")[: filters[name]])
+        found[name] = (kernel[..., kept], bias[kept])
     return found
 
 

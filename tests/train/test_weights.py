@@ -11,7 +11,7 @@ import pytest
 
 from edge_seg.errors import ModelFileError
 from train.fcn8 import IMAGENET_MEAN_BGR, Fcn8Config, fcn8
-from train.weights import ENCODER_LAYERS, load_encoder, read_encoder
+from train.weights import ENCODER_LAYERS, fits_whole, load_encoder, read_encoder, strongest_filters
 
 WIDTHS = (4, 5, 6, 7, 8)
 TINY = Fcn8Config(input_size=(32, 32), block_widths=WIDTHS, head_widths=(4, 4))
@@ -79,6 +79,33 @@ def test_notebook_loads_the_numbers_as_they_stand(tmp_path: Path) -> None:
 def test_only_layers_that_fit_are_loaded(tmp_path: Path) -> None:
     model = fcn8(Fcn8Config(input_size=(32, 32), block_widths=(4, 5, 6, 9, 9), head_widths=(4, 4)))
     assert load_encoder(model, write_npz(tmp_path / "w.npz")) == [name for name in ENCODER_LAYERS if name[5] in "123"]
+
+
+def test_narrow_layers_take_the_strongest_filters_and_what_those_read() -> None:
+    stored = encoder_arrays()
+    stored["block1_conv1"][0][..., [1, 3]] *= 100  # two filters of four, made the strongest
+    found = strongest_filters(stored, dict.fromkeys(ENCODER_LAYERS, 2))
+    assert [kernel.shape for kernel, _ in found.values()] == [(3, 3, 3, 2)] + [(3, 3, 2, 2)] * 12
+    np.testing.assert_array_equal(found["block1_conv1"][0], stored["block1_conv1"][0][..., [1, 3]])
+    np.testing.assert_array_equal(found["block1_conv1"][1], stored["block1_conv1"][1][[1, 3]])
+    second = stored["block1_conv2"][0][:, :, [1, 3]]
+    best = np.sort(np.argsort(-np.abs(second).sum((0, 1, 2)))[:2])
+    np.testing.assert_array_equal(found["block1_conv2"][0], second[..., best])
+
+
+def test_narrowing_ends_where_a_layer_is_wider_than_stored(tmp_path: Path) -> None:
+    model = fcn8(Fcn8Config(input_size=(32, 32), block_widths=(2, 5, 9, 2, 2), head_widths=(4, 4)), batch_norm_from=1)
+    loaded = load_encoder(model, write_npz(tmp_path / "w.npz"), narrow=True)
+    assert loaded == [name for name in ENCODER_LAYERS if name[5] in "12"]
+
+
+def test_whole_blocks_are_told_from_narrowed_ones() -> None:
+    stored = encoder_arrays()
+    assert fits_whole(stored, WIDTHS, 5)
+    assert fits_whole(stored, (4, 5, 1, 1, 1), 2)
+    assert not fits_whole(stored, (4, 2, 6, 7, 8), 2)
+    del stored["block2_conv2"]
+    assert not fits_whole(stored, WIDTHS, 2)
 
 
 def test_files_that_cannot_serve_are_named(tmp_path: Path) -> None:

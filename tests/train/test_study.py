@@ -1,0 +1,86 @@
+"""Studies: every variant changes what its name says, finished runs are kept, and the table says what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from train import study
+from train.__main__ import main
+
+TINY = ((2, 2, 2, 2, 2), (2, 2))
+
+
+def record(variant: str, seed: int, mean_iou: float) -> dict[str, Any]:
+    return {"variant": variant, "seed": seed, "mean_iou": mean_iou, "accuracy": 0.9, "iou": {"pole": mean_iou / 2}}
+
+
+def test_every_part_leaves_out_something_of_the_recipe_and_nothing_twice() -> None:
+    base, *others = (
+        (json.dumps(asdict(study.study_recipe(variant, 8, (160, 224), 8))), variant.pretrained)
+        for variant in study.part_variants()
+    )
+    assert base not in others
+    assert len(set(others)) == len(others)
+
+
+def test_a_short_schedule_averages_over_the_same_share_of_it() -> None:
+    base = study.part_variants()[0]
+    short, longer = (study.study_recipe(base, epochs, (160, 224), 8).ema for epochs in (10, 40))
+    assert (1 - short) / (1 - longer) == pytest.approx(4, rel=0.01)
+
+
+def test_table_gives_spread_and_difference_from_the_first() -> None:
+    variants = study.part_variants()[:2]
+    records = [record("all parts", 1, 0.51), record("all parts", 2, 0.53), record("without ImageNet kernels", 1, 0.45)]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in study.study_table(variants, records).splitlines()[2:]
+    ]
+    assert rows[0][:6] == ["all parts", "0.520", "2", "2.0", "", "0.26"]
+    assert rows[1][:5] == ["without ImageNet kernels", "0.450", "1", "0.0", "-7.0"]
+
+
+@pytest.mark.slow
+def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
+    tmp_path: Path,
+    make_dataset: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = {"rendered_share": 0.0, "input_size": (64, 64), "validation_share": 0.34}
+    first, second = (
+        replace(variant, widths=TINY, changes={**variant.changes, **plain}) for variant in study.part_variants()[2:4]
+    )
+    monkeypatch.setitem(study.STUDIES, "parts", lambda: [first, second])
+    out, dataset = tmp_path / "study", make_dataset(count=6)
+    call = ["study", "parts", str(dataset), "--out", str(out), "--epochs", "1", "--crop-size", "32x32"]
+    call += ["--batch-size", "2", "--seeds", "3"]
+    assert main(call) == 0
+    runs = json.loads((out / "parts.json").read_text())["runs"]
+    assert [(run["variant"], run["seed"]) for run in runs] == [(first.name, 3), (second.name, 3)]
+    assert f"| {second.name} |" in (out / "parts.md").read_text()
+    weights = out / f"{first.folder}-seed3" / "model.weights.h5"
+    trained = weights.stat().st_mtime_ns
+
+    assert main(call) == 0
+    assert weights.stat().st_mtime_ns == trained
+    capsys.readouterr()
+    call[call.index("--epochs") + 1] = "2"
+    assert main(call) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert f"{first.folder}-seed3" in error
+    assert "choose another --out" in error
+
+
+def test_seeds_are_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["study", "parts", str(tmp_path), "--out", str(tmp_path / "x"), "--seeds", "1,1"])
+    assert stopped.value.code == 2
+    assert "expected different whole numbers" in capsys.readouterr().err

@@ -1,0 +1,225 @@
+"""`python -m train study`: what each part of the default recipe gives, and what each width gives, by short trainings.
+
+A study is a list of variants of one base recipe, each trained with the same seeds and schedule. Finished runs are kept,
+so that a study that was stopped goes on where it stopped. Scores are of the validation images, which are split by time
+from the training folder: what is chosen by them has not seen the test folder. Knows no layers and no losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_seg.errors import ConfigurationError
+
+from .arguments import positive, size
+from .files import CONFIG_NAME, replacing
+
+if TYPE_CHECKING:
+    from .recipes import Recipe
+
+# The moving average of the default recipe reaches back over this share of its 60 epochs; a short study keeps the share.
+AVERAGED_SHARE = 0.055
+Widths = tuple[tuple[int, int, int, int, int], tuple[int, int]]
+NARROW: Widths = ((16, 32, 64, 128, 128), (128, 128))
+WIDTHS: dict[str, Widths] = {
+    "8": ((8, 16, 32, 64, 64), (64, 64)),
+    "16": NARROW,
+    "24": ((24, 48, 96, 192, 192), (192, 192)),
+    "32": ((32, 64, 128, 256, 256), (256, 256)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to train: a name for the table, what of the recipe is changed, widths, and whether ImageNet is used."""
+
+    name: str
+    changes: dict[str, Any]
+    augmentation: dict[str, Any]
+    widths: Widths = NARROW
+    pretrained: bool = True
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(" ", "-")
+
+
+def part_variants() -> list[Variant]:
+    """The default recipe, and the same without each of its parts."""
+
+    def without(name: str, pretrained: bool = True, augmentation: dict[str, Any] | None = None, **changes: Any) -> Any:
+        return Variant(name=f"without {name}", changes=changes, augmentation=augmentation or {}, pretrained=pretrained)
+
+    return [
+        Variant(name="all parts", changes={}, augmentation={}),
+        without("ImageNet kernels", pretrained=False),
+        without("class weights", weighted=False),
+        without("soft Jaccard", jaccard=0.0),
+        without("moving average", ema=0.0),
+        without("rendered scenes", rendered_share=0.0),
+        without("rare objects", augmentation={"paste": 0.0, "rare_focus": 0.0}),
+        without("light and lens", augmentation={"light": 0.0, "lens": 0.0}),
+        without("linear skips", skip_activation="relu"),
+        without("batch normalisation and ImageNet kernels", batch_norm=False, pretrained=False),
+    ]
+
+
+def width_variants() -> list[Variant]:
+    """The default recipe at each width, named by the filters of block 1."""
+    return [
+        Variant(name=f"width {name}", changes={}, augmentation={}, widths=widths) for name, widths in WIDTHS.items()
+    ]
+
+
+STUDIES = {"parts": part_variants, "widths": width_variants}
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train study`."""
+    add = parser.add_argument
+    add("study", choices=tuple(STUDIES), help="parts: the recipe without each part; widths: the recipe at each width")
+    add("dataset", type=Path, metavar="DATASET", help="folder in the dataset1 layout")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
+    add("--epochs", type=positive, default=10, help="of each training (default: %(default)s)")
+    add("--crop-size", type=size, default=(160, 224), metavar="HxW", help="of a training crop (default: 160x224)")
+    add("--batch-size", type=positive, default=8, help="default: %(default)s")
+    add("--seeds", type=seeds, default=(1, 2), metavar="N,N", help="one training a seed (default: 1,2)")
+    add("--weights", type=Path, metavar="FILE", help="ImageNet kernels, as for fit (default: none)")
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """argparse type: "1,2" -> (1, 2)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+        raise argparse.ArgumentTypeError(f"expected different whole numbers with commas between, got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def run_study(args: argparse.Namespace) -> int:
+    """Carry out `python -m train study`; returns the exit code."""
+    variants = STUDIES[args.study]()
+    if args.weights is None:
+        # Without the kernels, the variant that leaves them out would be the base twice.
+        variants = [variant for variant in variants if variant.name != "without ImageNet kernels"]
+    records = []
+    # Seed by seed, so that a study stopped early holds every variant at least once.
+    for seed in args.seeds:
+        for variant in variants:
+            records.append(train_variant(variant, seed, args))
+            write_study(args.out, args.study, variants, records)
+    print(study_table(variants, records))
+    print(f"done: {args.out / args.study}.md, {args.study}.json")
+    return 0
+
+
+def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one variant, or read what an earlier call trained, and return its scores as plain JSON types."""
+    import keras
+
+    from .fit import FitOptions, fit
+    from .policy import auto_policy
+
+    folder = args.out / f"{variant.folder}-seed{seed}"
+    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size)
+    weights = args.weights if variant.pretrained else None
+    if not _finished(folder, recipe, weights):
+        print(f"study: {variant.name}, seed {seed}", file=sys.stderr)
+        fit(
+            recipe,
+            FitOptions(
+                out=folder, dataset=args.dataset, images=None, masks=None, block_widths=variant.widths[0],
+                head_widths=variant.widths[1], weights=weights, seed=seed, policy=auto_policy(),
+                resume=(folder / CONFIG_NAME).exists() and any(folder.glob("checkpoint*.npz")), tensorboard=False,
+            ),
+        )  # fmt: skip
+        keras.backend.clear_session()
+    return run_scores(folder, variant.name, seed)
+
+
+def study_recipe(variant: Variant, epochs: int, crop_size: tuple[int, int], batch_size: int) -> Recipe:
+    """The default recipe at a study's schedule, with the variant's changes."""
+    from .recipes import RECIPES
+
+    base = RECIPES["default"]
+    assert base.augmentation is not None
+    # 367 images less the held-out share; a few steps more or less do not matter to the average's length.
+    steps = epochs * 312 // batch_size
+    shortened = replace(
+        base,
+        epochs=epochs,
+        crop_size=crop_size,
+        batch_size=batch_size,
+        ema=round(max(0.0, 1.0 - 1.0 / max(1.0, AVERAGED_SHARE * steps)), 4),
+        augmentation=replace(base.augmentation, **variant.augmentation),
+    )
+    return replace(shortened, **variant.changes)
+
+
+def run_scores(folder: Path, name: str, seed: int) -> dict[str, Any]:
+    """The scores of a finished run's last epoch: mean IoU, accuracy and IoU by class, on its validation images."""
+    from .pictures import read_history
+
+    last = read_history(folder / "history.csv")[-1]
+    ious = {key.removeprefix("iou_"): float(value) for key, value in last.items() if key.startswith("iou_") and value}
+    return {
+        "variant": name,
+        "seed": seed,
+        "mean_iou": float(last["val_mean_iou"]),
+        "accuracy": float(last["val_accuracy"]),
+        "iou": ious,
+    }
+
+
+def write_study(out: Path, study: str, variants: Sequence[Variant], records: Sequence[dict[str, Any]]) -> None:
+    """Write OUT/STUDY.json and OUT/STUDY.md, each whole or not at all."""
+    with replacing(out / f"{study}.json") as temporary:
+        temporary.write_text(json.dumps({"study": study, "runs": list(records)}, indent=2) + "\n")
+    with replacing(out / f"{study}.md") as temporary:
+        temporary.write_text(study_table(variants, records) + "\n")
+
+
+def study_table(variants: Sequence[Variant], records: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table: each variant's mean IoU over its seeds, their spread, and its difference from the first."""
+    by_name = {
+        variant.name: [record for record in records if record["variant"] == variant.name] for variant in variants
+    }
+    rare = ("pole", "sign_symbol", "pedestrian", "bicyclist")
+    lines = [
+        "| variant | mean IoU | seeds | spread | difference | pole | sign | pedestrian | bicyclist |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    base = _mean(by_name[variants[0].name], "mean_iou")
+    for name, runs in by_name.items():
+        if not runs:
+            continue
+        scores = [run["mean_iou"] for run in runs]
+        change = "" if name == variants[0].name else f"{100 * (statistics.fmean(scores) - base):+.1f}"
+        classes = " | ".join(f"{statistics.fmean(run['iou'].get(key, 0.0) for run in runs):.2f}" for key in rare)
+        lines.append(
+            f"| {name} | {statistics.fmean(scores):.3f} | {len(scores)} | {100 * (max(scores) - min(scores)):.1f} "
+            f"| {change} | {classes} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
+    return statistics.fmean(run[key] for run in runs) if runs else float("nan")
+
+
+def _finished(folder: Path, recipe: Recipe, weights: Path | None) -> bool:
+    """Whether the folder holds this very training, done. Raises `ConfigurationError` where it holds another."""
+    path = folder / CONFIG_NAME
+    if not path.exists():
+        return False
+    config = json.loads(path.read_text())
+    same = config["recipe"] == json.loads(json.dumps(recipe.to_dict()))
+    if not same or config["weights"] != (weights.name if weights else None):
+        raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
+    return "training" in config
