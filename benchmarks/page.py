@@ -16,7 +16,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1080px; 
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
 .lead { color: #55616d; white-space: pre-line; margin: 0 0 1.2rem; }
-img { width: 100%; border: 1px solid #e4e8ec; border-radius: 8px; }
+img { width: 100%; box-sizing: border-box; padding: 10px; background: #fff; border: 1px solid #e4e8ec;
+  border-radius: 8px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { font-weight: 600; color: #55616d; border-bottom: 2px solid #cfd6dd; }

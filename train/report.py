@@ -126,8 +126,8 @@ def _heading(
     for place, record in evaluations:
         full = _full_frame(record)
         split = SPLIT_NAMES.get(_split(place), _split(place)).lower()
-        cards.append(_card(_figure(full["mean_iou"]), f"mean IoU without unlabelled, {split}"))
-        cards.append(_card(_figure(full["mean_iou_with_unlabelled"]), f"mean IoU with unlabelled, {split}"))
+        with_all = _figure(full["mean_iou_with_unlabelled"])
+        cards.append(_card(_figure(full["mean_iou"]), f"mean IoU, {split} ({with_all} with unlabelled)"))
         cards.append(_card(_percent(full["accuracy"]), f"global accuracy, {split}"))
     if rows:
         seconds = float(np.nansum(column(rows, "seconds")))

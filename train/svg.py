@@ -42,7 +42,7 @@ def line_chart(
     if not drawn:
         return ""
     low, high = limits or _span(np.concatenate([line.values for line in drawn]))
-    left, right, top, bottom = 48, 112, 10, 26
+    left, right, top, bottom = 56, 112, 10, 26
     first, last = float(xs[0]), float(xs[-1]) if xs[-1] > xs[0] else float(xs[0]) + 1
 
     def x_of(x: float) -> float:
@@ -118,7 +118,7 @@ def _polylines(points: Sequence[tuple[float, float]], color: str) -> Iterator[st
 def _span(values: np.ndarray) -> tuple[float, float]:
     found = values[np.isfinite(values)]
     low, high = float(found.min()), float(found.max())
-    margin = (high - low) * 0.06 or max(abs(high), 1.0) * 0.1
+    margin = (high - low) * 0.06 or 0.1 * (abs(high) or 1.0)
     return (0.0 if low >= 0 and low < 0.25 * high else low - margin), high + margin
 
 

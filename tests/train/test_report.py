@@ -220,6 +220,14 @@ def test_nothing_to_draw_draws_nothing_and_one_point_is_a_dot() -> None:
     assert 'r="3"' in alone
 
 
+@pytest.mark.parametrize("value", [0.001, 250.0, 0.0])
+def test_a_value_that_never_changes_lies_between_ticks_like_it(value: float) -> None:
+    svg = line_chart(np.arange(1.0, 4.0), [Line("rate", np.full(3, value), "red")])
+    labels = [float(text) for text in re.findall(r'text-anchor="end">([^<]+)<', svg)]
+    assert min(labels) <= value <= max(labels)
+    assert max(labels) - min(labels) <= 0.3 * (value or 1.0)
+
+
 def test_names_at_the_ends_of_lines_do_not_meet() -> None:
     lines = [Line(f"line {i}", np.array([0.0, 0.5]), "red") for i in range(4)]
     svg = line_chart(np.array([1.0, 2.0]), lines)
