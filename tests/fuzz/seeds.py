@@ -1,0 +1,61 @@
+"""Good files to begin with, small, made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tests.edge_seg.clips import make_clip, paint_number
+from tests.fuzz.mutations import Case
+
+
+def videos(folder: Path) -> list[bytes]:
+    """MP4, fragmented MP4, MKV, AVI, MPEG-TS and GIF of a few numbered frames, some with sound."""
+    make = [
+        make_clip(folder / "a.mp4", count=12, audio="aac"),
+        make_clip(folder / "b.mp4", count=8, container_options={"movflags": "frag_keyframe+empty_moov"}),
+        make_clip(folder / "c.mkv", count=8),
+        make_clip(folder / "d.avi", count=6, codec="mpeg4", options={}),
+        make_clip(folder / "e.ts", count=8),
+        make_clip(folder / "f.mov", count=6),
+    ]
+    return [path.read_bytes() for path in make]
+
+
+def pictures() -> list[bytes]:
+    """Each kind that is read, colour and grey."""
+    image = paint_number(37)
+    return [
+        cv2.imencode(suffix, pixels)[1].tobytes()
+        for suffix in (".png", ".jpg", ".bmp", ".webp", ".tiff")
+        for pixels in (image, np.ascontiguousarray(image[:, :, 0] % 12))
+    ]
+
+
+def models() -> list[bytes]:
+    """Small models with and without a confidence, a free size and golden frames, and a convolution in int8."""
+    from onnx import helper
+
+    from edge_seg.golden import encode_golden
+    from edge_seg.spec import GOLDEN_KEY, ModelSpec
+    from tests.conftest import tiny_graph, tiny_labels
+
+    made = []
+    for outputs, dynamic in ((("labels",), False), (("labels", "confidence"), True)):
+        spec = ModelSpec(input_size=(32, 64), outputs=outputs, dynamic_size=dynamic)
+        model = tiny_graph(("H", "W") if dynamic else (32, 64), 12, outputs=outputs)
+        metadata = spec.to_metadata()
+        helper.set_model_props(model, metadata)
+        made.append(model.SerializeToString())
+        frames = np.random.default_rng(1).integers(0, 256, (1, 32, 64, 3), np.uint8)
+        helper.set_model_props(model, metadata | {GOLDEN_KEY: encode_golden(frames, tiny_labels(frames, 12))})
+        made.append(model.SerializeToString())
+    return made
+
+
+def of(target: str, folder: Path) -> list[Case]:
+    """The seeds of one of the targets; `folder` is for files that are made on the way."""
+    made = {"model": models, "video": lambda: videos(folder)}.get(target, pictures)
+    return [Case(data) for data in made()]
