@@ -145,7 +145,7 @@ class ClipRunner:
             if report.error is not None:
                 sink.abort()
                 raise report.error
-            written = sink.close(whole=True)
+            written, _ = sink.close(whole=True)
         seconds = time.perf_counter() - began
         if not written or written[0].frames != report.segmented:
             raise MediaError(f"{clip}: {report.segmented} frames were segmented, but not all are in the overlay.")

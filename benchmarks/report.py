@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_seg.errors import ConfigurationError
-from train.files import replacing
+from edge_seg.files import replacing
 
 from .chart import draw_chart
 from .page import render_page

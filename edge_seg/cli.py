@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from . import __version__
 from .codecs import CODECS
 from .errors import EdgeSegError
+from .signals import asked_twice, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
 
@@ -92,7 +93,11 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="end a live source after S seconds without a frame (default: 30)",
     )
     again = predict.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="make only results that are missing (default: refuse)")
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an earlier run stopped: what it finished is checked and kept (default: refuse)",
+    )
     again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
     _add_encoding(predict)
     _add_json(predict)
@@ -157,12 +162,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = parse_arguments(arguments)
-    # Below the parser: only now is anything heavy needed.
-    from . import commands
-
-    command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
     try:
-        return command(options)
+        with asked_twice(interrupt, last_words="error: stopped at once."):
+            # Below the parser: only now is anything heavy needed.
+            from . import commands
+
+            command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
+            return command(options)
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -5,29 +5,33 @@ the options it is handed. With `--json`, stdout carries one JSON object and noth
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import bundled_clip, bundled_model
+from .signals import asked_twice
 
 if TYPE_CHECKING:
     from .modelfile import ModelHeader
-    from .predict import Run, SourceReport
+    from .predict import SourceReport
     from .segmenter import Segmenter
     from .timings import Stopwatch
+
+FINISHING = "Finishing the frames under way; once more to stop at once."
+STOPPED = "error: stopped at once; what was written is in NAME.partial.mp4, and --resume goes on from there."
 
 
 def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
-    from .names import check_free, missing, parse_kinds, plan_outputs
-    from .predict import Run
+    from .records import Records
+    from .names import check_free, parse_kinds, plan_outputs
+    from .predict import Run, options_that_matter
     from .progress import Progress
+    from .resume import take_up
     from .segmenter import Segmenter
     from .sources import expand_sources
 
@@ -36,18 +40,20 @@ def predict(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else None
     folder_asked = bool(options.out) and options.out.endswith(("/", os.sep))
     plans = plan_outputs(items, parse_kinds(options.save), out, folder_asked=folder_asked)
-    if options.resume:
-        plans = [missing(plan) for plan in plans]
-    elif not options.overwrite:
-        check_free(plans)
     progress = Progress()
     reports = []
     model = Path(options.model) if options.model else bundled_model()
+    records = Records(_identity(model), lambda item, kind: options_that_matter(settings, item, kind))
+    settled: dict[int, SourceReport] = {}
+    if options.resume:
+        plans, settled = take_up(items, plans, records, progress.note)
+    elif not options.overwrite:
+        check_free(plans)
     with Segmenter(model, device=options.device, batch_size=options.batch) as segmenter:
         progress.note(_device_line(segmenter))
-        run = Run(segmenter, options=settings, progress=progress)
-        with _signals(run, progress.note):
-            for report in run.process(items, plans):
+        run = Run(segmenter, options=settings, progress=progress, records=records)
+        with asked_twice(run.request_stop, said=FINISHING, last_words=STOPPED):
+            for report in run.process(items, plans, settled):
                 reports.append(report)
                 _say(report, progress.note, quiet=options.json)
         for line in _speed_lines(run.watches, reports):
@@ -132,27 +138,15 @@ def _predict_options(options: argparse.Namespace) -> Any:
     )
 
 
-@contextlib.contextmanager
-def _signals(run: Run, say: Callable[[str], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM drains and closes, the second ends the process where it stands."""
-    asked = False
+def _identity(model: Path) -> str:
+    """SHA-256 of a model file; what is wrong with one that cannot be read, the Segmenter says."""
+    import hashlib
 
-    def handle(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            # Threads may sit in native code that cannot be interrupted; what is on disk plays as it is.
-            os.write(2, b"\nerror: stopped at once; what was written is in NAME.partial.mp4.\n")
-            os._exit(1)
-        asked = True
-        run.request_stop()
-        os.write(2, b"\nFinishing the frames under way; once more to stop at once.\n")
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        with model.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _device_line(segmenter: Segmenter) -> str:

@@ -11,8 +11,6 @@ then given its name.
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +27,7 @@ from .audio import AudioTrack
 from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
+from .files import Seal, reason, replacing
 from .names import partial_path
 from .opencv import cv2
 from .threads import available_threads
@@ -70,6 +69,7 @@ class VideoWriter:
         pixel_aspect: width of a pixel over its height.
         options: codec, crf, preset.
         audio_from: file whose audio goes along, copied where an MP4 can carry it, else as AAC.
+        seal: called with the finished file just before it takes the final name.
 
     Raises:
         MediaError: the file cannot be created.
@@ -85,17 +85,19 @@ class VideoWriter:
         pixel_aspect: Fraction = Fraction(1),
         options: EncodeOptions | None = None,
         audio_from: str | Path | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self.path, self.partial = path, partial_path(path)
         self.size = size
         self.padding = (size[0] % 2, size[1] % 2)
         self.frames = 0
         self._time_base = time_base
-        self._options = options or EncodeOptions()
+        self._options, self._seal = options or EncodeOptions(), seal
         self._padded = np.empty((size[0] + self.padding[0], size[1] + self.padding[1], 3), np.uint8)
         self._shift = 0
         self._end_pts = 0
         self._audio: AudioTrack | None = None
+        self._kept: int | None = None
         self._timescales = timescales(time_base)
         self._container = self._create()
         try:
@@ -103,6 +105,7 @@ class VideoWriter:
             self._audio = AudioTrack.open(audio_from, self._container) if audio_from is not None else None
         except BaseException:
             self.abort()
+            self.partial.unlink(missing_ok=True)
             raise
 
     def write(self, image: np.ndarray, *, pts: int, duration: int = 0) -> None:
@@ -128,7 +131,7 @@ class VideoWriter:
         self.frames += 1
 
     def close(self, *, whole: bool = True, all_audio: bool = True) -> WrittenVideo:
-        """Finish the file.
+        """Finish the file; after a failed `write`, only say what is kept of it.
 
         Args:
             whole: the source was read to its end: check the result and give it its final name. Otherwise it stays
@@ -138,6 +141,8 @@ class VideoWriter:
         Raises:
             MediaError: the disk is full, or the file does not hold what was written; the partial file is kept.
         """
+        if self._kept is not None:
+            return self._written(self.partial, self._kept, whole=False, audio="")
         try:
             if self._audio is not None and self.frames:
                 end_s = None if whole and all_audio else float((self._end_pts - self._shift) * self._time_base)
@@ -175,7 +180,7 @@ class VideoWriter:
             self.partial.open("wb").close()
             return av.open(str(self.partial), "w", format="mp4", container_options=options)
         except (av.error.FFmpegError, OSError) as error:
-            raise MediaError(f"{self.path} cannot be written ({_reason(error)}).") from error
+            raise MediaError(f"{self.path} cannot be written ({reason(error)}).") from error
 
     def _add_video(self, rate: Fraction | None, pixel_aspect: Fraction) -> VideoStream:
         height, width = self._padded.shape[:2]
@@ -210,26 +215,22 @@ class VideoWriter:
 
     def _publish(self) -> None:
         """Rewrite the fragments as one plain MP4 with its index first, count its frames, and give it its name."""
-        finishing = self.path.with_name(f".{self.path.name}.finishing")
         try:
-            remux(self.partial, finishing, self._timescales)
-            found = count_frames(finishing)
-            if found != self.frames:
-                raise MediaError(
-                    f"{self.path}: {self.frames} frames were written, but the file holds {found}; "
-                    f"it stays {self.partial}."
-                )
-            _sync(finishing)
-            os.replace(finishing, self.path)
+            with replacing(self.path, seal=self._seal) as finishing:
+                remux(self.partial, finishing, self._timescales)
+                found = count_frames(finishing)
+                if found != self.frames:
+                    raise MediaError(
+                        f"{self.path}: {self.frames} frames were written, but the file holds {found}; "
+                        f"it stays {self.partial}."
+                    )
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
             raise MediaError(
                 f"{self.path}: all {self.frames} frames are in {self.partial}, but the final file could not be made "
-                f"({_reason(error)}). It takes as much space again."
+                f"({reason(error)}). It takes as much space again."
             ) from error
-        finally:
-            finishing.unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)
 
     def _shut(self) -> None:
@@ -242,13 +243,14 @@ class VideoWriter:
         self.abort()
         try:
             cut_to_whole_fragments(self.partial)
-            kept = count_frames(self.partial)
+            kept = self._kept = count_frames(self.partial)
         except (MediaError, OSError):
+            self._kept = 0
             self.partial.unlink(missing_ok=True)
-            raise MediaError(f"{self.path}: {_reason(error)} within the first second; nothing is kept.") from error
+            raise MediaError(f"{self.path}: {reason(error)} within the first second; nothing is kept.") from error
         seconds = kept / max(1, self.frames) * float(self._end_pts * self._time_base)
         raise MediaError(
-            f"{self.path}: {_reason(error)} after {self.frames} frames; "
+            f"{self.path}: {reason(error)} after {self.frames} frames; "
             f"the first {kept} ({seconds:.1f} s) are kept, playable, in {self.partial}."
         ) from error
 
@@ -281,29 +283,24 @@ def remux(source: Path, target: Path, options: dict[str, str]) -> None:
 
 def count_frames(path: Path) -> int:
     """Whole pictures in a video, packet by packet; raises `MediaError` if it cannot be opened or holds none."""
+    return playable(path)[0]
+
+
+def playable(path: Path) -> tuple[int, float]:
+    """(pictures, seconds) in a video that was written here; raises `MediaError` as `count_frames` does."""
+    count, end_s = 0, 0.0
     try:
         with av.open(f"file:{path}") as container:
-            count = sum(1 for packet in container.demux(video=0) if packet.size)
+            for packet in container.demux(video=0):
+                if packet.size:
+                    count += 1
+                    end_s = max(end_s, float(((packet.pts or 0) + (packet.duration or 0)) * packet.time_base))
     except (av.error.FFmpegError, OSError, IndexError) as error:
-        raise MediaError(f"{path}: what was written cannot be opened again ({_reason(error)}).") from error
+        raise MediaError(f"{path}: what was written cannot be opened again ({reason(error)}).") from error
     if not count:
         raise MediaError(f"{path}: what was written holds no picture.")
-    return count
+    return count, end_s
 
 
 def _sane_rate(rate: Fraction | None) -> Fraction:
     return rate.limit_denominator(100_000) if rate and 0 < rate <= 1000 else Fraction(25)
-
-
-def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if number == errno.ENOSPC:
-        return "the disk is full"
-    if number in (errno.EFBIG, errno.EDQUOT):
-        return "the limit on the size of files is reached"
-    return str(getattr(error, "strerror", None) or error).lower()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -86,11 +86,6 @@ def _check_distinct(items: Sequence[Item], plans: Sequence[Plan]) -> None:
             taken[place] = f"the results of {item.name}"
 
 
-def missing(plan: Plan) -> Plan:
-    """The part of a plan whose results do not exist yet."""
-    return {kind: path for kind, path in plan.items() if not path.exists()}
-
-
 def check_free(plans: Sequence[Plan]) -> None:
     """Raise `ConfigurationError` naming results of an earlier run, whole or partial, that would be overwritten."""
     finals = [final for plan in plans for final in plan.values()]
@@ -99,5 +94,5 @@ def check_free(plans: Sequence[Plan]) -> None:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ConfigurationError(
             f"Already there: {', '.join(map(str, found[:3]))}{more}. "
-            "--resume goes on with what is missing, --overwrite replaces it."
+            "--resume goes on where it stopped, --overwrite replaces it."
         )

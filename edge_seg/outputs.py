@@ -7,24 +7,24 @@ what is being written carries `.partial` in its name.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
 from .codecs import EncodeOptions
 from .encode import VideoWriter
 from .errors import MediaError
+from .files import Seal, publish, reason
 from .media import Frame, SourceInfo
-from .names import partial_path
+from .names import Plan, partial_path
 from .opencv import cv2
 from .overlay import Painter
 from .preprocess import resize_labels
@@ -66,7 +66,14 @@ class PictureTrack:
     """The overlay or the mask of a video, as an MP4."""
 
     def __init__(
-        self, kind: str, path: Path, info: SourceInfo, spec: ModelSpec, style: OutputStyle, audio_from: Path | None
+        self,
+        kind: str,
+        path: Path,
+        info: SourceInfo,
+        spec: ModelSpec,
+        style: OutputStyle,
+        audio_from: Path | None,
+        seal: Seal | None,
     ) -> None:
         self._kind, self._info = kind, info
         self._painter = Painter(spec.palette, alpha=style.alpha)
@@ -79,6 +86,7 @@ class PictureTrack:
             pixel_aspect=info.pixel_aspect,
             options=style.encode,
             audio_from=audio_from if kind == "overlay" else None,
+            seal=seal,
         )
 
     def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
@@ -109,14 +117,14 @@ class PictureTrack:
 class LabelFolder:
     """Class ids of a video, one PNG a frame, named by the frame's index."""
 
-    def __init__(self, path: Path, size: tuple[int, int]) -> None:
-        self._path, self._partial, self._size = path, partial_path(path), size
+    def __init__(self, path: Path, size: tuple[int, int], seal: Seal | None) -> None:
+        self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
         self._count = 0
         try:
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
         except OSError as error:
-            raise MediaError(f"{path}: the folder cannot be made ({error.strerror}).") from error
+            raise MediaError(f"{path}: the folder cannot be made ({reason(error)}).") from error
 
     def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
         started = time.perf_counter()
@@ -127,16 +135,21 @@ class LabelFolder:
         except OSError as error:
             target.unlink(missing_ok=True)
             raise MediaError(
-                f"{self._path}: cannot be written ({error.strerror}); "
-                f"{self._count} pictures are kept in {self._partial}."
+                f"{self._path}: {reason(error)} after {self._count} frames; "
+                f"the first {self._count} pictures are kept in {self._partial}."
             ) from error
         self._count += 1
         watches["write"].add(time.perf_counter() - started)
 
     def close(self, whole: bool) -> Written:
         if whole:
-            shutil.rmtree(self._path, ignore_errors=True)
-            os.replace(self._partial, self._path)
+            try:
+                publish(self._partial, self._path, seal=self._seal)
+            except OSError as error:
+                raise MediaError(
+                    f"{self._path}: all {self._count} pictures are in {self._partial}, but the folder could not be "
+                    f"given its name ({reason(error)})."
+                ) from error
         return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
@@ -144,47 +157,57 @@ class LabelFolder:
 
 
 class ShareLines:
-    """A JSON object a line and frame: index, time_s, and the share of each class."""
+    """A JSON object a line and frame: index, time_s, and the share of each class.
 
-    def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int]) -> None:
-        self._path, self._partial, self._size = path, partial_path(path), size
+    Each line is written at once and whole, so that a kill leaves no half of one.
+    """
+
+    def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int], seal: Seal | None) -> None:
+        self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
         self._classes = spec.classes
-        self._count = 0
+        self._count = self._bytes = 0
+        self._failed = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = self._partial.open("w", encoding="utf-8")
+            self._file = self._partial.open("wb", buffering=0)
         except OSError as error:
-            raise MediaError(f"{path}: cannot be written ({error.strerror}).") from error
+            raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
 
     def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
         started = time.perf_counter()
-        line = share_line(frame, resize_labels(labels, self._size), self._classes)
-        with self._named_errors():
-            self._file.write(line)
+        line = share_line(frame, resize_labels(labels, self._size), self._classes).encode()
+        try:
+            left = line
+            while left:
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            self._fail(error)
         self._count += 1
+        self._bytes += len(line)
         watches["write"].add(time.perf_counter() - started)
 
     def close(self, whole: bool) -> Written:
-        with self._named_errors():
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        try:
+            if not self._failed:
+                os.fsync(self._file.fileno())
             self._file.close()
             if whole:
-                os.replace(self._partial, self._path)
+                publish(self._partial, self._path, seal=self._seal)
+        except OSError as error:
+            self._fail(error)
         return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()
+        self._file.close()
 
-    @contextlib.contextmanager
-    def _named_errors(self):  # type: ignore[no-untyped-def]
-        try:
-            yield
-        except OSError as error:
-            raise MediaError(
-                f"{self._path}: cannot be written ({error.strerror}); what was written is in {self._partial}."
-            ) from error
+    def _fail(self, error: OSError) -> NoReturn:
+        """Leave whole lines only, and say how many."""
+        self._failed = True
+        os.truncate(self._partial, self._bytes)
+        raise MediaError(
+            f"{self._path}: {reason(error)} after {self._count} frames; "
+            f"the first {self._count} lines are kept in {self._partial}."
+        ) from error
 
 
 def share_line(frame: Frame, labels: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -206,6 +229,7 @@ class VideoOutputs:
         spec: classes and palette.
         style: how results look.
         audio_from: file whose sound the overlay carries.
+        seal: called with each finished result just before it takes its final name.
     """
 
     def __init__(
@@ -216,9 +240,10 @@ class VideoOutputs:
         *,
         style: OutputStyle,
         audio_from: Path | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self._paths, self._info, self._spec = paths, info, spec
-        self._style, self._audio_from = style, audio_from
+        self._style, self._audio_from, self._seal = style, audio_from, seal
         self._writers: list[_Writer] = []
 
     def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
@@ -228,8 +253,12 @@ class VideoOutputs:
         for writer in self._writers:
             writer.add(frame, labels, watches)
 
-    def close(self, *, whole: bool) -> list[Written]:
-        """Finish every result; `whole` gives them their final names. One that cannot be finished keeps none back."""
+    def close(self, *, whole: bool) -> tuple[list[Written], list[str]]:
+        """Finish every result; `whole` gives them their final names. One that cannot be finished keeps none back.
+
+        Returns:
+            What there is now, and what went wrong, a line a result.
+        """
         results, problems = [], []
         for writer in self._writers:
             try:
@@ -238,9 +267,7 @@ class VideoOutputs:
                 writer.abort()
                 problems.append(str(error))
         self._writers = []
-        if problems:
-            raise MediaError("; ".join(problems))
-        return results
+        return [result for result in results if result.frames], problems
 
     def abort(self) -> None:
         """Let go of every file as it is."""
@@ -252,17 +279,26 @@ class VideoOutputs:
         info = self._info()
         assert info.size is not None
         if kind == "labels":
-            return LabelFolder(path, info.size)
+            return LabelFolder(path, info.size, self._seal)
         if kind == "jsonl":
-            return ShareLines(path, self._spec, info.size)
-        return PictureTrack(kind, path, info, self._spec, self._style, self._audio_from)
+            return ShareLines(path, self._spec, info.size, self._seal)
+        return PictureTrack(kind, path, info, self._spec, self._style, self._audio_from, self._seal)
 
 
 class ImageOutputs:
-    """A pipeline's sink for pictures: each result is written whole, under its final name, as soon as it is there."""
+    """A pipeline's sink for pictures: each result is written whole, under its final name, as soon as it is there.
 
-    def __init__(self, paths: dict[str, dict[str, Path]], spec: ModelSpec, *, style: OutputStyle) -> None:
-        self._paths, self._spec = paths, spec
+    Args:
+        paths: name of the picture -> kind -> final path.
+        spec: classes and palette.
+        style: how results look.
+        seals: name of the picture -> what to call just before one of its results takes its final name.
+    """
+
+    def __init__(
+        self, paths: dict[str, Plan], spec: ModelSpec, *, style: OutputStyle, seals: Mapping[str, Seal] | None = None
+    ) -> None:
+        self._paths, self._spec, self._seals = paths, spec, seals or {}
         self._painter = Painter(spec.palette, alpha=style.alpha)
         self.written: dict[str, list[Written]] = {}
 
@@ -275,7 +311,7 @@ class ImageOutputs:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise MediaError(f"{path.parent}: the folder cannot be made ({error.strerror}).") from error
-            write_atomically(path, data)
+            write_atomically(path, data, seal=self._seals.get(frame.name))
             watches["paint"].add(painted - started)
             watches["write"].add(time.perf_counter() - painted)
             self.written.setdefault(frame.name, []).append(Written(kind=kind, path=path, frames=1, whole=True))

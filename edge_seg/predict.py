@@ -6,13 +6,14 @@ Knows no command line: the console hands it options, and a `Progress` to talk to
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import EdgeSegError, MediaError
+from .errors import EdgeSegError
 from .images import ImageFiles
+from .records import Entry, Records
 from .media import Source, SourceCounts, SourceEnd
 from .names import Plan
 from .outputs import ImageOutputs, OutputStyle, VideoOutputs, Written
@@ -45,6 +46,21 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         check_hold(self.hold)
+
+
+def options_that_matter(options: PredictOptions, item: Item, kind: str) -> dict[str, Any]:
+    """What of the options decides the content of one kind of result of an item, by the console's names."""
+    found: dict[str, Any] = {}
+    pipeline, style = options.pipeline, options.style
+    if item.kind != "image":
+        found |= {"--stride": pipeline.stride, "--limit": pipeline.limit, "--drop-corrupt": pipeline.drop_corrupt}
+        found |= {"--smooth": options.hold}
+    if kind == "overlay":
+        found |= {"--alpha": style.alpha}
+    if kind in ("overlay", "mask") and item.kind != "image":
+        codec = style.encode.codec_options()
+        found |= {"--codec": style.encode.codec, "--crf": codec["crf"], "--preset": codec["preset"]}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +116,12 @@ class Run:
         predictor: a Segmenter.
         options: see `PredictOptions`.
         progress: where remarks and the bar go.
+        records: where what is finished is written down.
     """
 
-    def __init__(self, predictor: Predictor, *, options: PredictOptions, progress: Progress) -> None:
+    def __init__(self, predictor: Predictor, *, options: PredictOptions, progress: Progress, records: Records) -> None:
         self._predictor, self._options, self._progress = predictor, options, progress
+        self._records = records
         self._pipeline: Pipeline | None = None
         self._stopped = threading.Event()
         self.watches = {stage: Stopwatch() for stage in STAGES}
@@ -114,17 +132,25 @@ class Run:
         if self._pipeline is not None:
             self._pipeline.request_stop()
 
-    def process(self, items: Sequence[Item], plans: Sequence[Plan]) -> Iterator[SourceReport]:
-        """Process the items in order; a report each, as soon as it is known. An empty plan means nothing is missing."""
+    def process(
+        self, items: Sequence[Item], plans: Sequence[Plan], settled: Mapping[int, SourceReport] | None = None
+    ) -> Iterator[SourceReport]:
+        """Process the items in order; a report each, as soon as it is known.
+
+        Args:
+            items, plans: the sources, and what to make of each.
+            settled: position of an item -> its report, for those that need nothing done.
+        """
         waiting: list[tuple[Item, Plan]] = []
-        for item, plan in zip(items, plans, strict=True):
-            if item.kind == "image" and plan:
+        for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
+            known = (settled or {}).get(position)
+            if item.kind == "image" and known is None:
                 waiting.append((item, plan))
                 continue
             yield from self._pictures(waiting)
             waiting = []
-            if not plan:
-                yield SourceReport(source=item.name, status="already there")
+            if known is not None:
+                yield known
             else:
                 yield self._guard(item, lambda item=item, plan=plan: self._video(item, plan))  # type: ignore[misc]
         yield from self._pictures(waiting)
@@ -138,6 +164,7 @@ class Run:
             return SourceReport(source=item.name, status="failed", message=redact(str(error)))
 
     def _video(self, item: Item, plan: Plan) -> SourceReport:
+        entry = self._records.begin(item, plan)
         source = open_item(item, give_up_s=self._options.give_up_s, on_event=self._progress.note)
         with source:
             sink = VideoOutputs(
@@ -146,10 +173,11 @@ class Run:
                 self._predictor.spec,
                 style=self._options.style,
                 audio_from=Path(item.location) if item.kind == "video" else None,
+                seal=entry.seal,
             )
             try:
                 report = self._pump(source, sink)
-                return self._conclude(item, source, sink, report)
+                return self._conclude(item, source, sink, report, entry)
             finally:
                 sink.abort()
 
@@ -182,17 +210,19 @@ class Run:
             for stage, watch in pipeline.watches.items():
                 self.watches[stage].absorb(watch)
 
-    def _conclude(self, item: Item, source: Source, sink: VideoOutputs, report: PipelineReport) -> SourceReport:
+    def _conclude(
+        self, item: Item, source: Source, sink: VideoOutputs, report: PipelineReport, entry: Entry
+    ) -> SourceReport:
         status, message = _judge(source, report)
         # What a source that broke off still gave is whole in its own way; an interrupted or failed run is not.
         whole = status in ("done", "incomplete")
-        written: list[Written] = []
-        try:
-            written = sink.close(whole=whole) if report.written else []
-        except (MediaError, OSError) as error:
-            status, message = "failed", "; ".join(filter(None, (message, str(error))))
-        if not whole and written:
-            message += f"; {report.written} frames are kept in {', '.join(str(result.path) for result in written)}"
+        entry.remark = message
+        written, problems = sink.close(whole=whole) if report.written else ([], [])
+        if problems:
+            status, message = "failed", "; ".join(filter(None, (message, *problems)))
+        if not whole:
+            kept = [result for result in written if str(result.path) not in message]
+            message = "; ".join((message, *(f"{result.frames} frames are kept in {result.path}" for result in kept)))
         notes = [note for result in written for note in result.notes]
         return SourceReport(
             source=item.name,
@@ -221,7 +251,8 @@ class Run:
         problems: dict[str, str] = {}
         files = [Path(item.location) for item, _ in waiting]
         plans = {str(path): plan for path, (_, plan) in zip(files, waiting, strict=True)}
-        sink = ImageOutputs(plans, self._predictor.spec, style=self._options.style)
+        seals = {str(path): self._records.begin(*pair).seal for path, pair in zip(files, waiting, strict=True)}
+        sink = ImageOutputs(plans, self._predictor.spec, style=self._options.style, seals=seals)
         with ImageFiles(files, on_error=lambda path, error: problems.__setitem__(str(path), str(error))) as source:
             report = self._pump(source, sink)
         for path, (item, plan) in zip(files, waiting, strict=True):

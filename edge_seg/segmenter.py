@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 
 from .devices import DeviceReport
 from .errors import ConfigurationError, MediaError
+from .files import Seal, replacing
 from .opencv import cv2
 from .overlay import colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
@@ -83,29 +83,14 @@ class Segmentation:
         return write_atomically(target, cv2.imencode(".png", self.labels)[1].tobytes())
 
 
-def write_atomically(target: Path, data: bytes) -> Path:
-    """Write a file under a temporary name beside it, then rename; raises `MediaError`, leaving nothing half-written."""
-    temporary = None
+def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> Path:
+    """Write a file whole or not at all, see `files.replacing`; raises `MediaError`, leaving nothing half-written."""
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
+        with replacing(target, seal=seal) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
         raise MediaError(f"{target} cannot be written ({error.strerror or error}).") from error
     return target
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value
 
 
 class Segmenter:

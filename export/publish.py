@@ -21,11 +21,11 @@ from typing import Any
 import keras
 
 from edge_seg.errors import ConfigurationError, ParityError
+from edge_seg.files import replacing, temporary_path
 from edge_seg.golden import encode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session, prove
 from edge_seg.spec import GOLDEN_KEY, ModelSpec, palette_for
-from train.files import replacing
 from train.run import Run, load_model, open_run
 
 from .convert import convert
@@ -140,10 +140,11 @@ def publish(
     """Lower the precision, write, gate, stamp, verify, rename; returns the report. Raises `ParityError`."""
     out = job.options.out.absolute()
     parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{temporary_path(out).name}-", dir=out.parent) as scratch:
         draft, calibrated = to_precision(job, draft, Path(scratch))
     draft.check()
-    with replacing(out) as temporary:
+    # The report is written first and takes its name last: it never speaks of a model that is not there.
+    with replacing(job.options.report_path.absolute()) as report_file, replacing(out) as temporary:
         with job.stages.stage("write"):
             write_draft(draft, temporary)
         result = judge(job, draft, temporary, evidence, other)
@@ -156,9 +157,11 @@ def publish(
             "size_bytes": os.path.getsize(temporary),
             "sha256": None if failures else _sha256(temporary),
         }
-        _write_report(report, job.options)
         if failures:
+            with replacing(job.options.report_path.absolute()) as refusal:
+                _write_json(report, refusal)
             raise ParityError(_refusal(job.options, failures))
+        _write_json(report, report_file)
     return report
 
 
@@ -293,9 +296,8 @@ def _refusal(options: ExportOptions, failures: list[str]) -> str:
     return f"{options.out} is not published: {'; '.join(failures)}. Report: {options.report_path}. {old}"
 
 
-def _write_report(report: dict[str, Any], options: ExportOptions) -> None:
-    with replacing(options.report_path.absolute()) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+def _write_json(report: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _sha256(path: Path) -> str:

@@ -18,10 +18,10 @@ import numpy as np
 from keras import ops
 
 from edge_seg.errors import EdgeSegError
+from edge_seg.files import replacing
 
 from .batches import ResizedBatches
 from .checkpoint import save_checkpoint
-from .files import replacing
 from .metrics import confusion_matrix, scores
 
 

@@ -7,7 +7,6 @@ Holds the network's variables, the optimizer's (its step, momenta and moving ave
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ import keras
 import numpy as np
 
 from edge_seg.errors import ModelFileError
-
-from .files import replacing
+from edge_seg.files import replacing
 
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"
@@ -28,11 +26,11 @@ def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) ->
     arrays = {f"model/{index}": np.asarray(variable) for index, variable in enumerate(model.variables)}
     arrays |= {f"optimizer/{index}": np.asarray(variable) for index, variable in enumerate(model.optimizer.variables)}
     arrays["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    with replacing(folder / NAME) as temporary:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        if (folder / NAME).exists():
-            os.replace(folder / NAME, folder / PREVIOUS)
+    with (
+        replacing(folder / NAME, keep=folder / PREVIOUS) as temporary,
+        open(temporary, "wb") as file,
+    ):
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.files import replacing
 from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_labels
 from edge_seg.spec import palette_for
@@ -23,7 +24,7 @@ from edge_seg.spec import palette_for
 from . import arguments
 from .dataset import Sample, find_samples, read_image, read_mask
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
-from .files import replacing, write_csv
+from .files import write_csv
 from .labelers import Labeler, open_keras, open_onnx
 from .metrics import Scores, none_if_nan
 from .preflight import check_pairs, refuse_problems

@@ -20,9 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
+from edge_seg.files import replacing
 from edge_seg.overlay import Palette, colorize
-
-from .files import replacing
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"

@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge_seg.files import replacing
 from edge_seg.overlay import Palette
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from .evaluation import FULL_FRAME
-from .files import replacing
 from .metrics import scores
 from .pictures import column, curves, read_history
 from .svg import Line, line_chart, sparkline

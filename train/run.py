@@ -12,7 +12,6 @@ Weights are loaded into our own architecture only: no class, lambda or code of a
 from __future__ import annotations
 
 import json
-import os
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -24,11 +23,12 @@ import keras
 import numpy as np
 
 from edge_seg.errors import ConfigurationError, ModelFileError
+from edge_seg.files import replacing, temporary_path
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .dataset import Sample, find_samples
 from .fcn8 import Fcn8Config, fcn8
-from .files import CONFIG_NAME, WEIGHTS_NAME, replacing
+from .files import CONFIG_NAME, WEIGHTS_NAME
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,13 @@ def save_float16(model: keras.Model, path: Path | str) -> None:
     """Save a model's weights as an ordinary Keras weights file whose arrays are float16: half the bytes."""
     import h5py
 
-    with replacing(Path(path)) as temporary:
-        model.save_weights(temporary)
-        with h5py.File(temporary, "r") as source, h5py.File(f"{temporary}.half", "w") as target:
+    full = temporary_path(Path(path))
+    try:
+        model.save_weights(full)
+        with replacing(Path(path)) as half, h5py.File(full, "r") as source, h5py.File(half, "w") as target:
             _copy_as_float16(source, target)
-        os.replace(f"{temporary}.half", temporary)
+    finally:
+        full.unlink(missing_ok=True)
 
 
 def _copy_as_float16(source: Any, target: Any) -> None:

@@ -16,11 +16,12 @@ import numpy as np
 from edge_seg import Segmenter
 from edge_seg.encode import EncodeOptions, VideoWriter
 from edge_seg.errors import ConfigurationError
+from edge_seg.files import replacing
 from edge_seg.overlay import legend
 from edge_seg.sources import open_source
 
 from .arguments import positive, size
-from .files import WEIGHTS_NAME, replacing
+from .files import WEIGHTS_NAME
 from .scenes import SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
 # What of a run's config travels: enough to rebuild the network and to say how it came about.
@@ -110,7 +111,8 @@ def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int 
         [cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA), legend(classes, palette, width=width)]
     )
     with replacing(path) as temporary:
-        cv2.imwrite(str(temporary), picture)
+        # Not imwrite, which tells a full disk from success by its return value alone.
+        temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:

@@ -104,7 +104,7 @@ def test_one_bad_file_does_not_stop_the_others(predict: Any, tmp_path: Path) -> 
     assert [source["status"] for source in summary["sources"]] == ["done", "failed", "done", "failed", "done", "failed"]
     for name in ("b.mp4", "d.png", "gone.mp4"):
         assert sum(f"{name}" in line for line in err.splitlines() if line.startswith("error:")) == 1
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    names = sorted(path.name for path in (tmp_path / "out").glob("[!.]*"))
     assert names == ["a_overlay.mp4", "c_overlay.png", "e_overlay.png"]
 
 

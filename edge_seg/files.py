@@ -1,0 +1,158 @@
+"""A file or folder that is whole or absent under its name, whatever dies when: written beside it, synced, renamed, and
+the rename synced too. Knows nothing of what is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import itertools
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Called with (what was made, the name it is about to take), when all of it is on disk.
+Seal = Callable[[Path, Path], None]
+
+# What a killed process leaves under a hidden name is taken away by a later one; a day's leeway is not needed, but a
+# process in another container, whose number means nothing here, may still be writing.
+STALE_S = 600.0
+_TEMPORARY = re.compile(r"[.]partial-(\d+)-\d+-")
+_numbers = itertools.count()
+
+
+@contextmanager
+def replacing(path: Path, *, seal: Seal | None = None, keep: Path | None = None) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name, synced to disk, only if the block succeeds.
+
+    Args:
+        path: the final name.
+        seal: called just before the rename; its error stops it.
+        keep: the name under which the file that is replaced stays; it is lost by default.
+
+    Raises:
+        OSError: it cannot be written; the file that had the name still has it.
+    """
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        publish(temporary, path, seal=seal, keep=keep)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden name beside `path` that no other thread or process has; what dead ones left there goes."""
+    _sweep_once(path.parent.absolute())
+    # Keras and matplotlib pick their format by suffix, so the temporary name keeps all of them.
+    return path.with_name(f".partial-{os.getpid()}-{next(_numbers)}-{path.name}")
+
+
+def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | None = None) -> None:
+    """Sync a finished file or folder, give it its final name, and sync that too.
+
+    A folder cannot take the place of another one in one step: the old one steps aside first, whole.
+    """
+    sync(made)
+    if seal is not None:
+        seal(made, final)
+    if keep is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(final, keep)
+    aside = None
+    if made.is_dir() and final.is_dir():
+        aside = temporary_path(final)
+        os.replace(final, aside)
+    try:
+        os.replace(made, final)
+    except OSError:
+        if aside is not None:
+            os.replace(aside, final)
+        raise
+    sync_folder(final.parent)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def reason(error: BaseException) -> str:
+    """Why something could not be written, in a user's words."""
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC:
+        return "the disk is full"
+    if number in (errno.EFBIG, errno.EDQUOT):
+        return "the limit on the size of files is reached"
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
+def sync(path: Path) -> None:
+    """Have a file, or every file of a folder, on disk."""
+    if path.is_dir():
+        for child in path.iterdir():
+            sync(child)
+        sync_folder(path)
+        return
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk, where the system has a way to say so."""
+    if os.name != "posix":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # A folder one may write to and not read.
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Network file systems that cannot.
+            raise
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> list[str]:
+    """Take away what processes that are no more left under temporary names; returns those names."""
+    gone = []
+    for entry in _entries(folder):
+        found = _TEMPORARY.match(entry.name)
+        if found is None or _alive(int(found[1])):
+            continue
+        with contextlib.suppress(OSError):
+            if time.time() - entry.stat().st_mtime < STALE_S:
+                continue
+            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+            gone.append(entry.name)
+    return gone
+
+
+@functools.lru_cache(maxsize=64)
+def _sweep_once(folder: Path) -> None:
+    sweep(folder)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this number runs here; also where that cannot be asked without harm."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,158 @@
+"""What was finished and from what: a line a result in .edge_seg.jsonl beside it, so that `--resume` may rely on a file.
+
+A line is on disk before the result has its name. Knows nothing of how results are made: what counts of a source, a
+model and the options is handed to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .files import sync_folder
+from .names import Plan
+from .sources import Item
+
+RECORDS_NAME = ".edge_seg.jsonl"
+OptionsOf = Callable[[Item, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What is known of a result that is there.
+
+    Attributes:
+        known: a line says what it was made from.
+        doubt: why it may not be relied on; empty when it may.
+        remark: what was wrong with its source when it was made; empty if nothing was.
+    """
+
+    known: bool
+    doubt: str = ""
+    remark: str = ""
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """One source's lines, written as its results take their names. `remark`: what was wrong with the source."""
+
+    origins: dict[str, dict[str, Any]]
+    remark: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def seal(self, made: Path, final: Path) -> None:
+        """Write the line of a result that is about to take its name. Raises `OSError`."""
+        line = {"result": final.name, **content_of(made), **self.origins[str(final)], "remark": self.remark}
+        with self._lock:
+            _append(final.parent / RECORDS_NAME, json.dumps(line))
+
+
+class Records:
+    """Lines of results made by one model with one set of options.
+
+    Args:
+        model: identity of the model, such as its SHA-256.
+        options_of: (item, kind) -> the options that change that result, as plain JSON values.
+    """
+
+    def __init__(self, model: str, options_of: OptionsOf) -> None:
+        self._model, self._options_of = model, options_of
+        self._read: dict[Path, dict[str, dict[str, Any]]] = {}
+
+    def begin(self, item: Item, plan: Plan) -> Entry:
+        """The lines to write for a source that is read from now on."""
+        return Entry(origins={str(path): self._origin(item, kind) for kind, path in plan.items()})
+
+    def find(self, item: Item, kind: str, path: Path) -> Finding:
+        """Compare a result that is there with its line, and its line with what would be made now."""
+        line = self._lines(path.parent).get(path.name)
+        if line is None:
+            return Finding(known=False)
+        doubt = _difference(line, json.loads(json.dumps(self._origin(item, kind))))
+        if not doubt and content_of(path) != {key: line.get(key) for key in ("bytes", "sha256")}:
+            doubt = f"it is not as it was written ({line.get('bytes')} bytes then, {content_of(path)['bytes']} now)"
+        return Finding(known=True, doubt=doubt, remark=str(line.get("remark", "")))
+
+    def _origin(self, item: Item, kind: str) -> dict[str, Any]:
+        return {"source": _source_of(item), "model": self._model, "options": dict(self._options_of(item, kind))}
+
+    def _lines(self, folder: Path) -> dict[str, dict[str, Any]]:
+        if folder not in self._read:
+            self._read[folder] = _read_lines(folder / RECORDS_NAME)
+        return self._read[folder]
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file, or of a folder's files and their names."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    parts = [(child.name, content_of(child)) for child in sorted(path.iterdir())]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return {"bytes": sum(content["bytes"] for _, content in parts), "sha256": digest}
+
+
+def _source_of(item: Item) -> dict[str, Any]:
+    """A file by its size and the time of its last change, as make does; a live source by its name."""
+    if item.live:
+        return {"name": item.name}
+    try:
+        status = os.stat(item.location)
+    except OSError:
+        return {"bytes": None, "modified_ns": None}
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _difference(line: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, the first thing in which a line is not what would be made now."""
+    if line.get("source") != now["source"]:
+        return "its source has changed since"
+    if line.get("model") != now["model"]:
+        return "it was made by another model"
+    then = line.get("options")
+    if then == now["options"]:
+        return ""
+    then = then if isinstance(then, dict) else {}
+    names = sorted(key for key in {*then, *now["options"]} if then.get(key) != now["options"].get(key))
+    changes = (f"{name} was {then.get(name)}, is {now['options'].get(name)} now" for name in names)
+    return f"it was made with other options ({', '.join(changes)})"
+
+
+def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Result name -> its newest line; half a line, which a kill or a full disk leaves, is no line."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return found
+    for row in text.splitlines():
+        try:
+            line = json.loads(row)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("result"), str):
+            found[line["result"]] = line
+    return found
+
+
+def _append(path: Path, line: str) -> None:
+    """One more line, on disk when this returns; lines of several processes do not mix."""
+    new = not path.exists()
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(handle).st_size
+        broken = size > 0 and os.pread(handle, 1, size - 1) != b"\n" if hasattr(os, "pread") else False
+        data = f"{chr(10) if broken else ''}{line}\n".encode()
+        while data:
+            data = data[os.write(handle, data) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    if new:
+        sync_folder(path.parent)

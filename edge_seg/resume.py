@@ -1,0 +1,99 @@
+"""`--resume`: what an earlier run left, said in words, and what is still to be made. Knows no pipeline.
+
+A result counts as finished when its line in the records says that it was made from this very source, by this model, with
+these options, and its content is what was written then. Anything else is made again, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .encode import playable
+from .errors import MediaError
+from .records import Finding, Records
+from .names import Plan, partial_path
+from .predict import SourceReport
+from .sources import Item
+
+Say = Callable[[str], None]
+
+
+def take_up(
+    items: Sequence[Item], plans: Sequence[Plan], records: Records, say: Say
+) -> tuple[list[Plan], dict[int, SourceReport]]:
+    """Look at what is there.
+
+    Args:
+        items, plans: the sources and all their results.
+        records: what was finished.
+        say: takes a line for the user.
+
+    Returns:
+        What is left to make of each source, and the reports of those that need nothing done, by position.
+    """
+    left: list[Plan] = []
+    settled: dict[int, SourceReport] = {}
+    for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
+        found = {kind: records.find(item, kind, path) for kind, path in plan.items() if path.exists()}
+        strangers = [str(plan[kind]) for kind, finding in found.items() if not finding.known]
+        todo = {} if strangers else {kind: path for kind, path in plan.items() if not _finished(found.get(kind))}
+        left.append(todo)
+        if strangers:
+            settled[position] = _refused(item, strangers)
+            continue
+        for kind, path in plan.items():
+            _tell(item, path, found.get(kind), say)
+        if not todo:
+            settled[position] = _there(item, found)
+    return left, settled
+
+
+def _finished(finding: Finding | None) -> bool:
+    return finding is not None and not finding.doubt
+
+
+def _refused(item: Item, strangers: list[str]) -> SourceReport:
+    """Never replace a file of which nobody knows whose it is."""
+    message = (
+        f"{', '.join(strangers)}: already there, and nothing beside it says what it was made from. "
+        "Move it away, or replace it with --overwrite."
+    )
+    return SourceReport(source=item.name, status="failed", message=message)
+
+
+def _there(item: Item, found: dict[str, Finding]) -> SourceReport:
+    remark = next((finding.remark for finding in found.values() if finding.remark), "")
+    if remark:
+        return SourceReport(source=item.name, status="incomplete", message=f"already there; {remark}")
+    return SourceReport(source=item.name, status="already there")
+
+
+def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
+    """Say what there is of one result that is not as a finished run leaves it, and what happens to it."""
+    partial = partial_path(path)
+    if _finished(finding):
+        if partial.is_file():
+            say(f"{partial}: left by a run that was stopped; {path} is whole, so it is removed.")
+            partial.unlink()
+        return
+    if finding is not None:
+        say(f"{path}: {finding.doubt}; it is made again.")
+    if partial.exists():
+        say(
+            f"{partial}: left by a run that was stopped, {contents(partial)}; "
+            f"{path.name} is made anew from the start of {item.name}."
+        )
+
+
+def contents(partial: Path) -> str:
+    """In words, how much of a result a partial file or folder holds."""
+    if partial.is_dir():
+        return f"{sum(1 for _ in partial.iterdir())} pictures are in it"
+    if partial.suffix == ".jsonl":
+        return f"{partial.read_bytes().count(10)} lines are in it"
+    try:
+        frames, seconds = playable(partial)
+    except MediaError:
+        return "nothing in it plays"
+    return f"{frames} frames ({seconds:.1f} s) of it play"
