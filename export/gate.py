@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
+from edge_seg.files import temporary_path
 from edge_seg.spec import AGREEMENT_BOUNDS
 from edge_seg.threads import available_threads
 from train.metrics import confusion_matrix, none_if_nan, scores
@@ -151,7 +152,7 @@ def _worst_logit_error(draft: Draft, folder: Path, evidence: Evidence) -> float:
     variant = draft.fork()
     variant.graph.output.append(helper.make_tensor_value_info(draft.logits, TensorProto.FLOAT, None))
     frames = evidence.pictures.frames[: len(evidence.logits)]
-    with tempfile.TemporaryDirectory(prefix=".export-logits-", dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{temporary_path(folder / 'logits').name}-", dir=folder) as scratch:
         write_draft(variant, Path(scratch) / "logits.onnx")
         session = cpu_session(Path(scratch) / "logits.onnx")
         packed = [session.run([draft.logits], {"frames": frame[None]})[0] for frame in frames]

@@ -1,0 +1,107 @@
+"""Killed at any turn: what has a final name is whole, the old or the new. The killing is done by `killed.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KILLED = Path(__file__).with_name("killed.py")
+# A new one each time, printed with every failure; EDGE_SEG_TEST_SEED repeats one.
+SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))
+WORKS = ("picture", "table", "video", "predict", "checkpoint", "weights")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, deadly signals and /proc")
+
+
+def kill(work: str, manner: str, folder: Path, seed: int = SEED, before: tuple[str, ...] = ()) -> tuple[int, Any, str]:
+    command = [*before, sys.executable, str(KILLED), work, manner, str(folder), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    print(f"{work} {manner} seed {seed}: {done.stdout.strip()}")
+    return done.returncode, json.loads(done.stdout) if done.returncode == 0 else None, done.stderr
+
+
+@pytest.mark.parametrize("work", WORKS[:4])
+def test_what_is_renamed_was_synced_before_and_its_folder_after(tmp_path: Path, work: str) -> None:
+    code, _, said = kill(work, "order", tmp_path)
+    assert code == 0, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", WORKS[4:])
+def test_training_too_syncs_before_and_after_a_rename(tmp_path: Path, work: str) -> None:
+    code, _, said = kill(work, "order", tmp_path)
+    assert code == 0, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", WORKS)
+def test_killed_at_each_sync_and_rename(tmp_path: Path, work: str) -> None:
+    code, found, said = kill(work, "calls", tmp_path)
+    assert code == 0, said
+    assert found["deaths"] >= 6
+    assert found["old"] >= 2
+    assert found["new"] >= 2, "it was killed after the rename too"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", WORKS)
+def test_killed_in_the_middle_of_a_write(tmp_path: Path, work: str) -> None:
+    code, found, said = kill(work, "bytes", tmp_path)
+    assert code == 0, said
+    assert found["deaths"] >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", WORKS)
+def test_killed_at_random_moments(tmp_path: Path, work: str) -> None:
+    code, found, said = kill(work, "moments", tmp_path)
+    assert code == 0, said
+    assert found["deaths"] >= 3
+
+
+@pytest.mark.slow
+def test_killed_at_each_system_call_that_writes(tmp_path: Path) -> None:
+    """Every write, in Python or in a C library, through the kernel's own fault injection."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    probe = subprocess.run([strace, "-qq", "-o", str(tmp_path / "trace"), "true"], capture_output=True)
+    if probe.returncode:
+        pytest.skip("this container may not trace")
+    script = (
+        "import sys; sys.path[:0] = [sys.argv[1]]; from pathlib import Path; from tests.killed import WORKS\n"
+        "work = WORKS['video'](Path(sys.argv[2])); work.folder.mkdir(exist_ok=True)\n"
+        "print(work.look()) if sys.argv[3] == 'look' else work.make(sys.argv[3])\n"
+    )
+
+    def run(action: str, *before: str) -> subprocess.CompletedProcess[str]:
+        command = [*before, sys.executable, "-c", script, str(KILLED.parents[1]), str(tmp_path / "work"), action]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert run("old").returncode == 0
+    draw = random.Random(SEED)
+    deaths = 0
+    for _ in range(6):
+        inject = f"inject=write,pwrite64,rename,fsync,unlink,ftruncate:signal=KILL:when={draw.randrange(1, 60)}"
+        traced = "trace=write,pwrite64,rename,fsync,unlink,ftruncate"
+        done = run("new", strace, "-f", "-qq", "-o", str(tmp_path / "trace"), "-e", traced, "-e", inject)
+        deaths += done.returncode != 0
+        looked = run("look")
+        assert looked.stdout.strip() in ("old", "new"), (SEED, inject, looked.stderr)
+    assert deaths
+
+
+@pytest.mark.parametrize(
+    ("manner", "complaint"), [("order", "was not synced|assert published"), ("bytes", "neither old nor new")]
+)
+def test_a_writer_without_care_is_found_out(tmp_path: Path, manner: str, complaint: str) -> None:
+    code, _, said = kill("picture!", manner, tmp_path)
+    assert code != 0
+    assert any(part in said for part in complaint.split("|")), said
