@@ -27,10 +27,10 @@ STOPPED = "error: stopped at once; what was written is in NAME.partial.mp4, and 
 
 def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
-    from .records import Records
     from .names import check_free, parse_kinds, plan_outputs
     from .predict import Run, options_that_matter
     from .progress import Progress
+    from .records import Records
     from .resume import take_up
     from .segmenter import Segmenter
     from .sources import expand_sources

@@ -3,9 +3,9 @@
 With `opening.py`, `video.py` and `audio.py` the only importer of av. Knows nothing of models or overlays: it is handed
 pictures.
 
-While it is written the file is NAME.partial.mp4, in fragments of a quarter second, so that whatever survives a kill or a full
-disk plays. At the end it is rewritten with its index first (no encoding), opened again, its frames counted, and only
-then given its name.
+While it is written the file is NAME.partial.mp4, in fragments of a quarter second, so that whatever survives a kill or
+a full disk plays. At the end it is rewritten with its index first (no encoding), opened again, its frames counted, and
+only then given its name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from .names import partial_path
 from .opencv import cv2
 from .threads import available_threads
 
-# Short, since what is not yet a fragment is lost in a kill; the encoder holds four frames back besides, more with slow presets.
+# Short, since what is not yet a fragment is lost in a kill. The encoder holds a few frames back besides: four with the
+# default preset, dozens with the slow ones.
 FRAGMENT_US = 250_000
 MAX_TIMESCALE = 2**31 - 1
 _FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: the encoder carries each frame's duration to its packet

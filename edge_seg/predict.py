@@ -13,12 +13,12 @@ from typing import Any
 
 from .errors import EdgeSegError
 from .images import ImageFiles
-from .records import Entry, Records
 from .media import Source, SourceCounts, SourceEnd
 from .names import Plan
 from .outputs import ImageOutputs, OutputStyle, VideoOutputs, Written
 from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predictor
 from .progress import Progress
+from .records import Entry, Records
 from .redact import redact
 from .sources import Item, open_item
 from .steady import Smoother, check_hold

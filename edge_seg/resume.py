@@ -1,7 +1,7 @@
 """`--resume`: what an earlier run left, said in words, and what is still to be made. Knows no pipeline.
 
-A result counts as finished when its line in the records says that it was made from this very source, by this model, with
-these options, and its content is what was written then. Anything else is made again, and that is said.
+A result counts as finished when its line in the records says that it was made from this very source, by this model,
+with these options, and its content is what was written then. Anything else is made again, and that is said.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from .encode import playable
 from .errors import MediaError
-from .records import Finding, Records
 from .names import Plan, partial_path
 from .predict import SourceReport
+from .records import Finding, Records
 from .sources import Item
 
 Say = Callable[[str], None]

@@ -11,6 +11,8 @@ away, to show that the looking finds it. The parent forks and imports, and nothi
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -196,8 +198,10 @@ class Predict(Work):
         segmenter.Segmenter = Stand  # type: ignore[misc]
         options = ["--limit", "5", "--alpha", "1"] if version == OLD else ["--alpha", "0"]
         out = ["-o", str(self.folder / "out"), "--overwrite", "--save", "overlay,mask,labels,jsonl"]
-        sys.stdout = sys.stderr = open(os.devnull, "w")
-        assert cli.main(["predict", str(given), *out, *options, "-m", "stand-in"]) == 0
+        nowhere = io.StringIO()
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            code = cli.main(["predict", str(given), *out, *options, "-m", "stand-in"])
+        assert code == 0, nowhere.getvalue()
 
     def look(self) -> str:
         import cv2
