@@ -24,7 +24,7 @@ from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .preflight import check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
-from .run import Run, save_run, versions
+from .run import Run, load_model, open_run, save_run, versions
 from .weights import fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
@@ -41,6 +41,7 @@ class FitOptions:
     block_widths: tuple[int, int, int, int, int]
     head_widths: tuple[int, int]
     weights: Path | None
+    start: Path | None = None
     seed: int
     policy: str
     resume: bool
@@ -108,6 +109,7 @@ class Trainer:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
         self.fcn8_config = fcn8_config(recipe, options)
+        self.whole = False  # whether blocks 1 and 2 took ImageNet kernels as they are
         pairs = PairStore(training)
         self.batches = self._training_batches(pairs)
         self.network, self.loaded = self._network()
@@ -167,6 +169,8 @@ class Trainer:
     def _network(self) -> tuple[keras.Model, list[str]]:
         """Build the network; with a weights file its encoder takes it, and the first blocks are frozen."""
         recipe, given = self.recipe, self.options.weights
+        if self.options.start is not None:
+            return self._started(self.options.start), []
         self.whole = given is not None and fits_whole(read_encoder(given), self.fcn8_config.block_widths, 2)
         # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
         first_norm = None if not recipe.batch_norm else 3 if self.whole else 1
@@ -185,6 +189,17 @@ class Trainer:
             if int(name[5]) <= recipe.freeze_blocks:
                 network.get_layer(name).trainable = False
         return network, loaded
+
+    def _started(self, folder: Path) -> keras.Model:
+        """A finished run's network to go on from; normalisation was folded into its weights, so there is none here."""
+        network = fcn8(self.fcn8_config.with_size(None), dropout=self.recipe.dropout, kernel_initializer="zeros")
+        finished = load_model(open_run(folder))
+        for layer in network.layers:
+            if layer.weights:
+                layer.set_weights(finished.get_layer(layer.name).get_weights())
+            if layer.name.startswith("block") and int(layer.name[5]) <= self.recipe.freeze_blocks:
+                layer.trainable = False
+        return network
 
     def _compile(self, pairs: PairStore) -> None:
         recipe = self.recipe
@@ -252,6 +267,7 @@ def run_config(
         "seed": options.seed,
         "policy": options.policy,
         "weights": options.weights.name if options.weights else None,
+        "start": options.start.name if options.start else None,
         "license": options.license,
         "data": {
             "root": str(options.dataset) if options.dataset else None,
@@ -280,7 +296,7 @@ def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
         )
     stored = json.loads(path.read_text())
     ours = json.loads(json.dumps(config))
-    changed = [key for key in ("fcn8", "recipe", "seed", "weights") if stored.get(key) != ours[key]]
+    changed = [key for key in ("fcn8", "recipe", "seed", "weights", "start") if stored.get(key) != ours[key]]
     changed += ["data"] if stored["data"]["hash"] != ours["data"]["hash"] else []
     if changed:
         raise ConfigurationError(

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.spec import CAMVID_CLASSES
 
 from .arguments import positive, size
 
 if TYPE_CHECKING:
+    from .fcn8 import Fcn8Config
     from .recipes import Recipe
 
 RECIPE_NAMES = ("default", "notebook")
+START_RATE = 2e-4
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,23 +39,24 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recipe", choices=RECIPE_NAMES, default="default", help="how to train (default: %(default)s)")
     add("--epochs", type=positive, help="default: notebook 10, default 60")
     add("--batch-size", type=positive, help="default: notebook 32, default 6")
-    add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3")
+    add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start: 2e-4)")
     add(
         "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
     )
     add(
         "--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320"
     )
-    add("--block-widths", type=widths(5), default=(64, 128, 256, 512, 512), metavar="A,B,C,D,E",
+    add("--block-widths", type=widths(5), metavar="A,B,C,D,E",
         help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
-    add(
-        "--head-widths",
-        type=widths(2),
-        default=(4096, 4096),
-        metavar="A,B",
-        help="filters of conv6, conv7 (default: 4096,4096)",
-    )
+    add("--head-widths", type=widths(2), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
     add("--weights", type=Path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
+    add(
+        "--start",
+        type=Path,
+        metavar="RUN",
+        help="go on from a finished network with new data or a new schedule: a run, or edge_seg/assets/keras "
+        "(default: none)",
+    )
     add(
         "--rendered-share",
         type=float,
@@ -102,13 +106,24 @@ def run_fit(args: argparse.Namespace) -> int:
     recipe = replace(
         RECIPES[args.recipe], **{name: getattr(args, name) for name in named if getattr(args, name) is not None}
     )
+    network = fcn8_shape(args)
+    if args.start:
+        # What it was trained with beside it has been folded into its weights, and large steps would undo them.
+        recipe = replace(
+            recipe,
+            batch_norm=False,
+            skip_activation=network.skip_activation,
+            input_size=args.input_size or network.input_size or recipe.input_size,
+            learning_rate=args.learning_rate or START_RATE,
+        )
     check_recipe(recipe)
     policy = args.policy
     if policy == "auto":
         policy = "float32" if args.recipe == "notebook" else auto_policy()
     options = FitOptions(
-        out=args.out, dataset=args.dataset, images=args.images, masks=args.masks, block_widths=args.block_widths,
-        head_widths=args.head_widths, weights=args.weights, seed=args.seed, policy=policy, resume=args.resume,
+        out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
+        block_widths=network.block_widths, head_widths=network.head_widths,
+        weights=args.weights, start=args.start, seed=args.seed, policy=policy, resume=args.resume,
         tensorboard=args.tensorboard, license=args.license, devices=args.devices,
     )  # fmt: skip
     try:
@@ -121,6 +136,28 @@ def run_fit(args: argparse.Namespace) -> int:
         return 0
     print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
     return 0
+
+
+def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
+    """The widths asked for, or those of the network to start from; raises `ConfigurationError` where they conflict."""
+    from .fcn8 import Fcn8Config
+    from .run import open_run
+
+    asked = {name: getattr(args, name) for name in ("block_widths", "head_widths") if getattr(args, name)}
+    if args.start is None:
+        return Fcn8Config(**asked)
+    if asked or args.weights or args.recipe != "default":
+        raise ConfigurationError(
+            "--start brings its own widths and weights, for the default recipe: give it without --block-widths, "
+            "--head-widths, --weights and --recipe."
+        )
+    run = open_run(args.start)
+    if run.classes != CAMVID_CLASSES:
+        raise ConfigurationError(
+            f"--start {args.start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
+            f"got {', '.join(run.classes)}."
+        )
+    return run.fcn8
 
 
 def check_recipe(recipe: Recipe) -> None:

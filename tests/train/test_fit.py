@@ -241,3 +241,25 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path: Path) -> 
                     whole.append(json.loads(file["record"].tobytes())["epoch"])
                     assert file["model/3"].shape == (400, 1000)
         assert whole, f"nothing survived round {round_number}, seed {seed}"
+
+
+def test_start_goes_on_from_a_finished_network(dataset: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert fit(dataset, first, "--epochs", "1") == 0
+    options = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32"]
+    assert fit(dataset, second, "--epochs", "1", "--start", str(first), "--learning-rate", "1e-9", options=options) == 0
+    config = json.loads((second / "config.json").read_text())
+    assert config["start"] == "first"
+    assert config["fcn8"] == json.loads((first / "config.json").read_text())["fcn8"]
+    # At a rate of almost nothing what comes out is what went in.
+    for ours, theirs in zip(weights(second), weights(first), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("more", [["--block-widths", "4,4,4,4,4"], ["--weights", "x.npz"], ["--recipe", "notebook"]])
+def test_start_brings_its_own_network(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert fit(dataset, tmp_path / "out", "--start", str(tmp_path), *more, options=[]) == 2
+    assert "--start brings its own widths and weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
