@@ -60,9 +60,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    comparison = compare(read_result(options.before), read_result(options.after))
+    before, after = read_result(options.before), read_result(options.after)
+    comparison = compare(before, after, other_models=options.other_models)
     print(json.dumps(comparison.to_dict(), indent=2) + "\n" if options.json else render_comparison(comparison), end="")
-    return 0
+    return 1 if comparison.losses else 0
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -94,10 +95,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     compared = commands.add_parser(
-        "compare", help="compare two results", description="How many times faster B is than A."
+        "compare",
+        help="compare two results",
+        description="How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed or in mean IoU; "
+        "2: the two cannot be compared.",
     )
     compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run")
     compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run")
+    compared.add_argument(
+        "--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)"
+    )
     compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
     text = "images a second of the input pipeline, of the training step and of both"
     add_training_arguments(commands.add_parser("training", help=text, description=text + "."))

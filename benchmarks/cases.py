@@ -14,7 +14,7 @@ from typing import Any
 # Every ratio and agreement is against this one.
 REFERENCE = "Keras predict"
 # What each of `PEERS` is told from the others by in `kind`; the rest are Keras and edge_seg's own sessions.
-KINDS = ("keras-predict", "keras-compiled", "session", "onnxruntime", "opencv", "litert", "openvino", "torch")
+KINDS = ("keras-predict", "keras-compiled", "naive", "session", "onnxruntime", "opencv", "litert", "openvino", "torch")
 PEERS = ("onnxruntime", "opencv", "litert", "openvino", "torch")
 
 

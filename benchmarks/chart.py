@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_seg.errors import MissingDependencyError
 
+from .pipeline import NAIVE
 from .rows import ClipRow, Result, Row
 from .table import clip_line
 
@@ -38,7 +39,8 @@ def draw_chart(result: Result, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     rows = [row for row in result.rows if row.status == "ok"]
-    clip_rows = [row for row in result.clip_rows if row.status == "ok"]
+    # Beside the naive loop's inference no other stage could be seen.
+    clip_rows = [row for row in result.clip_rows if row.status == "ok" and row.name != NAIVE]
     names = list(dict.fromkeys(row.name for row in rows))
     batches = sorted({row.batch for row in rows})
     top = max(2.8, 1.3 + 0.27 * len(names) * len(batches) ** 0.75)

@@ -1,7 +1,8 @@
-"""Two results side by side: how many times faster each contender became, with its spread; unlike runs are refused.
+"""Two results side by side: how many times faster each contender became, with its spread, and what was lost.
 
-Knows results alone. Different code, packages or models are what one compares; a different processor, number of cores,
-data or work is what makes a comparison a lie.
+Knows results alone. Different code and packages are what one compares; a different processor, number of cores, data or
+work is what makes a comparison a lie, and so is another model, unless that is what one asks about. A loss is what lies
+beyond the noise of both runs, in speed or in mean IoU, or a contender that does not run any more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from .measure import Ratio, ratio_between_runs
 from .rows import ClipRow, Result, Row
 from .table import align
 
+# Runs of one program on one quiet machine lie this far apart (share of their time), however steady each is in itself.
+SPEED_NOISE = 0.03
+# Points of mean IoU that another order of the same sums may cost; the same frames and labels give the same figure.
+IOU_NOISE = 0.05
 ROW_HEAD = ("contender", "batch", "before ms", "after ms", "times faster", "quartiles", "", "x Keras", "mean IoU")
 CLIP_HEAD = ("end to end", "batch", "before fps", "after fps", "times faster", "quartiles", "")
 
@@ -29,6 +34,8 @@ class Change:
         before, after: ms/frame, or frames/s for a clip.
         speed: times faster after than before; quartiles over all pairs of repeats.
         verdict: "faster", "slower", or "no difference" where the quartiles enclose 1.
+        noise: share of the speed that is noise: the wider spread of the two runs, and `SPEED_NOISE` at the least.
+        losses: "speed" where it is slower by more than the noise, "mean IoU" where that fell by more than `IOU_NOISE`.
         keras_before, keras_after: times faster than Keras in its own run, which a slow machine leaves alone.
         mean_iou: change in points, None where one has none.
     """
@@ -39,6 +46,8 @@ class Change:
     after: float
     speed: Ratio
     verdict: str
+    noise: float
+    losses: tuple[str, ...] = ()
     keras_before: float | None = None
     keras_after: float | None = None
     mean_iou: float | None = None
@@ -46,19 +55,30 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two like results say of one another."""
+    """What two like results say of one another; `broken` names what ran in the first and failed in the second."""
 
     changes: tuple[Change, ...]
     clip_changes: tuple[Change, ...]
     notes: tuple[str, ...]
+    broken: tuple[str, ...] = ()
+
+    @property
+    def losses(self) -> list[str]:
+        """A line for each loss; empty when nothing was lost."""
+        found = [
+            f"LOSS: {change.name}, batch {change.batch}: {_loss(change, kind)}"
+            for change in (*self.changes, *self.clip_changes)
+            for kind in change.losses
+        ]
+        return [*found, *(f"LOSS: {name} ran before and failed now" for name in self.broken)]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "losses": self.losses}
 
 
-def unlike(before: Result, after: Result) -> list[str]:
-    """Why two results cannot be compared, a line each; empty when they can."""
+def unlike(before: Result, after: Result, *, other_models: bool = False) -> list[str]:
+    """Why two results cannot be compared, a line each; empty when they can. `other_models` lets models differ."""
     pairs = (
         ("processor", before.environment["cpu"], after.environment["cpu"]),
         ("usable cores", before.environment["cores"], after.environment["cores"]),
@@ -69,26 +89,40 @@ def unlike(before: Result, after: Result) -> list[str]:
         ("frames a repeat", before.settings["frames"], after.settings["frames"]),
         ("clip", _clip(before), _clip(after)),
     )
-    return [f"{what}: {_text(first)} against {_text(second)}" for what, first, second in pairs if first != second]
+    models = [] if other_models else _other_models(before, after)
+    found = [f"{what}: {_text(first)} against {_text(second)}" for what, first, second in pairs if first != second]
+    return [*found, *(f"model {label}: {old} against {new}" for label, old, new in models)]
 
 
-def compare(before: Result, after: Result) -> Comparison:
-    """Compare two results of like runs.
+def _other_models(before: Result, after: Result) -> list[tuple[str, str, str]]:
+    """(label, digest, digest) of each model that is in both runs, but not the same one."""
+    old, new = ({model["label"]: model["digest"] for model in result.models} for result in (before, after))
+    return [(label, old[label], new[label]) for label in old if new.get(label, old[label]) != old[label]]
+
+
+def compare(before: Result, after: Result, *, other_models: bool = False) -> Comparison:
+    """Compare two results of like runs; `other_models` allows a model to be another file.
 
     Raises:
         ConfigurationError: the runs are unlike, each difference named, or have no contender in common.
     """
-    reasons = unlike(before, after)
+    reasons = unlike(before, after, other_models=other_models)
     if reasons:
         raise ConfigurationError(
             f"These results cannot be compared, they measured different work or machines: {'; '.join(reasons)}. "
-            "Run both on one machine with the same options."
+            "Run both on one machine with the same options; --other-models compares different models."
         )
     changes = tuple(_row_change(*pair) for pair in _common(before.rows, after.rows))
     clip_changes = tuple(_clip_change(*pair) for pair in _common(before.clip_rows, after.clip_rows))
     if not changes and not clip_changes:
         raise ConfigurationError("These results have no contender in common that ran in both.")
-    return Comparison(changes=changes, clip_changes=clip_changes, notes=tuple(_notes(before, after)))
+    failed = {(row.name, row.batch) for row in after.everything if row.status == "failed"}
+    broken = tuple(
+        f"{row.name}, batch {row.batch}"
+        for row in before.everything
+        if row.status == "ok" and (row.name, row.batch) in failed
+    )
+    return Comparison(changes=changes, clip_changes=clip_changes, notes=tuple(_notes(before, after)), broken=broken)
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -98,7 +132,8 @@ def render_comparison(comparison: Comparison) -> str:
         blocks.append(align([ROW_HEAD, *(_cells(change) for change in comparison.changes)]))
     if comparison.clip_changes:
         blocks.append(align([CLIP_HEAD, *(_cells(change)[: len(CLIP_HEAD)] for change in comparison.clip_changes)]))
-    blocks.append("\n".join(f"  {note}" for note in comparison.notes))
+    lines = [*comparison.losses, *comparison.notes]
+    blocks.append("\n".join(f"  {line}" for line in lines))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -106,7 +141,11 @@ def _row_change(before: Row, after: Row) -> Change:
     assert before.ms_median is not None
     assert after.ms_median is not None
     speed = ratio_between_runs(before.repeats_ms, after.repeats_ms)
-    known = before.mean_iou is not None and after.mean_iou is not None
+    points = None
+    if before.mean_iou is not None and after.mean_iou is not None:
+        points = 100 * (after.mean_iou - before.mean_iou)
+    noise = _noise(before, after)
+    losses = (*_slower(speed, noise), *(["mean IoU"] if points is not None and points < -IOU_NOISE else []))
     return Change(
         name=after.name,
         batch=after.batch,
@@ -114,9 +153,11 @@ def _row_change(before: Row, after: Row) -> Change:
         after=after.ms_median,
         speed=speed,
         verdict=_verdict(speed),
+        noise=noise,
+        losses=losses,
         keras_before=before.ratio,
         keras_after=after.ratio,
-        mean_iou=100 * (after.mean_iou - before.mean_iou) if known else None,  # type: ignore[operator]
+        mean_iou=points,
     )
 
 
@@ -132,7 +173,24 @@ def _clip_change(before: ClipRow, after: ClipRow) -> Change:
         after=after.frames_per_s,
         speed=speed,
         verdict=_verdict(speed),
+        noise=_noise(before, after),
+        losses=_slower(speed, _noise(before, after)),
     )
+
+
+def _noise(before: Row | ClipRow, after: Row | ClipRow) -> float:
+    return max(SPEED_NOISE, before.spread or 0.0, after.spread or 0.0)
+
+
+def _slower(speed: Ratio, noise: float) -> tuple[str, ...]:
+    """("speed",) where the median lies below 1 by more than the noise and even the upper quartile stays below 1."""
+    return ("speed",) if speed.median < 1.0 - noise and speed.high < 1.0 else ()
+
+
+def _loss(change: Change, kind: str) -> str:
+    if kind == "mean IoU":
+        return f"mean IoU {change.mean_iou:+.2f} points, beyond {IOU_NOISE}"
+    return f"{change.speed.median:.2f} times as fast, beyond the noise of {change.noise:.0%}"
 
 
 def _verdict(speed: Ratio) -> str:
@@ -156,12 +214,7 @@ def _notes(before: Result, after: Result) -> list[str]:
     ]
     if before.environment["revision"] != after.environment["revision"]:
         notes.append(f"revision: {before.environment['revision']} -> {after.environment['revision']}")
-    models = [{model["label"]: model["digest"] for model in result.models} for result in (before, after)]
-    notes += [
-        f"the {label} model is another file"
-        for label in models[0]
-        if models[0][label] != models[1].get(label, models[0][label])
-    ]
+    notes += [f"the {label} model is another file" for label, _, _ in _other_models(before, after)]
     ran = [{(row.name, row.batch) for row in result.everything if row.status == "ok"} for result in (before, after)]
     notes += [f"only in one of the two: {name}, batch {batch}" for name, batch in sorted(ran[0] ^ ran[1])]
     return notes

@@ -1,32 +1,32 @@
-"""From end to end: a clip decoded, segmented, overlaid and encoded, by what `edge-seg predict` itself runs.
+"""From end to end: a clip decoded, segmented, overlaid and encoded, as `edge-seg predict` does it and as a naive loop.
 
-Knows the call and what it answers; every stage is edge_seg's own. Contenders take turns as they do elsewhere, each in a
-worker of its own.
+Contenders take turns as they do elsewhere, each in a worker of its own. After each of its clips a contender of ours
+also runs its stages one at a time: the CPU time they need says how many frames a second these cores allow.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_seg.errors import MediaError
+from edge_seg.threads import available_threads
 
-from .cases import Contender
-from .environment import file_hash, peak_memory_mb
-from .measure import interleave, relative_spread
+from .cases import REFERENCE, Contender
+from .environment import file_hash
+from .measure import interleave, ratio, relative_spread
 from .process import CANNOT_BE_HAD, Worker, WorkerError
 from .rows import ClipRow
 from .settings import Settings
 
 Say = Callable[[str], None]
 Start = Callable[[str], Worker]
+NAIVE = "naive loop"
 
 
 def describe_clip(path: Path, limit: int | None) -> dict[str, Any]:
@@ -66,21 +66,22 @@ class ClipSeat:
             self.failure = error
 
     def turn(self, request: dict[str, Any]) -> list[float]:
-        """One clip from end to end; its seconds."""
-        self.answers.append(self.worker.ask("clip", **request))
-        return [self.answers[-1]["seconds"]]
+        """One clip from end to end, then its stages alone; the clip's seconds."""
+        answer = self.worker.ask("clip", **request)
+        if self.contender.kind == "session":
+            answer["alone"] = self.worker.ask("stages", **request)["cpu_ms"]
+        self.answers.append(answer)
+        return [answer["seconds"]]
 
 
 def measure_clip(
     settings: Settings, contenders: Sequence[Contender], scratch: Path, *, say: Say, start: Start = Worker
 ) -> list[ClipRow]:
-    """Run the clip through every session contender, `clip_repeats` times in turn, at the first batch size."""
+    """Run the clip through the naive loop and every session, `clip_repeats` times in turn, at the first batch size."""
     batch, repeats = settings.batch_sizes[0], settings.clip_repeats
     with ExitStack() as stack:
         seats = [
-            ClipSeat(contender, stack.enter_context(start(contender.name)))
-            for contender in contenders
-            if contender.kind == "session"
+            ClipSeat(contender, stack.enter_context(start(contender.name))) for contender in clip_contenders(contenders)
         ]
         say(f"end to end: loading {len(seats)} contenders")
         for seat in seats:
@@ -91,20 +92,47 @@ def measure_clip(
                 raise error
             seats[index].failure = error
 
-        request = {"clip": str(settings.clip), "limit": settings.clip_frames, "target": str(scratch / "overlay.mp4")}
-        turns = {index: partial(seat.turn, request) for index, seat in enumerate(seats) if seat.failure is None}
+        turns = {
+            index: partial(seat.turn, _request(settings, seat.contender, scratch))
+            for index, seat in enumerate(seats)
+            if seat.failure is None
+        }
         interleave(turns, repeats, failed=failed, after_round=lambda n: say(f"end to end: round {n + 1} of {repeats}"))
-    return [_clip_row(seat, batch) for seat in seats]
+    rows = [_clip_row(seat, batch, available_threads()) for seat in seats]
+    naive = next((row for row in rows if row.name == NAIVE and row.status == "ok"), None)
+    return [_times_naive(row, naive) for row in rows]
 
 
-def _clip_row(seat: ClipSeat, batch: int) -> ClipRow:
+def clip_contenders(contenders: Sequence[Contender]) -> list[Contender]:
+    """The naive loop around the reference, where that takes part, and every session."""
+    naive = [replace(one, name=NAIVE, kind="naive") for one in contenders if one.name == REFERENCE]
+    return [*naive, *(one for one in contenders if one.kind == "session")]
+
+
+def _request(settings: Settings, contender: Contender, scratch: Path) -> dict[str, Any]:
+    limit = settings.clip_frames
+    if contender.kind == "naive":
+        limit = min(limit or settings.naive_frames, settings.naive_frames)
+    return {"clip": str(settings.clip), "limit": limit, "target": str(scratch / "overlay.mp4")}
+
+
+def _times_naive(row: ClipRow, naive: ClipRow | None) -> ClipRow:
+    if naive is None or row.status != "ok":
+        return row
+    # Within rounds, as everywhere; frames/s, so that the row stands above the line.
+    compared = ratio(row.repeats_fps, naive.repeats_fps)
+    return replace(row, times_naive=compared.median if compared else None)
+
+
+def _clip_row(seat: ClipSeat, batch: int, cores: int) -> ClipRow:
     contender, answers, failure = seat.contender, seat.answers, seat.failure
     known = {key: asdict(contender)[key] for key in ("name", "precision", "device", "model")}
     if failure is not None:
         skipped = contender.optional and failure.kind in CANNOT_BE_HAD
         return ClipRow(**known, batch=batch, status="skipped" if skipped else "failed", reason=str(failure))
     speeds = [answer["frames"] / answer["seconds"] for answer in answers]
-    stages = list(dict.fromkeys(stage for answer in answers for stage in answer["stage_ms"]))
+    allowed = [1000.0 * cores / sum(answer["alone"].values()) for answer in answers if "alone" in answer]
+    shares = [speed / most for speed, most in zip(speeds, allowed, strict=False)]
     return ClipRow(
         **known,
         batch=batch,
@@ -112,42 +140,15 @@ def _clip_row(seat: ClipSeat, batch: int) -> ClipRow:
         frames_per_s=float(np.median(speeds)),
         spread=relative_spread(speeds),
         repeats_fps=tuple(speeds),
-        stage_ms={stage: float(np.median([answer["stage_ms"][stage] for answer in answers])) for stage in stages},
+        stage_ms=_medians([answer["stage_ms"] for answer in answers]),
+        alone_cpu_ms=_medians([answer["alone"] for answer in answers if "alone" in answer]),
+        allowed_fps=float(np.median(allowed)) if allowed else None,
+        share_of_allowed=float(np.median(shares)) if shares else None,
         peak_mb=answers[-1]["peak_mb"],
     )
 
 
-class ClipRunner:
-    """In the worker: a model on a device, and clips through it, by the pipeline that `edge-seg predict` runs."""
-
-    def __init__(self, contender: Contender, batch: int) -> None:
-        from edge_seg.segmenter import Segmenter
-
-        self._segmenter = Segmenter(contender.path, device=contender.device, batch_size=batch)
-        self._batch = batch
-
-    def run(self, clip: Path, limit: int | None, target: Path) -> dict[str, Any]:
-        """One clip to one overlay, opening and finishing of both files timed too.
-
-        Raises:
-            MediaError: a clip that cannot be read or an overlay that cannot be written to its end.
-        """
-        from edge_seg.outputs import OutputStyle, VideoOutputs
-        from edge_seg.pipeline import Pipeline, PipelineOptions
-        from edge_seg.video import VideoFile
-
-        began = time.perf_counter()
-        with VideoFile(clip) as source:
-            paths = {"overlay": target}
-            sink = VideoOutputs(paths, lambda: source.info, self._segmenter.spec, style=OutputStyle(), audio_from=clip)
-            options = PipelineOptions(batch_size=self._batch, limit=limit)
-            report = Pipeline(source, self._segmenter, sink, options=options).run()
-            if report.error is not None:
-                sink.abort()
-                raise report.error
-            written, _ = sink.close(whole=True)
-        seconds = time.perf_counter() - began
-        if not written or written[0].frames != report.segmented:
-            raise MediaError(f"{clip}: {report.segmented} frames were segmented, but not all are in the overlay.")
-        stage_ms = {stage: spent.mean_ms for stage, spent in report.stages.items()}
-        return {"frames": report.segmented, "seconds": seconds, "stage_ms": stage_ms, "peak_mb": peak_memory_mb()}
+def _medians(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Stage -> median over repeats; empty without records."""
+    stages = dict.fromkeys(stage for record in records for stage in record)
+    return {stage: float(np.median([record[stage] for record in records])) for stage in stages}

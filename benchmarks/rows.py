@@ -78,6 +78,10 @@ class ClipRow:
         spread: of the repeats, as in `measure.Summary`.
         repeats_fps: frames/s of each repeat.
         stage_ms: stage -> milliseconds a frame, median over repeats; they overlap: their sum exceeds a frame's time.
+        alone_cpu_ms: stage -> milliseconds of CPU time a frame of the stage run alone; empty for the naive loop.
+        allowed_fps: cores over the sum of `alone_cpu_ms`: the frames/s that these cores allow.
+        share_of_allowed: frames/s over `allowed_fps`, median over rounds.
+        times_naive: frames/s over the naive loop's, median over rounds.
         peak_mb: the worker's largest resident memory, in MB.
     """
 
@@ -93,6 +97,10 @@ class ClipRow:
     spread: float | None = None
     repeats_fps: tuple[float, ...] = ()
     stage_ms: dict[str, float] = field(default_factory=dict)
+    alone_cpu_ms: dict[str, float] = field(default_factory=dict)
+    allowed_fps: float | None = None
+    share_of_allowed: float | None = None
+    times_naive: float | None = None
     peak_mb: float | None = None
 
 

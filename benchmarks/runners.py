@@ -55,7 +55,7 @@ def warm_up(predict: Predict, frames: np.ndarray, calls: int = 3) -> None:
 
 
 def _keras_predict(contender: Contender, batch: int) -> Loaded:
-    model = _keras_model(contender)
+    model = keras_model(contender)
 
     def predict(frames: np.ndarray) -> np.ndarray:
         probabilities = model.predict(scale_frames(frames), batch_size=batch, verbose=0)
@@ -65,7 +65,7 @@ def _keras_predict(contender: Contender, batch: int) -> Loaded:
 
 
 def _keras_compiled(contender: Contender, batch: int) -> Loaded:
-    model = _keras_model(contender)
+    model = keras_model(contender)
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec((batch, *contender.size, 3), tf.uint8)])
@@ -76,7 +76,7 @@ def _keras_compiled(contender: Contender, batch: int) -> Loaded:
     return lambda frames: labels(tf.constant(frames)).numpy(), "", "fp32"
 
 
-def _keras_model(contender: Contender) -> Any:
+def keras_model(contender: Contender) -> Any:
     """The run's network, on the device the contender names."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if contender.device == "cpu":

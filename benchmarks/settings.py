@@ -41,6 +41,7 @@ class Settings:
         frames: frames of one turn.
         data_limit: most frames of the data, or None for all.
         clip_frames: most frames of the clip, or None for all.
+        naive_frames: most frames of the naive loop's turn: it is many times slower, and as steady.
         clip_repeats: turns of each contender on the clip.
         peers: other runtimes that take part, of `cases.PEERS`; one that is not installed is a skipped row.
         devices: edge_seg's devices that take part, or None for each that is present.
@@ -58,6 +59,7 @@ class Settings:
     frames: int = 24
     data_limit: int | None = None
     clip_frames: int | None = None
+    naive_frames: int = 20
     clip_repeats: int = 3
     peers: tuple[str, ...] = PEERS
     devices: tuple[str, ...] | None = None

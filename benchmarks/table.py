@@ -68,14 +68,24 @@ def cells(row: Row) -> tuple[str, ...]:
 def clip_table(rows: Sequence[ClipRow]) -> list[tuple[str, ...]]:
     """Head and rows of the table from end to end; a column a stage that any contender has."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.stage_ms))
-    head = ("contender", "batch", "frames/s", *(f"{stage} ms" for stage in stages), "peak MB")
+    head = (
+        "contender",
+        "batch",
+        "frames/s",
+        "x naive",
+        "allowed",
+        "of allowed",
+        *(f"{stage} ms" for stage in stages),
+        "peak MB",
+    )
     return [head, *(_clip_cells(row, stages) for row in rows)]
 
 
 def _clip_cells(row: ClipRow, stages: Sequence[str]) -> tuple[str, ...]:
     speeds = _number(row.frames_per_s, 1) if row.status == "ok" else row.status
     times = (_number(row.stage_ms.get(stage), 1) for stage in stages)
-    return (row.name, str(row.batch), speeds, *times, _number(row.peak_mb, 0))
+    limits = (_number(row.times_naive, 1), _number(row.allowed_fps, 1), percent(row.share_of_allowed, 0))
+    return (row.name, str(row.batch), speeds, *limits, *times, _number(row.peak_mb, 0))
 
 
 def limit_table(limits: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -10,6 +10,7 @@ nothing of the other contenders, of repeats or of statistics.
     {"op": "label", "to": "x.npy"}   -> {"ok": true}            labels of all frames, (N, H, W) uint8
     {"op": "open-clip", "contender": {...}, "batch": N}                 -> {"ok": true}
     {"op": "clip", "clip": "in.mp4", "limit": N, "target": "out.mp4"}   -> {"ok": true, "frames": N, "seconds": ...}
+    {"op": "stages", "clip": "in.mp4", "limit": N, "target": "out.mp4"} -> {"ok": true, "cpu_ms": {"decode": ..., ...}}
     {"op": "limits", "seconds": S, "side": N, "memory_mb": N}  -> {"ok": true, ...}   see `limits.measure_limits`
     {"op": "operations", "path": "x.onnx", "size": [H, W]}     -> {"ok": true, "layers": [[name, macs, weights], ...]}
     {"op": "memory"}                 -> {"ok": true, "peak_mb": ...}
@@ -34,7 +35,7 @@ from .cases import Contender
 from .environment import peak_memory_mb
 
 if TYPE_CHECKING:
-    from .pipeline import ClipRunner
+    from .clips import ClipRunner
 
 # After a call a runtime's threads spin for a moment before they sleep; no answer is given before that.
 SETTLE_S = 0.05
@@ -65,6 +66,7 @@ class Server:
             "operations": _operations,
             "open-clip": self._open_clip,
             "clip": self._clip,
+            "stages": self._stages,
         }
         arguments = {key: value for key, value in request.items() if key != "op"}
         try:
@@ -108,15 +110,22 @@ class Server:
         return {}
 
     def _open_clip(self, contender: dict[str, Any], batch: int) -> dict[str, Any]:
-        from .pipeline import ClipRunner
+        from .clips import clip_runner
 
-        self._clips = ClipRunner(Contender.from_dict(contender), batch)
+        self._clips = clip_runner(Contender.from_dict(contender), batch)
         return {}
 
     def _clip(self, clip: str, limit: int | None, target: str) -> dict[str, Any]:
+        return self._opened().run(Path(clip), limit, Path(target))
+
+    def _stages(self, clip: str, limit: int | None, target: str) -> dict[str, Any]:
+        runner: Any = self._opened()
+        return {"cpu_ms": runner.alone(Path(clip), limit, Path(target))}
+
+    def _opened(self) -> ClipRunner:
         if self._clips is None:
             raise RuntimeError("no contender has been opened for clips")
-        return self._clips.run(Path(clip), limit, Path(target))
+        return self._clips
 
     def _next_batch(self) -> np.ndarray:
         picked = np.arange(self._next, self._next + self._batch) % len(self._frames)

@@ -70,8 +70,19 @@ def test_the_command_writes_what_it_prints(call, capsys, tmp_path):
     ]
     assert {row.agreement for row in result.rows} == {1.0}
     assert {(row.batch, row.calls) for row in result.rows} == {(1, 8), (4, 2)}
-    (clip_row,) = result.clip_rows
+    naive, clip_row = result.clip_rows
+    assert (naive.name, naive.frames, naive.times_naive) == ("naive loop", 20, 1.0)
+    assert naive.allowed_fps is None
     assert clip_row.frames == 12
+    assert clip_row.times_naive == pytest.approx(clip_row.frames_per_s / 2)
+    assert set(clip_row.alone_cpu_ms) == {"decode", "resize", "inference", "paint and encode"}
+    assert clip_row.allowed_fps == pytest.approx(
+        1000 * result.environment["cores"] / sum(clip_row.alone_cpu_ms.values())
+    )
+    assert clip_row.share_of_allowed == pytest.approx(clip_row.frames_per_s / clip_row.allowed_fps)
+    assert {row.arithmetic for row in result.rows} == {"fp32"}
+    assert all(row.share_of_peak > 0 for row in result.rows)
+    assert result.limits["peaks"]["int8"]["gflops"] == 1000.0
     assert set(clip_row.stage_ms) == {"decode", "resize", "inference", "paint", "write"}
     assert result.clip["frames"] == 12
     assert result.data["frames"] == 5
@@ -87,6 +98,15 @@ def test_two_results_compare_on_the_command_line(result, capsys, tmp_path):
     assert "no difference" in capsys.readouterr().out
     assert command.main(["compare", paths[0], paths[0], "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["changes"]) == 4
+    slow = tuple(replace(row, repeats_ms=tuple(2 * ms for ms in row.repeats_ms)) for row in result.rows)
+    worse = str(write_report(replace(result, rows=slow), new_folder(tmp_path))[0])
+    assert command.main(["compare", paths[0], worse]) == 1
+    assert "LOSS: edge_seg cpu int8, batch 1: 0.50 times as fast" in capsys.readouterr().out
+    other = str(write_report(replace(result, models=[{**result.models[0], "digest": "2"}]), new_folder(tmp_path))[0])
+    assert command.main(["compare", paths[0], other]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model int8: 1 against 2" in line
+    assert command.main(["compare", paths[0], other, "--other-models"]) == 0
     assert command.main(["compare", paths[0], str(tmp_path / "nothing.json")]) == 2
 
 
@@ -204,6 +224,8 @@ def test_keras_its_export_and_torch_agree(tmp_path, dataset, clip):
             assert row.mean_iou == pytest.approx(rows[REFERENCE].mean_iou, abs=0.01)
     assert rows["Keras compiled"].peak_mb > rows["edge_seg cpu fp32"].peak_mb
     assert {row.frames for row in result.clip_rows} == {12}
+    assert result.clip_rows[0].name == "naive loop"
+    assert result.clip_rows[0].status == "ok"
     assert list((tmp_path / "out" / "cache").iterdir())
 
 

@@ -62,7 +62,7 @@ def test_only_contenders_that_ran_in_both_are_compared(result):
 def test_unlike_runs_are_refused_by_name(result, part, key, value, named):
     other = replace(result, **{part: {**getattr(result, part), key: value}})
     with pytest.raises(ConfigurationError, match="cannot be compared") as caught:
-        compare(result, other)
+        compare(result, other, other_models=True)
     assert named in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -74,7 +74,7 @@ def test_what_differs_without_harm_is_noted(result):
         models=[{**result.models[0], "digest": "2"}],
         noisy=True,
     )
-    text = render_comparison(compare(result, other))
+    text = render_comparison(compare(result, other, other_models=True))
     for part in (
         "numpy: 2.0 -> 2.1",
         "revision: abc -> def",
@@ -82,6 +82,55 @@ def test_what_differs_without_harm_is_noted(result):
         "the second run was a noisy",
     ):
         assert part in text
+
+
+def test_another_model_is_refused_unless_asked_for(result):
+    other = replace(result, models=[{**result.models[0], "digest": "2"}])
+    with pytest.raises(ConfigurationError, match=r"model int8: 1 against 2.*--other-models") as caught:
+        compare(result, other)
+    assert caught.value.exit_code == 2
+    assert compare(result, other, other_models=True).losses == []
+
+
+def one_row(result, name, **changes):
+    rows = tuple(replace(row, **changes) if (row.name, row.batch) == (name, 4) else row for row in result.rows)
+    return replace(result, rows=rows)
+
+
+def test_a_planted_slowdown_of_one_row_is_a_loss(result):
+    slower = one_row(result, "edge_seg cpu int8", ms_median=22.0, repeats_ms=(21.9, 22.0, 22.1))
+    assert compare(result, slower).losses == [
+        "LOSS: edge_seg cpu int8, batch 4: 0.91 times as fast, beyond the noise of 3%"
+    ]
+    assert compare(slower, result).losses == []
+    assert "LOSS: edge_seg" in render_comparison(compare(result, slower))
+
+
+def test_a_slowdown_within_the_noise_is_no_loss(result):
+    slower = {"ms_median": 22.0, "repeats_ms": (21.0, 22.0, 23.0)}
+    assert compare(result, one_row(result, "edge_seg cpu int8", spread=0.12, **slower)).losses == []
+    assert compare(result, one_row(result, "edge_seg cpu int8", spread=0.05, **slower)).losses != []
+    assert compare(result, one_row(result, "edge_seg cpu int8", ms_median=20.4, repeats_ms=(20.4,) * 3)).losses == []
+
+
+@pytest.mark.parametrize(("points", "lost"), [(-0.2, True), (-0.04, False), (0.2, False)])
+def test_a_planted_loss_of_accuracy_is_a_loss_at_any_speed(result, points, lost):
+    worse = one_row(scaled(result, 0.5), "edge_seg cpu int8", mean_iou=0.579 + points / 100)
+    found = compare(result, worse)
+    assert bool(found.losses) is lost
+    assert [change.losses for change in found.changes if change.losses] == ([("mean IoU",)] if lost else [])
+
+
+def test_a_slower_clip_is_a_loss(result):
+    clip_rows = tuple(replace(row, frames_per_s=30.0, repeats_fps=(29.9, 30.0, 30.1)) for row in result.clip_rows)
+    (loss,) = compare(result, replace(result, clip_rows=clip_rows)).losses
+    assert "0.75 times as fast" in loss
+
+
+def test_what_ran_and_fails_now_is_a_loss(result):
+    broken = one_row(result, "edge_seg cpu int8", status="failed", reason="planted")
+    assert compare(result, broken).losses == ["LOSS: edge_seg cpu int8, batch 4 ran before and failed now"]
+    assert compare(broken, result).losses == []
 
 
 def test_nothing_in_common_is_refused(result):
