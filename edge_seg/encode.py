@@ -21,6 +21,7 @@ import av.error
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from .audio import AudioTrack
@@ -96,6 +97,7 @@ class VideoWriter:
         self._time_base = time_base
         self._options, self._seal = options or EncodeOptions(), seal
         self._padded = np.empty((size[0] + self.padding[0], size[1] + self.padding[1], 3), np.uint8)
+        self._converter = VideoReformatter()
         self._shift = 0
         self._end_pts = 0
         self._audio: AudioTrack | None = None
@@ -213,7 +215,9 @@ class VideoWriter:
             image = self._padded
         picture = VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="bgr24")
         # One thread: the pipeline's other stages already fill the cores.
-        return picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
+        return self._converter.reformat(
+            picture, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1
+        )
 
     def _publish(self) -> None:
         """Rewrite the fragments as one plain MP4 with its index first, count its frames, and give it its name."""

@@ -25,6 +25,7 @@ import av.error
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from . import rotation
@@ -91,6 +92,8 @@ class VideoFile(Source):
         except BaseException:
             self._container.close()
             raise
+        # Kept from frame to frame: a picture's own converter is set up anew for each.
+        self._converter = VideoReformatter()
         self._matrix: rotation.Matrix | None = None
         self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
         self._broken = ""
@@ -258,7 +261,8 @@ class VideoFile(Source):
 
     def _upright(self, picture: VideoFrame) -> np.ndarray:
         """The picture as (H, W, 3) uint8 BGR, turned as its display matrix says, at the size of the first one."""
-        image: np.ndarray = picture.to_ndarray(format="bgr24")
+        # One thread: the pipeline's other stages already fill the cores.
+        image: np.ndarray = self._converter.reformat(picture, format="bgr24", threads=1).to_ndarray()
         if self._matrix is None:
             self._matrix = _display_matrix(picture)
             self._settle_geometry(image, self._matrix)
