@@ -79,6 +79,8 @@ class ModelSpec:
         input_size: (height, width) in pixels the model was exported for.
         dynamic_size: whether other multiples of 32 are accepted.
         precision: "fp32", "fp16" or "int8", of the file's weights and arithmetic.
+        exact_sums: int8 only: no sum of two products passes 16 bits, so that x86 processors without VNNI compute what
+            all others do, at full speed.
         outputs: names of the graph's outputs, "labels" first.
         color_order, scaling, resize, label_resize: how frames become inputs and labels come back, in words.
         license: terms of use of the weights, in one line.
@@ -93,6 +95,7 @@ class ModelSpec:
     input_size: tuple[int, int] = (224, 224)
     dynamic_size: bool = False
     precision: str = "fp32"
+    exact_sums: bool = False
     outputs: tuple[str, ...] = ("labels",)
     name: str = "fcn8"
     color_order: str = "BGR"
@@ -131,6 +134,8 @@ class ModelSpec:
             )
         if not all(len(color) == 3 and all(whole(part, 0, 255) for part in color) for color in self.palette):
             raise ConfigurationError("palette must hold one (R, G, B) of 0..255 a class.")
+        if type(self.exact_sums) is not bool:
+            raise ConfigurationError(f"exact_sums must be true or false; got {self.exact_sums!r}.")
         if self.unlabelled is not None and type(self.unlabelled) is not int:
             raise ConfigurationError(f"unlabelled must be an id; got {self.unlabelled!r}.")
         for record in (self.versions, self.training, self.parity):

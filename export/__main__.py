@@ -141,11 +141,6 @@ def _add_int8_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
         default="train",
         help="training images or rendered scenes (default: train)",
     )
-    group.add_argument(
-        "--reduce-range",
-        action="store_true",
-        help="7-bit weights, for x86 processors without VNNI, whose int8 sums saturate (default: 8 bits)",
-    )
 
 
 def options_from(args: argparse.Namespace) -> ExportOptions:
@@ -168,7 +163,6 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
         golden_frames=args.golden_frames,
         calibration=Calibration(method=args.calibration, frames=args.calibration_frames, percentile=args.percentile),
         calibration_data=args.calibration_data,
-        reduce_range=args.reduce_range,
         license=args.license,
         name=args.name,
         report=args.report,

@@ -33,7 +33,6 @@ class ExportOptions:
         golden_frames: how many.
         calibration: how int8 finds ranges.
         calibration_data: "train" or "rendered".
-        reduce_range: 7-bit weights, for x86 processors older than VNNI.
         license: terms of the weights, in place of what the run says.
         name: short name of the model.
         report: where the report goes; beside the model by default.
@@ -53,7 +52,6 @@ class ExportOptions:
     golden_frames: int = 4
     calibration: Calibration = field(default_factory=Calibration)
     calibration_data: str = "train"
-    reduce_range: bool = False
     license: str | None = None
     name: str = "fcn8"
     report: Path | None = None

@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto
 from edge_seg.errors import ConversionError
 
 from .draft import Draft, attributes
+from .sums import PAIR_LIMIT, largest_pair
 
 # What the network is made of once layouts and transposed convolutions are gone: fast and quantizable everywhere.
 PLAIN_OPERATORS = frozenset({"Conv", "Relu", "MaxPool", "Add", "DepthToSpace", "ConvTranspose"})
@@ -81,6 +82,11 @@ def _is_int8(draft: Draft) -> bool:
     )
 
 
+def _has_exact_sums(draft: Draft) -> bool:
+    kernels = [array for array in draft.weights.values() if array.ndim == 4 and array.dtype == np.int8]
+    return bool(kernels) and all(largest_pair(kernel) <= PAIR_LIMIT for kernel in kernels)
+
+
 def _reads_quantized(draft: Draft, name: str) -> bool:
     producer = draft.producer(name)
     return producer is not None and producer.op_type == "DequantizeLinear"
@@ -95,6 +101,7 @@ PROPERTIES: Mapping[str, Callable[[Draft], bool]] = {
     "uint8 contract": _keeps_the_contract,
     "float16 weights": _is_float16,
     "int8 convolutions": _is_int8,
+    "exact int8 sums": _has_exact_sums,
 }
 
 

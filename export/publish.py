@@ -176,7 +176,7 @@ def to_precision(job: Job, draft: Draft, scratch: Path) -> tuple[Draft, int]:
             job.run, job.size, data=options.data, source=options.calibration_data, count=options.calibration.frames
         )
         with job.stages.stage("calibrate and quantize"):
-            return quantize(draft, frames, scratch, calibration=options.calibration, reduce_range=options.reduce_range)
+            return quantize(draft, frames, scratch, calibration=options.calibration)
     return draft, 0
 
 
@@ -226,6 +226,7 @@ def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> Mod
         input_size=job.size,
         dynamic_size=options.dynamic_size,
         precision=options.precision,
+        exact_sums=options.precision == "int8",
         outputs=options.outputs,
         license=options.license if options.license is not None else run.config.get("license", ""),
         versions=versions() | {"opset": str(draft.opset), "ir": str(draft.model.ir_version)},

@@ -3,6 +3,9 @@
 The score layers, a thousandth of the arithmetic, stay float32: argmax compares their sums, and steps of 1/255 there
 would decide pixels. Frames enter as the bytes they are: the first convolution reads them through a DequantizeLinear
 with scale 1/128 and zero point 128, the half step that this is off (127.5) sits in its bias.
+
+x86 processors without VNNI add two products in 16 bits and cut off what does not fit. The scales are chosen so that
+nothing is cut off (`sums`), and every processor computes the same.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +25,7 @@ from .calibrate import Calibration, Ranges, find_ranges
 from .convert import SCALED
 from .draft import Draft, adopt
 from .passes import Pass, run_passes
+from .sums import exact_scales
 from .wrap import MIDDLE, STEP
 
 SCORE_LAYERS = ("pool3_conv", "pool4_conv", "pool4_upsample2", "conv7_upsample4", "upsample8")
@@ -29,7 +34,7 @@ QUANTIZED_OPERATORS = ["Conv", "Relu", "MaxPool"]
 
 
 def quantize(
-    draft: Draft, frames: Iterable[np.ndarray], folder: Path, *, calibration: Calibration, reduce_range: bool = False
+    draft: Draft, frames: Iterable[np.ndarray], folder: Path, *, calibration: Calibration
 ) -> tuple[Draft, int]:
     """Make the int8 draft of a wrapped float32 one, which is used up.
 
@@ -38,7 +43,6 @@ def quantize(
         frames: calibration frames, each (H, W, 3) uint8 BGR at the draft's size; read once, one at a time.
         folder: an existing folder for a temporary file of the draft's size.
         calibration: how ranges are found.
-        reduce_range: weights of 7 bits, for x86 processors older than VNNI, whose int8 sums can saturate.
 
     Returns:
         The int8 draft, and the number of frames it was calibrated on.
@@ -46,7 +50,7 @@ def quantize(
     convolutions = quantized_convolutions(draft)
     ranges, count = find_ranges(draft, _observed(draft, convolutions), frames, calibration, folder)
     run_passes(draft, [_CENTER])
-    quantized = _insert_qdq(draft, convolutions, _shared_by_pools(draft, ranges), reduce_range)
+    quantized = _insert_qdq(draft, convolutions, _shared_by_pools(draft, ranges))
     return run_passes(quantized, [_READ_BYTES]), count
 
 
@@ -89,7 +93,7 @@ def _center_on_zero_point(draft: Draft) -> None:
     draft.weights["scaling.middle"] = np.array(ZERO_POINT, np.float32)
 
 
-def _insert_qdq(draft: Draft, convolutions: list[NodeProto], ranges: Ranges, reduce_range: bool) -> Draft:
+def _insert_qdq(draft: Draft, convolutions: list[NodeProto], ranges: Ranges) -> Draft:
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -97,19 +101,21 @@ def _insert_qdq(draft: Draft, convolutions: list[NodeProto], ranges: Ranges, red
     relus = [reader.name for node in convolutions for reader in draft.consumers(node.output[0])]
     pools = [node.name for node in draft.nodes if node.op_type == "MaxPool"]
     bounds = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    kernels = [node.input[1] for node in convolutions]
+    scales = {name: _scale_settings(draft.weights[name]) for name in kernels}
     model = _typed(draft)
     draft.weights.clear()
     quantizer = QDQQuantizer(
         model,
         per_channel=True,
-        reduce_range=reduce_range,
+        reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, bounds),
         nodes_to_quantize=[node.name for node in convolutions] + relus + pools,
         nodes_to_exclude=[],
         op_types_to_quantize=QUANTIZED_OPERATORS,
-        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
+        extra_options={"WeightSymmetric": True, "ActivationSymmetric": False, "TensorQuantOverrides": scales},
     )
     level = logging.root.level
     logging.root.setLevel(logging.ERROR)
@@ -122,6 +128,11 @@ def _insert_qdq(draft: Draft, convolutions: list[NodeProto], ranges: Ranges, red
     result.logits, result.block = draft.logits, draft.block
     result.model.producer_name, result.model.producer_version = "edge_seg", ""
     return result
+
+
+def _scale_settings(kernel: np.ndarray) -> list[dict[str, Any]]:
+    """A kernel's scales as the quantizer takes them, one entry for each output channel."""
+    return [{"axis": 0, "scale": scale, "zero_point": np.int8(0)} for scale in exact_scales(kernel)]
 
 
 def _typed(draft: Draft) -> onnx.ModelProto:
@@ -158,6 +169,6 @@ _CENTER = Pass(
 _READ_BYTES = Pass(
     name="read bytes",
     requires=frozenset({"weights inside", "uint8 contract"}),
-    ensures=frozenset({"weights inside", "uint8 contract", "int8 convolutions"}),
+    ensures=frozenset({"weights inside", "uint8 contract", "int8 convolutions", "exact int8 sums"}),
     apply=_read_bytes,
 )

@@ -422,3 +422,16 @@ def test_checks_show_a_gpu_machine_as_auto_sees_it(tiny_model, gpu_machine):
     found = checks.collect_checks(tiny_model())
     assert {item.name: item.available for item in found.devices}["cuda:0"]
     assert found.auto_device == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("precision", "exact_sums", "slow_way_round"), [("int8", False, "1"), ("int8", True, None), ("fp32", False, None)]
+)
+def test_int8_files_whose_sums_may_be_cut_off_are_run_exactly(tiny_model, precision, exact_sums, slow_way_round):
+    opened = open_session(tiny_model(precision=precision, exact_sums=exact_sums), device="cpu")
+    options = opened._inner.get_session_options()
+    try:
+        found = options.get_session_config_entry("session.x64quantprecision")
+    except RuntimeError:  # onnxruntime's answer for an entry that was never set
+        found = None
+    assert found == slow_way_round

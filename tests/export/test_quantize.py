@@ -11,7 +11,9 @@ from edge_seg.errors import ConfigurationError, ConversionError
 from edge_seg.preprocess import scale_frames
 from export.calibrate import Calibration, find_ranges
 from export.draft import Draft, write_draft
+from export.passes import PROPERTIES
 from export.quantize import SCORE_LAYERS, count_operators, quantize
+from export.sums import exact_scales
 from export.wrap import wrap
 from train.fcn8 import logits_model
 
@@ -93,10 +95,47 @@ def test_each_calibration_keeps_most_labels(wrapped, model, scenes, tmp_path, me
     assert (labels_of(draft, tmp_path, scenes[0]) == expected).mean() > 0.95
 
 
-def test_weights_of_seven_bits(wrapped, scenes, tmp_path):
-    draft, _ = quantize(wrapped.fork(), iter(scenes[0][:2]), tmp_path, calibration=Calibration(), reduce_range=True)
-    kernels = [array for array in draft.weights.values() if array.ndim == 4 and array.dtype == np.int8]
-    assert max(int(np.abs(array.astype(int)).max()) for array in kernels) == 64
+def test_no_pair_of_products_passes_16_bits(quantized):
+    """By numpy alone, for every kernel as it is in the file."""
+    kernels = [array.astype(int) for array in quantized.weights.values() if array.ndim == 4 and array.dtype == np.int8]
+    assert len(kernels) == CONVOLUTIONS
+    for kernel in kernels:
+        rows = kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)
+        step = 1 + (kernel.shape[1] % 2 == 0)
+        for part in (np.maximum(rows, 0), np.minimum(rows, 0)):
+            sums = 255 * (part[:, :-1:step] + part[:, 1::step])
+            assert -(2**15) <= sums.min() <= sums.max() < 2**15
+
+
+def test_a_kernel_whose_sums_are_cut_off_stops_the_export(quantized):
+    draft = quantized.fork()
+    name = next(name for name, array in draft.weights.items() if array.ndim == 4 and array.dtype == np.int8)
+    assert PROPERTIES["exact int8 sums"](draft)
+    draft.weights[name] = np.full_like(draft.weights[name], 65)
+    assert not PROPERTIES["exact int8 sums"](draft)
+
+
+def test_a_channel_pays_only_for_its_worst_pair():
+    alone, alike, apart = np.zeros((3, 4, 1, 2), np.float32)
+    alone[0, 0, 0] = 1.0
+    alike[:2, 0, 0] = 1.0, 0.9
+    apart[:2, 0, 0] = 1.0, -0.9
+    scales = exact_scales(np.stack([alone, alike, apart]))
+    np.testing.assert_allclose(1 / scales, [127, 128 / 1.9, 127], rtol=0.01)
+
+
+def test_a_channel_of_zeros_has_a_scale_too():
+    assert np.all(exact_scales(np.zeros((2, 3, 1, 1), np.float32)) > 0)
+
+
+def test_the_runtime_computes_what_the_graph_says(quantized, scenes, tmp_path):
+    """Optimized int8 against the same graph taken literally, in float: no processor cuts a sum off."""
+    write_draft(quantized, tmp_path / "model.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    literal = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    expected = literal.run(["labels"], {"frames": scenes[0]})[0]
+    assert (labels_of(quantized, tmp_path, scenes[0]) == expected).mean() > 0.999
 
 
 def test_minmax_is_the_extremes_of_the_activations(wrapped, model, scenes, tmp_path):
