@@ -21,7 +21,7 @@ import av.error
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from .audio import AudioTrack
@@ -216,7 +216,7 @@ class VideoWriter:
         picture = VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="bgr24")
         # One thread: the pipeline's other stages already fill the cores.
         return self._converter.reformat(
-            picture, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1
+            picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
         )
 
     def _publish(self) -> None:

@@ -24,6 +24,8 @@ from .devices import (
     DeviceReport,
     device_problem,
     first_line,
+    openvino_devices,
+    openvino_has_bf16,
     parse_device,
     require_device,
 )
@@ -179,14 +181,18 @@ Candidate = tuple[str, Callable[[], Session]]
 
 
 def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
-    """Devices that `auto` tries, the fastest first; TensorRT only with an engine already built for this very case."""
+    """Devices that `auto` tries, the fastest first, as the benchmarks found them (docs/performance.md).
+
+    TensorRT only with an engine already built for this very case; openvino only where it multiplies in less than
+    float32, for without that the CPU provider is as fast and needs no second library.
+    """
     names = [DeviceName(kind="cuda"), DeviceName(kind="openvino"), DeviceName(kind="cpu")]
     if tensorrt.has_cached_engine(ort, plan.header, plan.batch_size, plan.input_size):
         names.insert(0, DeviceName(kind="tensorrt"))
 
     def opener(name: DeviceName) -> Callable[[], Session]:
         def attempt() -> Session:
-            problem = device_problem(ort, name)
+            problem = device_problem(ort, name) or no_gain(ort, plan, name)
             if problem:
                 raise DeviceError(problem)
             return open_on(ort, plan, name, requested="auto")
@@ -194,6 +200,13 @@ def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
         return attempt
 
     return [(str(name), opener(name)) for name in names]
+
+
+def no_gain(ort: Any, plan: Plan, name: DeviceName) -> str:
+    """Why a device that can be had is not worth taking, or ""."""
+    if name.kind != "openvino" or plan.header.spec.precision == "int8" or openvino_has_bf16(openvino_devices(ort)[0]):
+        return ""
+    return "no faster than cpu: this processor does not multiply in bf16"
 
 
 def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch_size: int = 1) -> Session:
@@ -215,7 +228,7 @@ def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch
         if position < len(candidates) - 1:
             proof, problem = prove(session, header, batch_size=batch_size)
         if not problem:
-            reason = "; ".join([f"auto chose {name}, {proof}", *passed_over])
+            reason = "; ".join([f"auto chose {name}, the fastest that keeps parity here: {proof}", *passed_over])
             session.device = replace(session.device, reason=reason)
             return session
         session.close()

@@ -1,15 +1,18 @@
-"""A machine with NVIDIA GPUs that is not there: an onnxruntime whose sessions claim CUDA, and fail on demand."""
+"""An NVIDIA machine and an Intel one that are not here: onnxruntimes whose sessions claim them, and fail on demand."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 STRICT = "session.disable_cpu_ep_fallback"
 
 
@@ -103,4 +106,76 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> GpuMachine:
         monkeypatch.setattr(f"edge_seg.{module}.nvidia_gpus", lambda: machine.gpus)
         monkeypatch.setattr(f"edge_seg.{module}.tensorrt_version", lambda: 100300)
     monkeypatch.setattr("edge_seg.tensorrt.gpu_identity", lambda index: f"Fake GPU {index} 9.0 driver 13000")
+    return machine
+
+
+@dataclass
+class IntelMachine:
+    """What the fake plugin offers: `capabilities` as OpenVINO words them. `asked` holds (provider config, entries)."""
+
+    capabilities: str = "FP32 INT8 BF16"
+    wrong: bool = False
+    asked: list[tuple[dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    batch_sizes: list[int] = field(default_factory=list)
+    memory_frames: int | None = None
+    silent_cpu: bool = False
+    left_on_cpu: tuple[str, ...] = ()
+
+
+@pytest.fixture
+def intel_machine(monkeypatch: pytest.MonkeyPatch) -> IntelMachine:
+    """Makes this process believe in an Intel processor and the OpenVINO plugin. The CPU provider stays real."""
+    import onnxruntime
+
+    machine = IntelMachine()
+    cpu = onnxruntime.OrtHardwareDeviceType.CPU
+
+    class Options:
+        """Real options, and a note of the plugin's devices and of what was set."""
+
+        def __init__(self) -> None:
+            self.real, self.entries, self.config = onnxruntime.SessionOptions(), {}, None
+
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            self.entries[key] = value
+            self.real.add_session_config_entry(key, value)
+
+        def add_provider_for_devices(self, found: list[Any], config: dict[str, Any]) -> None:
+            self.config = config
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in ("real", "entries", "config"):
+                object.__setattr__(self, name, value)
+            else:
+                setattr(self.real, name, value)
+
+    def open_inner(source: Any, options: Any, providers: Any = None, **rest: Any) -> Any:
+        if options.config is None:
+            return onnxruntime.InferenceSession(source, options.real, providers=providers, **rest)
+        machine.asked.append((options.config, options.entries))
+        plain = onnxruntime.SessionOptions()
+        plain.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        return FakeGpuSession(machine, onnxruntime.InferenceSession(source, plain, providers=[CPU]), [OPENVINO, CPU])
+
+    def found() -> list[Any]:
+        metadata = {"OPTIMIZATION_CAPABILITIES": machine.capabilities}
+        device = SimpleNamespace(type=cpu, vendor="Intel")
+        return [SimpleNamespace(ep_name=OPENVINO, device=device, ep_metadata=metadata)]
+
+    fake = SimpleNamespace(
+        __version__=onnxruntime.__version__,
+        SessionOptions=Options,
+        OrtHardwareDeviceType=onnxruntime.OrtHardwareDeviceType,
+        InferenceSession=open_inner,
+        get_available_providers=lambda: [CPU],
+        get_ep_devices=found,
+        register_execution_provider_library=lambda name, path: None,
+        set_default_logger_severity=lambda level: None,
+    )
+    plugin = ModuleType("onnxruntime_ep_openvino")
+    plugin.__spec__ = ModuleSpec("onnxruntime_ep_openvino", None)
+    plugin.get_library_path = lambda: "plugin.so"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", plugin)
+    for module in ("session", "verify", "checks"):
+        monkeypatch.setattr(f"edge_seg.{module}.load_runtime", lambda: fake)
     return machine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import stat
@@ -435,3 +436,53 @@ def test_int8_files_whose_sums_may_be_cut_off_are_run_exactly(tiny_model, precis
     except RuntimeError:  # onnxruntime's answer for an entry that was never set
         found = None
     assert found == slow_way_round
+
+
+# The plugin is played by `intel_machine`: what it is asked for is real, its speed and its arithmetic are not.
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "hint", "arithmetic"), [("FP32 INT8 BF16", "bf16", "bf16"), ("FP32 INT8", "f32", "fp32")]
+)
+def test_openvino_is_asked_for_one_request_on_all_threads(tiny_model, intel_machine, capabilities, hint, arithmetic):
+    intel_machine.capabilities = capabilities
+    opened = open_session(tiny_model(), device="openvino", threads=3)
+    ((config, entries),) = intel_machine.asked
+    assert json.loads(config["load_config"]) == {
+        "CPU": {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": "3",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+        }
+    }
+    assert entries["session.disable_cpu_ep_fallback"] == "1"
+    assert (opened.device.name, opened.device.arithmetic) == ("openvino", arithmetic)
+
+
+def test_auto_takes_openvino_where_it_multiplies_in_bf16(tiny_model, intel_machine):
+    report = open_session(tiny_model()).device
+    assert report.name == "openvino"
+    assert "the fastest that keeps parity" in report.reason
+    assert "agree with Keras in bf16" in report.reason
+
+
+def test_auto_leaves_openvino_where_the_cpu_provider_is_as_fast(tiny_model, intel_machine):
+    intel_machine.capabilities = "FP32 INT8"
+    report = open_session(tiny_model()).device
+    assert report.name == "cpu"
+    assert "openvino: no faster than cpu: this processor does not multiply in bf16" in report.reason
+    assert open_session(tiny_model(precision="int8")).device.name == "openvino"
+    assert open_session(tiny_model(), device="openvino").device.name == "openvino", "asked for by name"
+
+
+def test_auto_passes_over_an_openvino_that_computes_other_labels(tiny_model, intel_machine):
+    intel_machine.wrong = True
+    report = open_session(tiny_model()).device
+    assert report.name == "cpu"
+    assert "openvino: only 0.000%" in report.reason
+
+
+def test_no_thread_spins_on_a_core_the_pipeline_needs(tiny_model):
+    options = open_session(tiny_model(), device="cpu")._inner.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
