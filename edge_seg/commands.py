@@ -161,6 +161,8 @@ def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> N
             note(f"{report.source} -> {path}") if quiet else print(f"{report.source} -> {path}", flush=True)
     if report.status == "already there":
         note(f"{report.source}: already there")
+    if report.ended_at_s is not None:
+        note(f"{report.source}: {report.account_line()}")
     for text in report.notes:
         note(f"{report.source}: {text}")
     if not report.good:

@@ -16,9 +16,10 @@ from typing import Protocol
 
 import numpy as np
 
+from .account import SHARES, frame_counts
 from .channel import Channel
 from .errors import ConfigurationError
-from .media import Frame, Source
+from .media import Frame, Source, SourceCounts
 from .preprocess import stack_frames
 from .spec import ModelSpec
 from .steady import Flicker
@@ -110,6 +111,11 @@ class PipelineReport:
     error: Exception | None = None
     interrupted: bool = False
     limited: bool = False
+
+    def frames(self, counts: SourceCounts) -> dict[str, int]:
+        """The frames' account: the run's, and what the source's own counts add to it."""
+        own = {key: getattr(self, key) for key in ("read", *SHARES)}
+        return {**frame_counts(counts), **own}
 
     @property
     def written(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .account import StreamReport, frame_counts, source_facts
 from .errors import EdgeSegError
 from .images import ImageFiles
 from .media import Source, SourceCounts, SourceEnd
@@ -64,17 +65,14 @@ def options_that_matter(options: PredictOptions, item: Item, kind: str) -> dict[
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceReport:
-    """What became of one source.
+class SourceReport(StreamReport):
+    """What became of one source and its results.
 
     Attributes:
-        source: its printable name.
         status: "done", "already there", "incomplete" (what could be read is there, but not all could), "interrupted",
             "failed", or "not started".
         message: why, when it is not "done".
         outputs: kind -> path of what was written, partial names included.
-        frames: read, segmented, skipped, failed, dropped, corrupt, resized, retimed.
-        ended_at_s, expected_end_s: where the source ended, and where it should have.
         wall_s, frames_per_s: from the first frame read to the last one written.
         stages: milliseconds a frame by stage.
         age: milliseconds from arrival to output, live sources only.
@@ -84,13 +82,9 @@ class SourceReport:
         notes: remarks: rotation, padding, audio, damage.
     """
 
-    source: str
     status: str
     message: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
-    frames: dict[str, int] = field(default_factory=dict)
-    ended_at_s: float | None = None
-    expected_end_s: float | None = None
     wall_s: float = 0.0
     frames_per_s: float = 0.0
     stages: dict[str, StageTime] = field(default_factory=dict)
@@ -223,22 +217,21 @@ class Run:
         if not whole:
             kept = [result for result in written if str(result.path) not in message]
             message = "; ".join((message, *(f"{result.frames} frames are kept in {result.path}" for result in kept)))
-        notes = [note for result in written for note in result.notes]
+        notes = [f"{source.info.rotation}, as the file asks"] if source.info.rotation else []
+        notes += [note for result in written for note in result.notes]
         return SourceReport(
-            source=item.name,
             status=status,
             message=redact(message),
             outputs={result.kind: str(result.path) for result in written},
-            frames=_frames(report, source.counts),
-            ended_at_s=round(source.end.at_s, 3),
-            expected_end_s=source.end.expected_s,
+            frames=report.frames(source.counts),
+            **source_facts(source),
             wall_s=report.wall_s,
             frames_per_s=report.frames_per_s,
             stages=report.stages,
             age=report.age,
             flicker=report.flicker,
             raw_flicker=report.raw_flicker,
-            notes=tuple(_source_notes(source) + notes),
+            notes=tuple(notes),
         )
 
     def _pictures(self, waiting: list[tuple[Item, Plan]]) -> Iterator[SourceReport]:
@@ -273,7 +266,9 @@ def _picture_report(
         status=status,
         message=redact(message),
         outputs={result.kind: str(result.path) for result in written},
-        frames={"read": int(done or bool(problem)), "segmented": int(done), "failed": int(bool(problem))},
+        frames=frame_counts(
+            SourceCounts(read=int(status != "not started"), failed=int(status == "failed")), segmented=int(done)
+        ),
         wall_s=report.wall_s,
         frames_per_s=report.frames_per_s,
         stages=report.stages,
@@ -304,34 +299,3 @@ def _judge(source: Source, report: PipelineReport) -> tuple[str, str]:
 def _early_end(end: SourceEnd) -> str:
     of = f" of {end.expected_s:.2f} s" if end.expected_s else " s"
     return f"ended at {end.at_s:.2f}{of}" + (f": {end.reason}" if end.reason else "")
-
-
-def _frames(report: PipelineReport, counts: SourceCounts) -> dict[str, int]:
-    return {
-        "read": report.read,
-        "segmented": report.segmented,
-        "skipped": report.skipped,
-        "failed": report.failed,
-        "dropped": report.dropped,
-        "corrupt": counts.corrupt,
-        "resized": counts.resized,
-        "retimed": counts.retimed,
-        "reconnects": counts.reconnects,
-    }
-
-
-def _source_notes(source: Source) -> list[str]:
-    counts, notes = source.counts, []
-    if source.info.rotation:
-        notes.append(f"{source.info.rotation}, as the file asks")
-    if counts.corrupt:
-        notes.append(f"{counts.corrupt} frames were damaged and concealed by the decoder")
-    if counts.resized:
-        notes.append(f"{counts.resized} frames of another size were brought to the first one's")
-    if counts.retimed:
-        notes.append(f"{counts.retimed} frames had no usable time and were given the next one")
-    if counts.dropped:
-        notes.append(f"{counts.dropped} frames were replaced by newer ones before they could be used")
-    if counts.reconnects:
-        notes.append(f"opened again {counts.reconnects} times")
-    return notes

@@ -9,15 +9,13 @@ keeps the shape it tuned itself to.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -29,6 +27,9 @@ from .overlay import colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
 from .session import MAX_BATCH, Session, model_size, open_session
 from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from .stream import ResultStream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,33 +144,18 @@ class Segmenter:
             results += self._segment(part, list(range(first, first + len(part))), [None] * len(part))
         return results
 
-    def stream(self, source: Any) -> Iterator[Segmentation]:
+    def stream(self, source: Any) -> ResultStream:
         """Segment a source lazily: a path, an address, a camera index, or any iterable of frames.
 
-        Memory is that of one batch, whatever the length. A file that breaks off before its declared end gives what it
-        has, then a `RuntimeWarning` that says so. Items of an iterable are (H, W, 3) uint8 arrays, or objects with
-        `.image`, `.index` and `.time_s` as `edge_seg.sources` gives them.
+        Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
+        frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every
+        frame. Items of an iterable are (H, W, 3) uint8 arrays, or objects with `.image`, `.index` and `.time_s` as
+        `edge_seg.sources` gives them.
         """
+        from .stream import ResultStream
+
         self._open()
-        return self._stream(source)
-
-    def _stream(self, source: Any) -> Iterator[Segmentation]:
-        with contextlib.ExitStack() as stack:
-            items: Iterable[Any] = source
-            if isinstance(source, (str, int, os.PathLike)):
-                from .sources import open_source
-
-                items = stack.enter_context(open_source(source))
-            batch: list[tuple[np.ndarray, int, float | None]] = []
-            for count, item in enumerate(items):
-                image = getattr(item, "image", item)
-                batch.append((image, getattr(item, "index", count), getattr(item, "time_s", None)))
-                if len(batch) == self.batch_size:
-                    yield from self._segment(*map(list, zip(*batch, strict=True)))
-                    batch.clear()
-            if batch:
-                yield from self._segment(*map(list, zip(*batch, strict=True)))
-            _warn_of_early_end(items)
+        return ResultStream(self._segment, self.batch_size, source)
 
     def predict_labels(self, batch: np.ndarray) -> np.ndarray:
         """Class ids of frames already at the model's size: (N, H, W, 3) uint8 -> (N, H, W) uint8, any N."""
@@ -259,13 +245,6 @@ def _filled(batch: np.ndarray, size: int) -> np.ndarray:
     if len(batch) >= size:
         return batch
     return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
-
-
-def _warn_of_early_end(source: Any) -> None:
-    """Sources of ours know where they should have ended; an iterable of arrays ends where it ends."""
-    end = getattr(source, "end", None)
-    if end is not None and end.early:
-        warnings.warn(f"The source ended early, at {end.at_s:.2f} s: {end.reason}", RuntimeWarning, stacklevel=3)
 
 
 def _confidence(outputs: dict[str, np.ndarray], position: int, frame: np.ndarray) -> np.ndarray | None:

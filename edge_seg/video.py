@@ -292,6 +292,9 @@ class VideoFile(Source):
             end.reason = "not one frame could be decoded"
         elif not self._all_listed():
             end.reason = self._extent.cut or self._falls_short(end)
+        elif self._ledger.damaged or self._ledger.failed:
+            # Its last packet may be the one that the cut went through.
+            end.reason = self._extent.cut
         end.early = bool(end.reason)
         return end
 
@@ -304,7 +307,7 @@ class VideoFile(Source):
         # An index of frames makes durations exact; elsewhere they are rounded, or estimated from the bit rate.
         slack = 0.75 * frame_s if self.info.frame_count else 0.25 + 2 * frame_s
         short = end.expected_s is not None and end.at_s < end.expected_s - slack
-        return "the file was cut short" if short else ""
+        return "the file declares more than it holds" if short else ""
 
 
 def _display_matrix(picture: VideoFrame) -> rotation.Matrix:

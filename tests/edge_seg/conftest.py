@@ -1,15 +1,22 @@
-"""An NVIDIA machine and an Intel one that are not here: onnxruntimes whose sessions claim them, and fail on demand."""
+"""An NVIDIA machine and an Intel one that are not here (onnxruntimes whose sessions claim them, and fail on demand),
+and the command line with a tiny model.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from edge_seg.cli import main
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
@@ -179,3 +186,22 @@ def intel_machine(monkeypatch: pytest.MonkeyPatch) -> IntelMachine:
     for module in ("session", "verify", "checks"):
         monkeypatch.setattr(f"edge_seg.{module}.load_runtime", lambda: fake)
     return machine
+
+
+@pytest.fixture
+def model(tiny_model: Callable[..., Path]) -> str:
+    return str(tiny_model(size=(32, 64), license="Test terms: do as you like."))
+
+
+@pytest.fixture
+def predict(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
+    """Run `edge-seg predict ... --json` in this process: (exit code, JSON or None, stderr)."""
+
+    def run(*arguments: object, out: Path | None = tmp_path / "out") -> tuple[int, Any, str]:
+        capsys.readouterr()
+        place = ["-o", str(out)] if out else []
+        code = main(["predict", *map(str, arguments), "-m", model, "--device", "cpu", "--json", *place])
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out) if printed.out else None, printed.err
+
+    return run

@@ -28,25 +28,6 @@ SLOW_CLI = Path(__file__).with_name("slow_cli.py")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
 
 
-@pytest.fixture
-def model(tiny_model: Callable[..., Path]) -> str:
-    return str(tiny_model(size=(32, 64), license="Test terms: do as you like."))
-
-
-@pytest.fixture
-def predict(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
-    """Run `edge-seg predict ... --json` in this process: (exit code, JSON or None, stderr)."""
-
-    def run(*arguments: object, out: Path | None = tmp_path / "out") -> tuple[int, Any, str]:
-        capsys.readouterr()
-        place = ["-o", str(out)] if out else []
-        code = main(["predict", *map(str, arguments), "-m", model, "--device", "cpu", "--json", *place])
-        printed = capsys.readouterr()
-        return code, json.loads(printed.out) if printed.out else None, printed.err
-
-    return run
-
-
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -1,0 +1,99 @@
+"""What became of a source, frame by frame: one account for the terminal, for JSON and for the library.
+
+Nothing is lost in it: read = segmented + failed + dropped + skipped. Knows no command and no outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .media import Event, Source, SourceCounts
+
+# Those that make up what was read, and remarks on them.
+SHARES = ("segmented", "skipped", "failed", "dropped")
+_REMARKS = {
+    "corrupt": "damaged, concealed by the decoder or built on one that was",
+    "damaged_packets": "damaged packets",
+    "resized": "of another size, brought to the first one's",
+    "retimed": "without a usable time, given the next one",
+    "reconnects": "times opened again",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamReport:
+    """One source's account.
+
+    Attributes:
+        source: its printable name.
+        frames: "read", then what it is made of: "segmented", "skipped" (shown with the labels of an earlier one),
+            "failed" (gave no picture, or was lost to an error), "dropped" (replaced by a newer one, repeated by a dead
+            camera, or left out as damaged); then remarks on the source: "corrupt", "damaged_packets", "resized",
+            "retimed", "reconnects".
+        declared_frames: what the file's header counts; None when it does not say, and headers may lie.
+        ended_at_s, expected_end_s: where the source ended, and where it says it should; None when it does not say.
+        ended_early: whether that was too soon; None when nobody knows, since reading stopped first.
+        events: what happened to a live source, the latest 200.
+    """
+
+    source: str
+    frames: dict[str, int] = field(default_factory=lambda: frame_counts(SourceCounts()))
+    declared_frames: int | None = None
+    ended_at_s: float | None = None
+    expected_end_s: float | None = None
+    ended_early: bool | None = None
+    events: tuple[Event, ...] = ()
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every frame read is accounted for."""
+        return self.frames["read"] == sum(self.frames[key] for key in SHARES)
+
+    def account_line(self) -> str:
+        """The account in one line, without the source's name."""
+        frames = self.frames
+        parts = [f"{frames['read']} frames read: " + ", ".join(f"{frames[key]} {key}" for key in SHARES)]
+        parts += [f"{frames[key]} {words}" for key, words in _REMARKS.items() if frames[key]]
+        if self.ended_at_s is not None:
+            word = "stopped" if self.ended_early is None else "ended"
+            length = "no length declared" if self.expected_end_s is None else f"of {self.expected_end_s:.2f} s"
+            parts.append(f"{word} at {self.ended_at_s:.2f} s {length}".replace(" no length", ", no length"))
+        return "; ".join(parts)
+
+
+def frame_counts(
+    counts: SourceCounts, *, segmented: int = 0, skipped: int = 0, lost: int = 0, left_out: int = 0
+) -> dict[str, int]:
+    """The `frames` of a report, from a source's own counts and what became of the frames it delivered.
+
+    Args:
+        counts: the source's.
+        segmented, skipped: delivered and shown.
+        lost: delivered, but lost to an error on the way.
+        left_out: delivered, but not wanted.
+    """
+    return {
+        "read": counts.read,
+        "segmented": segmented,
+        "skipped": skipped,
+        "failed": counts.failed + lost,
+        "dropped": counts.dropped + left_out,
+        "corrupt": counts.corrupt,
+        "damaged_packets": counts.damaged_packets,
+        "resized": counts.resized,
+        "retimed": counts.retimed,
+        "reconnects": counts.reconnects,
+    }
+
+
+def source_facts(source: Source) -> dict[str, Any]:
+    """What a report says of a source that has ended or was left, besides its `frames`."""
+    return {
+        "source": source.info.name,
+        "declared_frames": source.info.frame_count,
+        "ended_at_s": round(source.end.at_s, 3),
+        "expected_end_s": source.info.end_s,
+        "ended_early": source.end.early,
+        "events": tuple(source.events),
+    }

@@ -1,0 +1,98 @@
+"""A source through a Segmenter, result by result, for a caller's own loop, with the account of its frames.
+
+Knows no outputs and no threads: the caller's loop sets the pace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .account import StreamReport, frame_counts, source_facts
+from .media import Source, SourceCounts
+
+if TYPE_CHECKING:
+    from .segmenter import Segmentation
+
+    Segment = Callable[[list[Any], list[Any], list[Any]], list[Segmentation]]
+
+
+class ResultStream(Iterator["Segmentation"]):
+    """A lazy iterator of results; `report` says what became of the frames.
+
+    Memory is that of one batch, whatever the length. A source that breaks off before its declared end, or loses frames,
+    gives what it has, then a `RuntimeWarning` that says so.
+
+    Args:
+        segment: (frames, indices, times) -> results, a Segmenter's.
+        batch_size: frames a call.
+        source: a path, an address, a camera's index, an open `Source`, or any iterable of frames.
+    """
+
+    def __init__(self, segment: Segment, batch_size: int, source: Any) -> None:
+        self._model, self._batch_size, self._given = segment, batch_size, source
+        self._source: Any = source if isinstance(source, Source) else None
+        self._taken = self._segmented = 0
+        self._results = self._run()
+
+    def __next__(self) -> Segmentation:
+        return next(self._results)
+
+    def close(self) -> None:
+        """Stop here and let go of the source."""
+        self._results.close()
+
+    @property
+    def report(self) -> StreamReport:
+        """The account so far; it balances once the stream has ended or was closed."""
+        lost = self._taken - self._segmented
+        if isinstance(self._source, Source):
+            frames = frame_counts(self._source.counts, segmented=self._segmented, lost=lost)
+            return StreamReport(frames=frames, **source_facts(self._source))
+        name = type(self._given).__name__ if not isinstance(self._given, (str, os.PathLike)) else str(self._given)
+        counts = SourceCounts(read=self._taken)
+        return StreamReport(source=name, frames=frame_counts(counts, segmented=self._segmented, lost=lost))
+
+    def _run(self) -> Generator[Segmentation]:
+        with contextlib.ExitStack() as stack:
+            items: Iterable[Any] = self._given
+            if isinstance(items, (str, int, os.PathLike)):
+                from .sources import open_source
+
+                items = self._source = stack.enter_context(open_source(items))
+            frames = iter(items)
+            if isinstance(items, Source):
+                # A live source counts its last frame when it is left.
+                stack.callback(frames.close)  # type: ignore[attr-defined]
+            batch: list[tuple[Any, int, float | None]] = []
+            for item in frames:
+                image, index = getattr(item, "image", item), getattr(item, "index", self._taken)
+                batch.append((image, index, getattr(item, "time_s", None)))
+                self._taken += 1
+                if len(batch) == self._batch_size:
+                    yield from self._segment(batch)
+                    batch = []
+            if batch:
+                yield from self._segment(batch)
+            _warn_of_losses(items)
+
+    def _segment(self, batch: list[tuple[Any, int, float | None]]) -> list[Segmentation]:
+        images, indices, times = map(list, zip(*batch, strict=True))
+        results = self._model(images, indices, times)
+        self._segmented += len(results)
+        return results
+
+
+def _warn_of_losses(source: Any) -> None:
+    """Sources of ours know what they should have given; an iterable of arrays ends where it ends."""
+    end, counts = getattr(source, "end", None), getattr(source, "counts", None)
+    if end is not None and end.early:
+        text = f"The source ended early, at {end.at_s:.2f} s: {end.reason}"
+    elif counts is not None and counts.failed:
+        text = f"{counts.failed} of {counts.read} frames could not be decoded"
+    else:
+        return
+    warnings.warn(text, RuntimeWarning, stacklevel=4)

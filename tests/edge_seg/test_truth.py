@@ -1,0 +1,451 @@
+"""Reports held against pixels: clips whose frames carry their number, cut, flipped, mixed, turned, of changing size.
+
+What a report says must be what a reader of the pixels finds: no frame lost without a word, none shown as good that is
+not, and an end only where the end is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from edge_seg import Segmenter
+from edge_seg.account import StreamReport
+from edge_seg.boxes import boxes_between
+from edge_seg.errors import DeviceError, MediaError
+from edge_seg.fake import FakeSession
+from edge_seg.ledger import DecoderLedger
+from edge_seg.media import Frame
+from edge_seg.video import VideoFile
+from tests.edge_seg.clips import make_clip, read_number, video_numbers, video_times
+from tests.edge_seg.test_video import TURNS
+
+COUNT = 60
+LAYOUTS = {
+    "index first": ("clip.mp4", {"movflags": "faststart"}),
+    "index last": ("clip.mp4", {}),
+    "fragments": ("clip.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+    "fragments after a first": ("clip.mp4", {"movflags": "frag_keyframe"}),
+}
+INSIDE = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"mvex", b"moof", b"traf", b"udta"}
+
+
+@dataclass
+class Outcome:
+    """What one source gave: its report, the numbers in its pixels, and which frames called themselves damaged."""
+
+    report: StreamReport
+    indices: list[int]
+    numbers: list[int]
+    damaged: list[bool]
+
+    def check(self) -> None:
+        """What holds of every report, whatever was done to the file."""
+        frames = self.report.frames
+        assert self.report.balanced
+        assert frames["segmented"] == len(self.numbers)
+        assert frames["corrupt"] == sum(self.damaged)
+        assert self.indices == sorted(set(self.indices)), "an index is given once, in order"
+        assert len(self.indices) + frames["failed"] == frames["read"]
+
+    @property
+    def good(self) -> list[tuple[int, int]]:
+        """(index, number drawn) of the frames that claim to be undamaged."""
+        return [
+            (index, number)
+            for index, number, damaged in zip(self.indices, self.numbers, self.damaged, strict=True)
+            if not damaged
+        ]
+
+
+class NotingVideo(VideoFile):
+    """Remembers which of its frames called themselves damaged."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.damaged: list[bool] = []
+        for frame in super().__iter__():
+            self.damaged.append(frame.corrupt)
+            yield frame
+
+
+def run_through(path: Path) -> Outcome:
+    """A source through the library's own loop."""
+    with NotingVideo(path) as source, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        stream = Segmenter(FakeSession()).stream(source)
+        results = [(result.index, read_number(result.frame)) for result in stream]
+    indices, numbers = [index for index, _ in results], [number for _, number in results]
+    return Outcome(stream.report, indices, numbers, source.damaged)
+
+
+def attempt(path: Path) -> Outcome | str:
+    """What a source gave, or the one line that says why it gives nothing."""
+    try:
+        outcome = run_through(path)
+    except MediaError as error:
+        return str(error)
+    outcome.check()
+    return outcome
+
+
+def check_line(line: str, path: Path) -> None:
+    assert line.startswith(f"{path}: ")
+    assert "\n" not in line
+
+
+def box_edges(path: Path) -> list[int]:
+    """Every offset at which a box begins or ends, nested ones included."""
+    edges, ranges = set(), [(0, path.stat().st_size)]
+    while ranges:
+        for box in boxes_between(path, *ranges.pop()):
+            edges |= {box.start, box.end}
+            if box.kind in INSIDE:
+                ranges.append((box.start + 8, box.end))
+    return sorted(edges)
+
+
+def whole_clip(folder: Path, layout: str) -> Path:
+    name, options = LAYOUTS[layout]
+    return make_clip(folder / name, count=COUNT, size=(96, 128), container_options=options)
+
+
+def hold_cut_to_its_pixels(whole: Path, cut: int) -> None:
+    """Cut a clip at an offset; what is left must be told apart from the whole, and every frame of it be right."""
+    data = whole.read_bytes()
+    path = whole.with_name("cut.mp4")
+    path.write_bytes(data[:cut])
+    outcome = attempt(path)
+    if isinstance(outcome, str):
+        return check_line(outcome, path)
+    report, shown = outcome.report, len(outcome.numbers)
+    assert outcome.good == [(number, number) for number in range(len(outcome.good))], f"cut at {cut}"
+    if shown:
+        assert report.ended_at_s == pytest.approx((outcome.indices[-1] + 1) / 25, abs=1e-3)
+    if shown < COUNT and not report.ended_early:
+        # Between two fragments of a file without an index nothing tells a cut from an end: then no length is claimed.
+        assert b"moof" in data
+        assert report.expected_end_s is report.declared_frames is None, f"cut at {cut}"
+    if cut == len(data):
+        assert (shown, report.ended_early, report.expected_end_s) == (COUNT, False, COUNT / 25)
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_a_cut_at_every_box_edge_is_told_from_the_end(tmp_path: Path, layout: str) -> None:
+    whole = whole_clip(tmp_path, layout)
+    edges = box_edges(whole)
+    assert len(edges) > 20
+    for cut in edges:
+        hold_cut_to_its_pixels(whole, cut)
+
+
+@pytest.mark.parametrize("count", [15, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_a_cut_at_random_offsets_is_told_from_the_end(tmp_path: Path, layout: str, count: int) -> None:
+    whole = whole_clip(tmp_path, layout)
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    for _ in range(count):
+        hold_cut_to_its_pixels(whole, generator.randrange(whole.stat().st_size))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi", ".ts", ".flv"])
+def test_other_containers_tell_a_cut_too(tmp_path: Path, suffix: str) -> None:
+    whole = make_clip(tmp_path / f"whole{suffix}", count=COUNT, size=(96, 128))
+    assert run_through(whole).report.ended_early is False
+    data = whole.read_bytes()
+    generator = random.Random(7)
+    told = 0
+    for _ in range(12):
+        path = tmp_path / f"cut{suffix}"
+        # Never where a packet of a transport stream ends, which nothing can tell from the end.
+        cut = generator.randrange(len(data) // 3, len(data) - 300) // 188 * 188 + 77
+        path.write_bytes(data[:cut])
+        outcome = attempt(path)
+        if isinstance(outcome, str):
+            assert "cut short" in outcome or "damaged" in outcome
+            check_line(outcome, path)
+            continue
+        told += 1
+        assert len(outcome.numbers) == COUNT or outcome.report.ended_early is True, f"cut at {cut}"
+        assert [number for _, number in outcome.good] == list(range(len(outcome.good)))
+    assert told >= 5 or suffix == ".avi", "most of them can be read in part"
+
+
+def test_a_length_that_nobody_declares_is_not_made_up(tmp_path: Path) -> None:
+    for name in ("clip.ts", "clip.h264"):
+        report = run_through(make_clip(tmp_path / name, count=20)).report
+        assert (report.expected_end_s, report.declared_frames) == (None, None)
+        assert "no length declared" in report.account_line()
+
+
+@pytest.mark.parametrize(("declared", "early"), [(5, False), (1000, True)])
+def test_a_frame_count_that_lies(tmp_path: Path, declared: int, early: bool) -> None:
+    path = make_clip(tmp_path / "clip.avi", count=COUNT)
+    data = bytearray(path.read_bytes())
+    for field in (data.index(b"avih") + 8 + 16, data.index(b"strh") + 8 + 32):
+        data[field : field + 4] = struct.pack("<I", declared)
+    path.write_bytes(data)
+    outcome = run_through(path)
+    outcome.check()
+    assert outcome.numbers == list(range(COUNT)), "the count is for display"
+    assert outcome.report.declared_frames == declared
+    # Too high a count cannot be told from a loss, and is said.
+    assert outcome.report.ended_early is early
+
+
+@pytest.mark.parametrize("rounds", [12, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_flipped_bits_are_not_shown_as_good(tmp_path: Path, rounds: int, b_frames: int) -> None:
+    options = {"preset": "veryfast", "g": "15", "bf": str(b_frames)}
+    whole = make_clip(
+        tmp_path / "whole.mp4",
+        count=COUNT,
+        size=(96, 128),
+        options=options,
+        container_options={"movflags": "faststart"},
+    )
+    data = whole.read_bytes()
+    media = data.index(b"mdat") + 4
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    wrong = hurt = 0
+    for _ in range(rounds):
+        damaged = bytearray(data)
+        for _ in range(6):
+            damaged[generator.randrange(media, len(damaged))] ^= 1 << generator.randrange(8)
+        path = tmp_path / "flipped.mp4"
+        path.write_bytes(damaged)
+        outcome = run_through(path)
+        outcome.check()
+        assert outcome.report.frames["read"] == COUNT, "what gives no picture is counted where it was"
+        wrong += sum(index != number for index, number in outcome.good)
+        hurt += outcome.report.frames["failed"] + outcome.report.frames["corrupt"]
+    assert hurt > rounds
+    # Some flips turn into other valid bits, and B-frames come before the damaged picture they are built on.
+    assert wrong <= 0.06 * rounds * COUNT, f"{wrong} wrong frames of {rounds * COUNT} were shown as good"
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_flipped_bits_anywhere_leave_an_account_or_one_line(tmp_path: Path, rounds: int) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    for suffix in (".mp4", ".mkv", ".avi", ".ts", ".flv"):
+        data = make_clip(tmp_path / f"whole{suffix}", count=20).read_bytes()
+        for _ in range(rounds):
+            damaged = bytearray(data)
+            for _ in range(8):
+                damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+            path = tmp_path / f"flipped{suffix}"
+            path.write_bytes(damaged)
+            if isinstance(outcome := attempt(path), str):
+                check_line(outcome, path)
+
+
+def test_a_last_packet_made_of_nothing_is_counted(tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "x.mp4", count=COUNT, size=(96, 128), container_options={"movflags": "faststart"})
+    with av.open(str(whole)) as container:
+        last = max((packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
+    data = bytearray(whole.read_bytes())
+    data[last[0] : sum(last)] = bytes(last[1])
+    whole.write_bytes(data)
+    outcome = run_through(whole)
+    outcome.check()
+    assert (outcome.report.frames["read"], outcome.report.frames["failed"]) == (COUNT, 1)
+    assert outcome.good == [(number, number) for number in range(COUNT - 1)]
+
+
+def test_frames_lost_to_the_model_are_counted(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "x.mp4", count=10)
+    stream = Segmenter(FakeSession(missing_library="libcuda.so"), batch_size=4).stream(clip)
+    with pytest.raises(DeviceError, match=r"libcuda\.so"):
+        list(stream)
+    assert stream.report.balanced
+    assert (stream.report.frames["read"], stream.report.frames["failed"]) == (4, 4)
+
+
+def test_the_ledger_knows_where_a_frame_is_missing() -> None:
+    ledger = DecoderLedger(one_picture_a_packet=True)
+    for pts in (0, 3, 1, 2, 4, 5):
+        ledger.put(pts)
+    assert not ledger.take(0, key=True, corrupt=False)
+    assert ledger.failed == 0
+    assert ledger.take(2, key=False, corrupt=False), "built on the one that is missing"
+    assert ledger.failed == 1
+    assert ledger.take(3, key=False, corrupt=False)
+    assert not ledger.take(4, key=True, corrupt=False), "a key frame is built on nothing"
+    assert ledger.take(1, key=False, corrupt=True)
+    assert ledger.failed == 0, "it came after all"
+    ledger.close()
+    assert ledger.failed == 1
+
+
+def unreadable(folder: Path, whole: bytes) -> dict[str, tuple[str, Callable[[Path], object]]]:
+    """Kinds of files nobody can read: words of the line each must get, and how to make it."""
+    return {
+        "empty.mp4": ("empty", lambda path: path.write_bytes(b"")),
+        "pointer.mp4": ("git lfs pull", lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")),
+        "text.mkv": ("not a video", lambda path: path.write_text("words " * 100)),
+        "no_moov.mp4": ("untrunc", lambda path: path.write_bytes(whole[: whole.index(b"moov") - 4])),
+        "list.mp4": ("give the video itself", lambda path: path.write_text("#EXTM3U\n#EXTINF:2,\nx.ts\n")),
+        "noise.avi": ("not a video", lambda path: path.write_bytes(random.Random(1).randbytes(4000))),
+        "pipe.mp4": ("pipe", os.mkfifo),
+        "gone.mp4": ("no such file", lambda path: path.symlink_to(folder / "nowhere")),
+        "half.png": ("damaged", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x20\0\0\0\x20")),
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
+def test_unreadable_files_in_a_batch_are_named_and_the_rest_is_done(
+    predict: Any,
+    tmp_path: Path,
+) -> None:
+    whole = make_clip(tmp_path / "whole.mp4", count=12).read_bytes()
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    sources, bad = [], unreadable(tmp_path, whole)
+    for name, (_, make) in bad.items():
+        make(tmp_path / name)
+        sources.append(tmp_path / name)
+    for number in range(6):
+        sources.append(make_clip(tmp_path / f"good{number}.mp4", count=5 + number))
+    random.Random(seed).shuffle(sources)
+    code, summary, err = predict(*sources)
+    assert code == summary["exit_code"] == 1
+    assert [Path(report["source"]).name for report in summary["sources"]] == [path.name for path in sources]
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    for report in summary["sources"]:
+        name, frames = Path(report["source"]).name, report["frames"]
+        assert frames["read"] == sum(frames[key] for key in ("segmented", "failed", "dropped", "skipped"))
+        if name in bad:
+            assert report["status"] == "failed"
+            assert [bad[name][0] in line for line in errors if name in line] == [True], name
+        else:
+            assert report["status"] == "done"
+            assert video_numbers(Path(report["outputs"]["overlay"])) == list(range(5 + int(name[4])))
+    assert len(errors) == len(bad)
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 6
+
+
+def test_one_line_and_one_json_object_say_the_same(
+    predict: Any,
+    tmp_path: Path,
+) -> None:
+    whole = make_clip(tmp_path / "whole.mp4", count=COUNT, size=(96, 128), container_options={"movflags": "faststart"})
+    data = bytearray(whole.read_bytes())
+    # One packet made of nothing, and the end cut off.
+    place = data.index(b"mdat") + 4 + (len(data) - data.index(b"mdat")) // 3
+    data[place : place + 60] = bytes(60)
+    (tmp_path / "hurt.mp4").write_bytes(data[: len(data) * 3 // 4])
+    code, summary, err = predict(whole, tmp_path / "hurt.mp4", "--stride", "2", "--alpha", "0")
+    good, hurt = summary["sources"]
+    assert (code, good["status"], hurt["status"]) == (1, "done", "incomplete")
+    line = f"{whole}: 60 frames read: 30 segmented, 30 skipped, 0 failed, 0 dropped; ended at 2.40 s of 2.40 s"
+    assert line in err.splitlines()
+    frames = hurt["frames"]
+    assert frames["read"] == frames["segmented"] + frames["skipped"] + frames["failed"] + frames["dropped"]
+    assert frames["corrupt"] + frames["failed"] > 0
+    assert hurt["declared_frames"] == COUNT > frames["read"]
+    assert hurt["ended_early"] is True
+    (line,) = [
+        line for line in err.splitlines() if line.startswith(f"{tmp_path / 'hurt.mp4'}: {frames['read']} frames")
+    ]
+    for key in ("segmented", "skipped", "failed", "dropped"):
+        assert f"{frames[key]} {key}" in line
+    assert f"{frames['corrupt']} damaged" in line
+    assert f"ended at {hurt['ended_at_s']:.2f} s of 2.40 s" in line
+    shown = video_numbers(Path(hurt["outputs"]["overlay"]))
+    with VideoFile(tmp_path / "hurt.mp4") as video:
+        read = list(video)
+    assert len(shown) == frames["segmented"] + frames["skipped"] == len(read)
+    assert all(frame.corrupt or frame.index == number for frame, number in zip(read, shown, strict=True))
+    assert any(not frame.corrupt for frame in read)
+
+
+def test_the_library_accounts_for_every_frame_and_warns(tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "x.mp4", count=COUNT, size=(96, 128), container_options={"movflags": "faststart"})
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:-900])
+    stream = Segmenter(FakeSession(), batch_size=4).stream(tmp_path / "cut.mp4")
+    with pytest.warns(RuntimeWarning, match=r"ended early, at .* bytes before its mdat box"):
+        results = list(stream)
+    report = stream.report
+    assert report.balanced
+    assert report.frames["segmented"] == len(results) < COUNT
+    assert (report.expected_end_s, report.declared_frames, report.ended_early) == (2.4, COUNT, True)
+    left = Segmenter(FakeSession(), batch_size=4).stream(whole)
+    assert [next(left).index for _ in range(6)] == list(range(6))
+    left.close()
+    assert left.report.balanced
+    assert (left.report.frames["read"], left.report.ended_early) == (8, None)
+    assert "stopped at" in left.report.account_line()
+    arrays = Segmenter(FakeSession()).stream([np.zeros((8, 8, 3), np.uint8)] * 3)
+    assert len(list(arrays)) == arrays.report.frames["read"] == 3
+    assert arrays.report.balanced
+
+
+@pytest.mark.parametrize("turn", list(TURNS))
+def test_turned_clips_come_out_upright_once(
+    predict: Any,
+    tmp_path: Path,
+    turn: str,
+) -> None:
+    matrix, undo = TURNS[turn]
+    clip = make_clip(tmp_path / "turned.mp4", count=12, matrix=matrix)
+    code, summary, err = predict(clip, "--alpha", "0")
+    (report,) = summary["sources"]
+    assert (code, report["frames"]["read"], report["frames"]["segmented"]) == (0, 12, 12)
+    with VideoFile(Path(report["outputs"]["overlay"])) as video:
+        assert [read_number(undo(frame.image)) for frame in video] == list(range(12))
+        assert video.info.rotation == "", "turned once, and not asked for again"
+    assert ("as the file asks" in err) == (turn != "none")
+
+
+def test_a_size_that_changes_is_reported_as_the_pixels_are(
+    predict: Any,
+    tmp_path: Path,
+) -> None:
+    parts = [
+        make_clip(tmp_path / f"{first}.h264", count=9, size=size, first=first)
+        for first, size in ((0, (48, 64)), (9, (96, 128)), (18, (48, 64)))
+    ]
+    joined = tmp_path / "joined.h264"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    code, summary, err = predict(joined, "--alpha", "0")
+    (report,) = summary["sources"]
+    assert code == 0
+    assert (report["frames"]["read"], report["frames"]["resized"]) == (27, 9)
+    assert "9 of another size, brought to the first one's" in err
+    assert video_numbers(Path(report["outputs"]["overlay"])) == list(range(27))
+
+
+def test_variable_rate_and_sound_survive_a_run(
+    predict: Any,
+    tmp_path: Path,
+) -> None:
+    generator = random.Random(3)
+    pts = list(itertools.accumulate((generator.randrange(900, 9000) for _ in range(39)), initial=0))
+    clip = make_clip(tmp_path / "vfr.mp4", count=40, pts=pts, time_base=Fraction(1, 90000), audio="aac", size=(47, 63))
+    code, summary, _ = predict(clip, "--alpha", "0")
+    (report,) = summary["sources"]
+    overlay = Path(report["outputs"]["overlay"])
+    assert code == 0
+    with VideoFile(overlay) as video:
+        assert [read_number(frame.image[:47, :63]) for frame in video] == list(range(40))
+    assert video_times(overlay) == video_times(clip) == [Fraction(value, 90000) for value in pts]
+    assert "audio: aac copied" in report["notes"]
+    assert any("padded by 1 column and 1 row" in note for note in report["notes"])
+    assert report["frames"]["read"] == report["frames"]["segmented"] == 40
