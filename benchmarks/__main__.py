@@ -1,4 +1,4 @@
-"""`python -m benchmarks [run | compare A.json B.json | training]`: reads the command line and nothing else."""
+"""`python -m benchmarks [run | compare A.json B.json | growth | readme | gpu | training]`: the command lines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from train.arguments import positive
 from .benchmark import run_benchmark
 from .cases import PEERS
 from .compare import compare, render_comparison
+from .figures import add_readme_arguments, run_readme
+from .gpu import add_gpu_arguments, run_gpu
+from .growth import add_growth_arguments, run_growth
 from .report import check_out, new_folder, write_report
 from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
@@ -24,7 +27,7 @@ from .training import add_training_arguments, run_training
 
 QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1,
          "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
-COMMANDS = ("run", "compare", "training")
+COMMANDS = ("run", "compare", "growth", "readme", "gpu", "training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
         given.insert(0, "run")
     options = _parser().parse_args(given)
+    commands = {
+        "run": _run,
+        "compare": _compare,
+        "growth": run_growth,
+        "readme": run_readme,
+        "gpu": run_gpu,
+        "training": run_training,
+    }
     try:
-        return {"run": _run, "compare": _compare, "training": run_training}[options.command](options)
+        return commands[options.command](options)
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -106,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
         "--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)"
     )
     compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
+    text = "cost against batch, resolution, threads and clip length"
+    add_growth_arguments(commands.add_parser("growth", help=text, description=text.capitalize() + "."))
+    text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
+    add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
+    text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder (unproved)"
+    add_gpu_arguments(commands.add_parser("gpu", help=text, description=text.capitalize() + "."))
     text = "images a second of the input pipeline, of the training step and of both"
     add_training_arguments(commands.add_parser("training", help=text, description=text + "."))
     return parser

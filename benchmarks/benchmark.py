@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.modelfile import read_model_header
+from train.files import CONFIG_NAME
 
 from .data import FrameSet, load_data
 from .environment import environment
@@ -142,4 +144,11 @@ def _models(settings: Settings, field: Field, run_digest: str) -> list[dict[str,
         {"file": file.path.name, "label": file.label, "precision": file.precision, "digest": file.digest}
         for file in field.files
     ]
-    return [{"file": settings.run.name, "label": "Keras run", "precision": "fp32", "digest": run_digest}, *files]
+    run = {"file": settings.run.name, "label": "Keras run", "precision": "fp32", "digest": run_digest}
+    return [{**run, "recipe": _recipe(settings.run)}, *files]
+
+
+def _recipe(run: Path) -> str | None:
+    """Name of the recipe a run was fitted by, or None for a network at its start."""
+    recipe = json.loads((run / CONFIG_NAME).read_text()).get("recipe")
+    return recipe.get("name", "unnamed") if isinstance(recipe, dict) else recipe

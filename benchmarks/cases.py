@@ -14,7 +14,18 @@ from typing import Any
 # Every ratio and agreement is against this one.
 REFERENCE = "Keras predict"
 # What each of `PEERS` is told from the others by in `kind`; the rest are Keras and edge_seg's own sessions.
-KINDS = ("keras-predict", "keras-compiled", "naive", "session", "onnxruntime", "opencv", "litert", "openvino", "torch")
+KINDS = (
+    "keras-predict",
+    "keras-compiled",
+    "naive",
+    "session",
+    "onnxruntime",
+    "opencv",
+    "litert",
+    "openvino",
+    "torch",
+    "cuda-bound",
+)
 PEERS = ("onnxruntime", "opencv", "litert", "openvino", "torch")
 
 
@@ -46,7 +57,7 @@ class Contender:
         device: "cpu", or a device of edge_seg or torch.
         precision: of the weights and, as far as the file says, of the arithmetic.
         size: (height, width) of the frames it gets.
-        compiled: torch only, whether `torch.compile` is used.
+        compiled: torch: whether `torch.compile` is used; cuda-bound: whether a CUDA graph is.
         optional: whether a machine that cannot run it skips it, instead of failing.
         model: digest of the ONNX file or of the run's weights.
         threads: CPU threads, or None for what affinity and quota allow.

@@ -25,19 +25,26 @@ FAMILIES = {
     "keras": ("#c3cad2", "#939ea9", "#626e7a", "#3d4752"),
     "session": ("#9bd8cf", "#4fb3a5", "#1f8478", "#0d5951"),
     "torch": ("#c9b6ec", "#9d80d8", "#7450b8", "#4c2f86"),
+    "peer": ("#efd3a8", "#e0ad62", "#b97f2b", "#7d5214"),
 }
 STAGES = ("#4878a8", "#e0a63a", "#1f8478", "#b9605a", "#7450b8", "#8a96a3")
 
 
-def draw_chart(result: Result, path: Path) -> None:
-    """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
+def import_pyplot() -> Any:
+    """matplotlib's pyplot, drawing into files. Raises `MissingDependencyError` without it."""
     try:
         import matplotlib
     except ImportError as error:
         raise MissingDependencyError("matplotlib is not installed. Install it: pip install -e '.[bench]'") from error
     matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib import pyplot
 
+    return pyplot
+
+
+def draw_chart(result: Result, path: Path) -> None:
+    """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
+    plt = import_pyplot()
     rows = [row for row in result.rows if row.status == "ok"]
     # Beside the naive loop's inference no other stage could be seen.
     clip_rows = [row for row in result.clip_rows if row.status == "ok" and row.name != NAIVE]
@@ -72,7 +79,7 @@ def _title(result: Result) -> str:
 
 
 def _family(kind: str) -> tuple[str, ...]:
-    return FAMILIES["keras" if kind.startswith("keras") else kind]
+    return FAMILIES["keras" if kind.startswith("keras") else kind if kind in FAMILIES else "peer"]
 
 
 def _shade(row: Row, batches: Sequence[int]) -> str:
@@ -102,9 +109,7 @@ def _draw_speed(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: S
     axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
     axes.set_xlim(0, widest * 1.2)
     shown = ", ".join(str(batch) for batch in batches)
-    _style(
-        axes, "frames/s, and times Keras predict", f"batch {shown} from the top down; line: quartiles of the repeats"
-    )
+    style(axes, "frames/s, and times Keras predict", f"batch {shown} from the top down; line: quartiles of the repeats")
 
 
 def _draw_quality(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
@@ -127,7 +132,7 @@ def _draw_quality(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
     # Never closer than two points: differences of hundredths are not to look like cliffs.
     middle, half = (min(values) + max(values)) / 2, max(2.0, (max(values) - min(values)) * 0.9)
     axes.set_xlim(middle - half, middle + half)
-    _style(axes, "mean IoU, %", "and pixels that agree with Keras; lowest batch size")
+    style(axes, "mean IoU, %", "and pixels that agree with Keras; lowest batch size")
 
 
 def _draw_memory(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: Sequence[int]) -> None:
@@ -136,7 +141,7 @@ def _draw_memory(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: 
         axes.barh(place, row.peak_mb, thickness, color=_shade(row, batches))
         axes.text((row.peak_mb or 0.0) + widest * 0.02, place, f"{row.peak_mb:,.0f}", va="center", fontsize=8.2)
     axes.set_xlim(0, widest * 1.2)
-    _style(axes, "peak memory of the process, MB", "")
+    style(axes, "peak memory of the process, MB", "")
 
 
 def _draw_stages(axes: Any, rows: Sequence[ClipRow], clip: dict[str, Any]) -> None:
@@ -156,13 +161,14 @@ def _draw_stages(axes: Any, rows: Sequence[ClipRow], clip: dict[str, Any]) -> No
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.legend(ncols=len(stages), frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
-    _style(axes, "end to end: ms a frame of each stage; stages overlap", clip_line(clip))
+    style(axes, "end to end: ms a frame of each stage; stages overlap", clip_line(clip))
 
 
-def _style(axes: Any, title: str, label: str) -> None:
+def style(axes: Any, title: str, label: str, *, grid: str = "x") -> None:
+    """What every panel has in common: a title and a label to the left, a faint grid, no frame."""
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel(label, fontsize=8.2, color=FAINT, loc="left")
-    axes.grid(axis="x", color=GRID, lw=0.8)
+    axes.grid(axis=grid, color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     for side in ("top", "right", "left", "bottom"):

@@ -20,6 +20,7 @@ from edge_seg.checks import cpu_features
 from edge_seg.threads import available_threads, cgroup_quota
 
 PACKAGES = (
+    "ai-edge-litert",
     "av",
     "edge-seg",
     "keras",
@@ -30,6 +31,7 @@ PACKAGES = (
     "onnxruntime-ep-openvino",
     "opencv-python",
     "opencv-python-headless",
+    "openvino",
     "tensorflow",
     "tf2onnx",
     "torch",
@@ -73,6 +75,12 @@ def peak_memory_mb() -> float | None:
     VmHWM and not `getrusage`: the latter is inherited from whoever started the process.
     """
     found = re.search(r"^VmHWM:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
+    return int(found.group(1)) / 1024 if found else None
+
+
+def resident_mb() -> float | None:
+    """This process' resident memory now, in MB."""
+    found = re.search(r"^VmRSS:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
     return int(found.group(1)) / 1024 if found else None
 
 

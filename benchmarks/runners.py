@@ -40,6 +40,7 @@ def build(contender: Contender, batch: int) -> Loaded:
         "opencv": peers.opencv_dnn,
         "litert": peers.litert,
         "openvino": peers.native_openvino,
+        "cuda-bound": _cuda_bound,
     }
     predict, detail, arithmetic = builders[contender.kind](contender, batch)
     warm_up(predict, np.zeros((batch, *contender.size, 3), np.uint8))
@@ -114,3 +115,9 @@ def _torch(contender: Contender, batch: int) -> Loaded:
 
     predict, detail = torch_predictor(contender, batch)
     return predict, detail, contender.precision
+
+
+def _cuda_bound(contender: Contender, batch: int) -> Loaded:
+    from .cuda_peer import bound_session
+
+    return bound_session(contender, batch)

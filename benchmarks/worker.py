@@ -11,8 +11,10 @@ nothing of the other contenders, of repeats or of statistics.
     {"op": "open-clip", "contender": {...}, "batch": N}                 -> {"ok": true}
     {"op": "clip", "clip": "in.mp4", "limit": N, "target": "out.mp4"}   -> {"ok": true, "frames": N, "seconds": ...}
     {"op": "stages", "clip": "in.mp4", "limit": N, "target": "out.mp4"} -> {"ok": true, "cpu_ms": {"decode": ..., ...}}
+    {"op": "length", "clip": "in.mp4", "target": "out.jsonl", "stride": N}  -> as "clip", and memory: early_mb, late_mb
     {"op": "limits", "seconds": S, "side": N, "memory_mb": N}  -> {"ok": true, ...}   see `limits.measure_limits`
     {"op": "operations", "path": "x.onnx", "size": [H, W]}     -> {"ok": true, "layers": [[name, macs, weights], ...]}
+    {"op": "gpu-limits"}, {"op": "decode", "clip": "in.mp4"}   -> {"ok": true, ...}   see `cuda_peer`
     {"op": "memory"}                 -> {"ok": true, "peak_mb": ...}
     anything that goes wrong         -> {"ok": false, "error": "one line", "kind": "class of the error"}
 
@@ -64,9 +66,12 @@ class Server:
             "memory": _memory,
             "limits": _limits,
             "operations": _operations,
+            "gpu-limits": _gpu_limits,
+            "decode": _decode,
             "open-clip": self._open_clip,
             "clip": self._clip,
             "stages": self._stages,
+            "length": self._length,
         }
         arguments = {key: value for key, value in request.items() if key != "op"}
         try:
@@ -122,6 +127,14 @@ class Server:
         runner: Any = self._opened()
         return {"cpu_ms": runner.alone(Path(clip), limit, Path(target))}
 
+    def _length(self, clip: str, target: str, stride: int) -> dict[str, Any]:
+        from .length import MemoryWatch, growth_of_memory
+
+        runner: Any = self._opened()
+        with MemoryWatch() as watch:
+            answer = runner.run(Path(clip), None, Path(target), kind="jsonl", stride=stride)
+        return {**answer, **growth_of_memory(watch.samples)}
+
     def _opened(self) -> ClipRunner:
         if self._clips is None:
             raise RuntimeError("no contender has been opened for clips")
@@ -153,6 +166,18 @@ def _operations(path: str, size: list[int]) -> dict[str, Any]:
 
     height, width = size
     return {"layers": [(layer.name, layer.macs, layer.weights) for layer in count_operations(path, (height, width))]}
+
+
+def _gpu_limits() -> dict[str, Any]:
+    from .cuda_peer import gpu_limits
+
+    return gpu_limits()
+
+
+def _decode(clip: str) -> dict[str, Any]:
+    from .cuda_peer import decode_speed
+
+    return decode_speed(clip)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,0 +1,106 @@
+"""In the worker of `gpu`: onnxruntime on CUDA with everything bound, the GPU's own peak, and its decoder.
+
+Unproved: no GPU was at hand when this was written; its logic is tested with fakes. Knows onnxruntime, torch and PyAV
+where they are installed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.errors import DeviceError
+
+from .cases import Contender
+from .peers import Loaded, need
+
+PEAK_SIDE = 8192
+COPY_MB = 1024
+
+
+def bound_session(contender: Contender, batch: int) -> Loaded:
+    """The file on CUDA with input and output bound to device memory; `contender.compiled`: as one CUDA graph."""
+    ort = need("onnxruntime", "onnxruntime-gpu")
+    index = int(contender.device.partition(":")[2] or 0)
+    options = {
+        "device_id": index,
+        # A fixed search: the exhaustive one stalls at each new shape, and a graph wants one shape for good.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "enable_cuda_graph": "1" if contender.compiled else "0",
+    }
+    session = ort.InferenceSession(contender.path, providers=[("CUDAExecutionProvider", options)])
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError(f"onnxruntime gave {session.get_providers()[0]} instead of CUDA: look with edge-seg checks.")
+    height, width = contender.size
+    given = ort.OrtValue.ortvalue_from_numpy(np.zeros((batch, height, width, 3), np.uint8), "cuda", index)
+    got = ort.OrtValue.ortvalue_from_shape_and_type([batch, height, width], np.uint8, "cuda", index)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input("frames", given)
+    binding.bind_ortvalue_output("labels", got)
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        given.update_inplace(np.ascontiguousarray(frames))
+        session.run_with_iobinding(binding)
+        return np.asarray(got.numpy())
+
+    how = "one CUDA graph" if contender.compiled else "no graph"
+    return predict, f"onnxruntime {ort.__version__}, CUDA, I/O bound, {how}", contender.precision
+
+
+def gpu_limits(*, side: int = PEAK_SIDE, calls: int = 20) -> dict[str, Any]:
+    """Peak of matrix products in fp32, tf32 and fp16, and memory copied, by torch on the first GPU; "gpu" is its name.
+
+    Raises:
+        MissingDependencyError, DeviceError: no torch, or none with CUDA.
+    """
+    torch = need("torch", "torch")
+    if not torch.cuda.is_available():
+        raise DeviceError("torch sees no CUDA device, so the matrix peak cannot be measured.")
+    peaks: dict[str, Any] = {}
+    for name, dtype, tf32 in (("fp32", "float32", False), ("tf32", "float32", True), ("fp16", "float16", False)):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        left, right = (torch.randn(side, side, device="cuda", dtype=getattr(torch, dtype)) for _ in range(2))
+        seconds = _best(torch, lambda left=left, right=right: left @ right, calls)  # type: ignore[misc]
+        peaks[name] = {"gflops": 2e-9 * side**3 / seconds, "library": "torch", "what": f"{side} x {side} product"}
+    source = torch.empty(COPY_MB * 2**20, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    seconds = _best(torch, lambda: target.copy_(source), calls)
+    copied = 2e-9 * COPY_MB * 2**20 / seconds
+    return {"gpu": torch.cuda.get_device_name(), "peaks": peaks, "bandwidth": {"best_gb_s": copied}}
+
+
+def _best(torch: Any, call: Callable[[], object], calls: int) -> float:
+    """Seconds of the quickest call; each is waited for."""
+    times = []
+    for _ in range(calls + 3):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times[3:])
+
+
+def decode_speed(clip: str) -> dict[str, Any]:
+    """Frames/s of decoding to system memory by the processor and by the GPU's decoder; its None has a reason."""
+    import av
+    from av.codec.hwaccel import HWAccel
+
+    found: dict[str, Any] = {"cpu_fps": _decode(av, clip, None), "cuda_fps": None, "reason": ""}
+    try:
+        found["cuda_fps"] = _decode(av, clip, HWAccel(device_type="cuda", allow_software_fallback=False))
+    except Exception as error:
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        found["reason"] = f"no decoding on the GPU: {text[0][:200]}"
+    return found
+
+
+def _decode(av: Any, clip: str, accelerator: Any) -> float:
+    began = time.perf_counter()
+    with av.open(str(Path(clip)), hwaccel=accelerator) as container:
+        count = sum(1 for frame in container.decode(video=0) if frame.to_ndarray(format="bgr24") is not None)
+    return count / (time.perf_counter() - began)

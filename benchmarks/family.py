@@ -1,0 +1,121 @@
+"""Accuracy against speed: the models of several results in one picture, ours at every precision and device.
+
+Knows results alone. A network that was never trained has a speed and no accuracy: it is a line, not a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_seg.errors import ConfigurationError
+
+from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .rows import Result, Row
+
+MARKS = {"fp32": "o", "fp16": "s", "int8": "D"}
+HUES = (FAMILIES["session"][2], FAMILIES["torch"][2], FAMILIES["peer"][2], FAMILIES["keras"][3])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One row of one result: a model at a precision, on a device, with its frames/s and mean IoU (None: untrained)."""
+
+    model: str
+    row: Row
+    mean_iou: float | None
+
+
+def family(results: Sequence[tuple[str, Result]], batch: int = 1) -> list[Member]:
+    """The rows of edge_seg's own sessions, and Keras compiled as their source, at one batch size.
+
+    Args:
+        results: name of the network, and its result.
+        batch: frames a call.
+
+    Raises:
+        ConfigurationError: results of unlike machines or frames, or nothing at that batch size.
+    """
+    first = results[0][1]
+    for name, result in results:
+        for what, one, other in (
+            ("processor", first.environment["cpu"], result.environment["cpu"]),
+            ("usable cores", first.environment["cores"], result.environment["cores"]),
+            ("data", first.data["digest"], result.data["digest"]),
+        ):
+            if one != other:
+                raise ConfigurationError(
+                    f"{name} was measured on another {what} than {results[0][0]} ({other}, {one}); measure both alike."
+                )
+    members = [
+        Member(model=name, row=row, mean_iou=row.mean_iou if trained(result) else None)
+        for name, result in results
+        for row in result.rows
+        if row.status == "ok" and row.batch == batch and row.kind in ("session", "keras-compiled")
+    ]
+    if not members:
+        raise ConfigurationError(f"No result has a row at batch {batch}; measure with --batch-sizes {batch}.")
+    return members
+
+
+def trained(result: Result) -> bool:
+    """Whether the run behind a result was fitted; a network at its start has labels, but no accuracy."""
+    return any(model.get("recipe") for model in result.models)
+
+
+def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
+    """Write the picture as PNG. Raises as `family`, and `MissingDependencyError` without matplotlib."""
+    members = family(results)
+    plt = import_pyplot()
+    names = list(dict.fromkeys(member.model for member in members))
+    colours = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
+    with plt.rc_context(colours):
+        figure = plt.figure(figsize=(8.6, 4.8), layout="constrained")
+        axes = figure.subplots()
+        for member in members:
+            _draw(axes, member, HUES[names.index(member.model) % len(HUES)])
+        _scale(axes, members)
+        for place, name in enumerate(names):
+            axes.plot([], [], "o", color=HUES[place % len(HUES)], label=name)
+        axes.legend(frameon=False, loc="lower left", fontsize=9)
+        first = results[0][1]
+        machine = f"{first.environment['cpu']}, {first.environment['cores']} core(s), batch 1"
+        style(axes, f"Accuracy against speed: {machine}", "frames/s (logarithmic)", grid="both")
+        axes.set_ylabel(f"mean IoU, %: {first.data['name']}")
+        figure.savefig(path, dpi=130, facecolor="white")
+        plt.close(figure)
+
+
+def _draw(axes: Any, member: Member, hue: str) -> None:
+    row = member.row
+    label = "Keras compiled" if row.kind == "keras-compiled" else f"{row.precision}, {row.device}"
+    text = f"{label}\n{row.frames_per_s:.1f}/s"
+    if member.mean_iou is None:
+        axes.axvline(row.frames_per_s, color=hue, lw=1.2, ls="--", alpha=0.8)
+        axes.annotate(
+            f"{label}, {row.frames_per_s:.1f}/s (untrained)", (row.frames_per_s, 0.97), (-3, 0),
+            xycoords=("data", "axes fraction"), textcoords="offset points", rotation=90, ha="right", va="top",
+            fontsize=8, color=hue,
+        )  # fmt: skip
+        return
+    filled = "white" if row.kind == "keras-compiled" else hue
+    axes.plot(
+        row.frames_per_s, 100 * member.mean_iou, MARKS.get(row.precision, "o"), ms=9, color=hue, mfc=filled, mew=1.6
+    )
+    axes.annotate(
+        text, (row.frames_per_s, 100 * member.mean_iou), (0, 10), textcoords="offset points", ha="center", fontsize=8.2
+    )
+
+
+def _scale(axes: Any, members: Sequence[Member]) -> None:
+    values = [100 * member.mean_iou for member in members if member.mean_iou is not None] or [0.0, 100.0]
+    middle, half = (min(values) + max(values)) / 2, max(3.0, (max(values) - min(values)) * 0.8)
+    axes.set_ylim(middle - half, middle + half)
+    speeds = [member.row.frames_per_s or 1.0 for member in members]
+    axes.set_xscale("log")
+    axes.set_xlim(min(speeds) / 1.5, max(speeds) * 1.5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "235" else "")
+    axes.tick_params(which="minor", length=0, labelsize=8, labelcolor=FAINT)

@@ -1,0 +1,213 @@
+"""`python -m benchmarks readme`: README's figures and the pictures of docs/, out of the JSON files that are committed.
+
+Between two marks README belongs to this command: what stands there is made from docs/benchmark/*.json and from nothing
+else, and a test holds the two together. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_seg.errors import ConfigurationError
+from train.files import replacing
+
+from .chart import draw_chart
+from .environment import ROOT
+from .family import draw_family, trained
+from .growth import FILE_NAME, read_growth
+from .growth_chart import draw_growth
+from .rows import ClipRow, Result, Row, read_result
+from .table import NONE, percent
+
+BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
+FOLDER = ROOT / "docs" / "benchmark"
+README = ROOT / "README.md"
+BUNDLED, FULL = "bundled.json", "full.json"
+# What README calls a contender, where the table's own name says too little.
+NAMES = {
+    "Keras predict": "Keras `predict`",
+    "Keras compiled": "Keras compiled (`tf.function`)",
+    "onnxruntime default fp32": "onnxruntime, default options, fp32",
+    "OpenCV dnn fp32": "OpenCV `dnn`, fp32",
+    "LiteRT fp32": "TensorFlow Lite (LiteRT), fp32",
+}
+
+
+def add_readme_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m benchmarks readme`."""
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit code 1 where README differs (default: write it)"
+    )
+
+
+def run_readme(options: argparse.Namespace) -> int:
+    """Carry out `python -m benchmarks readme`; returns the exit code."""
+    before = README.read_text(encoding="utf-8")
+    after = with_figures(before, section(FOLDER))
+    if options.check:
+        print(
+            "README agrees with docs/benchmark." if before == after else "README differs: python -m benchmarks readme"
+        )
+        return 0 if before == after else 1
+    with replacing(README) as temporary:
+        temporary.write_text(after, encoding="utf-8")
+    pictures = draw_pictures(FOLDER)
+    print("wrote " + ", ".join(str(path.relative_to(ROOT)) for path in (README, *pictures)))
+    return 0
+
+
+def with_figures(readme: str, figures: str) -> str:
+    """README's text with the figures between its marks; `ConfigurationError` where the marks are not one pair."""
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ConfigurationError(f"README.md needs the two lines {BEGIN!r} and {END!r}, once each and in this order.")
+    head, tail = readme.split(BEGIN)[0], readme.split(END)[1]
+    return f"{head}{BEGIN}\n{figures.strip()}\n{END}{tail}"
+
+
+def section(folder: Path) -> str:
+    """README's figures as Markdown, from the JSON files of a folder."""
+    bundled, full, growth = read_result(folder / BUNDLED), _full(folder), read_growth(folder / FILE_NAME)
+    blocks = [
+        _heading(bundled, "The bundled model"),
+        speed_table(bundled),
+        clip_text(bundled),
+        limit_text(bundled),
+        "![Throughput, parity, memory and stages of the bundled model](docs/benchmark.png)",
+    ]
+    if full is not None:
+        blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_text(full)]
+    blocks += [
+        growth_text(growth),
+        "![Cost against batch, resolution, threads and clip length](docs/benchmark/growth.png)",
+        "![Accuracy against speed](docs/benchmark/accuracy_speed.png)",
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def draw_pictures(folder: Path) -> list[Path]:
+    """Every picture of the figures, drawn again from the JSON files."""
+    bundled, full = read_result(folder / BUNDLED), _full(folder)
+    results = [("bundled", bundled), *([("full width", full)] if full else [])]
+    results += [(path.stem, read_result(path)) for path in sorted(folder.glob("sibling*.json"))]
+    chart, family, growth = folder.parent / "benchmark.png", folder / "accuracy_speed.png", folder / "growth.png"
+    for path, draw in (
+        (chart, lambda target: draw_chart(bundled, target)),
+        (family, lambda target: draw_family(results, target)),
+        (growth, lambda target: draw_growth(read_growth(folder / FILE_NAME), target)),
+    ):
+        with replacing(path) as temporary:
+            draw(temporary)
+    return [chart, family, growth]
+
+
+def _full(folder: Path) -> Result | None:
+    return read_result(folder / FULL) if (folder / FULL).is_file() else None
+
+
+def _heading(result: Result, what: str) -> str:
+    size = "x".join(map(str, result.settings["size"]))
+    machine = f"{result.environment['cores']} cores of {result.environment['cpu']}"
+    count = next(iter(result.operations.values()), {"gflop": 0.0, "weights": 0})
+    noisy = "; the run called itself noisy" if result.noisy else ""
+    untrained = "" if trained(result) else " Its weights are untrained: its labels measure parity, not accuracy."
+    return (
+        f"**{what}** ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame) at {size} "
+        f"on {machine}, "
+        f"{result.data['frames']} frames of {result.data['name']}, {result.settings['repeats']} interleaved rounds, "
+        f"{result.created[:10]}{noisy}.{untrained}"
+    )
+
+
+def speed_table(result: Result) -> str:
+    """A line a contender, its batch sizes beside one another; the fastest of ours in bold."""
+    batches = result.settings["batch_sizes"]
+    cells = {(row.name, row.batch): row for row in result.rows}
+    names = list(dict.fromkeys(row.name for row in result.rows))
+    speed = [(f"batch {batch}, ms/frame", "x Keras `predict`") for batch in batches]
+    head = ["contender", *(title for pair in speed for title in pair), "of peak", "memory, MB", "mean IoU", "agreement"]
+    best = min(
+        (row for row in result.rows if row.kind == "session" and row.status == "ok" and row.batch == batches[0]),
+        key=lambda row: row.ms_median or 0.0,
+        default=None,
+    )
+    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    for name in names:
+        rows = [cells[name, batch] for batch in batches if (name, batch) in cells]
+        lines.append(_line(_row_cells(name, rows, trained(result), bold=best is not None and name == best.name)))
+    return "\n".join(lines)
+
+
+def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool) -> list[str]:
+    first = rows[0]
+    shown = NAMES.get(name, name)
+    if any(row.status != "ok" for row in rows):
+        broken = next(row for row in rows if row.status != "ok")
+        width = 2 * len(rows) + 4
+        return [shown, f"{broken.status}: {broken.reason.split('. ')[0].rstrip('.')}", *[""] * (width - 1)]
+    speeds = [text for row in rows for text in (_number(row.ms_median, 1), _number(row.ratio, 2))]
+    iou = percent(first.mean_iou, 2) if accuracy else NONE
+    found = [shown, *speeds, percent(first.share_of_peak, 0), _number(first.peak_mb, 0), iou]
+    found.append(percent(first.agreement, 3))
+    return [f"**{cell}**" for cell in found] if bold else found
+
+
+def clip_text(result: Result) -> str:
+    """The clip from end to end, in words: frames/s, share of what the stages allow, times the naive loop."""
+    rows = [row for row in result.clip_rows if row.status == "ok" and row.allowed_fps]
+    naive = next((row for row in result.clip_rows if row.status == "ok" and not row.allowed_fps), None)
+    if not rows:
+        return ""
+    clip = f"the {result.clip['width']}x{result.clip['height']} clip {result.clip['name']}"
+    found = "; ".join(_clip_words(row) for row in rows)
+    loop = (
+        f" The naive loop (cv2 reads, Keras predicts, cv2 blends and writes): {naive.frames_per_s:.1f} frames/s."
+        if naive
+        else ""
+    )
+    return f"From decoding to encoded H.264 overlay, {clip}: {found}.{loop}"
+
+
+def _clip_words(row: ClipRow) -> str:
+    times = f", {row.times_naive:.1f} times the naive loop" if row.times_naive else ""
+    allowed = f"{percent(row.share_of_allowed, 0)} of what the CPU time of its stages allows on these cores"
+    return f"{row.name} **{row.frames_per_s:.1f} frames/s**{times}, {allowed}, {row.peak_mb:,.0f} MB at the most"
+
+
+def limit_text(result: Result) -> str:
+    """The machine's limits, and how near its best row comes."""
+    peaks = result.limits.get("peaks", {})
+    if not peaks:
+        return ""
+    words = [
+        f"{name} {peak['gflops']:,.0f} GFLOP/s ({peak['library']})" if peak["gflops"] else f"{name}: no such units here"
+        for name, peak in peaks.items()
+    ]
+    memory = result.limits["bandwidth"]
+    rows = [row for row in result.rows if row.kind == "session" and row.status == "ok" and row.share_of_limit]
+    best = min(rows, key=lambda row: row.ms_median or 0.0, default=None)
+    near = f" {best.name} comes to {percent(best.share_of_limit, 0)} of the roofline." if best else ""
+    return f"The limit, measured in the same run: {', '.join(words)}; memory {memory['best_gb_s']:.1f} GB/s.{near}"
+
+
+def growth_text(growth: dict[str, Any]) -> str:
+    """What grows, in words: threads, resolution, and memory over the length of a clip."""
+    lengths = [point for point in growth["axes"].get("length", ()) if point["status"] == "ok"]
+    words = []
+    if lengths:
+        each = ", ".join(f"{point['value']:g} min {point['peak_mb']:,.0f} MB" for point in lengths)
+        words.append(
+            f"Memory is flat with the length of a clip: {each} at the most (looped clip, bundled size, int8, jsonl, "
+            f"every {lengths[0]['stride']}th frame segmented)."
+        )
+    return "**Growth** (`python -m benchmarks growth`). " + " ".join(words)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NONE if value is None else f"{value:,.{digits}f}"

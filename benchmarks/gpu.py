@@ -1,0 +1,230 @@
+"""`python -m benchmarks gpu`: everything to be known of one CUDA machine, in one run and one JSON file.
+
+Frames a second of edge_seg on CUDA, of the same files with everything bound (as a CUDA graph and without), and of the
+same network in torch (float16 channels-last, plain and compiled), at several batch sizes, interleaved, with parity; the
+matrix peak that torch reaches there, the share of it that each comes to, and the GPU's decoder against the processor's.
+
+Unproved: written where there was no GPU, and tested with fakes. Without one it says so in one line and exits with 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg import bundled_clip
+from edge_seg.devices import device_problem, parse_device
+from edge_seg.errors import ConfigurationError
+from edge_seg.session import load_runtime
+from train.arguments import size
+from train.files import replacing
+
+from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
+from .data import load_data
+from .environment import environment
+from .process import Worker, WorkerError
+from .roofline import ask_operations, summed
+from .rows import Row
+from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
+from .suite import Plan, measure_batch
+from .table import align, cells
+
+FORMAT = 1
+BATCHES = (1, 8, 32, 64)
+HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GFLOP/s", "of peak", "agreement")
+# What every other row is told against.
+YARDSTICK = "torch cuda fp16"
+# Where the arithmetic of a precision has a faster unit that is used unasked, its peak is that unit's.
+PEAK_OF = {"fp16": "fp16", "fp32": "tf32"}
+Start = Callable[[str], Worker]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSettings:
+    """One run on a GPU: `run` at `input_size` (its own where None), and how much is measured."""
+
+    run: Path = BUNDLED_RUN
+    input_size: tuple[int, int] | None = None
+    batches: tuple[int, ...] = BATCHES
+    repeats: int = 5
+    frames: int = 128
+    out: Path = DEFAULT_OUT
+
+
+def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m benchmarks gpu`."""
+    add = parser.add_argument
+    add(
+        "--run",
+        type=Path,
+        default=BUNDLED_RUN,
+        metavar="RUN",
+        help="folder of the Keras run (default: the bundled one)",
+    )
+    add("--input-size", type=size, metavar="HxW", help="height and width (default: the run's)")
+    add("--save", type=Path, default=DEFAULT_OUT / "gpu.json", metavar="FILE", help="(default: %(default)s)")
+    add("--json", action="store_true", help="print the JSON instead of a table (default: a table)")
+
+
+def run_gpu(options: argparse.Namespace) -> int:
+    """Carry out `python -m benchmarks gpu`; returns the exit code."""
+    settings = GpuSettings(run=options.run, input_size=options.input_size)
+    found = measure_gpu(settings, say=lambda text: print(text, file=sys.stderr, flush=True))
+    options.save.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(options.save) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1) if options.json else render_gpu(found))
+    print(f"wrote {options.save}", file=sys.stderr)
+    return 1 if any(row["status"] == "failed" for row in found["rows"]) else 0
+
+
+def check_gpu() -> None:
+    """Raise `ConfigurationError`, in one line with the cure, where edge_seg cannot have CUDA."""
+    problem = device_problem(load_runtime(), parse_device("cuda"))
+    if problem:
+        raise ConfigurationError(f"This benchmark needs an NVIDIA GPU, and edge_seg has no CUDA here: {problem}")
+
+
+def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Start = Worker) -> dict[str, Any]:
+    """Measure everything; plain JSON types.
+
+    Raises:
+        ConfigurationError: there is no CUDA device.
+        ModelFileError: the run cannot be used or exported.
+    """
+    check_gpu()
+    digest = check_run(settings.run)
+    files, shape = gpu_files(settings, digest, say)
+    with start("limits") as worker:
+        limits = _ask(worker, "gpu-limits")
+        decoder = _ask(worker, "decode", clip=str(bundled_clip()))
+    counts, _ = ask_operations(files[:1], shape, start=start)
+    count = next(iter(summed(counts).values()), None)
+    with tempfile.TemporaryDirectory(prefix="edge_seg_gpu_") as scratch:
+        plan = gpu_plan(gpu_contenders(settings, files, shape, digest), shape, settings, Path(scratch))
+        rows = [row for batch in settings.batches for row in measure_batch(plan, batch, say=say, start=start).rows]
+    return {
+        "format": FORMAT,
+        "kind": "gpu",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        "size": list(shape),
+        "operations": count,
+        "limits": limits,
+        "decoder": decoder,
+        "rows": gpu_rows(rows, count["gflop"] if count else None, limits),
+    }
+
+
+def gpu_files(
+    settings: GpuSettings, digest: str, say: Callable[[str], None]
+) -> tuple[list[ModelFile], tuple[int, int]]:
+    """The run's fp32 and fp16 files at the size asked for, exported once into the cache."""
+    keep = Settings(run=settings.run, models=(), out=settings.out)
+    shape = () if settings.input_size is None else ("--input-size", "x".join(map(str, settings.input_size)))
+    named = shape[1] if shape else "own"
+    shared = ("--gate-on", "rendered", "--gate-frames", "8", *shape)
+    paths = [
+        exported(keep, f"{digest}-{named}-{name}-gpu.onnx", ("--precision", name, *shared), say)
+        for name in ("fp32", "fp16")
+    ]
+    return model_files(paths)
+
+
+def gpu_contenders(
+    settings: GpuSettings, files: Sequence[ModelFile], shape: tuple[int, int], digest: str
+) -> list[Contender]:
+    """The reference on the processor, and on the GPU ours, the same files bound, and torch."""
+    ours = session_contenders(files, ["cuda"], shape, optional=False)
+    bound = [
+        replace(one, name=f"bound {one.name.removeprefix('edge_seg ')}{ending}", kind="cuda-bound", compiled=graph)
+        for one in ours
+        for graph, ending in ((False, ""), (True, ", CUDA graph"))
+    ]
+    others = [one for one in torch_contenders(settings.run, shape, digest, cuda=True) if one.device != "cpu"]
+    reference = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
+    return [*reference, *ours, *bound, *others]
+
+
+def gpu_plan(contenders: Sequence[Contender], shape: tuple[int, int], settings: GpuSettings, scratch: Path) -> Plan:
+    """A plan over rendered scenes; Keras on the processor takes part for parity, and is given as many frames."""
+    data = load_data(None)
+    inputs = scratch / "inputs.npy"
+    np.save(inputs, data.inputs(shape))
+    return Plan(
+        contenders=tuple(contenders),
+        data=data,
+        inputs=inputs,
+        classes=12,
+        unlabelled=11,
+        repeats=settings.repeats,
+        frames=settings.frames,
+        scratch=scratch,
+    )
+
+
+def gpu_rows(rows: Sequence[Row], gflop: float | None, limits: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows as plain JSON types, with operations a second, share of the GPU's peak, and times torch float16."""
+    yardsticks = {row.batch: row.frames_per_s or 0.0 for row in rows if row.name == YARDSTICK and row.status == "ok"}
+    found = []
+    for row in rows:
+        speed = share = times = None
+        if row.status == "ok" and row.frames_per_s:
+            speed = gflop * row.frames_per_s if gflop else None
+            yardstick = yardsticks.get(row.batch)
+            times = row.frames_per_s / yardstick if yardstick else None
+            peak = limits.get("peaks", {}).get(PEAK_OF.get(row.precision, ""), {}).get("gflops")
+            share = speed / peak if speed and peak and row.device != "cpu" else None
+        found.append({**asdict(row), "gflops": speed, "share_of_peak": share, "times_torch_fp16": times})
+    return found
+
+
+def render_gpu(found: dict[str, Any]) -> str:
+    """As text for a terminal."""
+    limits, decoder = found["limits"], found["decoder"]
+    peaks = ", ".join(f"{name} {peak['gflops']:,.0f} GFLOP/s" for name, peak in limits.get("peaks", {}).items())
+    gpu = limits.get("gpu") or ", ".join(found["environment"]["gpus"]) or "GPU"
+    head = f"{gpu}; {peaks or limits.get('problem', '')}"
+    decoded = "decoder: " + decoder.get("problem", "")
+    if "cpu_fps" in decoder:
+        by_gpu = f"{decoder['cuda_fps']:,.0f} frames/s" if decoder["cuda_fps"] else decoder["reason"]
+        decoded = f"decoder: processor {decoder['cpu_fps']:,.0f} frames/s, GPU {by_gpu}"
+    table = align([HEAD, *(_cells(row) for row in found["rows"])])
+    problems = [f"  {row['status']}: {row['name']}: {row['reason']}" for row in found["rows"] if row["status"] != "ok"]
+    return "\n".join([head, decoded, "", table, *problems])
+
+
+def _cells(values: dict[str, Any]) -> tuple[str, ...]:
+    row = Row(**{key: value for key, value in values.items() if key != "times_torch_fp16"})
+    shown = cells(row)
+    if row.status != "ok":
+        return (row.name, str(row.batch), row.status, *["-"] * (len(HEAD) - 3))
+    times = values["times_torch_fp16"]
+    return (
+        row.name,
+        str(row.batch),
+        shown[1],
+        shown[3],
+        f"{times:.2f}" if times else "-",
+        shown[9],
+        shown[10],
+        shown[8],
+    )
+
+
+def _ask(worker: Worker, op: str, **arguments: Any) -> dict[str, Any]:
+    try:
+        answer = worker.ask(op, **arguments)
+    except WorkerError as error:
+        return {"problem": str(error)}
+    answer.pop("ok")
+    return answer

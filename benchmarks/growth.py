@@ -1,0 +1,258 @@
+"""`python -m benchmarks growth`: cost against batch, resolution, threads and clip length, as JSON and as one picture.
+
+Each point of the first three is a small benchmark of its own (`suite.measure_batch`), so that every figure is
+interleaved and has its parity beside it. Points are kept by axis in one file: an axis measured again replaces its
+points there, and the others stay, so that a machine that is quiet for five minutes at a time suffices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg import bundled_clip
+from edge_seg.errors import ConfigurationError
+from edge_seg.threads import available_threads
+from train.arguments import positive
+from train.files import replacing
+
+from .cases import Contender, keras_contenders, session_contenders
+from .data import FrameSet, load_data
+from .environment import environment
+from .field import present_devices
+from .growth_chart import draw_growth
+from .length import MINUTES, LengthPlan, measure_lengths
+from .process import Worker
+from .rows import Row
+from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
+from .suite import Plan, measure_batch
+
+FORMAT = 1
+AXES = ("batch", "resolution", "threads", "length")
+BATCHES = (1, 2, 4, 8, 16)
+SIDES = (224, 352, 512, 704, 896, 1088)
+FILE_NAME = "growth.json"
+# One size stands for all where the size is not what grows.
+SIZE = (352, 480)
+QUICK: dict[str, Any] = {"batches": (1, 2), "sides": (96, 160), "repeats": 2, "frames": 2, "minutes": (0.05, 0.2)}
+Say = Callable[[str], None]
+Start = Callable[[str], Worker]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthSettings:
+    """What grows, and how far.
+
+    Attributes:
+        axes: of `AXES`.
+        run: the Keras run; its fp32 and int8 files of any size are exported once into `out`/cache.
+        batches, sides, minutes: points of three axes; `sides` of square frames in pixels. Threads go up to the cores.
+        repeats, frames: turns of each contender at each point, and frames of a turn (a whole batch at the least).
+        stride: every Nth frame of the looped clip is segmented.
+        out: folder of the cache.
+    """
+
+    axes: tuple[str, ...] = AXES
+    run: Path = BUNDLED_RUN
+    batches: tuple[int, ...] = BATCHES
+    sides: tuple[int, ...] = SIDES
+    minutes: tuple[float, ...] = MINUTES
+    repeats: int = 3
+    frames: int = 3
+    stride: int = 50
+    out: Path = DEFAULT_OUT
+
+
+def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m benchmarks growth`."""
+    add = parser.add_argument
+    add("--axes", type=_axes, default=AXES, metavar="A,A", help=f"what grows, of {','.join(AXES)} (default: all)")
+    add(
+        "--run",
+        type=Path,
+        default=BUNDLED_RUN,
+        metavar="RUN",
+        help="folder of the Keras run (default: the bundled one)",
+    )
+    add("--repeats", type=positive, metavar="N", help="turns of each contender at each point (default: 3)")
+    add("--stride", type=positive, metavar="N", help="clip length: segment every Nth frame (default: 50)")
+    add("--minutes", type=_minutes, metavar="M,M", help="clip length: minutes of looped clip (default: 1,10,60)")
+    add("--quick", action="store_true", help="a rough look: two small points an axis (default: the whole)")
+    add(
+        "--save",
+        type=Path,
+        default=DEFAULT_OUT / FILE_NAME,
+        metavar="FILE",
+        help="JSON that keeps the points, the picture beside it; other axes in it stay (default: %(default)s)",
+    )
+    add("--json", action="store_true", help="print the JSON (default: one line)")
+
+
+def run_growth(options: argparse.Namespace) -> int:
+    """Carry out `python -m benchmarks growth`; returns the exit code."""
+    given = {name: getattr(options, name) for name in ("axes", "run", "repeats", "stride", "minutes")}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    settings = GrowthSettings(**{**(QUICK if options.quick else {}), **chosen})
+    kept = read_growth(options.save) if options.save.is_file() else None
+    surroundings = environment()
+    if kept is not None:
+        check_like(kept, surroundings, check_run(settings.run), options.save)
+    found = measure_growth(settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True))
+    if kept is not None:
+        found["axes"] = {**kept["axes"], **found["axes"]}
+    options.save.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(options.save) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    picture = options.save.with_suffix(".png")
+    with replacing(picture) as temporary:
+        draw_growth(found, temporary)
+    print(json.dumps(found, indent=1) if options.json else f"wrote {options.save} and {picture}")
+    return 1 if any(point.get("status") == "failed" for points in found["axes"].values() for point in points) else 0
+
+
+def read_growth(path: Path) -> dict[str, Any]:
+    """Read a growth file back. Raises `ConfigurationError` when it is not one."""
+    try:
+        values = json.loads(path.read_text())
+        if values["kind"] != "growth" or values["format"] != FORMAT:
+            raise KeyError("kind")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path} is not a growth file of this version ({error}); name another with --save."
+        ) from error
+    return dict(values)
+
+
+def check_like(kept: dict[str, Any], surroundings: dict[str, Any], run_digest: str, path: Path) -> None:
+    """Raise `ConfigurationError` where points of another machine or model would stand beside new ones."""
+    pairs = (
+        ("processor", kept["environment"]["cpu"], surroundings["cpu"]),
+        ("cores", kept["environment"]["cores"], surroundings["cores"]),
+        ("run", kept["run"], run_digest),
+    )
+    for what, old, new in pairs:
+        if old != new:
+            raise ConfigurationError(
+                f"{path} has points of another {what}: {old}, here {new}; name another with --save."
+            )
+
+
+def measure_growth(
+    settings: GrowthSettings, surroundings: dict[str, Any], *, say: Say, start: Start = Worker
+) -> dict[str, Any]:
+    """Measure the axes asked for; everything as plain JSON types."""
+    digest = check_run(settings.run)
+    files = growing_files(settings, digest, say)
+    axes: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
+        for axis in settings.axes:
+            if axis == "length":
+                int8 = next(path for path, precision in files if precision == "int8")
+                plan = LengthPlan(model=int8, clip=bundled_clip(), minutes=settings.minutes, stride=settings.stride)
+                axes[axis] = measure_lengths(plan, Path(scratch), say=say, start=start)
+            else:
+                axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say, start)
+    return {
+        "format": FORMAT,
+        "kind": "growth",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": surroundings,
+        "run": digest,
+        "size": list(SIZE),
+        "axes": axes,
+    }
+
+
+def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[tuple[Path, str]]:
+    """(path, precision) of the run's fp32 and int8 files, exported for any size."""
+    keep = Settings(run=settings.run, models=(), out=settings.out)
+    shared = ("--dynamic-size", "--gate-on", "rendered", "--gate-frames", "8")
+    int8 = ("--calibration-data", "rendered")
+    return [
+        (exported(keep, f"{digest}-any-{name}.onnx", ("--precision", name, *shared, *extra), say), name)
+        for name, extra in (("fp32", ()), ("int8", int8))
+    ]
+
+
+def _measure_axis(
+    axis: str, settings: GrowthSettings, digest: str, scratch: Path, say: Say, start: Start
+) -> list[dict[str, Any]]:
+    values = {"batch": settings.batches, "resolution": settings.sides, "threads": _threads()}[axis]
+    points: list[dict[str, Any]] = []
+    for value in values:
+        say(f"{axis} {value}")
+        size = (value, value) if axis == "resolution" else SIZE
+        batch = value if axis == "batch" else 1
+        contenders = growing_contenders(settings, digest, size, value if axis == "threads" else None, say)
+        plan = growth_plan(contenders, size, settings, scratch)
+        points += [point(axis, value, row) for row in measure_batch(plan, batch, say=say, start=start).rows]
+    return points
+
+
+def growing_contenders(
+    settings: GrowthSettings, digest: str, size: tuple[int, int], threads: int | None, say: Say
+) -> list[Contender]:
+    """Keras both ways, and both files on each device that is here, all at one size."""
+    files, _ = model_files([path for path, _ in growing_files(settings, digest, say)])
+    devices, _ = present_devices(None)
+    everyone = keras_contenders(settings.run, size, digest) + session_contenders(files, devices, size, optional=True)
+    return [replace(one, threads=threads) for one in everyone]
+
+
+def growth_plan(
+    contenders: Sequence[Contender], size: tuple[int, int], settings: GrowthSettings, scratch: Path
+) -> Plan:
+    """A plan over a few rendered scenes at one size."""
+    data: FrameSet = load_data(None, limit=settings.frames)
+    inputs = scratch / "inputs.npy"
+    np.save(inputs, data.inputs(size))
+    return Plan(
+        contenders=tuple(contenders),
+        data=data,
+        inputs=inputs,
+        classes=12,
+        unlabelled=11,
+        repeats=settings.repeats,
+        frames=settings.frames,
+        scratch=scratch,
+    )
+
+
+def point(axis: str, value: float, row: Row) -> dict[str, Any]:
+    """What is kept of a row at one point of an axis."""
+    kept = ("name", "kind", "precision", "device", "batch", "status", "reason", "ms_median", "frames_per_s", "spread")
+    values = asdict(row)
+    return {"axis": axis, "value": value, **{name: values[name] for name in (*kept, "ratio", "peak_mb", "agreement")}}
+
+
+def _threads() -> tuple[int, ...]:
+    """1, 2, 4, ... and all cores."""
+    cores = available_threads()
+    return tuple(sorted({*(2**power for power in range(cores.bit_length()) if 2**power <= cores), cores}))
+
+
+def _axes(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(text.split(",")))
+    unknown = [word for word in words if word not in AXES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"expected axes of {','.join(AXES)}; got {', '.join(unknown)}")
+    return words
+
+
+def _minutes(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < minutes <= 600 for minutes in found):
+        raise argparse.ArgumentTypeError(f"expected minutes with commas between, like 1,10,60; got {text!r}")
+    return found

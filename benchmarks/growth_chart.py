@@ -1,0 +1,132 @@
+"""A growth file as one picture: a panel an axis, cost upwards, and memory against the length of a clip.
+
+Knows the points of `growth` and matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+
+# In the order of the legend: a hue a family, a dash a precision.
+LINES = {
+    "Keras predict": (FAMILIES["keras"][1], "-"),
+    "Keras compiled": (FAMILIES["keras"][3], "-"),
+    "fp32": (FAMILIES["session"][1], "--"),
+    "int8": (FAMILIES["session"][2], "-"),
+}
+Points = Sequence[dict[str, Any]]
+
+
+def draw_growth(growth: dict[str, Any], path: Path) -> None:
+    """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
+    plt = import_pyplot()
+    panels: dict[str, Callable[[Any, Points], None]] = {
+        "batch": _draw_batch,
+        "resolution": _draw_resolution,
+        "threads": _draw_threads,
+        "length": _draw_length,
+    }
+    shown = [axis for axis in panels if growth["axes"].get(axis)]
+    columns = 2 if len(shown) > 1 else 1
+    lines = -(-len(shown) // columns)
+    colours = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
+    with plt.rc_context(colours):
+        figure = plt.figure(figsize=(6.2 * columns, 0.7 + 3.7 * lines), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+        for place, axis in enumerate(shown, start=1):
+            panels[axis](figure.add_subplot(lines, columns, place), growth["axes"][axis])
+        machine = growth["environment"]
+        title = f"Cost against batch, resolution, threads and clip length: {machine['cpu']}, {machine['cores']} core(s)"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+        figure.savefig(path, dpi=130, facecolor="white")
+        plt.close(figure)
+
+
+def _draw_batch(axes: Any, points: Points) -> None:
+    _lines(axes, points, "ms_median")
+    _doubling(axes, [point["value"] for point in points])
+    axes.set_ylim(bottom=0)
+    style(axes, "Batch: milliseconds a frame", "frames a call", grid="y")
+    axes.legend(frameon=False, fontsize=8.5)
+
+
+def _draw_resolution(axes: Any, points: Points) -> None:
+    _lines(axes, points, "ms_median")
+    sides = sorted({point["value"] for point in points})
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sides, [f"{side:g}²" for side in sides])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    reference = [point for point in points if point["precision"] == "int8" and point["status"] == "ok"]
+    if reference:
+        start = reference[0]
+        height = [0.62 * start["ms_median"] * (side / start["value"]) ** 2 for side in sides]
+        axes.plot(sides, height, ":", color=FAINT, lw=1)
+        axes.annotate(
+            "as the pixels", (sides[-1], height[-1]), (-4, -10), textcoords="offset points", ha="right", va="top",
+            fontsize=8.2, color=FAINT,
+        )  # fmt: skip
+    style(axes, "Resolution: milliseconds a frame (both axes logarithmic)", "input size, pixels", grid="both")
+    axes.legend(frameon=False, fontsize=8.5)
+
+
+def _draw_threads(axes: Any, points: Points) -> None:
+    _lines(axes, points, "frames_per_s")
+    threads = sorted({point["value"] for point in points})
+    for point in points:
+        mine = [other for other in points if other["name"] == point["name"] and other["status"] == "ok"]
+        if len(mine) > 1 and point is mine[-1]:
+            gain = point["frames_per_s"] / mine[0]["frames_per_s"]
+            axes.annotate(
+                f"{gain:.2f}x", (point["value"], point["frames_per_s"]), (6, 0), textcoords="offset points",
+                va="center", fontsize=8.2, color=_line(point)[0],
+            )  # fmt: skip
+    axes.set_xticks(threads, [f"{count:g}" for count in threads])
+    axes.margins(x=0.12)
+    axes.set_ylim(bottom=0)
+    style(axes, "Threads: frames/s, and how often one thread's", "threads", grid="y")
+    axes.legend(frameon=False, fontsize=8.5)
+
+
+def _draw_length(axes: Any, points: Points) -> None:
+    ok = [point for point in points if point["status"] == "ok"]
+    shades = ("#9bd8cf", "#4fb3a5", "#0d5951", INK)
+    for number, point in enumerate(ok):
+        if not point["samples"]:
+            continue
+        seconds, memory = zip(*point["samples"], strict=True)
+        share = [100 * second / seconds[-1] for second in seconds]
+        label = f"{point['value']:g} min, {point['frames']:,} frames: peak {point['peak_mb']:,.0f} MB"
+        axes.plot(share, memory, color=shades[min(number, 3)], lw=1.6, label=label)
+    axes.set_ylim(0, 1.45 * max((point["peak_mb"] for point in ok), default=1.0))
+    stride = ok[0]["stride"] if ok else 1
+    style(axes, "Clip length: resident memory, MB", f"% of the clip done (jsonl, stride {stride})", grid="y")
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
+
+
+def _lines(axes: Any, points: Points, figure: str) -> None:
+    for name in dict.fromkeys(point["name"] for point in points):
+        mine = [point for point in points if point["name"] == name and point["status"] == "ok"]
+        if mine:
+            colour, dashes = _line(mine[0])
+            values = [point["value"] for point in mine]
+            axes.plot(
+                values, [point[figure] for point in mine], dashes, color=colour, lw=1.8, marker="o", ms=4.5, label=name
+            )
+
+
+def _line(point: dict[str, Any]) -> tuple[str, str]:
+    return LINES.get(point["name"], LINES.get(point["precision"], (INK, ":")))
+
+
+def _doubling(axes: Any, values: Sequence[float]) -> None:
+    """An axis on which each doubling is one step."""
+    ticks = sorted(set(values))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()

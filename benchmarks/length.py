@@ -1,0 +1,128 @@
+"""Memory and speed against the length of a clip: the bundled clip, looped, through the pipeline of `edge-seg predict`.
+
+Every length is a real file, made by copying the clip's packets again and again, and is run in a worker of its own whose
+resident memory is looked at all the while. Most frames are only decoded and get the labels of the last one segmented
+(`--stride`, `--save jsonl`), without which an hour of video would take an hour.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+
+from .cases import Contender
+from .environment import resident_mb
+from .process import Worker, WorkerError
+
+MINUTES = (1.0, 10.0, 60.0)
+# Samples of memory kept of one run.
+KEPT_SAMPLES = 120
+SAMPLE_S = 0.25
+Say = Callable[[str], None]
+Start = Callable[[str], Worker]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthPlan:
+    """Which model segments which clip, how long, and every how manieth frame."""
+
+    model: Path
+    clip: Path
+    minutes: tuple[float, ...] = MINUTES
+    stride: int = 50
+
+
+def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start = Worker) -> list[dict[str, Any]]:
+    """One point a length; a worker that fails is a failed point."""
+    points = []
+    for minutes in plan.minutes:
+        say(f"length: {minutes:g} minutes of looped clip")
+        looped = scratch / "looped.mp4"
+        loop_clip(plan.clip, minutes, looped)
+        contender = Contender(
+            name="edge_seg cpu int8", kind="session", path=str(plan.model), device="cpu", precision="int8", size=(0, 0)
+        )
+        known = {"axis": "length", "value": minutes, "name": contender.name, "precision": "int8", "stride": plan.stride}
+        with start(contender.name) as worker:
+            try:
+                worker.ask("open-clip", contender=contender.to_dict(), batch=1)
+                request = {"clip": str(looped), "target": str(scratch / "looped.jsonl"), "stride": plan.stride}
+                answer = worker.ask("length", **request)
+            except WorkerError as error:
+                points.append({**known, "status": "failed", "reason": str(error)})
+                continue
+            finally:
+                looped.unlink()
+        answer.pop("ok")
+        points.append({**known, "status": "ok", "frames_per_s": answer["frames"] / answer["seconds"], **answer})
+    return points
+
+
+def loop_clip(clip: Path, minutes: float, target: Path) -> None:
+    """Write the clip's pictures again and again until so many minutes are full: packets copied, nothing encoded."""
+    with av.open(str(clip)) as source, av.open(str(target), "w") as out:
+        video = source.streams.video[0]
+        stream = out.add_stream_from_template(video)
+        assert video.time_base is not None
+        packets = [packet for packet in source.demux(video) if packet.size]
+        for packet in packets:
+            assert packet.pts is not None
+        step = max(int(packet.pts or 0) + int(packet.duration or 0) for packet in packets) - min(
+            int(packet.pts or 0) for packet in packets
+        )
+        rounds = max(1, round(minutes * 60 / float(step * video.time_base)))
+        times = [(packet.pts, packet.dts) for packet in packets]
+        for number in range(rounds):
+            for packet, (pts, dts) in zip(packets, times, strict=True):
+                packet.pts = int(pts or 0) + number * step
+                packet.dts = int(dts or 0) + number * step
+                packet.time_base = video.time_base
+                packet.stream = stream
+                out.mux(packet)
+
+
+class MemoryWatch:
+    """Looks at this process' resident memory on a thread of its own, from `with` to its end."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._began = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            now = resident_mb()
+            if now is not None:
+                self.samples.append((time.perf_counter() - self._began, now))
+
+
+def growth_of_memory(samples: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Largest resident memory in the first and last quarter of a run, in MB, and some samples (s, MB) between.
+
+    The first tenth is left out: until then buffers are made for the first time.
+    """
+    if len(samples) < 4:
+        return {"early_mb": None, "late_mb": None, "samples": [list(sample) for sample in samples]}
+    values = [value for _, value in samples]
+    first, quarter = len(values) // 10, max(1, len(values) // 4)
+    every = max(1, len(samples) // KEPT_SAMPLES)
+    return {
+        "early_mb": max(values[first : first + quarter]),
+        "late_mb": max(values[-quarter:]),
+        "samples": [[round(seconds, 2), round(value, 1)] for seconds, value in samples[::every]],
+    }

@@ -1,0 +1,104 @@
+"""README's figures are those of the committed JSON; accuracy against speed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import cv2
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import figures
+from benchmarks.family import draw_family, family
+from edge_seg.errors import ConfigurationError
+
+
+@pytest.fixture
+def fitted(result):
+    return replace(
+        result,
+        models=[{"label": "Keras run", "digest": "r", "recipe": "default"}, *result.models],
+        operations={"1": {"gflop": 75.7, "weights": 8_615_168}},
+    )
+
+
+@pytest.fixture
+def folder(fitted, tmp_path, monkeypatch):
+    """A folder of figures and a README of its own."""
+    docs = tmp_path / "docs" / "benchmark"
+    docs.mkdir(parents=True)
+    length = {
+        "value": 60.0,
+        "status": "ok",
+        "peak_mb": 321.0,
+        "stride": 50,
+        "samples": [[1.0, 300.0], [9.0, 321.0]],
+        "frames": 9,
+    }
+    growth = {"kind": "growth", "format": 1, "environment": fitted.environment, "axes": {"length": [length]}}
+    (docs / "growth.json").write_text(json.dumps(growth))
+    (docs / "bundled.json").write_text(fitted.to_json())
+    (docs / "full.json").write_text(replace(fitted, models=fitted.models[1:]).to_json())
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
+    for name, value in (("FOLDER", docs), ("README", readme), ("ROOT", tmp_path)):
+        monkeypatch.setattr(figures, name, value)
+    return docs
+
+
+def test_the_command_writes_figures_and_pictures_and_check_sees_a_difference(folder, capsys):
+    assert command.main(["readme", "--check"]) == 1
+    assert figures.README.read_text().count("old") == 1
+    assert command.main(["readme"]) == 0
+    text = figures.README.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    for part in (
+        "| **edge_seg cpu int8** | **20.0** | **5.00** |",
+        "60 min 321 MB",
+        "8.6 M weights",
+        "failed: <planted>",
+    ):
+        assert part in text
+    assert "12.0 times the naive loop, 91 % of what the CPU time of its stages allows" in text
+    for name in ("benchmark.png", "benchmark/growth.png", "benchmark/accuracy_speed.png"):
+        assert cv2.imread(str(folder.parent / name)) is not None
+    assert command.main(["readme", "--check"]) == 0
+    figures.README.write_text(text.replace("**20.0**", "**19.0**"))
+    assert command.main(["readme", "--check"]) == 1
+    capsys.readouterr()
+
+
+def test_an_untrained_network_has_parity_and_no_accuracy(folder):
+    bundled, full = figures.section(folder).split("**The notebook's network")
+    assert "57.90 %" in bundled
+    assert "57.90 %" not in full
+    assert "untrained" in full
+    assert "99.900 %" in full
+
+
+def test_readme_without_its_marks_is_refused(folder, capsys):
+    figures.README.write_text("no marks")
+    assert command.main(["readme"]) == 2
+    assert "needs the two lines" in capsys.readouterr().err
+    assert figures.README.read_text() == "no marks"
+
+
+def test_accuracy_against_speed_takes_like_results_only(fitted, tmp_path):
+    untrained = replace(fitted, models=fitted.models[1:])
+    members = family([("bundled", fitted), ("full", untrained)])
+    assert [(one.model, one.row.name, one.mean_iou) for one in members] == [
+        ("bundled", "edge_seg cpu int8", 0.579),
+        ("full", "edge_seg cpu int8", None),
+    ]
+    draw_family([("bundled", fitted), ("full", untrained)], tmp_path / "two.png")
+    draw_family([("bundled", fitted)], tmp_path / "one.png")
+    two, one = (cv2.imread(str(tmp_path / name)) for name in ("two.png", "one.png"))
+    assert two.shape == one.shape
+    assert (two != one).any()
+    for part, key, value in (("data", "digest", "e"), ("environment", "cores", 64)):
+        other = replace(fitted, **{part: {**getattr(fitted, part), key: value}})
+        with pytest.raises(ConfigurationError, match="was measured on another"):
+            family([("bundled", fitted), ("other", other)])

@@ -1,0 +1,177 @@
+"""The script for a CUDA machine, where there is none: its one line, and its logic with fakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import cuda_peer, gpu
+from benchmarks.cases import REFERENCE, Contender
+from edge_seg.errors import DeviceError, MissingDependencyError
+
+from .conftest import row
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(gpu, "device_problem", lambda runtime, device: f"no {device} here. Mend it: buy one")
+
+
+def test_without_a_gpu_it_is_one_line_and_exit_code_2(no_gpu, capsys, tmp_path):
+    target = tmp_path / "gpu.json"
+    assert command.main(["gpu", "--save", str(target)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "error: This benchmark needs an NVIDIA GPU, and edge_seg has no CUDA here: no cuda:0 here. Mend it: buy one"
+    )
+    assert not target.exists()
+
+
+@pytest.fixture
+def machine(monkeypatch, start_fake, tiny_model, tmp_path):
+    """A GPU machine of fakes: real workers, fake contenders, model files of ours."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / "model.weights.h5").write_bytes(b"weights")
+    monkeypatch.setattr(gpu, "device_problem", lambda runtime, device: "")
+    paths = {name: tiny_model(precision=name) for name in ("fp32", "fp16")}
+    monkeypatch.setattr(gpu, "exported", lambda keep, name, options, say: paths[options[1]])
+    measure = gpu.measure_gpu
+    monkeypatch.setattr(
+        gpu,
+        "measure_gpu",
+        lambda settings, say: measure(
+            replace(settings, batches=(1, 2), repeats=2, frames=2), say=say, start=start_fake
+        ),
+    )
+    return ["gpu", "--run", str(run), "--save", str(tmp_path / "gpu.json")]
+
+
+def test_one_run_measures_every_contender_at_every_batch(machine, tmp_path, capsys):
+    assert command.main(machine) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    names = [each["name"] for each in found["rows"] if each["batch"] == 2]
+    assert names == [
+        REFERENCE,
+        "edge_seg cuda fp32",
+        "edge_seg cuda fp16",
+        "bound cuda fp32",
+        "bound cuda fp32, CUDA graph",
+        "bound cuda fp16",
+        "bound cuda fp16, CUDA graph",
+        "torch cuda fp32",
+        "torch cuda fp32 compiled",
+        "torch cuda fp16",
+        "torch cuda fp16 compiled",
+    ]
+    yardstick = next(each for each in found["rows"] if each["name"] == "torch cuda fp16")
+    assert yardstick["times_torch_fp16"] == 1.0
+    assert yardstick["share_of_peak"] == pytest.approx(yardstick["gflops"] / 2000.0)
+    assert found["decoder"] == {"cpu_fps": 100.0, "cuda_fps": None, "reason": "planted"}
+    text = capsys.readouterr().out
+    assert "Fake GPU; fp16 2,000 GFLOP/s" in text
+    assert "decoder: processor 100 frames/s, GPU planted" in text
+
+
+def test_rows_are_told_against_torch_and_the_peak_of_their_precision():
+    rows = [
+        row("torch cuda fp16", 8, 2.0, precision="fp16", device="cuda"),
+        row("edge_seg cuda fp16", 8, 1.0, precision="fp16", device="cuda"),
+        row("edge_seg cuda fp32", 8, 4.0, device="cuda"),
+        row("Keras predict", 8, 100.0),
+        row("broken", 8, 1.0, status="failed", frames_per_s=None),
+    ]
+    limits = {"peaks": {"fp16": {"gflops": 1000.0}, "tf32": {"gflops": 500.0}, "fp32": {"gflops": 60.0}}}
+    found = gpu.gpu_rows(rows, 0.2, limits)
+    assert [one["times_torch_fp16"] for one in found] == [1.0, 2.0, 0.5, 0.02, None]
+    assert [one["share_of_peak"] for one in found[:3]] == pytest.approx([0.1, 0.2, 0.1])
+    assert [one["share_of_peak"] for one in found[3:]] == [None, None]
+
+
+class FakeValue:
+    """An OrtValue whose device memory is an array."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def update_inplace(self, array):
+        self.array[:] = array
+
+    def numpy(self):
+        return self.array
+
+
+class FakeRuntime:
+    """The parts of onnxruntime that a bound session needs; labels are blue modulo 12."""
+
+    __version__ = "0"
+
+    def __init__(self, provider="CUDAExecutionProvider"):
+        self.provider, self.asked = provider, None
+        self.OrtValue = SimpleNamespace(
+            ortvalue_from_numpy=lambda array, device, index: FakeValue(array.copy()),
+            ortvalue_from_shape_and_type=lambda shape, dtype, device, index: FakeValue(np.zeros(shape, dtype)),
+        )
+
+    def InferenceSession(self, path, providers):
+        self.asked = providers[0]
+        bound = {}
+        binding = SimpleNamespace(bind_ortvalue_input=bound.__setitem__, bind_ortvalue_output=bound.__setitem__)
+
+        def run(given):
+            assert given is binding
+            bound["labels"].array[:] = bound["frames"].array[..., 0] % 12
+
+        return SimpleNamespace(
+            get_providers=lambda: [self.provider], io_binding=lambda: binding, run_with_iobinding=run
+        )
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_a_bound_session_keeps_its_buffers_and_asks_for_a_graph(monkeypatch, graph):
+    runtime = FakeRuntime()
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    contender = Contender(
+        name="b", kind="cuda-bound", path="x", device="cuda:1", precision="fp16", size=(8, 8), compiled=graph
+    )
+    predict, detail, arithmetic = cuda_peer.bound_session(contender, 2)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    for turned in (frames, frames[::-1]):
+        np.testing.assert_array_equal(predict(turned), turned[..., 0] % 12)
+    assert runtime.asked[1]["enable_cuda_graph"] == str(int(graph))
+    assert runtime.asked[1]["device_id"] == 1
+    assert ("one CUDA graph" in detail) is graph
+    assert arithmetic == "fp16"
+
+
+def test_a_silent_fall_back_to_the_processor_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", FakeRuntime("CPUExecutionProvider"))
+    contender = Contender(name="b", kind="cuda-bound", path="x", device="cuda", precision="fp16", size=(8, 8))
+    with pytest.raises(DeviceError, match="CPUExecutionProvider instead of CUDA"):
+        cuda_peer.bound_session(contender, 1)
+
+
+def test_the_peak_needs_a_torch_with_cuda(monkeypatch):
+    blind = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False))
+    monkeypatch.setitem(sys.modules, "torch", blind)
+    with pytest.raises(DeviceError, match="torch sees no CUDA device"):
+        cuda_peer.gpu_limits()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match="pip install torch"):
+        cuda_peer.gpu_limits()
+
+
+def test_the_processor_decodes_where_the_gpu_does_not():
+    from edge_seg import bundled_clip
+
+    found = cuda_peer.decode_speed(str(bundled_clip()))
+    assert found["cpu_fps"] > 1
+    if found["cuda_fps"] is None:
+        assert found["reason"].startswith("no decoding on the GPU: ")

@@ -1,0 +1,156 @@
+"""Growth: each axis measured and kept, a looped clip frame by frame, memory over time, and the picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import growth
+from benchmarks.cases import REFERENCE
+from benchmarks.growth_chart import draw_growth
+from benchmarks.length import LengthPlan, growth_of_memory, loop_clip, measure_lengths
+from edge_seg.errors import ConfigurationError
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Twelve grey frames with frames that lean on later ones, as x264 makes them."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        stream.options = {"bf": "2"}
+        for index in range(12):
+            picture = np.full((48, 64, 3), 20 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def fakes(monkeypatch, start_fake, tiny_model, tmp_path):
+    """The command with fake contenders in real workers; one dynamic model file stands for both."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / "model.weights.h5").write_bytes(b"weights")
+    files = [(tiny_model(dynamic=True, precision=name), name) for name in ("fp32", "int8")]
+    monkeypatch.setattr(growth, "growing_files", lambda settings, digest, say: files)
+    monkeypatch.setattr(growth, "measure_batch", lambda plan, batch, say, start: measure(plan, batch, say, start_fake))
+    monkeypatch.setattr(growth, "available_threads", lambda: 3)
+    return ["growth", "--quick", "--run", str(run), "--save", str(tmp_path / "growth.json")]
+
+
+def measure(plan, batch, say, start):
+    from benchmarks.suite import measure_batch
+
+    return measure_batch(plan, batch, say=say, start=start)
+
+
+def test_axes_are_kept_beside_one_another(fakes, tmp_path, capsys):
+    assert command.main([*fakes, "--axes", "batch"]) == 0
+    assert command.main([*fakes, "--axes", "resolution", "--json"]) == 0
+    kept = json.loads((tmp_path / "growth.json").read_text())
+    assert kept["axes"].keys() == {"batch", "resolution"}
+    for axis, values in (("batch", [1, 2]), ("resolution", [96, 160])):
+        points = kept["axes"][axis]
+        assert [(one["value"], one["name"]) for one in points] == [
+            (value, name)
+            for value in values
+            for name in (REFERENCE, "Keras compiled", "edge_seg cpu fp32", "edge_seg cpu int8")
+        ]
+        assert {one["agreement"] for one in points} == {1.0}
+        assert {one["batch"] for one in points} == ({1, 2} if axis == "batch" else {1})
+    assert cv2.imread(str(tmp_path / "growth.png")).std() > 10
+
+
+def test_points_of_another_machine_or_run_are_not_mixed(fakes, tmp_path, capsys):
+    assert command.main([*fakes, "--axes", "threads"]) == 0
+    kept = json.loads((tmp_path / "growth.json").read_text())
+    assert [one["value"] for one in kept["axes"]["threads"]][::4] == [1, 2, 3]
+    kept["environment"]["cpu"] = "Other CPU"
+    (tmp_path / "growth.json").write_text(json.dumps(kept))
+    capsys.readouterr()
+    assert command.main([*fakes, "--axes", "batch"]) == 2
+    assert "another processor: Other CPU" in capsys.readouterr().err
+    assert json.loads((tmp_path / "growth.json").read_text()) == kept
+
+
+def test_threads_reach_the_contenders(fakes, tmp_path):
+    settings = growth.GrowthSettings(run=tmp_path / "run")
+    found = growth.growing_contenders(settings, "digest", (32, 64), 2, lambda _: None)
+    assert {one.threads for one in found} == {2}
+    assert {one.size for one in found} == {(32, 64)}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "growth", "format": 99}'])
+def test_another_file_is_no_growth_file(tmp_path, text):
+    path = tmp_path / "growth.json"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"growth\.json is not a growth file.*--save"):
+        growth.read_growth(path)
+
+
+@pytest.mark.parametrize("extra", [["--axes", "weather"], ["--minutes", "0"], ["--minutes", "x"], ["--stride", "0"]])
+def test_bad_words_are_refused_by_the_parser(extra, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["growth", *extra])
+    assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_a_looped_clip_is_its_frames_again_and_again(clip, tmp_path):
+    looped = tmp_path / "looped.mp4"
+    loop_clip(clip, 0.032, looped)  # 1.92 s: four rounds of 0.48 s
+    with av.open(str(clip)) as container:
+        once = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    with av.open(str(looped)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 48
+    for index in (0, 11, 12, 30, 47):
+        np.testing.assert_array_equal(frames[index].to_ndarray(format="bgr24"), once[index % 12])
+    steps = np.diff([float(frame.time) for frame in frames])
+    np.testing.assert_allclose(steps, 0.04, atol=1e-6)
+
+
+def test_each_length_is_a_point_with_its_memory(clip, tiny_model, tmp_path, start_fake):
+    plan = LengthPlan(model=tiny_model(), clip=clip, minutes=(0.008, 0.4), stride=5)
+    short, longer = measure_lengths(plan, tmp_path, say=lambda _: None, start=start_fake)
+    assert (short["frames"], longer["frames"]) == (12, 600)
+    assert longer["frames_per_s"] == pytest.approx(600 / longer["seconds"])
+    assert 10 < longer["peak_mb"] < 2000
+    assert not (tmp_path / "looped.mp4").exists()
+    assert len((tmp_path / "looped.jsonl").read_text().splitlines()) == 600
+    (failed,) = measure_lengths(
+        replace(plan, model=tmp_path / "none.onnx", minutes=(0.008,)), tmp_path, say=lambda _: None, start=start_fake
+    )
+    assert failed["status"] == "failed"
+    assert "none.onnx" in failed["reason"]
+
+
+def test_growing_memory_is_told_from_flat():
+    flat = growth_of_memory([(float(second), 300.0 if second > 3 else 100.0) for second in range(100)])
+    assert (flat["early_mb"], flat["late_mb"]) == (300.0, 300.0)
+    leaking = growth_of_memory([(float(second), 300.0 + second) for second in range(100)])
+    assert leaking["late_mb"] - leaking["early_mb"] > 50
+    assert len(growth_of_memory([(0.1 * n, 1.0) for n in range(5000)])["samples"]) <= 125
+    assert growth_of_memory([])["late_mb"] is None
+
+
+def test_the_picture_shows_what_there_is(tmp_path):
+    length = {
+        "axis": "length", "value": 1.0, "name": "edge_seg cpu int8", "precision": "int8", "status": "ok", "stride": 5,
+        "frames": 1500, "seconds": 10.0, "peak_mb": 300.0, "samples": [[0.5, 200.0], [10.0, 300.0]],
+    }  # fmt: skip
+    one = {"axes": {"length": [length]}, "environment": {"cpu": "Test CPU", "cores": 2}}
+    draw_growth(one, tmp_path / "one.png")
+    steep = {**one, "axes": {"length": [{**length, "samples": [[0.5, 20.0], [10.0, 300.0]]}]}}
+    draw_growth(steep, tmp_path / "steep.png")
+    first, second = (cv2.imread(str(tmp_path / name)) for name in ("one.png", "steep.png"))
+    assert first.shape == second.shape
+    assert (first != second).any()
