@@ -12,74 +12,54 @@ from pathlib import Path
 import numpy as np
 
 from .errors import MediaError
+from .image_files import ImageFault, check_complete, read_header
 from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
 from .opencv import cv2
 
-_JPEG_SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+READABLE = ("PNG", "JPEG", "BMP", "WebP")
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a PNG, JPEG, BMP or WebP picture: (H, W, 3) uint8 BGR, pixels as stored.
 
     Raises:
-        MediaError: no such file, not one of these formats, damaged, or more than `max_pixels` by its own header.
+        MediaError: no such file, not one of these formats, damaged, cut short, or more than `max_pixels` by its header.
     """
+    data = _read(Path(path), max_pixels)
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}).") from error
-    size = header_size(data)
-    if size is None:
-        raise MediaError(f"{path}: not a picture edge_seg reads. It reads PNG, JPEG, BMP and WebP.")
-    height, width = size
-    if height * width > max_pixels:
-        raise MediaError(f"{path}: {width}x{height} exceeds the limit of {max_pixels} pixels; scale it down first.")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        header = read_header(data)
+        if header.kind not in READABLE:
+            raise ImageFault(f"a {header.kind}; edge_seg reads {', '.join(READABLE)}. Save it as PNG")
+        if header.width * header.height > max_pixels:
+            raise ImageFault(
+                f"{header.width}x{header.height} exceeds the limit of {max_pixels} pixels; scale it down first"
+            )
+        # Decoders fill in what a cut-off file lacks.
+        check_complete(data, header)
+    except ImageFault as fault:
+        raise MediaError(f"{path}: {fault}.") from fault
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise MediaError(f"{path}: the picture cannot be decoded ({str(error).splitlines()[0][:200]}).") from error
     if image is None:
-        raise MediaError(f"{path}: the picture is damaged or cut short.")
+        raise MediaError(f"{path}: the picture is damaged. Copy it again.")
     return image
 
 
-def header_size(data: bytes) -> tuple[int, int] | None:
-    """(height, width) as the file's header claims, or None if it is no PNG, JPEG, BMP or WebP."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
-        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    if data.startswith(b"BM") and len(data) >= 26:
-        return abs(int.from_bytes(data[22:26], "little", signed=True)), int.from_bytes(data[18:22], "little")
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg_size(data)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return _webp_size(data)
-    return None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    place = 2
-    while place + 9 <= len(data):
-        if data[place] != 0xFF:
-            return None
-        marker = data[place + 1]
-        if marker in _JPEG_SIZE_MARKERS:
-            return int.from_bytes(data[place + 5 : place + 7], "big"), int.from_bytes(
-                data[place + 7 : place + 9], "big"
-            )
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            place += 1 if marker == 0xFF else 2
-        else:
-            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return None
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    kind = data[12:16]
-    if kind == b"VP8X" and len(data) >= 30:
-        return 1 + int.from_bytes(data[27:30], "little"), 1 + int.from_bytes(data[24:27], "little")
-    if kind == b"VP8L" and len(data) >= 25:
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
-    if kind == b"VP8 " and len(data) >= 30:
-        return int.from_bytes(data[28:30], "little") & 0x3FFF, int.from_bytes(data[26:28], "little") & 0x3FFF
-    return None
+def _read(path: Path, max_pixels: int) -> bytes:
+    """A picture's bytes, unless there are more than `max_pixels` pixels can need, or it is no file at all."""
+    try:
+        if path.exists() and not path.is_file():
+            raise MediaError(f"{path}: is not a file.")
+        # Eight bytes a pixel is the most an honest file needs (16-bit RGBA, not compressed).
+        if (size := path.stat().st_size) > max_pixels * 8 + (1 << 20):
+            raise MediaError(f"{path}: {size >> 20} MB is more than any picture of {max_pixels} pixels needs.")
+        return path.read_bytes()
+    except MediaError:
+        raise  # an OSError itself
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}).") from error
 
 
 class ImageFiles(Source):

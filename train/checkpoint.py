@@ -7,6 +7,7 @@ Holds the network's variables, the optimizer's (its step, momenta and moving ave
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ import numpy as np
 from edge_seg.errors import ModelFileError
 from edge_seg.files import replacing
 
+from .stored import read_npz
+
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"
+MAX_RECORD = 64 * 2**20
 
 
 def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) -> None:
@@ -49,20 +53,27 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
             troubles.append(f"{name}: missing")
             continue
         try:
-            arrays, record = _read(path)
+            arrays, record = _read(
+                path, max_bytes=MAX_RECORD + _bytes(model.variables) + _bytes(model.optimizer.variables)
+            )
             _assign(model.variables, arrays, "model")
             _assign(model.optimizer.variables, arrays, "optimizer")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            troubles.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            words = str(error).splitlines()[0] if str(error) else type(error).__name__
+            troubles.append(f"{name}: {words.removeprefix(f'{path}: ')}")
             continue
         return record, f"{'; '.join(troubles)}; going on from {name}" if troubles else ""
     raise ModelFileError(f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again without --resume.")
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+def _read(path: Path, *, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    arrays = read_npz(path, max_bytes=max_bytes)
     return arrays, json.loads(arrays.pop("record").tobytes())
+
+
+def _bytes(variables: list[Any]) -> int:
+    """What these variables take, at 8 bytes an element at most."""
+    return sum(8 * math.prod(variable.shape) for variable in variables)
 
 
 def _assign(variables: list[Any], arrays: dict[str, np.ndarray], group: str) -> None:

@@ -22,6 +22,8 @@ from edge_seg.errors import ConfigurationError
 CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 STRIDE = 32
 BATCH_NORM_MOMENTUM = 0.97
+MAX_CLASSES = 256  # a label is a byte
+MAX_PARAMETERS = 2**29  # four times the notebook's; 2 GB of float32
 # Mean of ImageNet in BGR, 0..255: what kernels in Keras' "caffe" convention expect to have been subtracted.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
@@ -46,8 +48,8 @@ class Fcn8Config:
     skip_activation: str = "relu"
 
     def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ConfigurationError(f"FCN8 needs at least 2 classes, got {self.classes}.")
+        if not 2 <= self.classes <= MAX_CLASSES:
+            raise ConfigurationError(f"FCN8 needs 2 to {MAX_CLASSES} classes, got {self.classes}.")
         if self.input_size is not None:
             check_input_size(self.input_size)
         widths = (*self.block_widths, *self.head_widths)
@@ -56,8 +58,26 @@ class Fcn8Config:
                 "FCN8 needs 5 block widths and 2 head widths, all positive; "
                 f"got {self.block_widths} and {self.head_widths}."
             )
+        if self.parameters > MAX_PARAMETERS:
+            raise ConfigurationError(
+                f"FCN8 of the widths {self.block_widths} and {self.head_widths} has {self.parameters} parameters; at "
+                f"most {MAX_PARAMETERS} are built."
+            )
         if self.skip_activation not in ("relu", "linear"):
             raise ConfigurationError(f'skip_activation must be "relu" or "linear", got {self.skip_activation!r}.')
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the plain network, worked out without building it."""
+        widths = [
+            width for width, count in zip(self.block_widths, CONVOLUTIONS_PER_BLOCK, strict=True) for _ in range(count)
+        ]
+        convolutions = [(9 * before + 1) * after for before, after in zip([3, *widths], widths, strict=False)]
+        wide, score = self.head_widths
+        head = (49 * widths[-1] + 1) * wide + (wide + 1) * score
+        skips = sum((self.block_widths[block] + 1) * self.classes for block in (2, 3))
+        upsamplings = 16 * score * self.classes + (4 + 64) * self.classes**2
+        return sum(convolutions) + head + skips + upsamplings
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

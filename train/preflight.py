@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_seg.errors import DatasetError
+from edge_seg.image_files import ImageFault, ImageHeader, check_complete, read_header
 
 from .dataset import IMAGE_SUFFIXES, Sample, read_image, read_mask
-from .image_files import ImageFault, ImageHeader, check_complete, read_header
 
 # 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
 MAX_PIXELS = 1 << 26
@@ -256,8 +256,8 @@ def _checked_ids(path: Path, header: ImageHeader, classes: int, faults: list[str
 def _mode_fault(header: ImageHeader) -> str | None:
     """What of a mask's header rules it out as class ids. RGB may yet hold three equal channels: its pixels decide."""
     expected = "expected 8-bit grey whose value is the class id"
-    if header.kind == "JPEG":
-        return f"a JPEG, whose compression changes class ids; {expected}, as PNG"
+    if header.kind in ("JPEG", "WebP"):
+        return f"a {header.kind}, whose compression changes class ids; {expected}, as PNG"
     if header.color == "palette":
         return f"a palette {header.kind} (colours by index); {expected}: save the indices themselves"
     if header.bits != 8:

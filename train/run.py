@@ -29,6 +29,7 @@ from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from .dataset import Sample, find_samples
 from .fcn8 import Fcn8Config, fcn8
 from .files import CONFIG_NAME, WEIGHTS_NAME
+from .stored import check_h5
 
 
 @dataclass(frozen=True)
@@ -68,17 +69,42 @@ class Run:
 
 
 def open_run(folder: Path | str) -> Run:
-    """Read a run's folder. Raises `ModelFileError` when it is not one."""
+    """Read a run's folder. Raises `ModelFileError` when it is not one, or its config.json is damaged."""
     folder = Path(folder)
     path = folder / CONFIG_NAME
+    if folder.is_file():
+        raise ModelFileError(
+            f"{folder}: expected a run's folder, got a file. Saved models (.keras, .h5) can carry code and are never "
+            "opened: make a run with `python -m train fit`, or give the folder of one."
+        )
     if not path.is_file():
         raise ModelFileError(
             f"{folder} is not a run: it has no {CONFIG_NAME}. Make one with `python -m train fit DATASET --out RUN`."
         )
     try:
-        return Run(folder, json.loads(path.read_text()))
-    except ValueError as error:
-        raise ModelFileError(f"{path}: damaged ({error}).") from error
+        run = Run(folder, json.loads(path.read_text()))
+        _check_config(run)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(
+            f"{path}: damaged ({words[:200]}). Copy the run again, or train it again with `python -m train fit`."
+        ) from error
+    return run
+
+
+def _check_config(run: Run) -> None:
+    """Raise one of Python's own errors unless the parts of config.json that are used are of their types."""
+    config = run.fcn8
+    whole = (config.classes, *config.block_widths, *config.head_widths, *(config.input_size or ()))
+    if any(type(number) is not int for number in whole):
+        raise TypeError("the network's sizes must be whole numbers")
+    if len(run.classes) != config.classes or not all(isinstance(name, str) for name in run.classes):
+        raise ValueError(f"{len(run.classes)} class names for {config.classes} classes")
+    if run.unlabelled is not None and run.unlabelled not in range(config.classes):
+        raise ValueError(f"unlabelled is {run.unlabelled!r}")
+    for part in ("data", "training"):
+        if not isinstance(run.config.get(part, {}), dict):
+            raise TypeError(f"{part!r} must be a record")
 
 
 def save_run(folder: Path | str, config: dict[str, Any], model: keras.Model | None = None) -> Run:
@@ -100,14 +126,21 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
         ModelFileError: the weights are missing, damaged or of another network.
     """
     config = run.fcn8 if input_size is None else run.fcn8.with_size(input_size)
-    model = fcn8(config, kernel_initializer="zeros")
     if not run.weights.is_file():
         raise ModelFileError(
             f"{run.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`."
         )
+    declared = check_h5(run.weights, max_bytes=4 * config.parameters)
+    if declared < 2 * config.parameters:
+        # Found before a network of the size that config.json names is built.
+        raise ModelFileError(
+            f"{run.weights}: damaged, or of another network: {declared} bytes of arrays, where {CONFIG_NAME}'s network "
+            f"of {config.parameters} parameters has at least {2 * config.parameters}. Copy the run again."
+        )
+    model = fcn8(config, kernel_initializer="zeros")
     try:
         model.load_weights(run.weights)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
         raise ModelFileError(
             f"{run.weights}: damaged, or of another network ({str(error).splitlines()[0]})."
         ) from error

@@ -19,6 +19,7 @@ import numpy as np
 from edge_seg.errors import ModelFileError
 
 from .fcn8 import CONVOLUTIONS_PER_BLOCK, IMAGENET_MEAN_BGR
+from .stored import check_h5, read_npz
 
 ENCODER_LAYERS = tuple(
     f"block{block}_conv{index}"
@@ -67,10 +68,14 @@ def read_encoder(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         raise ModelFileError(
             f'{path}: no such weights file. README, section "Get the data", says where VGG16\'s come from.'
         )
-    try:
-        arrays = _read_npz(path) if path.suffix == ".npz" else _read_h5(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{path}: not a readable weights file ({error}).") from error
+    if path.suffix == ".npz":
+        arrays = _pairs(read_npz(path))
+    else:
+        check_h5(path)
+        try:
+            arrays = _read_h5(path)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelFileError(f"{path}: not a readable weights file ({error}).") from error
     found = {name: arrays[name] for name in ENCODER_LAYERS if name in arrays}
     if not found:
         raise ModelFileError(
@@ -105,10 +110,9 @@ def strongest_filters(
     return found
 
 
-def _read_npz(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    with np.load(path, allow_pickle=False) as file:
-        names = {key.removesuffix("_kernel") for key in file.files if key.endswith("_kernel")}
-        return {name: (file[f"{name}_kernel"], file[f"{name}_bias"]) for name in names}
+def _pairs(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    names = (key.removesuffix("_kernel") for key in arrays if key.endswith("_kernel"))
+    return {name: (arrays[f"{name}_kernel"], arrays[f"{name}_bias"]) for name in names if f"{name}_bias" in arrays}
 
 
 def _read_h5(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import cv2
 import pytest
 
 from edge_seg.errors import ConfigurationError, MediaError
-from edge_seg.images import ImageFiles, header_size, read_image
+from edge_seg.image_files import read_header
+from edge_seg.images import ImageFiles, read_image
 from edge_seg.names import check_free, missing, parse_kinds, partial_path, plan_outputs
 from edge_seg.redact import redact, remember_secrets
 from edge_seg.sources import expand_sources, open_item, open_source
@@ -141,10 +143,15 @@ def test_kinds() -> None:
             parse_kinds(text)
 
 
+def size_of(data: bytes) -> tuple[int, int]:
+    header = read_header(data)
+    return header.height, header.width
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
 def test_pictures(tmp_path: Path, suffix: str) -> None:
     path = write_image(tmp_path / f"p{suffix}", 77, (50, 70))
-    assert header_size(path.read_bytes()) == (50, 70)
+    assert size_of(path.read_bytes()) == (50, 70)
     assert read_number(read_image(path)) == 77
 
 
@@ -153,27 +160,82 @@ def test_webp_headers(tmp_path: Path) -> None:
     lossless = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
     lossy = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 50])[1].tobytes()
     assert (lossless[12:16], lossy[12:16]) == (b"VP8L", b"VP8 ")
-    assert header_size(lossless) == header_size(lossy) == (33, 65)
+    assert size_of(lossless) == size_of(lossy) == (33, 65)
 
 
-def test_a_picture_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
-    bomb = tmp_path / "bomb.png"
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + b"\0\0\0\0")
-    with pytest.raises(MediaError, match="100000x100000 exceeds"):
+def jpeg_bomb() -> bytes:
+    data = bytearray(cv2.imencode(".jpg", paint_number(5))[1].tobytes())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
+    return bytes(data)
+
+
+BOMBS = {
+    "png": b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 65000, 65000, 8, 2, 0, 0, 0) + bytes(4),
+    "jpg": jpeg_bomb(),
+    "bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 99, 0, 54, 40, 65000, -65000, 1, 24, 0, 0, 0, 0, 0, 0),
+    "webp": b"RIFF" + struct.pack("<I4s4sIIHBHB", 22, b"WEBP", b"VP8X", 10, 0, 64999, 0, 64999, 0),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BOMBS))
+def test_a_picture_bomb_is_refused_by_its_header(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*arguments: object) -> None:
+        pytest.fail("12 GB of pixels were decoded")
+
+    monkeypatch.setattr("edge_seg.images.cv2.imdecode", decode)
+    bomb = tmp_path / f"bomb.{kind}"
+    bomb.write_bytes(BOMBS[kind])
+    with pytest.raises(MediaError, match=rf"bomb\.{kind}: 65000x65000 exceeds the limit of \d+ pixels; scale it down"):
         read_image(bomb)
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(2**40)  # sparse: takes no disk
+    with pytest.raises(MediaError, match=r"huge\.png: 1048576 MB is more than any picture"):
+        read_image(tmp_path / "huge.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(MediaError, match=r"pipe\.png: is not a file"):
+        read_image(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_a_picture_cut_anywhere_is_refused_never_filled_in(tmp_path: Path, suffix: str) -> None:
+    data = write_image(tmp_path / f"whole{suffix}", 1).read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    for length in range(0, len(data), 1 + len(data) // 150):
+        cut.write_bytes(data[:length])
+        with pytest.raises(MediaError, match=rf"cut\{suffix}: "):
+            read_image(cut)
+    cut.write_bytes(data[:-1])
+    with pytest.raises(MediaError, match="truncated"):
+        read_image(cut)
 
 
 def test_damaged_pictures(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(MediaError, match="not a picture"):
+    with pytest.raises(MediaError, match=r"text\.png: not a PNG, JPEG, BMP, TIFF or WebP file"):
         read_image(tmp_path / "text.png")
-    data = write_image(tmp_path / "whole.jpg", 1).read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(data[:12])
-    with pytest.raises(MediaError):
-        read_image(tmp_path / "cut.jpg")
+    write_image(tmp_path / "scan.tiff", 1).rename(tmp_path / "scan.png")
+    with pytest.raises(MediaError, match=r"scan\.png: a TIFF; edge_seg reads PNG, JPEG, BMP, WebP\. Save it as PNG"):
+        read_image(tmp_path / "scan.png")
     with pytest.raises(MediaError, match=r"gone\.png: cannot be read"):
         read_image(tmp_path / "gone.png")
+
+
+def test_an_exif_turn_is_ignored_as_in_training(tmp_path: Path) -> None:
+    """One policy for pictures, images and masks: the pixels as they are stored."""
+    from train.dataset import read_image as read_training_image
+
+    path = write_image(tmp_path / "turned.jpg", 77, (50, 70))
+    jpeg = path.read_bytes()
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+    assert read_header(path.read_bytes()).orientation == 6
+    assert read_image(path).shape == (50, 70, 3)
+    assert (read_image(path) == read_training_image(path)).all()
+    assert read_number(read_image(path)) == 77
 
 
 def test_pictures_as_a_source(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import train.preflight
 from edge_seg.errors import DatasetError
+from edge_seg.image_files import ImageFault, check_complete, read_header
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from train.dataset import dataset_folders
-from train.image_files import ImageFault, check_complete, read_header
 from train.preflight import check_dataset, preflight
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
@@ -95,7 +95,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "flipped bit": ("images", "checksum", lambda path: flip_bit(path, -30)),
     "empty": ("images", "empty file", lambda path: path.write_bytes(b"")),
-    "text": ("masks", "not a PNG, JPEG, BMP or TIFF", lambda path: path.write_text("<html>not found</html>")),
+    "text": ("masks", "not a PNG, JPEG, BMP, TIFF or WebP", lambda path: path.write_text("<html>not found</html>")),
     "git lfs": (
         "images",
         "Git LFS pointer",

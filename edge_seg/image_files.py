@@ -1,4 +1,4 @@
-"""What an image file says of itself before it is decoded, and whether all of it is there: PNG, JPEG, BMP and TIFF.
+"""What a picture says of itself before it is decoded, and whether all of it is there: PNG, JPEG, BMP, TIFF and WebP.
 
 A few kilobytes can declare a picture of gigabytes, and some decoders fill in what a cut-off file lacks, so both are
 looked at here, in the file's own bytes. Knows nothing of datasets or masks. It does not decode JPEG's pixels: damage
@@ -31,7 +31,7 @@ class ImageHeader:
     """What a file's header declares.
 
     Attributes:
-        kind: "PNG", "JPEG", "BMP" or "TIFF".
+        kind: "PNG", "JPEG", "BMP", "TIFF" or "WebP".
         width, height: pixels as stored.
         color: "grey", "grey+alpha", "palette", "RGB", "RGBA" or "CMYK".
         bits: bits a channel.
@@ -47,7 +47,7 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read what a file declares. Raises `ImageFault` if it is none of the four kinds, or its header makes no sense."""
+    """Read what a file declares. Raises `ImageFault` if it is none of these kinds, or its header makes no sense."""
     if not data:
         raise ImageFault("empty file (0 bytes)")
     if data.startswith(LFS_POINTER):
@@ -64,12 +64,12 @@ def read_header(data: bytes) -> ImageHeader:
 def check_complete(data: bytes, header: ImageHeader) -> None:
     """Raise `ImageFault` if a part of the file is missing or, where the format has checksums, damaged."""
     try:
-        {"PNG": _check_png, "JPEG": _check_jpeg, "BMP": _check_bmp, "TIFF": _check_tiff}[header.kind](data)
+        _CHECKS[header.kind](data)
     except (struct.error, IndexError, KeyError) as error:
         raise ImageFault("truncated or damaged") from error
 
 
-def _reader(data: bytes):  # type: ignore[no-untyped-def]  # one of the four functions below
+def _reader(data: bytes):  # type: ignore[no-untyped-def]  # one of the functions below
     if data.startswith(PNG_SIGNATURE):
         return _png_header
     if data.startswith(b"\xff\xd8\xff"):
@@ -78,9 +78,11 @@ def _reader(data: bytes):  # type: ignore[no-untyped-def]  # one of the four fun
         return _bmp_header
     if data.startswith((b"II*\0", b"MM\0*")):
         return _tiff_header
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _webp_header
     if data.startswith((b"II+\0", b"MM\0+")):
         raise ImageFault("a BigTIFF; save it as PNG")
-    raise ImageFault(f"not a PNG, JPEG, BMP or TIFF file: it begins with {data[:8]!r}")
+    raise ImageFault(f"not a PNG, JPEG, BMP, TIFF or WebP file: it begins with {data[:8]!r}")
 
 
 def _png_header(data: bytes) -> ImageHeader:
@@ -264,6 +266,47 @@ def _check_tiff(data: bytes) -> None:
         raise ImageFault(f"truncated: {len(data)} of {needed} bytes are there")
 
 
+def _webp_header(data: bytes) -> ImageHeader:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L" and data[20:21] == b"\x2f":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    elif kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    else:
+        raise ImageFault("damaged: its WebP header makes no sense")
+    if len(data) < 30 and kind != b"VP8L":
+        raise ImageFault("truncated or damaged: its header cannot be read")
+    return ImageHeader("WebP", width, height, "RGB", 8, _webp_orientation(data))
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, body) of each chunk that is there, to the end that the file declares."""
+    end = 8 + struct.unpack_from("<I", data, 4)[0]
+    position = 12
+    while position + 8 <= end:
+        size = struct.unpack_from("<I", data, position + 4)[0]
+        if position + 8 + size > min(end, len(data)):
+            raise ImageFault(f"truncated: the file ends at byte {len(data)}, inside a WebP chunk")
+        yield data[position : position + 4], data[position + 8 : position + 8 + size]
+        position += 8 + size + size % 2
+
+
+def _check_webp(data: bytes) -> None:
+    if not any(name in (b"VP8 ", b"VP8L", b"ANMF") for name, _ in _webp_chunks(data)):
+        raise ImageFault("damaged: a WebP without pixels")
+
+
+def _webp_orientation(data: bytes) -> int:
+    try:
+        exif = next((body for name, body in _webp_chunks(data) if name == b"EXIF"), b"")
+    except (struct.error, ImageFault):
+        return 1
+    return _orientation(exif.removeprefix(b"Exif\0\0"))
+
+
 def _orientation(exif: bytes) -> int:
     """EXIF orientation 1..8 from a TIFF block; 1 where it says nothing or nonsense."""
     try:
@@ -271,3 +314,6 @@ def _orientation(exif: bytes) -> int:
     except (struct.error, IndexError):
         return 1
     return value if 1 <= value <= 8 else 1
+
+
+_CHECKS = {"PNG": _check_png, "JPEG": _check_jpeg, "BMP": _check_bmp, "TIFF": _check_tiff, "WebP": _check_webp}

@@ -1,0 +1,226 @@
+"""Arrays in .h5 and .npz files that anyone may have written: looked into before a value is read, and only arrays.
+
+An HDF5 file may refer to other files (external links, external storage, virtual datasets), lead in circles, name
+plug-ins to load, and declare terabytes in a kilobyte; an .npz may hold pickles and deflated zeros without end. All that
+is refused here, in one line each, as are archives and saved models that carry code (`.keras`, Lambda layers). Knows
+no network: what may be in a file is said in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_seg.errors import ModelFileError
+
+MAX_BYTES = 2**31  # the full network's weights are 540 MB
+MAX_ITEMS = 10_000
+MAX_DEPTH = 16
+MAX_CONFIG = 4 * 2**20
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# Filters of the HDF5 library itself; any other number makes it look for a plug-in and load that as code.
+_PLAIN_FILTERS = {1, 2, 3}
+_CODE_FREE_LAYERS = {
+    "Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Conv2DTranspose", "Dense",
+    "Dropout", "Flatten", "Functional", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "MaxPooling2D",
+    "Model", "ReLU", "Sequential", "Softmax", "ZeroPadding2D",
+}  # fmt: skip
+_CODE = {"Lambda", "__lambda__", "function"}
+_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the weights. Fetch them: git lfs pull"),
+    (
+        b"PK\x03\x04",
+        "a zip archive (a .keras model?), which can carry code and is never opened. Load it where you trust it and "
+        'save its arrays alone: model.save_weights("NAME.weights.h5")',
+    ),
+    (b"\x80", "a Python pickle, which can run code and is never opened. Save the arrays alone: numpy.savez"),
+    (b"<", "a web page (a failed download?). Download it again"),
+)
+
+
+def check_h5(path: Path, *, max_bytes: int = MAX_BYTES) -> int:
+    """Look through an HDF5 file without reading any array; returns the bytes that its arrays declare.
+
+    Args:
+        path: an existing file.
+        max_bytes: what all its arrays together may declare.
+
+    Raises:
+        ModelFileError: another kind of file, a damaged one, or one of those described above; names what and where.
+    """
+    import h5py
+
+    _check_kind(path, _HDF5, "HDF5 weights (.h5)")
+    try:
+        with h5py.File(path, "r") as file:
+            _check_config(path, file)
+            total = sum(_check_dataset(path, item) for item in _datasets(path, file))
+    except ModelFileError:
+        raise  # a ValueError itself
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: damaged HDF5 ({_line(error)}). Copy or download it again.") from error
+    if total > max_bytes:
+        raise ModelFileError(
+            f"{path}: its arrays declare {total} bytes, and at most {max_bytes} are expected; it belongs to another "
+            "network, or is made to fill the memory. Give the weights of this network."
+        )
+    return total
+
+
+def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """The arrays of an .npz whose sizes were found right before any was read.
+
+    Raises:
+        ModelFileError: another kind of file, damaged, with pickles, or larger than `max_bytes`; names what and where.
+    """
+    _check_kind(path, b"PK", "an .npz of arrays")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(_check_member(path, archive, member) for member in archive.infolist())
+        if total > max_bytes:
+            raise ModelFileError(
+                f"{path}: its arrays declare {total} bytes, and at most {max_bytes} are expected. Give the arrays of "
+                "this network."
+            )
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except ModelFileError:
+        raise  # a ValueError itself
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ModelFileError(f"{path}: a damaged .npz ({_line(error)}). Copy it again.") from error
+
+
+def _check_kind(path: Path, magic: bytes, expected: str) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror}); expected {expected}.") from error
+    if head.startswith(magic):
+        return
+    if not head:
+        raise ModelFileError(f"{path}: empty (0 bytes); expected {expected}. Copy or download it again.")
+    kind = next((words for start, words in _KINDS if head.lstrip().startswith(start)), "")
+    if head.startswith(_HDF5):
+        kind = "an HDF5 file. Give it a name that ends in .h5"
+    raise ModelFileError(f"{path}: expected {expected}, got {kind or f'a file that begins with {head[:8]!r}'}.")
+
+
+def _datasets(path: Path, file: Any) -> Iterator[Any]:
+    """Every dataset of a file, each by its only way; raises at the first link that is not plain."""
+    import h5py
+
+    seen: set[int] = set()
+    waiting = [(file, 0)]
+    while waiting:
+        group, depth = waiting.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            where = f"{group.name.rstrip('/')}/{name}"
+            if isinstance(link, h5py.ExternalLink):
+                raise _refused(path, f"{where} is a link into another file ({link.filename[:80]!r})")
+            if not isinstance(link, h5py.HardLink):
+                raise _refused(path, f"{where} is a soft link")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen or len(seen) >= MAX_ITEMS or depth > MAX_DEPTH:
+                raise _refused(path, f"{where} is reached twice, or lies too deep, or among too many")
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append((item, depth + 1))
+            elif isinstance(item, h5py.Dataset):
+                yield item
+            else:
+                raise _refused(path, f"{where} is a stored type")
+
+
+def _check_dataset(path: Path, dataset: Any) -> int:
+    """Bytes that a dataset declares, once it is known to be plain numbers inside this file."""
+    where = dataset.name
+    if dataset.is_virtual:
+        raise _refused(path, f"{where} is a virtual dataset, which reads other files")
+    if dataset.external:
+        raise _refused(path, f"{where} keeps its values in another file ({dataset.external[0][0][:80]!r})")
+    if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise _refused(path, f"{where} holds {dataset.dtype}, not numbers")
+    settings = dataset.id.get_create_plist()
+    filters = {settings.get_filter(index)[0] for index in range(settings.get_nfilters())}
+    if filters - _PLAIN_FILTERS:
+        raise _refused(path, f"{where} needs the filter plug-in {min(filters - _PLAIN_FILTERS)}")
+    declared = math.prod(dataset.shape) * dataset.dtype.itemsize
+    # The library unpacks a chunk whole, so its size counts too.
+    return max(declared, math.prod(dataset.chunks or ()) * dataset.dtype.itemsize)
+
+
+def _check_config(path: Path, file: Any) -> None:
+    """A saved model's description is never followed, but one that carries code is no file to take arrays from."""
+    config = file.attrs.get("model_config")
+    if config is None:
+        return
+    text = config.decode("utf-8", "replace") if isinstance(config, bytes) else str(config)
+    if len(text) > MAX_CONFIG:
+        raise _refused(path, f"its model_config has {len(text)} characters")
+    try:
+        strange = sorted(_strange_layers(json.loads(text)))
+    except (ValueError, RecursionError) as error:
+        raise _refused(path, "its model_config is not JSON") from error
+    if strange:
+        raise _refused(path, f"a saved model with code or layers of its own ({', '.join(strange)[:120]})")
+
+
+def _strange_layers(config: Any) -> set[str]:
+    """What a saved model's description would run that is no plain layer: lambdas, functions, custom classes."""
+    found: set[str] = set()
+    waiting = [(config, True)]
+    while waiting:
+        item, layer = waiting.pop()
+        if isinstance(item, list):
+            waiting += [(part, layer) for part in item]
+        elif isinstance(item, dict):
+            name = str(item.get("class_name", ""))
+            custom = ">" in str(item.get("registered_name")) or name in _CODE
+            if custom or (layer and name and name not in _CODE_FREE_LAYERS):
+                found.add(name)
+            waiting += [(part, key == "layers") for key, part in item.items()]
+    return found
+
+
+def _refused(path: Path, why: str) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: refused: {why}. Only plain arrays are read; load the model where you trust it and save them alone: "
+        'model.save_weights("NAME.weights.h5").'
+    )
+
+
+def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """Bytes that an array declares, once its header is known to tell the truth."""
+    name = member.filename
+    if not name.endswith(".npy") or len(archive.namelist()) > MAX_ITEMS:
+        raise ModelFileError(f"{path}: expected arrays alone; it holds {name[:80]!r}. Save them with numpy.savez.")
+    if [item.filename for item in archive.infolist()].count(name) > 1:
+        raise ModelFileError(f"{path}: holds {name[:80]!r} twice. Save it again with numpy.savez.")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        begins = file.tell()
+    if dtype.hasobject:
+        raise ModelFileError(
+            f"{path}: {name[:80]!r} is a pickle, which can run code and is never opened. Save plain numbers."
+        )
+    declared = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or declared != member.file_size - begins:
+        raise ModelFileError(
+            f"{path}: {name[:80]!r} declares {declared} bytes and holds {member.file_size - begins}. Copy it again."
+        )
+    return declared
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
