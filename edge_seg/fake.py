@@ -30,6 +30,7 @@ class FakeSession:
         missing_library: every run raises a `DeviceError` naming it.
         arithmetic: what the report claims it computes in.
         name: what the report calls the device.
+        runs_at_once: how many runs it gains by.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class FakeSession:
         missing_library: str = "",
         arithmetic: str = "fp32",
         name: str = "fake",
+        runs_at_once: int = 1,
     ) -> None:
         self.spec = spec or ModelSpec(input_size=(32, 32))
         self.device = DeviceReport(
             requested=name, name=name, providers=("Fake",), arithmetic=arithmetic, reason="asked for", threads=1
         )
+        self.runs_at_once = runs_at_once
         self.batch_sizes: list[int] = []
         self.closed = False
         self._labels = labels or (lambda batch: brightness_labels(batch, len(self.spec.classes)))

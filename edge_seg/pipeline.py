@@ -1,16 +1,21 @@
-"""Frames through a model, decode, inference and output overlapping: three threads, two bounded queues.
+"""Frames through a model, decode, inference and output overlapping: threads and two bounded queues.
 
 Memory is that of the queues, whatever the length. Knows no file formats: it is handed a `Source`, something with
 `predict_labels`, and a `Sink`.
 
     source --(reader thread)--> frames --(this thread: batches, inference)--> labelled --(writer thread)--> sink
+
+Where the device gains by it, two batches are inferred at once: what one run leaves idle, a core or a GPU's copies, the
+other one fills. Results keep the order of the frames.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,6 +23,7 @@ import numpy as np
 
 from .account import SHARES, frame_counts
 from .channel import Channel
+from .crew import Crew
 from .errors import ConfigurationError
 from .media import Frame, Source, SourceCounts
 from .preprocess import stack_frames
@@ -40,9 +46,34 @@ class Predictor(Protocol):
         """(height, width) of the frames it takes."""
         ...
 
+    @property
+    def runs_at_once(self) -> int:
+        """How many calls of `predict_labels` on threads of their own its device gains by."""
+        ...
+
     def predict_labels(self, batch: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 -> (N, H, W) uint8."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inferred:
+    """What inference made of a window's chosen frames: the batch, its labels, and the seconds both took."""
+
+    batch: np.ndarray
+    labels: np.ndarray
+    resize_s: float
+    inference_s: float
+
+
+# Frames in order, the places of those to be segmented, and what becomes of them.
+_Window = tuple[list[Frame], list[int], "Future[_Inferred] | None"]
+
+
+def _is_due(under_way: deque[_Window], at_once: int) -> bool:
+    """Whether the first window should be waited for and passed on before more is begun."""
+    runs = sum(inferred is not None for _, _, inferred in under_way)
+    return under_way[0][2] is None or runs >= at_once or len(under_way) > LONGEST_WINDOW
 
 
 class Sink(Protocol):
@@ -235,9 +266,16 @@ class Pipeline:
         return self._limited or self._interrupted
 
     def _infer(self) -> None:
+        # A live frame is wanted soon rather than many at a time.
+        with Crew(1 if self._source.info.live else self._predictor.runs_at_once) as crew:
+            self._infer_with(crew)
+        self._labelled.close()
+
+    def _infer_with(self, crew: Crew) -> None:
         options, live = self._options, self._source.info.live
         window: list[Frame] = []
         chosen: list[int] = []
+        under_way: deque[_Window] = deque()
         last = np.zeros(self._predictor.input_size, np.uint8)
         for count, frame in enumerate(self._frames):
             if count % options.stride == 0:
@@ -246,14 +284,23 @@ class Pipeline:
             full = len(chosen) >= options.batch_size or len(window) >= max(options.batch_size, LONGEST_WINDOW)
             # Live frames do not wait for company.
             if full or not chosen or (live and self._frames.empty()):
-                last = self._flush(window, chosen, last)
+                under_way.append(self._begin(crew, window, chosen))
                 window, chosen = [], []
-        self._flush(window, chosen, last)
-        self._labelled.close()
+            while under_way and _is_due(under_way, crew.size):
+                last = self._pass_on(under_way.popleft(), last)
+        under_way.append(self._begin(crew, window, chosen))
+        while under_way:
+            last = self._pass_on(under_way.popleft(), last)
 
-    def _flush(self, window: list[Frame], chosen: list[int], last: np.ndarray) -> np.ndarray:
-        """Segment the chosen frames of a window and pass all of it on; returns the labels shown last."""
-        labels = iter(self._predict([window[place].image for place in chosen]) if chosen else [])
+    def _begin(self, crew: Crew, window: list[Frame], chosen: list[int]) -> _Window:
+        """Begin to segment the chosen frames of a window."""
+        images = [window[place].image for place in chosen]
+        return window, chosen, crew.start(self._predict, images) if images else None
+
+    def _pass_on(self, under_way: _Window, last: np.ndarray) -> np.ndarray:
+        """Wait for a window's labels and pass all of it on; returns the labels shown last."""
+        window, chosen, inferred = under_way
+        labels = iter(self._settle(inferred.result()) if inferred is not None else [])
         for place, frame in enumerate(window):
             own = place in chosen
             if own:
@@ -262,16 +309,22 @@ class Pipeline:
                 break
         return last
 
-    def _predict(self, images: list[np.ndarray]) -> list[np.ndarray]:
+    def _predict(self, images: list[np.ndarray]) -> _Inferred:
         started = time.perf_counter()
         batch = stack_frames(images, self._predictor.input_size)
         resized = time.perf_counter()
         labels = self._predictor.predict_labels(batch)
-        self.watches["resize"].add(resized - started, frames=len(images))
-        self.watches["inference"].add(time.perf_counter() - resized, frames=len(images))
-        return [self._settle(*pair) for pair in zip(labels, batch, strict=True)]
+        ended = time.perf_counter()
+        return _Inferred(batch=batch, labels=labels, resize_s=resized - started, inference_s=ended - resized)
 
-    def _settle(self, labels: np.ndarray, image: np.ndarray) -> np.ndarray:
+    def _settle(self, inferred: _Inferred) -> list[np.ndarray]:
+        """The labels to show for each frame of a batch; in the order of the frames, from one thread."""
+        count = len(inferred.labels)
+        self.watches["resize"].add(inferred.resize_s, frames=count)
+        self.watches["inference"].add(inferred.inference_s, frames=count)
+        return [self._shown(*pair) for pair in zip(inferred.labels, inferred.batch, strict=True)]
+
+    def _shown(self, labels: np.ndarray, image: np.ndarray) -> np.ndarray:
         """The labels to show for a frame the model said `labels` of."""
         self._raw_flicker.add(labels)
         if self._postprocess is not None:

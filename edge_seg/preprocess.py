@@ -49,8 +49,12 @@ def stack_frames(frames: list[np.ndarray], size: tuple[int, int], *, pad_to: int
     """
     count = max(len(frames), pad_to or 0)
     batch = np.empty((count, *size, 3), np.uint8)
-    for index, frame in enumerate(frames):
-        batch[index] = resize_frame(frame, size)
+    for place, frame in zip(batch, frames, strict=False):
+        # Straight into the batch, without a picture in between.
+        if frame.shape[:2] == tuple(size):
+            place[...] = frame
+        else:
+            cv2.resize(frame, (size[1], size[0]), dst=place, interpolation=cv2.INTER_LINEAR)
     batch[len(frames) :] = batch[len(frames) - 1]
     return batch
 

@@ -132,6 +132,11 @@ class Segmenter:
         self.input_size = model_size(session.spec, input_size)
         self._session = session
 
+    @property
+    def runs_at_once(self) -> int:
+        """How many batches the device gains by being given at once, each from a thread of its own."""
+        return getattr(self._session, "runs_at_once", 1)
+
     def segment(self, frame: np.ndarray, *, index: int = 0, time_s: float | None = None) -> Segmentation:
         """Segment one frame (H, W, 3) uint8 BGR of any size."""
         return self._segment([frame], [index], [time_s])[0]

@@ -64,6 +64,7 @@ class Session(Protocol):
 
     spec: ModelSpec
     device: DeviceReport
+    runs_at_once: int
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them."""
@@ -361,6 +362,8 @@ class OrtSession:
     def __init__(self, inner: Any, spec: ModelSpec, device: DeviceReport, name: str) -> None:
         self.spec = spec
         self.device = device
+        # Between two operators one thread waits for the other: a second run fills the gaps, where there is a core.
+        self.runs_at_once = 2 if device.name == "cpu" and device.threads > 1 else 1
         self._inner = inner
         self._name = name
         self._process = os.getpid()

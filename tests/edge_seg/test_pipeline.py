@@ -8,12 +8,13 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_seg.channel import Channel
-from edge_seg.errors import ConfigurationError, DeviceError
+from edge_seg.errors import ConfigurationError, DeviceError, OutOfMemoryError
 from edge_seg.fake import FakeSession
 from edge_seg.live import LiveSource
 from edge_seg.media import Event, Frame, Source, SourceEnd, SourceInfo
@@ -362,3 +363,49 @@ def test_stopwatches_are_exact_in_the_mean_and_bounded() -> None:
     assert summary.mean_ms == pytest.approx((sum(range(10_000)) / 1e6 + 0.5) / 10_002 * 1000)
     assert summary.median_ms == pytest.approx(5.0, rel=0.1)
     assert summary.p95_ms == pytest.approx(9.5, rel=0.05)
+
+
+class TwoAtOnce(FakeSession):
+    """Each run waits until another one is under way (or a second has passed), and earlier frames take longer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(ModelSpec(input_size=SIZE), labels=self._slowly, runs_at_once=2, **options)
+        self._inside, self.most = 0, 0
+        self._meeting = threading.Condition()
+
+    def _slowly(self, batch: np.ndarray) -> np.ndarray:
+        with self._meeting:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+            self._meeting.notify_all()
+            self._meeting.wait_for(lambda: self._inside > 1, timeout=1.0 if self.most < 2 else 0.0)
+        time.sleep(0.01 if int(batch[0, 0, 0, 0]) % 2 == 0 else 0.0)
+        with self._meeting:
+            self._inside -= 1
+        return batch[..., 0] // 16
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_two_batches_at_once_keep_the_order_of_the_frames(stride):
+    session, sink = TwoAtOnce(), Collected()
+    options = PipelineOptions(batch_size=2, stride=stride)
+    report = Pipeline(NumberedFrames(41), Segmenter(session, batch_size=2), sink, options=options).run()
+    assert report.error is None
+    assert session.most == 2
+    assert sink.pairs == [(index, (index - index % stride) // 16) for index in range(41)]
+
+
+def test_an_error_of_one_of_two_runs_ends_the_pipeline_with_both():
+    session, sink = TwoAtOnce(memory_frames=1), Collected()
+    report = Pipeline(
+        NumberedFrames(20), Segmenter(session, batch_size=2), sink, options=PipelineOptions(batch_size=2)
+    ).run()
+    assert isinstance(report.error, OutOfMemoryError)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("edge_seg-infer")]
+
+
+def test_a_live_source_is_never_given_two_runs_at_once():
+    session = TwoAtOnce()
+    report = Pipeline(NumberedFrames(4, live=True), Segmenter(session), Collected()).run()
+    assert report.error is None
+    assert session.most == 1
