@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,25 @@ def boxes_between(path: Path, start: int, length: int) -> Iterator[Box]:
 def has_moov(path: Path) -> bool:
     """Whether an MP4 holds its index whole."""
     return any(box.kind == b"moov" and box.whole for box in top_level_boxes(path))
+
+
+def refers_elsewhere(path: Path) -> bool:
+    """Whether a track's data reference names another file, as QuickTime's reference movies do."""
+    found = list(top_level_boxes(path))
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        inside = [box for box in found if box.kind == kind and box.whole]
+        # A list of references begins with a version, flags and its length.
+        skip = 16 if kind == b"dref" else 8
+        found = [inner for box in inside for inner in boxes_between(path, box.start + skip, box.end)]
+    with path.open("rb") as file:
+        return any(_is_elsewhere(file, box) for box in found)
+
+
+def _is_elsewhere(file: BinaryIO, box: Box) -> bool:
+    file.seek(box.start + 8)
+    flags = int.from_bytes(file.read(4), "big")
+    # The lowest bit says "this very file"; some writers forget it, but then name no other.
+    return not flags & 1 and any(file.read(min(4096, max(0, box.end - box.start - 12))))
 
 
 def cut_to_whole_fragments(path: Path) -> None:

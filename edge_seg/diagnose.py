@@ -7,6 +7,23 @@ from pathlib import Path
 from .boxes import has_moov
 from .extent import measure
 
+# How files that only name others begin, in lower case: HLS, ffconcat, SDP, DASH, SMIL, SVG, ASX, PLS, addresses.
+PLAYLISTS = (
+    b"#extm3u",
+    b"ffconcat",
+    b"v=0",
+    b"<?xml",
+    b"<mpd",
+    b"<smil",
+    b"<svg",
+    b"<asx",
+    b"[reference]",
+    b"[playlist]",
+    b"http://",
+    b"https://",
+    b"rtsp://",
+    b"file:",
+)
 READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"
 
 
@@ -39,7 +56,7 @@ def _explain_head(path: Path, head: bytes) -> str:
         return "the file is empty; the recording was never written."
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the video itself. Fetch it with `git lfs pull`."
-    if head.lstrip().startswith((b"#EXTM3U", b"ffconcat", b"v=0", b"<?xml", b"<MPD")):
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PLAYLISTS):
         return "is a playlist, which opens other files or addresses; give the video itself."
     if head[4:8] in (b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip") and not has_moov(path):
         return (

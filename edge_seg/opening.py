@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .boxes import refers_elsewhere
 from .diagnose import explain_file
 from .errors import MediaError, MissingDependencyError, RefusedError
 from .media import MAX_PIXELS
@@ -51,6 +52,8 @@ def open_file(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> InputContain
     if not Path(path).is_file():
         # Opening a pipe would wait for its writer, for ever.
         raise MediaError(explain_file(Path(path), ""))
+    if refers_elsewhere(Path(path)):
+        raise MediaError(f"{path}: its pictures lie in another file, which is not opened; give that file itself.")
     # A name like "concat:a|b" is a file's name here, never a protocol.
     opened = _open(f"file:{path}", "file", max_pixels, timeout=None)
     if isinstance(opened, InputContainer):
