@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from . import tensorrt
+from .binding import BoundRuns
 from .devices import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -21,6 +24,7 @@ from .devices import (
     TENSORRT_PROVIDER,
     DeviceName,
     arithmetic_of,
+    first_line,
     openvino_devices,
     openvino_has_bf16,
 )
@@ -52,11 +56,12 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A session of onnxruntime, what it computes in, and a remark on how it came about."""
+    """A session of onnxruntime, what it computes in, how it is run on a GPU, and a remark on how it came about."""
 
     inner: Any
     arithmetic: str
     remark: str = ""
+    bound: BoundRuns | None = None
 
 
 def make_inner(ort: Any, plan: Plan, device: DeviceName) -> Made:
@@ -122,30 +127,64 @@ def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> Made:
 
 
 def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
-    inner, remark = _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, _cuda_options(device))])
-    return Made(inner=inner, arithmetic=arithmetic_of("cuda", plan.header.spec.precision), remark=remark)
+    def make(graph: bool) -> Made:
+        return _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, _cuda_options(plan, device, graph=graph))], graph=graph)
+
+    return _with_or_without_graph(make, plan)
 
 
 def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
     options = tensorrt.provider_options(ort, plan.header, plan.batch_size, plan.input_size, device.index)
-    # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
-    inner, remark = _make_nvidia(
-        ort, plan, device, [(TENSORRT_PROVIDER, options), (CUDA_PROVIDER, _cuda_options(device))]
-    )
-    return Made(inner=inner, arithmetic=arithmetic_of("tensorrt", plan.header.spec.precision), remark=remark)
+
+    def make(graph: bool) -> Made:
+        own = {**options, "trt_cuda_graph_enable": "1"} if graph else options
+        # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
+        providers = [(TENSORRT_PROVIDER, own), (CUDA_PROVIDER, _cuda_options(plan, device))]
+        return _make_nvidia(ort, plan, device, providers, graph=graph)
+
+    return _with_or_without_graph(make, plan)
 
 
-def _cuda_options(device: DeviceName) -> dict[str, str]:
-    return {
+def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
+    """One frame at a time is mostly launches, which a captured graph spares; larger batches overlap their copies.
+
+    A graph that cannot be captured or replayed costs nothing but the remark.
+    """
+    if plan.batch_size > 1:
+        return make(False)
+    try:
+        made = make(True)
+        assert made.bound is not None
+        # Warms up, captures, replays.
+        for _ in range(3):
+            made.bound.run(list(plan.header.spec.outputs), np.zeros(made.bound.shape, np.uint8))
+    except DeviceError:
+        raise
+    except Exception as error:
+        made = make(False)
+        return replace(made, remark="; ".join(filter(None, [f"no CUDA graph ({first_line(error)})", made.remark])))
+    return made
+
+
+def _cuda_options(plan: Plan, device: DeviceName, *, graph: bool = False) -> dict[str, str]:
+    options = {
         "device_id": str(device.index),
         # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16.
         "use_tf32": "0",
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        # An exhaustive search runs every algorithm of every convolution before the first frame, and may choose
+        # another one each time.
+        "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
     }
+    if plan.header.spec.precision == "fp16":
+        # The layout of tensor cores.
+        options["prefer_nhwc"] = "1"
+    if graph:
+        options["enable_cuda_graph"] = "1"
+    return options
 
 
-def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple[str, Any]]) -> tuple[Any, str]:
+def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple[str, Any]], *, graph: bool) -> Made:
     """A session on NVIDIA's providers: without any node on the CPU if that can be, else with light ones alone there."""
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
@@ -161,7 +200,14 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
         inner = ort.InferenceSession(
             plan.source, options, providers=[*providers, (CPU_PROVIDER, {})], enable_fallback=0
         )
-    return inner, _check_placement(inner, providers[0][0], device)
+    remark = _check_placement(inner, providers[0][0], device)
+    shape = (plan.batch_size, *plan.input_size, 3)
+    return Made(
+        inner=inner,
+        arithmetic=arithmetic_of(device.kind, plan.header.spec.precision),
+        remark=remark,
+        bound=BoundRuns(ort, inner, index=device.index, shape=shape, sets=1 if graph else 2, captured=graph),
+    )
 
 
 def _check_placement(inner: Any, expected: str, device: DeviceName) -> str:

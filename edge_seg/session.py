@@ -39,6 +39,7 @@ from .errors import (
 )
 from .memory import available_memory
 from .modelfile import ModelHeader, check_model_argument, read_model_header
+from .ort_session import OrtSession, is_out_of_memory
 from .providers import Plan, make_inner
 from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY, ModelSpec
 from .threads import available_threads
@@ -275,7 +276,7 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
         reason="; ".join(filter(None, ["asked for by name", made.remark])),
         threads=plan.threads,
     )
-    session = OrtSession(made.inner, plan.header.spec, report, plan.header.name)
+    session = OrtSession(made.inner, plan.header.spec, report, plan.header.name, bound=made.bound)
     # The second run is the one on which GPUs run out of memory: the first one's buffers are still there.
     for _ in range(1 if device.kind == "cpu" else 2):
         session.run(np.zeros((plan.batch_size, *plan.input_size, 3), np.uint8))
@@ -339,86 +340,3 @@ def _raise_open_error(ort: Any, error: Exception, plan: Plan, device: DeviceName
     if device.kind == "cpu":
         raise ModelFileError(f"{name} cannot be opened: {first_line(error)}. Export it again.") from error
     raise DeviceError(f"device {device} cannot run {name}: {first_line(error)}. Look with: edge-seg checks") from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a runtime's exception means that memory ran out."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        sign in text
-        for sign in (
-            "out of memory",
-            "failed to allocate memory",
-            "bad_alloc",
-            "cuda failure 2:",
-            "cudaerrormemoryallocation",
-        )
-    )
-
-
-class OrtSession:
-    """A session of onnxruntime. Threads share it; a forked child may not use it."""
-
-    def __init__(self, inner: Any, spec: ModelSpec, device: DeviceReport, name: str) -> None:
-        self.spec = spec
-        self.device = device
-        # Between two operators one thread waits for the other: a second run fills the gaps, where there is a core.
-        self.runs_at_once = 2 if device.name == "cpu" and device.threads > 1 else 1
-        self._inner = inner
-        self._name = name
-        self._process = os.getpid()
-
-    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them.
-
-        Raises:
-            ConfigurationError: another shape or type, or a closed session.
-            OutOfMemoryError: the device's memory does not hold this batch.
-            DeviceError: the device failed, or the session came through a fork.
-        """
-        inner = self._usable()
-        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
-            raise ConfigurationError(f"Expected a batch (N, H, W, 3) uint8; got {batch.dtype} {batch.shape}.")
-        names = list(self.spec.outputs)
-        try:
-            arrays = inner.run(names, {"frames": np.ascontiguousarray(batch)})
-        except Exception as error:
-            self._raise_run_error(error, batch)
-        outputs = dict(zip(names, arrays, strict=True))
-        if outputs["labels"].shape != batch.shape[:3]:
-            raise ModelFileError(
-                f"{self._name}: expected labels of shape {batch.shape[:3]}, it gave {outputs['labels'].shape}."
-            )
-        return outputs
-
-    def close(self) -> None:
-        """Give the memory back once runs under way have ended. Closing twice is fine."""
-        self._inner = None
-
-    def _usable(self) -> Any:
-        inner = self._inner
-        if inner is None:
-            raise ConfigurationError("This session is closed. Open a new one.")
-        if os.getpid() != self._process:
-            raise DeviceError(
-                "This session was made before a fork, and its threads did not come along. Open the model "
-                'after the fork, or start processes with multiprocessing.get_context("spawn").'
-            )
-        return inner
-
-    def _raise_run_error(self, error: Exception, batch: np.ndarray) -> NoReturn:
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(
-                f"{self.device.name} has no memory for {len(batch)} frames of {batch.shape[2]}x{batch.shape[1]}. "
-                "Use a smaller batch, or --device cpu."
-            ) from error
-        if "invalid dimensions" in str(error).lower():
-            raise ConfigurationError(
-                f"Expected frames of the model's size {self.spec.input_size}; got {batch.shape[1:3]}."
-            ) from error
-        raise DeviceError(f"{self.device.name} failed on {self._name}: {first_line(error)}") from error
-
-    def __reduce__(self) -> NoReturn:
-        raise ConfigurationError(
-            "A session cannot be pickled: it holds native threads and memory. Pass the model's path, open it there."
-        )

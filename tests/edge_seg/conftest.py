@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
@@ -29,6 +30,8 @@ class GpuMachine:
 
     `memory_frames`: a larger batch runs out of memory. `wrong`: labels come back shifted. `silent_cpu`: the session
     comes back on the CPU, as onnxruntime does when a library is missing. `left_on_cpu`: operators that refuse the GPU.
+    `graph_error`: what capturing a graph fails with. `pinned`: whether there is page-locked memory; `copies` are those
+    from it.
     """
 
     gpus: int | None = 1
@@ -38,6 +41,10 @@ class GpuMachine:
     silent_cpu: bool = False
     left_on_cpu: tuple[str, ...] = ()
     open_error: str = ""
+    graph_error: str = ""
+    pinned: bool = True
+    copies: list[tuple[str, str]] = field(default_factory=list)
+    at_once: AtOnce = field(default_factory=lambda: AtOnce())
     asked: list[Any] = field(default_factory=list)
     batch_sizes: list[int] = field(default_factory=list)
 
@@ -47,6 +54,7 @@ class FakeGpuSession:
 
     def __init__(self, machine: GpuMachine, inner: Any, providers: list[str]) -> None:
         self._machine, self._inner, self._providers = machine, inner, providers
+        self.graph, self._captured = False, None
 
     def get_providers(self) -> list[str]:
         return [CPU] if self._machine.silent_cpu else self._providers
@@ -67,8 +75,72 @@ class FakeGpuSession:
         arrays = self._inner.run(names, feeds)
         return [(array + 1) % 12 if self._machine.wrong else array for array in arrays]
 
+    def io_binding(self) -> FakeBinding:
+        return FakeBinding()
+
+    def run_with_iobinding(self, binding: FakeBinding) -> None:
+        """Reads and writes the bound buffers alone; a captured graph replays the addresses it first saw."""
+        if self.graph:
+            if self._machine.graph_error:
+                raise RuntimeError(self._machine.graph_error)
+            self._captured = self._captured or binding
+            binding = self._captured
+        self._machine.at_once.enter()
+        try:
+            arrays = self.run(list(binding.outputs), {"frames": binding.inputs["frames"].array})
+        finally:
+            self._machine.at_once.leave()
+        for value, array in zip(binding.outputs.values(), arrays, strict=True):
+            value.array[...] = array
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+class FakeValue:
+    """A tensor on the fake GPU or in its page-locked memory; only the ways in and out that a real one has."""
+
+    def __init__(self, shape: tuple[int, ...], kind: Any, place: str) -> None:
+        self.array, self.place = np.zeros(shape, kind), place
+
+    def update_inplace(self, array: np.ndarray) -> None:
+        assert array.shape == self.array.shape
+        self.array[...] = array
+
+    def numpy(self) -> np.ndarray:
+        return self.array.copy()
+
+
+class FakeBinding:
+    """Which buffers a session reads and writes."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, FakeValue] = {}
+        self.outputs: dict[str, FakeValue] = {}
+
+    def bind_ortvalue_input(self, name: str, value: FakeValue) -> None:
+        assert value.place == "cuda"
+        self.inputs[name] = value
+
+    def bind_ortvalue_output(self, name: str, value: FakeValue) -> None:
+        assert value.place == "cuda"
+        self.outputs[name] = value
+
+
+class AtOnce:
+    """How many are inside, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self.most = threading.Lock(), 0, 0
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            self.most = max(self.most, self._inside)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
 
 
 @pytest.fixture
@@ -93,7 +165,21 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> GpuMachine:
         plain.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         inner = onnxruntime.InferenceSession(source, plain, providers=[CPU])
-        return FakeGpuSession(machine, inner, names if CPU in names else [*names, CPU])
+        settings = {name: value for _, own in providers if isinstance(own, dict) for name, value in own.items()}
+        session = FakeGpuSession(machine, inner, names if CPU in names else [*names, CPU])
+        session.graph = "1" in (settings.get("enable_cuda_graph"), settings.get("trt_cuda_graph_enable"))
+        return session
+
+    def make_value(shape: Any, kind: Any, device: str = "cpu", index: int = 0, *, memory_info: Any = None) -> FakeValue:
+        return FakeValue(shape, kind, memory_info or device)
+
+    def copy(sources: list[FakeValue], targets: list[FakeValue]) -> None:
+        for source, target in zip(sources, targets, strict=True):
+            machine.copies.append((source.place, target.place))
+            target.array[...] = source.array
+
+    def gpus() -> list[Any]:
+        return [SimpleNamespace(ep_name=CUDA, memory_info=lambda kind: kind)] if machine.pinned else []
 
     fake = SimpleNamespace(
         __version__=onnxruntime.__version__,
@@ -101,7 +187,10 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> GpuMachine:
         OrtHardwareDeviceType=onnxruntime.OrtHardwareDeviceType,
         InferenceSession=open_inner,
         get_available_providers=lambda: list(machine.providers),
-        get_ep_devices=lambda: [],
+        get_ep_devices=gpus,
+        OrtDeviceMemoryType=SimpleNamespace(HOST_ACCESSIBLE="pinned"),
+        OrtValue=SimpleNamespace(ortvalue_from_shape_and_type=make_value),
+        copy_tensors=copy,
         register_execution_provider_library=lambda name, path: None,
         set_default_logger_severity=lambda level: None,
         preload_dlls=lambda: print("noise that must not reach the terminal"),

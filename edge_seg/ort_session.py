@@ -1,0 +1,112 @@
+"""An open session of onnxruntime as the rest sees it, and what its failures mean. Knows not how it was opened."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .binding import BoundRuns
+from .devices import DeviceReport, first_line
+from .errors import ConfigurationError, DeviceError, ModelFileError, OutOfMemoryError
+from .spec import ModelSpec
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a runtime's exception means that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        sign in text
+        for sign in (
+            "out of memory",
+            "failed to allocate memory",
+            "bad_alloc",
+            "cuda failure 2:",
+            "cudaerrormemoryallocation",
+        )
+    )
+
+
+class OrtSession:
+    """A session of onnxruntime. Threads share it; a forked child may not use it."""
+
+    def __init__(
+        self, inner: Any, spec: ModelSpec, device: DeviceReport, name: str, *, bound: BoundRuns | None = None
+    ) -> None:
+        self.spec = spec
+        self.device = device
+        # Between two operators one thread waits for the other: a second run fills the gaps, where there is a core.
+        self.runs_at_once = 2 if device.name == "cpu" and device.threads > 1 else 1
+        if bound is not None:
+            self.runs_at_once = bound.sets
+        self._inner, self._bound = inner, bound
+        self._name = name
+        self._process = os.getpid()
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them.
+
+        Raises:
+            ConfigurationError: another shape or type, or a closed session.
+            OutOfMemoryError: the device's memory does not hold this batch.
+            DeviceError: the device failed, or the session came through a fork.
+        """
+        inner = self._usable()
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
+            raise ConfigurationError(f"Expected a batch (N, H, W, 3) uint8; got {batch.dtype} {batch.shape}.")
+        names = list(self.spec.outputs)
+        try:
+            arrays = self._arrays(inner, names, np.ascontiguousarray(batch))
+        except Exception as error:
+            self._raise_run_error(error, batch)
+        outputs = dict(zip(names, arrays, strict=True))
+        if outputs["labels"].shape != batch.shape[:3]:
+            raise ModelFileError(
+                f"{self._name}: expected labels of shape {batch.shape[:3]}, it gave {outputs['labels'].shape}."
+            )
+        return outputs
+
+    def close(self) -> None:
+        """Give the memory back once runs under way have ended. Closing twice is fine."""
+        self._inner = self._bound = None
+
+    def _arrays(self, inner: Any, names: list[str], frames: np.ndarray) -> list[np.ndarray]:
+        bound = self._bound
+        if bound is not None and frames.shape == bound.shape:
+            return bound.run(names, frames)
+        if bound is None or not bound.captured:
+            return list(inner.run(names, {"frames": frames}))
+        # A captured graph replays its one shape whatever it is given.
+        if frames.shape[1:] != bound.shape[1:]:
+            raise ValueError("invalid dimensions for a captured graph")
+        parts = [bound.run(names, frames[at : at + 1]) for at in range(len(frames))]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _usable(self) -> Any:
+        inner = self._inner
+        if inner is None:
+            raise ConfigurationError("This session is closed. Open a new one.")
+        if os.getpid() != self._process:
+            raise DeviceError(
+                "This session was made before a fork, and its threads did not come along. Open the model "
+                'after the fork, or start processes with multiprocessing.get_context("spawn").'
+            )
+        return inner
+
+    def _raise_run_error(self, error: Exception, batch: np.ndarray) -> NoReturn:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"{self.device.name} has no memory for {len(batch)} frames of {batch.shape[2]}x{batch.shape[1]}. "
+                "Use a smaller batch, or --device cpu."
+            ) from error
+        if "invalid dimensions" in str(error).lower():
+            raise ConfigurationError(
+                f"Expected frames of the model's size {self.spec.input_size}; got {batch.shape[1:3]}."
+            ) from error
+        raise DeviceError(f"{self.device.name} failed on {self._name}: {first_line(error)}") from error
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "A session cannot be pickled: it holds native threads and memory. Pass the model's path, open it there."
+        )
