@@ -27,6 +27,7 @@ STOPPED = "error: stopped at once; what was written is in NAME.partial.mp4, and 
 
 def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
+    from .modelfile import read_model_header
     from .names import check_free, parse_kinds, plan_outputs
     from .predict import Run, options_that_matter
     from .progress import Progress
@@ -43,7 +44,7 @@ def predict(options: argparse.Namespace) -> int:
     progress = Progress()
     reports = []
     model = Path(options.model) if options.model else bundled_model()
-    records = Records(_identity(model), lambda item, kind: options_that_matter(settings, item, kind))
+    records = Records(read_model_header(model).sha256, lambda item, kind: options_that_matter(settings, item, kind))
     settled: dict[int, SourceReport] = {}
     if options.resume:
         plans, settled = take_up(items, plans, records, progress.note)
@@ -136,17 +137,6 @@ def _predict_options(options: argparse.Namespace) -> Any:
         give_up_s=options.give_up,
         hold=options.smooth,
     )
-
-
-def _identity(model: Path) -> str:
-    """SHA-256 of a model file; what is wrong with one that cannot be read, the Segmenter says."""
-    import hashlib
-
-    try:
-        with model.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 def _device_line(segmenter: Segmenter) -> str:

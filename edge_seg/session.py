@@ -241,7 +241,7 @@ def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch
 def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tuple[str, str]:
     """(proof, problem) of a session against the golden frames in its file: one of the two is empty."""
     arithmetic = session.device.arithmetic
-    from .golden import decode_golden, golden_agreement  # here, so that `checks` works where cv2 does not
+    from .golden import decode_golden, labels_of, lost_classes  # here, so that `checks` works where cv2 does not
 
     if GOLDEN_KEY not in header.metadata:
         if arithmetic == session.spec.precision:
@@ -249,12 +249,15 @@ def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tupl
         return "", f"would compute in {arithmetic}, and the file has no golden frames to prove that with"
     frames, labels = decode_golden(header.metadata[GOLDEN_KEY])
     try:
-        share = golden_agreement(session.run, frames, labels, batch_size=batch_size)
+        found = labels_of(session.run, frames, batch_size=batch_size)
     except EdgeSegError as error:
         return "", first_line(error)
-    bound = AGREEMENT_BOUNDS[arithmetic]
+    share, bound = float(np.mean(found == labels)), AGREEMENT_BOUNDS[arithmetic]
+    lost = lost_classes(found, labels, session.spec.classes)
     text = f"{share:.3%} of the golden frames' pixels agree with Keras in {arithmetic} (bound {bound:.2%})"
-    return (text, "") if share >= bound else ("", f"only {text}")
+    if share < bound:
+        return "", f"only {text}"
+    return ("", "; ".join(lost)) if lost else (text, "")
 
 
 def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtSession:

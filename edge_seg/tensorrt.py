@@ -65,9 +65,16 @@ def cache_folder(ort: Any, header: ModelHeader, batch_size: int, input_size: tup
 def private_folder(folder: Path) -> Path:
     """Make the folder readable and writable for this user alone; an engine is code that the GPU runs.
 
+    The folder above it may be looked into by others, but they could put another in its place if they could write there.
+
     Raises:
-        DeviceError: the folder cannot be made, or belongs to or can be written by somebody else.
+        DeviceError: a folder cannot be made, or belongs to somebody else, or is open to others.
     """
+    _own_folder(folder.parent, closed_to=0o022)
+    return _own_folder(folder, closed_to=0o077)
+
+
+def _own_folder(folder: Path, *, closed_to: int) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
@@ -75,7 +82,13 @@ def private_folder(folder: Path) -> Path:
         raise DeviceError(
             f"TensorRT's cache {folder} cannot be made ({error.strerror}). Set XDG_CACHE_HOME."
         ) from error
-    foreign = hasattr(os, "getuid") and status.st_uid != os.getuid()
-    if not stat.S_ISDIR(status.st_mode) or foreign or (os.name == "posix" and status.st_mode & 0o022):
-        raise DeviceError(f"TensorRT's cache {folder} can be written by others. Remove it, or: chmod 700 {folder}")
+    if not stat.S_ISDIR(status.st_mode):
+        raise DeviceError(f"TensorRT's cache {folder} is a link or a file. Remove it.")
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        raise DeviceError(
+            f"TensorRT's cache {folder} belongs to user {status.st_uid}, who could put any engine there. Remove it, or "
+            "set XDG_CACHE_HOME to a folder of your own."
+        )
+    if os.name == "posix" and status.st_mode & closed_to:
+        raise DeviceError(f"TensorRT's cache {folder} is open to others. Remove it, or: chmod 700 {folder}")
     return folder

@@ -15,10 +15,15 @@ import numpy as np
 
 from .devices import device_problem, first_line, machine_devices
 from .errors import DeviceError, ModelFileError
-from .golden import decode_golden, golden_agreement
+from .golden import decode_golden, labels_of, lost_classes
 from .modelfile import ModelHeader, read_model_header
 from .session import Session, load_runtime, open_session
 from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY
+
+CURE = (
+    "Use a device that passes (--device), or update this one's driver and onnxruntime; if none passes, copy or export "
+    "the model again"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class DeviceVerdict:
         agreement: share of the golden frames' pixels that agree with Keras, 0..1; None when nothing was computed.
         worst_frame: the same of the frame that does worst.
         bound: lowest share that passes.
+        lost: classes that collapsed whatever the share, in words.
         passed: whether it does.
         reason: why this device, or what went wrong.
         seconds: opening, warming up and running.
@@ -43,6 +49,7 @@ class DeviceVerdict:
     agreement: float | None = None
     worst_frame: float | None = None
     bound: float | None = None
+    lost: tuple[str, ...] = ()
     passed: bool
     reason: str
     seconds: float
@@ -55,6 +62,8 @@ class DeviceVerdict:
         return (
             f"{self.device}: {word}: {self.agreement:.4%} of pixels agree with Keras in {self.arithmetic} "
             f"(bound {self.bound:.2%}, worst frame {self.worst_frame:.4%}, {self.seconds:.1f} s)"
+            + "".join(f"; {text}" for text in self.lost)
+            + ("" if self.passed else f". {CURE}")
         )
 
 
@@ -139,19 +148,19 @@ def present_devices() -> tuple[list[str], dict[str, str]]:
 def judge_session(session: Session, frames: np.ndarray, labels: np.ndarray, *, batch_size: int = 1) -> DeviceVerdict:
     """Hold an open session to its bound on frames (N, H, W, 3) uint8 with Keras' labels (N, H, W) uint8."""
     started = time.perf_counter()
-    agreements = [
-        golden_agreement(session.run, frames[at : at + 1], labels[at : at + 1], batch_size=batch_size)
-        for at in range(len(frames))
-    ]
-    agreement, bound = float(np.mean(agreements)), AGREEMENT_BOUNDS[session.device.arithmetic]
+    found = labels_of(session.run, frames, batch_size=batch_size)
+    agreements = (found == labels).mean(axis=(1, 2))
+    agreement, bound = float(agreements.mean()), AGREEMENT_BOUNDS[session.device.arithmetic]
+    lost = lost_classes(found, labels, session.spec.classes)
     return DeviceVerdict(
         device=session.device.name,
         providers=session.device.providers,
         arithmetic=session.device.arithmetic,
         agreement=agreement,
-        worst_frame=min(agreements),
+        worst_frame=float(agreements.min()),
         bound=bound,
-        passed=agreement >= bound,
+        lost=lost,
+        passed=agreement >= bound and not lost,
         reason=session.device.reason,
         seconds=time.perf_counter() - started,
     )

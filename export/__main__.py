@@ -117,6 +117,13 @@ def _add_proof_arguments(parser: argparse.ArgumentParser, positive: Any) -> None
     )
     group.add_argument("--golden-frames", metavar="N", type=positive, default=4, help="how many (default: 4)")
     group.add_argument(
+        "--prove-on",
+        metavar="DEVICE,...",
+        type=lambda text: tuple(part.strip() for part in text.split(",")),
+        default=(),
+        help="devices that will run the file and must pass too, like cuda,openvino (default: the CPU alone)",
+    )
+    group.add_argument(
         "--report", metavar="FILE", type=Path, help="report as JSON (default: beside the model, NAME.report.json)"
     )
 
@@ -165,6 +172,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
         calibration_data=args.calibration_data,
         license=args.license,
         name=args.name,
+        prove_on=args.prove_on,
         report=args.report,
     )
 

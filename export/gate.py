@@ -17,7 +17,9 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from edge_seg.files import temporary_path
-from edge_seg.spec import AGREEMENT_BOUNDS
+from edge_seg.golden import labels_of, lost_classes
+from edge_seg.session import Session
+from edge_seg.spec import AGREEMENT_BOUNDS, VISIBLE_SHARE
 from edge_seg.threads import available_threads
 from train.metrics import confusion_matrix, none_if_nan, scores
 
@@ -26,6 +28,7 @@ from .evidence import Evidence
 
 BATCH_SIZES = (1, 3, 2, 5)
 IOU_BOUND_POINTS = 1.0
+CLASS_BOUND_POINTS = 5.0  # a class has fewer pixels than all, so chance moves it more
 PROVIDER = "CPUExecutionProvider"
 
 
@@ -92,7 +95,7 @@ def run_gate(
         evidence: frames and Keras' answers.
         precision: decides the bound.
         classes, unlabelled: class names, and the id left out of the mean IoU.
-        trained: hold int8 to the mean IoU too; noise has none worth keeping.
+        trained: hold each class to its IoU, and int8 to the mean; noise has none worth keeping.
         other_size: evidence at another size, for a dynamic model.
     """
     session = cpu_session(path)
@@ -107,6 +110,7 @@ def run_gate(
     del session
     bound = AGREEMENT_BOUNDS[precision]
     figures = _iou_figures(labels, evidence, classes, unlabelled)
+    fallen = _class_failures(labels, evidence, classes, figures["iou_points"]) if trained else ()
     result = GateResult(
         precision=precision,
         source=evidence.pictures.source,
@@ -120,10 +124,22 @@ def run_gate(
         other_size_agreement=other,
         failures=_failures(
             agreement, other, bound, figures["mean_iou_points"], judge_iou=trained and precision == "int8"
-        ),
+        )
+        + fallen,
         **figures,
     )
     return result
+
+
+def judge_device(session: Session, evidence: Evidence) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Hold the published file's session on one more device to the same evidence: what was measured, and what failed."""
+    labels = labels_of(session.run, evidence.pictures.frames)
+    name, arithmetic = session.device.name, session.device.arithmetic
+    agreement, bound = _agreement(labels, evidence.labels), AGREEMENT_BOUNDS[arithmetic]
+    failures = [*_failures(agreement, None, bound, None, judge_iou=False)]
+    failures += lost_classes(labels, evidence.labels, session.spec.classes)
+    figures = {"device": name, "arithmetic": arithmetic, "agreement": agreement, "bound": bound}
+    return figures, tuple(f"on {name}, {failure}" for failure in failures)
 
 
 def cpu_session(path: Path) -> onnxruntime.InferenceSession:
@@ -191,6 +207,23 @@ def _iou_figures(
         figures["mean_iou_points"] = none_if_nan(100 * (onnx.mean_iou - keras.mean_iou))
         figures["iou_points"] = _by_class(classes, 100 * (onnx.iou - keras.iou))
     return figures
+
+
+def _class_failures(
+    labels: np.ndarray, evidence: Evidence, classes: tuple[str, ...], points: dict[str, float | None]
+) -> tuple[str, ...]:
+    """Classes that collapsed, or lost too much against the true labels; those too rare to judge are passed over."""
+    if labels.shape != evidence.labels.shape:
+        return ()
+    failures = list(lost_classes(labels, evidence.labels, classes))
+    truth = evidence.pictures.truth
+    for index, name in enumerate(classes):
+        change = points.get(name)
+        if change is None or truth is None or np.mean(truth == index) < VISIBLE_SHARE:
+            continue
+        if change < -CLASS_BOUND_POINTS:
+            failures.append(f"class {name} loses {-change:.1f} points of IoU; {CLASS_BOUND_POINTS:.1f} are allowed")
+    return tuple(failures)
 
 
 def _by_class(classes: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_seg.devices import parse_device
 from edge_seg.errors import ConfigurationError
 from edge_seg.golden import MAX_FRAMES
 from edge_seg.spec import PRECISIONS
@@ -35,6 +36,7 @@ class ExportOptions:
         calibration_data: "train" or "rendered".
         license: terms of the weights, in place of what the run says.
         name: short name of the model.
+        prove_on: devices beside the CPU that must pass before the file is published.
         report: where the report goes; beside the model by default.
     """
 
@@ -54,6 +56,7 @@ class ExportOptions:
     calibration_data: str = "train"
     license: str | None = None
     name: str = "fcn8"
+    prove_on: tuple[str, ...] = ()
     report: Path | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +75,10 @@ class ExportOptions:
             )
         if self.input_size is not None:
             check_input_size(self.input_size)
+        if "auto" in {parse_device(device).kind for device in self.prove_on}:
+            raise ConfigurationError(
+                "--prove-on names devices, like cuda or openvino; auto would be none in particular."
+            )
 
     @property
     def report_path(self) -> Path:

@@ -20,11 +20,12 @@ from typing import Any
 
 import keras
 
+from edge_seg.devices import parse_device, require_device
 from edge_seg.errors import ConfigurationError, ParityError
 from edge_seg.files import replacing, temporary_path
 from edge_seg.golden import encode_golden
 from edge_seg.modelfile import read_model_header
-from edge_seg.session import open_session, prove
+from edge_seg.session import load_runtime, open_session, prove
 from edge_seg.spec import GOLDEN_KEY, ModelSpec, palette_for
 from train.run import Run, load_model, open_run
 
@@ -41,7 +42,7 @@ from .evidence import (
     rendered_pictures,
     visible_classes,
 )
-from .gate import GateResult, run_gate
+from .gate import GateResult, judge_device, run_gate
 from .half import to_half
 from .options import ExportOptions
 from .quantize import count_operators, quantize
@@ -82,7 +83,12 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
 
 
 def check_data(run: Run, options: ExportOptions) -> None:
-    """Look for the images that were asked for before minutes are spent; raises what `evidence.find` raises."""
+    """Look for the images and devices that were asked for before minutes are spent.
+
+    Raises what `evidence.find` raises, and `DeviceError` for a device that cannot be had.
+    """
+    for device in options.prove_on:
+        require_device(load_runtime(), parse_device(device))
     if options.precision == "int8" and options.calibration_data == "train":
         find(run, "train", options.data)
     gate_on = "val" if options.gate_on == "auto" and options.data is not None else options.gate_on
@@ -149,8 +155,10 @@ def publish(
             write_draft(draft, temporary)
         result = judge(job, draft, temporary, evidence, other)
         spec = describe(job, draft, result, calibrated)
-        failures = list(result.failures) or seal(job, temporary, spec, golden)
+        devices: list[dict[str, Any]] = []
+        failures = list(result.failures) or seal(job, temporary, spec, golden, evidence, devices)
         report = _report(job, draft, result, spec) | {
+            "devices": devices,
             "parameters": parameters,
             "published": not failures,
             "failures": failures,
@@ -195,12 +203,24 @@ def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidenc
         )
 
 
-def seal(job: Job, path: Path, spec: ModelSpec, golden: Evidence | None) -> list[str]:
-    """Stamp a file that has passed, and open it as users will; what failed, in words."""
+def seal(
+    job: Job, path: Path, spec: ModelSpec, golden: Evidence | None, evidence: Evidence, devices: list[dict[str, Any]]
+) -> list[str]:
+    """Stamp a file that has passed, and open it as users will; what failed, in words. Fills `devices` with figures."""
     with job.stages.stage("stamp"):
         stamp(path, spec, golden)
     with job.stages.stage("verify"):
-        return verify(path)
+        failures = verify(path)
+    for name in job.options.prove_on:
+        with job.stages.stage(f"gate on {name}"):
+            session = open_session(path, device=name)
+            try:
+                figures, missed = judge_device(session, evidence)
+            finally:
+                session.close()
+        devices.append(figures)
+        failures += missed
+    return failures
 
 
 def is_trained(run: Run) -> bool:
@@ -294,7 +314,11 @@ def _report(job: Job, draft: Draft, result: GateResult, spec: ModelSpec) -> dict
 
 def _refusal(options: ExportOptions, failures: list[str]) -> str:
     old = "An old file of that name is untouched." if options.out.exists() else "No file of that name was made."
-    return f"{options.out} is not published: {'; '.join(failures)}. Report: {options.report_path}. {old}"
+    cure = {
+        "int8": "Try more --calibration-frames, another --calibration, or --precision fp16",
+        "fp16": "Try --precision fp32",
+    }.get(options.precision, "Look into the versions in the report, or train again")
+    return f"{options.out} is not published: {'; '.join(failures)}. {cure}. Report: {options.report_path}. {old}"
 
 
 def _write_json(report: dict[str, Any], path: Path) -> None:

@@ -371,15 +371,46 @@ def test_auto_takes_tensorrt_only_with_an_engine_in_its_cache(tiny_model, gpu_ma
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
-def test_a_cache_that_others_can_write_is_refused(tmp_path):
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    folder.chmod(0o777)
-    with pytest.raises(DeviceError, match="chmod 700"):
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o755, 0o710])
+def test_a_cache_that_is_open_to_others_is_refused(tmp_path, mode):
+    folder = tensorrt.private_folder(tmp_path / "tensorrt" / "key")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(mode)
+    with pytest.raises(DeviceError, match=rf"cache {folder} is open to others\. .*chmod 700 {folder}"):
         tensorrt.private_folder(folder)
-    (tmp_path / "link").symlink_to(tensorrt.private_folder(tmp_path / "own"))
-    with pytest.raises(DeviceError):
-        tensorrt.private_folder(tmp_path / "link")
+    folder.chmod(0o700)
+    folder.parent.chmod(mode)
+    if mode & 0o022:
+        with pytest.raises(DeviceError, match=f"chmod 700 {folder.parent}$"):
+            tensorrt.private_folder(folder)
+    else:
+        assert tensorrt.private_folder(folder) == folder
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_a_cache_of_somebody_elses_is_refused_as_is_a_link(tmp_path, monkeypatch):
+    folder = tensorrt.private_folder(tmp_path / "tensorrt" / "key")
+    (tmp_path / "tensorrt" / "link").symlink_to(folder)
+    with pytest.raises(DeviceError, match=r"link is a link or a file\. Remove it"):
+        tensorrt.private_folder(tmp_path / "tensorrt" / "link")
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    with pytest.raises(DeviceError, match=rf"belongs to user {own}, who could .*XDG_CACHE_HOME"):
+        tensorrt.private_folder(folder)
+
+
+def test_auto_passes_over_a_cache_that_others_can_fill(tiny_model, gpu_machine):
+    """An engine that somebody else could have put there is never run."""
+    path = tiny_model()
+    open_session(path, device="tensorrt")
+    folder = Path(gpu_machine.asked[-1][0][1]["trt_engine_cache_path"])
+    (folder / "model.engine").write_bytes(b"engine")
+    folder.chmod(0o777)
+    chosen = open_session(path).device
+    assert chosen.name == "cuda:0"
+    assert "is open to others" in chosen.reason
+    with pytest.raises(DeviceError, match="is open to others"):
+        open_session(path, device="tensorrt")
 
 
 def test_tensorrt_without_its_library_says_so(tiny_model, gpu_machine, monkeypatch):

@@ -61,6 +61,22 @@ def test_a_device_is_held_to_the_bound_of_its_own_arithmetic():
     assert verdicts["fp32"].worst_frame == pytest.approx(1 - 6 / 1024)
 
 
+def test_a_lost_class_fails_a_device_whose_share_of_pixels_passes():
+    frames = np.random.default_rng(0).integers(0, 120, (2, 32, 32, 3), np.uint8)
+    frames[:, 0, :5] = 255  # half a percent of the pixels, all of the last class
+    labels = brightness_labels(frames, 12)
+    spec = ModelSpec(input_size=(32, 32), precision="int8")
+    right = judge_session(FakeSession(spec, arithmetic="int8"), frames, labels)
+    assert (right.passed, right.lost) == (True, ())
+    blind = FakeSession(spec, labels=lambda batch: np.minimum(brightness_labels(batch, 12), 5), arithmetic="int8")
+    verdict = judge_session(blind, frames, labels)
+    assert verdict.agreement > verdict.bound
+    assert not verdict.passed
+    assert "fake: FAILED: 99.5" in verdict.line()
+    assert "class unlabelled keeps an IoU of 0.00" in verdict.line()
+    assert "Use a device that passes (--device)" in verdict.line()
+
+
 def test_a_file_without_golden_frames_cannot_be_verified(tiny_model):
     with pytest.raises(ModelFileError, match="has no golden frames"):
         verify(tiny_model(golden=None), "cpu")

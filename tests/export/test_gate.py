@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edge_seg.spec import CAMVID_CLASSES
+from edge_seg.fake import FakeSession
+from edge_seg.spec import CAMVID_CLASSES, ModelSpec
 from export import gate
 from export.draft import write_draft
 from export.evidence import (
@@ -100,6 +101,45 @@ def test_labels_of_another_shape_never_agree(draft, evidence, tmp_path):
 )
 def test_int8_is_held_to_the_mean_iou_of_a_trained_network(agreement, points, judged, count):
     assert len(gate._failures(agreement, None, 0.985, points, judge_iou=judged)) == count
+
+
+def rare_class(evidence, draft_labels):
+    """Evidence in which Keras saw a class on 1 % of the pixels that the model never gives."""
+    unused = next(index for index in range(12) if not (draft_labels == index).any())
+    labels, truth = evidence.labels.copy(), draft_labels.copy()
+    labels[:, :4, :15] = truth[:, :4, :15] = unused
+    pictures = dataclasses.replace(evidence.pictures, truth=truth)
+    return unused, dataclasses.replace(evidence, labels=labels, pictures=pictures)
+
+
+def test_a_class_that_collapses_fails_though_the_share_of_pixels_passes(draft, evidence, tmp_path):
+    unused, collapsed = rare_class(evidence, evidence.labels)
+    result = judge(draft, collapsed, tmp_path, precision="int8")
+    assert result.agreement >= result.bound == 0.985
+    name = CAMVID_CLASSES[unused]
+    assert f"class {name} keeps an IoU of 0.00 with Keras' labels; it must keep 0.50" in result.failures
+    assert f"class {name} loses 100.0 points of IoU; 5.0 are allowed" in result.failures
+    assert judge(draft, collapsed, tmp_path, precision="int8", trained=False).failures == ()
+
+
+def test_a_device_is_held_to_the_same_evidence(evidence):
+    """By the fake that ships: a device that computes what Keras did passes, one that loses a class does not."""
+    unused, rare = rare_class(evidence, evidence.labels)
+    answers = {frame.tobytes(): labels for frame, labels in zip(rare.pictures.frames, rare.labels, strict=True)}
+    spec = ModelSpec(input_size=SIZE, precision="int8")
+
+    def right(batch):
+        return np.stack([answers[frame.tobytes()] for frame in batch])
+
+    def wrong(batch):
+        labels = right(batch)
+        return np.where(labels == unused, (unused + 1) % 12, labels).astype(np.uint8)
+
+    figures, failures = gate.judge_device(FakeSession(spec, labels=right, arithmetic="int8", name="cuda:0"), rare)
+    assert (figures["device"], figures["agreement"], failures) == ("cuda:0", 1.0, ())
+    figures, failures = gate.judge_device(FakeSession(spec, labels=wrong, arithmetic="int8", name="cuda:0"), rare)
+    assert figures["agreement"] > figures["bound"]
+    assert failures[0].startswith(f"on cuda:0, class {CAMVID_CLASSES[unused]} keeps an IoU of 0.00")
 
 
 def test_frames_come_in_odd_batches():

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from edge_seg import spec as spec_module
+from edge_seg.fake import FakeSession
 from edge_seg.golden import decode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session
@@ -129,6 +130,7 @@ def test_a_model_that_fails_is_not_published(planted, run_folder, tmp_path, caps
     error = capsys.readouterr().err
     assert "is not published" in error
     assert "An old file of that name is untouched" in error
+    assert {"fp32": "train again", "fp16": "--precision fp32", "int8": "--calibration-frames"}[precision] in error
     assert "Traceback" not in error
 
 
@@ -136,6 +138,41 @@ def test_a_model_that_fails_leaves_no_file_where_there_was_none(planted, run_fol
     kept = tmp_path / "kept.json"
     assert export(run_folder, tmp_path / "model.onnx", "--report", str(kept)) == 1
     assert only_files(tmp_path) == ["kept.json"]
+
+
+def test_a_device_that_must_pass_and_does_not_stops_the_file(run_folder, tmp_path, monkeypatch, capsys):
+    """The fake that ships stands in for a GPU that computes nothing but road."""
+    right = publish.open_session
+
+    def open_session(path, *, device):
+        if device == "cpu":
+            return right(path, device=device)
+        spec = read_model_header(path).spec
+        return FakeSession(spec, labels=lambda batch: np.full(batch.shape[:3], 3, np.uint8), name=device)
+
+    monkeypatch.setattr(publish, "open_session", open_session)
+    monkeypatch.setattr(publish, "require_device", lambda ort, name: None)
+    assert export(run_folder, tmp_path / "model.onnx", "--prove-on", "cuda") == 1
+    assert only_files(tmp_path) == ["model.report.json"]
+    assert "model.onnx is not published: on cuda, " in capsys.readouterr().err
+    assert json.loads((tmp_path / "model.report.json").read_text())["devices"][0]["device"] == "cuda"
+
+
+def test_a_device_that_must_pass_and_is_not_there_is_named_before_anything_is_done(run_folder, tmp_path, capsys):
+    assert export(run_folder, tmp_path / "model.onnx", "--prove-on", "tensorrt:7") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "device tensorrt:7 cannot be had" in error
+    assert export(run_folder, tmp_path / "model.onnx", "--prove-on", "auto") == 2
+    assert "--prove-on names devices" in capsys.readouterr().err
+    assert not only_files(tmp_path)
+
+
+def test_a_device_that_passes_is_in_the_report(run_folder, tmp_path):
+    assert export(run_folder, tmp_path / "model.onnx", "--prove-on", "cpu") == 0
+    (figures,) = json.loads((tmp_path / "model.report.json").read_text())["devices"]
+    assert figures["device"] == "cpu"
+    assert figures["agreement"] >= figures["bound"]
 
 
 def test_golden_frames_that_do_not_agree_stop_the_file(run_folder, tmp_path, monkeypatch, capsys):

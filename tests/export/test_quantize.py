@@ -1,6 +1,10 @@
 """int8: what is quantized and what is not, ranges frame by frame, and a graph the CPU provider runs as int8."""
 
+import gc
+import os
+import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -178,6 +182,51 @@ def test_frames_are_streamed(wrapped, tmp_path, method):
     _, count = find_ranges(wrapped, ["conv7.relu"], frames(), Calibration(method=method), tmp_path)
     assert count == 20
     assert most <= 3
+
+
+def grown_memory(observe, count):
+    """Bytes by which resident memory grows from the 10th frame to the last."""
+    random = np.random.default_rng(0)
+    marks = []
+
+    def frames():
+        for index in range(count):
+            if index in (10, count - 1):
+                gc.collect()
+                marks.append(resident_bytes())
+            yield random.integers(0, 256, (*SIZE, 3), np.uint8)
+
+    observe(frames())
+    return marks[1] - marks[0]
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="measured by Linux' /proc")
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_memory_does_not_grow_with_the_frames(wrapped, tmp_path, method):
+    """Each frame's activations here take 0.5 MB; onnxruntime's calibrators keep them all until the end."""
+    tensors = ["block1_conv1.relu", "block1_conv2.relu", "block2_conv2.relu"]
+    kept = []
+
+    def stream(frames):
+        find_ranges(wrapped, tensors, frames, Calibration(method=method), tmp_path)
+
+    def hoard(frames):
+        # Planted: what a calibrator does that keeps what it saw.
+        find_ranges(
+            wrapped,
+            tensors,
+            (kept.append(np.repeat(frame, 30)) or frame for frame in frames),
+            Calibration(method=method),
+            tmp_path,
+        )
+
+    assert grown_memory(stream, 110) < 15e6
+    assert grown_memory(hoard, 110) > 30e6, "the measure would see a hoarder"
 
 
 def test_no_calibration_frames_is_an_error(wrapped, tmp_path):
