@@ -27,6 +27,7 @@ from .training import add_training_arguments, run_training
 
 QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1,
          "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
+_EXTENT = ("batch_sizes", "repeats", "frames", "data_limit", "clip_frames")
 COMMANDS = ("run", "compare", "growth", "readme", "gpu", "training")
 
 
@@ -87,11 +88,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         clip=clip,
         peers=options.peers,
         devices=options.devices,
+        notes=tuple(options.note or ()),
         out=options.out,
     )
     if options.quick:
         settings = replace(settings, **QUICK)  # type: ignore[arg-type]
-    given = {name: getattr(options, name) for name in ("batch_sizes", "repeats", "frames")}
+    given = {name: getattr(options, name) for name in _EXTENT}
     return replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -162,6 +164,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     clip.add_argument(
         "--no-clip", action="store_true", help="leave out the measurement from end to end (default: do it)"
     )
+    add("--data-limit", type=positive, metavar="N", help="frames of the data, evenly spread (default: all)")
+    add("--clip-frames", type=positive, metavar="N", help="frames of the clip (default: all)")
+    add("--note", action="append", metavar="TEXT", help="a line that the result keeps among its notes (default: none)")
     add("--devices", type=_words, metavar="D,D", help="edge_seg's devices (default: each that is present)")
     add(
         "--peers",

@@ -74,8 +74,13 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
     with plt.rc_context(colours):
         figure = plt.figure(figsize=(8.6, 4.8), layout="constrained")
         axes = figure.subplots()
-        for member in members:
-            _draw(axes, member, HUES[names.index(member.model) % len(HUES)])
+        # A network without accuracy: its own files suffice, and each of their names hangs at a height of its own.
+        points = [one for one in members if one.mean_iou is not None]
+        lines = [one for one in members if one.mean_iou is None and one.row.kind == "session"]
+        for member in points:
+            _draw_point(axes, member, HUES[names.index(member.model) % len(HUES)])
+        for place, member in enumerate(lines):
+            _draw_line(axes, member, HUES[names.index(member.model) % len(HUES)], 0.98 - 0.3 * (place % 3))
         _scale(axes, members)
         for place, name in enumerate(names):
             axes.plot([], [], "o", color=HUES[place % len(HUES)], label=name)
@@ -88,25 +93,29 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
         plt.close(figure)
 
 
-def _draw(axes: Any, member: Member, hue: str) -> None:
-    row = member.row
-    label = "Keras compiled" if row.kind == "keras-compiled" else f"{row.precision}, {row.device}"
-    text = f"{label}\n{row.frames_per_s:.1f}/s"
-    if member.mean_iou is None:
-        axes.axvline(row.frames_per_s, color=hue, lw=1.2, ls="--", alpha=0.8)
-        axes.annotate(
-            f"{label}, {row.frames_per_s:.1f}/s (untrained)", (row.frames_per_s, 0.97), (-3, 0),
-            xycoords=("data", "axes fraction"), textcoords="offset points", rotation=90, ha="right", va="top",
-            fontsize=8, color=hue,
-        )  # fmt: skip
-        return
-    filled = "white" if row.kind == "keras-compiled" else hue
-    axes.plot(
-        row.frames_per_s, 100 * member.mean_iou, MARKS.get(row.precision, "o"), ms=9, color=hue, mfc=filled, mew=1.6
-    )
+def _label(row: Row) -> str:
+    return "Keras compiled" if row.kind == "keras-compiled" else f"{row.precision}, {row.device}"
+
+
+def _draw_point(axes: Any, member: Member, hue: str) -> None:
+    row, keras = member.row, member.row.kind == "keras-compiled"
+    place = (row.frames_per_s, 100 * (member.mean_iou or 0.0))
+    axes.plot(*place, MARKS.get(row.precision, "o"), ms=9, color=hue, mfc="white" if keras else hue, mew=1.6)
+    # Keras stands close to its own fp32 file: its name goes below.
     axes.annotate(
-        text, (row.frames_per_s, 100 * member.mean_iou), (0, 10), textcoords="offset points", ha="center", fontsize=8.2
-    )
+        f"{_label(row)}\n{row.frames_per_s:.1f}/s", place, (0, -10 if keras else 10), textcoords="offset points",
+        ha="center", va="top" if keras else "bottom", fontsize=8.2,
+    )  # fmt: skip
+
+
+def _draw_line(axes: Any, member: Member, hue: str, height: float) -> None:
+    row = member.row
+    axes.axvline(row.frames_per_s, color=hue, lw=1.2, ls="--", alpha=0.8)
+    axes.annotate(
+        f"{_label(row)}, {row.frames_per_s:.1f}/s (untrained)", (row.frames_per_s, height), (-3, 0),
+        xycoords=("data", "axes fraction"), textcoords="offset points", rotation=90, ha="right", va="top",
+        fontsize=8, color=hue,
+    )  # fmt: skip
 
 
 def _scale(axes: Any, members: Sequence[Member]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_seg import bundled_clip
+from edge_seg import bundled_clip, bundled_model
 from edge_seg.errors import ConfigurationError
 from edge_seg.threads import available_threads
 from train.arguments import positive
@@ -54,7 +54,8 @@ class GrowthSettings:
 
     Attributes:
         axes: of `AXES`.
-        run: the Keras run; its fp32 and int8 files of any size are exported once into `out`/cache.
+        run: the Keras run; its fp32 and int8 files of any size are exported once into `out`/cache. Clips are segmented
+            by the bundled model.
         batches, sides, minutes: points of three axes; `sides` of square frames in pixels. Threads go up to the cores.
         repeats, frames: turns of each contender at each point, and frames of a turn (a whole batch at the least).
         stride: every Nth frame of the looped clip is segmented.
@@ -151,13 +152,13 @@ def measure_growth(
 ) -> dict[str, Any]:
     """Measure the axes asked for; everything as plain JSON types."""
     digest = check_run(settings.run)
-    files = growing_files(settings, digest, say)
     axes: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
         for axis in settings.axes:
             if axis == "length":
-                int8 = next(path for path, precision in files if precision == "int8")
-                plan = LengthPlan(model=int8, clip=bundled_clip(), minutes=settings.minutes, stride=settings.stride)
+                plan = LengthPlan(
+                    model=bundled_model(), clip=bundled_clip(), minutes=settings.minutes, stride=settings.stride
+                )
                 axes[axis] = measure_lengths(plan, Path(scratch), say=say, start=start)
             else:
                 axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say, start)

@@ -49,9 +49,9 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
 def _draw_batch(axes: Any, points: Points) -> None:
     _lines(axes, points, "ms_median")
     _doubling(axes, [point["value"] for point in points])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.35 * max((point["ms_median"] for point in points if point["status"] == "ok"), default=1.0))
     style(axes, "Batch: milliseconds a frame", "frames a call", grid="y")
-    axes.legend(frameon=False, fontsize=8.5)
+    axes.legend(frameon=False, fontsize=8.5, loc="upper right", ncols=2)
 
 
 def _draw_resolution(axes: Any, points: Points) -> None:
@@ -68,7 +68,7 @@ def _draw_resolution(axes: Any, points: Points) -> None:
         height = [0.62 * start["ms_median"] * (side / start["value"]) ** 2 for side in sides]
         axes.plot(sides, height, ":", color=FAINT, lw=1)
         axes.annotate(
-            "as the pixels", (sides[-1], height[-1]), (-4, -10), textcoords="offset points", ha="right", va="top",
+            "as the pixels", (sides[-1], height[-1]), (0, -22), textcoords="offset points", ha="right", va="top",
             fontsize=8.2, color=FAINT,
         )  # fmt: skip
     style(axes, "Resolution: milliseconds a frame (both axes logarithmic)", "input size, pixels", grid="both")
@@ -76,21 +76,13 @@ def _draw_resolution(axes: Any, points: Points) -> None:
 
 
 def _draw_threads(axes: Any, points: Points) -> None:
-    _lines(axes, points, "frames_per_s")
+    _lines(axes, points, "frames_per_s", gain=True)
     threads = sorted({point["value"] for point in points})
-    for point in points:
-        mine = [other for other in points if other["name"] == point["name"] and other["status"] == "ok"]
-        if len(mine) > 1 and point is mine[-1]:
-            gain = point["frames_per_s"] / mine[0]["frames_per_s"]
-            axes.annotate(
-                f"{gain:.2f}x", (point["value"], point["frames_per_s"]), (6, 0), textcoords="offset points",
-                va="center", fontsize=8.2, color=_line(point)[0],
-            )  # fmt: skip
     axes.set_xticks(threads, [f"{count:g}" for count in threads])
     axes.margins(x=0.12)
     axes.set_ylim(bottom=0)
-    style(axes, "Threads: frames/s, and how often one thread's", "threads", grid="y")
-    axes.legend(frameon=False, fontsize=8.5)
+    style(axes, "Threads: frames/s, and times one thread", "threads", grid="y")
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
 def _draw_length(axes: Any, points: Points) -> None:
@@ -109,15 +101,18 @@ def _draw_length(axes: Any, points: Points) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _lines(axes: Any, points: Points, figure: str) -> None:
+def _lines(axes: Any, points: Points, figure: str, *, gain: bool = False) -> None:
+    """A line a contender; `gain` adds to its name how often the last value is the first."""
     for name in dict.fromkeys(point["name"] for point in points):
         mine = [point for point in points if point["name"] == name and point["status"] == "ok"]
-        if mine:
-            colour, dashes = _line(mine[0])
-            values = [point["value"] for point in mine]
-            axes.plot(
-                values, [point[figure] for point in mine], dashes, color=colour, lw=1.8, marker="o", ms=4.5, label=name
-            )
+        if not mine:
+            continue
+        colour, dashes = _line(mine[0])
+        heights = [point[figure] for point in mine]
+        label = f"{name}, {heights[-1] / heights[0]:.2f}x" if gain else name
+        axes.plot(
+            [point["value"] for point in mine], heights, dashes, color=colour, lw=1.8, marker="o", ms=4.5, label=label
+        )
 
 
 def _line(point: dict[str, Any]) -> tuple[str, str]:

@@ -71,17 +71,13 @@ def loop_clip(clip: Path, minutes: float, target: Path) -> None:
         stream = out.add_stream_from_template(video)
         assert video.time_base is not None
         packets = [packet for packet in source.demux(video) if packet.size]
-        for packet in packets:
-            assert packet.pts is not None
-        step = max(int(packet.pts or 0) + int(packet.duration or 0) for packet in packets) - min(
-            int(packet.pts or 0) for packet in packets
-        )
+        # Muxing brings a packet's times to the new stream's base, so each round sets all of them again.
+        times = [(packet.pts or 0, packet.dts or 0, packet.duration or 0) for packet in packets]
+        step = max(pts + duration for pts, _, duration in times) - min(pts for pts, _, _ in times)
         rounds = max(1, round(minutes * 60 / float(step * video.time_base)))
-        times = [(packet.pts, packet.dts) for packet in packets]
         for number in range(rounds):
-            for packet, (pts, dts) in zip(packets, times, strict=True):
-                packet.pts = int(pts or 0) + number * step
-                packet.dts = int(dts or 0) + number * step
+            for packet, (pts, dts, duration) in zip(packets, times, strict=True):
+                packet.pts, packet.dts, packet.duration = pts + number * step, dts + number * step, duration
                 packet.time_base = video.time_base
                 packet.stream = stream
                 out.mux(packet)

@@ -45,6 +45,7 @@ class Settings:
         clip_repeats: turns of each contender on the clip.
         peers: other runtimes that take part, of `cases.PEERS`; one that is not installed is a skipped row.
         devices: edge_seg's devices that take part, or None for each that is present.
+        notes: lines that the result keeps.
         limits: how long and how large what the machine can do is measured, see `limits.measure_limits`.
         out: folder in which each benchmark gets a folder of its own.
     """
@@ -63,6 +64,7 @@ class Settings:
     clip_repeats: int = 3
     peers: tuple[str, ...] = PEERS
     devices: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
     limits: dict[str, float] = field(default_factory=lambda: {"seconds": 1.0})
     out: Path = DEFAULT_OUT
 

@@ -111,7 +111,14 @@ def test_a_looped_clip_is_its_frames_again_and_again(clip, tmp_path):
         once = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
     with av.open(str(looped)) as container:
         frames = list(container.decode(video=0))
+        assert container.streams.video[0].duration * container.streams.video[0].time_base == pytest.approx(1.92)
     assert len(frames) == 48
+    loop_clip(clip, 2.0, looped)  # hundreds of rounds: a duration scaled at each would overflow
+    with av.open(str(looped)) as container:
+        assert container.streams.video[0].frames == 3000
+        assert max(packet.duration or 0 for packet in container.demux(video=0)) * container.streams.video[
+            0
+        ].time_base == pytest.approx(0.04)
     for index in (0, 11, 12, 30, 47):
         np.testing.assert_array_equal(frames[index].to_ndarray(format="bgr24"), once[index % 12])
     steps = np.diff([float(frame.time) for frame in frames])
