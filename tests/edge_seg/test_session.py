@@ -35,6 +35,15 @@ def test_cpu_gives_the_models_labels_and_reports_itself(tiny_model, tiny_referen
     assert (report.arithmetic, report.threads, report.reason) == ("fp32", 1, "asked for by name")
 
 
+def test_opening_on_the_cpu_runs_nothing(tiny_model, monkeypatch):
+    """A short clip would pay for it, and there is nothing to tune."""
+    runs: list[int] = []
+    monkeypatch.setattr("edge_seg.ort_session.OrtSession.run", lambda self, batch: runs.append(len(batch)))
+    open_session(tiny_model(), device="cpu")
+    open_session(tiny_model())
+    assert runs == []
+
+
 def test_bytes_and_path_are_the_same_model(tiny_model):
     path = tiny_model()
     one, other = open_session(path, device="cpu"), open_session(path.read_bytes(), device="cpu")
