@@ -8,6 +8,7 @@ and addresses, are no format here, and libav may use no protocol that the source
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from .boxes import refers_elsewhere
@@ -84,11 +85,14 @@ def open_address(
     remember_secrets(address)
     limit_s = OPEN_TIMEOUT_S if open_timeout_s is None else open_timeout_s
     scheme = address.partition("://")[0].lower()
+    began_at = time.monotonic()
     opened = _open(address, scheme, max_pixels, timeout=(limit_s, read_timeout_s))
+    # Some of libav's layers call a wait that was cut off by another name.
+    late = time.monotonic() - began_at >= limit_s
     if isinstance(opened, InputContainer):
         return opened
     # Raised out here so that the native error, whose text holds the bare address, is not chained to it.
-    raise _explain_address(redact(address), opened, limit_s)
+    raise _explain_address(redact(address), opened, limit_s if late else None)
 
 
 def clock_origin_s(container: InputContainer) -> float:
@@ -122,10 +126,10 @@ def _open(
         return error
 
 
-def _explain_address(name: str, error: Exception, limit_s: float) -> MediaError:
+def _explain_address(name: str, error: Exception, waited_s: float | None) -> MediaError:
     """One line on an address that could not be opened; `name` is free of credentials."""
-    if isinstance(error, av.error.ExitError):
-        return MediaError(f"{name}: did not answer within {limit_s:g} s. Check the address and that the camera is on.")
+    if waited_s is not None:
+        return MediaError(f"{name}: did not answer within {waited_s:g} s. Check the address and that the camera is on.")
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return RefusedError(f"{name}: refused the user name or password (401). Write them as USER:PASSWORD@HOST.")
     if isinstance(error, av.error.HTTPForbiddenError):

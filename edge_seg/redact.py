@@ -15,9 +15,14 @@ from urllib.parse import unquote, urlsplit
 MASK = "***"
 _CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/?#\s'\"]*@", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"(authorization\s*:)[^\r\n]*", re.IGNORECASE)
-_SECRET_QUERY = re.compile(
-    r"(?P<key>[?&](?:[^=&#\s]*(?:pass|pwd|token|secret|key|auth|sig)[^=&#\s]*)=)[^&#\s'\"]+", re.IGNORECASE
+# `?token=...&`, and what some cameras have in their paths: `/user=admin_password=..._channel=1`.
+_SECRET_FIELD = re.compile(
+    r"(?P<key>[?&;/_][^=&;/_#\s]*(?:pass|pwd|token|secret|key|auth|sig)[^=&;/_#\s]*=)"
+    r"(?P<value>[^&;#\s'\"]+?)(?=_[a-z]+=|[&;#\s'\"]|$)",
+    re.IGNORECASE,
 )
+# Shorter ones would blank out half of every message; where they stand in an address they are found all the same.
+_SHORTEST_SECRET = 3
 
 _secrets: set[str] = set()
 _lock = threading.Lock()
@@ -27,7 +32,7 @@ _factory_wrapped = False
 def redact(text: str) -> str:
     """`text` without credentials: those inside addresses, Authorization headers, and every secret remembered so far."""
     text = _CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
-    text = _SECRET_QUERY.sub(rf"\g<key>{MASK}", text)
+    text = _SECRET_FIELD.sub(rf"\g<key>{MASK}", text)
     text = _AUTHORIZATION.sub(rf"\1 {MASK}", text)
     with _lock:
         secrets = sorted(_secrets, key=len, reverse=True)
@@ -37,16 +42,15 @@ def redact(text: str) -> str:
 
 
 def remember_secrets(address: str) -> None:
-    """Remember the password in `address`, in each form a library may print it; guard libav's log lines from now on."""
+    """Remember the secrets in `address`, in each form a library may print them; guard libav's log lines from now on."""
     parts = urlsplit(address)
-    if not parts.password:
-        return
-    user, password = parts.username or "", parts.password
-    plain = f"{unquote(user)}:{unquote(password)}"
-    forms = {password, unquote(password), base64.b64encode(plain.encode()).decode()}
+    secrets = {match["value"] for match in _SECRET_FIELD.finditer(address)}
+    forms = secrets | {unquote(secret) for secret in secrets}
+    if parts.password:
+        plain = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+        forms |= {parts.password, unquote(parts.password), base64.b64encode(plain.encode()).decode()}
     with _lock:
-        # A password of one or two letters would blank out half of every message; the address forms cover it.
-        _secrets.update(form for form in forms if len(form) > 2)
+        _secrets.update(form for form in forms if len(form) >= _SHORTEST_SECRET)
     guard_logging()
 
 

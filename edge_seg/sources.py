@@ -174,10 +174,10 @@ def _open_live(item: Item, give_up_s: float, on_event: Callable[[Event], None] |
 
 
 def _camera(item: Item) -> Callable[[], Source]:
-    from .camera import Camera, RepetitionWatch
+    from .camera import FROZEN_S, Camera, RepetitionWatch
 
     watch = RepetitionWatch()
-    return lambda: Camera(int(item.location), watch=watch)
+    return lambda: Camera(int(item.location), frozen_s=FROZEN_S, watch=watch)
 
 
 def _connection(item: Item, stall_s: float) -> Callable[[], Source]:

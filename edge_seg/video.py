@@ -185,8 +185,9 @@ class VideoFile(Source):
                     yield from self._decode(None)
                     return
                 pictures = self._decode(packet) if packet.stream_index == self._stream.index else []
-                if not pictures and time.monotonic() - waiting_since > self._patience_s:
-                    self._broken = self._silence()
+                if time.monotonic() - waiting_since > self._patience_s:
+                    # When a read is given up, the parser hands out the picture it held back: no news any more.
+                    self._stale(pictures)
                     return
             yield from pictures
 
@@ -205,6 +206,12 @@ class VideoFile(Source):
             if packet.stream_index == self._stream.index:
                 self._ledger.put(packet.pts, discard=packet.is_discard, corrupt=packet.is_corrupt)
             yield packet
+
+    def _stale(self, pictures: list[VideoFrame]) -> None:
+        for picture in pictures:
+            self._ledger.take(picture.pts, key=bool(picture.key_frame), corrupt=picture.is_corrupt)
+        self.counts.dropped += len(pictures)
+        self._broken = self._silence()
 
     def _silence(self) -> str:
         return f"no picture for {self._patience_s:g} s"
@@ -242,7 +249,7 @@ class VideoFile(Source):
 
     def _count(self, delivered: int) -> None:
         self.counts.failed = self._ledger.failed
-        self.counts.read = delivered + self._ledger.failed
+        self.counts.read = delivered + self.counts.dropped + self._ledger.failed
         self.counts.damaged_packets = self._ledger.damaged
 
     def _timing(self, picture: VideoFrame, last_pts: int | None) -> tuple[int, int]:

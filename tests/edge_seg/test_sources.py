@@ -12,7 +12,7 @@ import pytest
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.image_files import read_header
 from edge_seg.images import ImageFiles, read_image
-from edge_seg.names import check_free, missing, parse_kinds, partial_path, plan_outputs
+from edge_seg.names import check_free, parse_kinds, partial_path, plan_outputs
 from edge_seg.redact import redact, remember_secrets
 from edge_seg.sources import expand_sources, open_item, open_source
 from tests.edge_seg.clips import make_clip, paint_number, read_number, write_image
@@ -132,8 +132,6 @@ def test_earlier_results_are_named_whole_or_partial(tmp_path: Path) -> None:
     partial_path(plan["overlay"]).write_bytes(b"x")
     with pytest.raises(ConfigurationError, match=r"a\.partial\.mp4.*--resume.*--overwrite"):
         check_free([plan])
-    plan["jsonl"].write_bytes(b"x")
-    assert missing(plan) == {"overlay": tmp_path / "a.mp4"}
 
 
 def test_kinds() -> None:
