@@ -14,7 +14,7 @@ from pathlib import Path
 
 import atheris
 
-TARGETS = ("model", "video", "picture", "dataset")
+TARGETS = ("model", "video", "picture", "dataset", "weights")
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
             from tests.fuzz.targets import TARGETS as EVERY
             from tests.fuzz.worker import import_everything
 
-            import_everything(args.target)
+            import_everything()
         target, path = EVERY[args.target], Path(scratch) / "case"
 
         def one_input(data: bytes) -> None:

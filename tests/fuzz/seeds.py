@@ -55,7 +55,24 @@ def models() -> list[bytes]:
     return made
 
 
+def weights(folder: Path) -> list[bytes]:
+    """HDF5 as Keras writes it, plain and compressed, old layout and new; an .npz."""
+    import h5py
+
+    kernel, bias = np.arange(24, dtype="f").reshape(2, 3, 4), np.ones(4, "f2")
+    made = []
+    for version in ("earliest", "latest"):
+        path = folder / f"{version}.h5"
+        with h5py.File(path, "w", libver=version) as file:
+            file.attrs["layer_names"] = [b"conv"]
+            file.create_dataset("layers/conv/vars/0", data=kernel)
+            file.create_dataset("layers/conv/vars/1", data=bias, compression="gzip", shuffle=True)
+        made.append(path.read_bytes())
+    np.savez(folder / "w.npz", kernel=kernel, bias=bias)
+    return [*made, (folder / "w.npz").read_bytes()]
+
+
 def of(target: str, folder: Path) -> list[Case]:
     """The seeds of one of the targets; `folder` is for files that are made on the way."""
-    made = {"model": models, "video": lambda: videos(folder)}.get(target, pictures)
-    return [Case(data) for data in made()]
+    make = {"model": models, "video": lambda: videos(folder), "weights": lambda: weights(folder)}
+    return [Case(data) for data in make.get(target, pictures)()]

@@ -63,6 +63,20 @@ def dataset(path: Path) -> None:
         raise DatasetError("refused", report.problems)
 
 
+def weights(path: Path) -> None:
+    """An .h5 or .npz of weights: looked through, then every array read."""
+    import h5py
+
+    from train.stored import check_h5, read_npz
+
+    if path.read_bytes()[:2] == b"PK":
+        read_npz(path)
+        return
+    check_h5(path)
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, item: item[()] if isinstance(item, h5py.Dataset) else None)
+
+
 def crash(path: Path) -> None:
     """Planted: the process dies as native code does."""
     os.kill(os.getpid(), 11)
@@ -102,6 +116,6 @@ PLANTED: dict[str, Callable[[Path], None]] = {
     target.__name__: target for target in (crash, hang, hoard, spin, raw, fine)
 }
 TARGETS: dict[str, Callable[[Path], None]] = {
-    **{target.__name__: target for target in (model, video, picture, dataset)},
+    **{target.__name__: target for target in (model, video, picture, dataset, weights)},
     **PLANTED,
 }

@@ -31,7 +31,7 @@ def run(target: str, corpus: Path, seconds: int) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("target", ["model", "picture", "dataset", "video"])
+@pytest.mark.parametrize("target", ["model", "picture", "dataset", "video", "weights"])
 def test_nothing_is_found_in_a_few_seconds(target: str, tmp_path: Path) -> None:
     done = run(target, tmp_path, 15)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -27,7 +27,8 @@ def corpus(target: str, folder: Path) -> Any:
     good = seeds.of(target, folder)
     if target == "model":
         return mutations.spoiled_model(good)
-    return mutations.spoiled(good, mutations.VIDEO_EDITS if target == "video" else mutations.PICTURE_EDITS)
+    edits = {"video": mutations.VIDEO_EDITS, "weights": None}.get(target, mutations.PICTURE_EDITS)
+    return mutations.spoiled(good, edits)
 
 
 @pytest.fixture
@@ -66,7 +67,9 @@ def hammer(child: Child, cases: Any, *, budget: int, derandomize: bool) -> Count
 
 
 @pytest.mark.parametrize(
-    ("child", "budget"), [("model", 60), ("video", 40), ("picture", 80), ("dataset", 60)], indirect=["child"]
+    ("child", "budget"),
+    [("model", 60), ("video", 40), ("picture", 80), ("dataset", 60), ("weights", 60)],
+    indirect=["child"],
 )
 def test_a_small_budget_of_the_same_cases(child: Child, budget: int) -> None:
     ends = hammer(child, corpus(child.target, child.folder), budget=budget, derandomize=True)
@@ -75,7 +78,9 @@ def test_a_small_budget_of_the_same_cases(child: Child, budget: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("child", "budget"), [("model", 600), ("video", 300), ("picture", 800), ("dataset", 600)], indirect=["child"]
+    ("child", "budget"),
+    [("model", 600), ("video", 300), ("picture", 800), ("dataset", 600), ("weights", 600)],
+    indirect=["child"],
 )
 def test_a_larger_budget_of_new_cases(child: Child, budget: int) -> None:
     ends = hammer(child, corpus(child.target, child.folder), budget=budget, derandomize=False)
@@ -83,7 +88,7 @@ def test_a_larger_budget_of_new_cases(child: Child, budget: int) -> None:
     assert ends["good"] > budget // 100, f"cases that are all refused reach nothing deep: {ends}"
 
 
-@pytest.mark.parametrize("child", ["model", "video", "picture", "dataset"], indirect=True)
+@pytest.mark.parametrize("child", ["model", "video", "picture", "dataset", "weights"], indirect=True)
 def test_the_seeds_themselves_are_good(child: Child) -> None:
     good = seeds.of(child.target, child.folder)
     ends = Counter(child.run(case).outcome for case in good)

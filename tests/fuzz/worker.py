@@ -6,6 +6,7 @@ here; processor time and the peak of resident memory are measured for each case,
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -26,7 +27,7 @@ def main() -> None:
     from tests.fuzz.targets import PLANTED, TARGETS
 
     if target_name not in PLANTED:
-        import_everything(target_name)
+        import_everything()
     limit = _status("VmSize") + ADDRESS_ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     print(json.dumps({"ready": _status("VmRSS")}), file=answers, flush=True)
@@ -40,21 +41,12 @@ def main() -> None:
         print(json.dumps(answer | took), file=answers, flush=True)
 
 
-def import_everything(target_name: str) -> None:
+def import_everything() -> None:
     """So that no case pays for imports."""
-    import cv2  # noqa: F401
-
-    import edge_seg.images
-    import edge_seg.segmenter
-    import edge_seg.session
-    import edge_seg.verify
-    import edge_seg.video
-
-    edge_seg.session.load_runtime()
-    if target_name in ("weights", "checkpoint"):
-        from train.quiet import import_keras_quietly
-
-        import_keras_quietly()
+    names = "cv2 h5py edge_seg.images edge_seg.segmenter edge_seg.session edge_seg.verify edge_seg.video"
+    for name in (*names.split(), "train.preflight", "train.stored"):
+        importlib.import_module(name)
+    sys.modules["edge_seg.session"].load_runtime()
 
 
 def _run(target: Any, path: Path) -> dict[str, Any]:
