@@ -33,6 +33,7 @@ from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
 from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
+from .memory import available_memory
 from .opencv import cv2
 from .opening import READ_TIMEOUT_S, clock_origin_s, open_address, open_file, reason_of
 from .redact import redact
@@ -142,7 +143,18 @@ class VideoFile(Source):
                 f"{self.name}: frames of {width}x{height} exceed the limit of {max_pixels} pixels; "
                 "scale the video down first."
             )
+        self._check_memory(width * height)
         return stream
+
+    def _check_memory(self, pixels: int) -> None:
+        """A header of a kilobyte may ask for frames that this machine cannot hold; the system kills who takes them."""
+        # The pictures a decoder keeps (1.5 bytes a pixel; the largest sizes allow 6), one a thread, and three as BGR.
+        needed, free = int(pixels * (1.5 * (6 + available_threads()) + 3 * 3)), available_memory()
+        if free is not None and needed > free:
+            raise MediaError(
+                f"{self.name}: its frames of {pixels / 1e6:.0f} million pixels take about {needed / 1e9:.1f} GB to "
+                f"decode, and {free / 1e9:.1f} GB are free. Scale the video down first."
+            )
 
     def _describe(self, network: bool) -> SourceInfo:
         stream, container = self._stream, self._container

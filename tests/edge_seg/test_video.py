@@ -226,3 +226,14 @@ def test_real_clips_are_read_whole() -> None:
             count = sum(1 for _ in video)
         assert count == video.info.frame_count == video.counts.read, path.name
         assert video.end.early is False
+
+
+def test_frames_that_memory_does_not_hold_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "large.mp4", count=2, size=(720, 1280))
+    monkeypatch.setattr("edge_seg.video.available_memory", lambda: 10_000_000)
+    with pytest.raises(MediaError, match=r"large\.mp4: its frames of 1 million pixels take .* Scale the video"):
+        VideoFile(clip)
+    monkeypatch.setattr("edge_seg.video.available_memory", lambda: None)
+    VideoFile(clip).close()

@@ -4,15 +4,20 @@ import argparse
 import csv
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_PALETTE_RGB
+from tests.train.test_preflight import FAULTS, write_good
+from train.__main__ import main
 from train.dataset import find_samples, read_mask
 from train.inspect import add_inspect_arguments, run_inspect, unlabelled_id
 
@@ -126,3 +131,35 @@ def test_which_class_is_unlabelled() -> None:
 def test_inspecting_loads_no_keras() -> None:
     code = "import sys, train.inspect, train.evaluate; sys.exit(bool({'keras', 'tensorflow'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SPOILING = sorted(set(FAULTS) - {"twice", "orphan image", "orphan mask"})
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(planted=st.lists(st.sampled_from(SPOILING), min_size=1, max_size=10), orphans=st.integers(0, 3))
+def test_k_planted_faults_are_k_lines_and_exit_code_1(
+    planted: list[str], orphans: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each pair is spoiled, so that nothing is drawn and the whole run takes no time."""
+    with tempfile.TemporaryDirectory() as folder:
+        images, masks = write_good(Path(folder), len(planted) + orphans)
+        for index, name in enumerate(planted):
+            where, _, spoil = FAULTS[name]
+            spoil(Path(folder) / where / f"{index:02}.png")
+        for index in range(orphans):
+            (masks / f"{len(planted) + index:02}.png").unlink()
+        capsys.readouterr()
+        code = main(["inspect", "--images", str(images), "--masks", str(masks), "--out", f"{folder}/out"])
+        printed = capsys.readouterr()
+    assert code == 1
+    count = len(planted) + orphans
+    lines = printed.err[printed.err.index("error: ") :].splitlines()
+    assert lines[0].startswith(f"error: {count} problem(s) among ")
+    assert "mend these files or move them away" in lines[0]
+    assert len(lines) == 1 + count
+    for index, name in enumerate(planted):
+        where, words, _ = FAULTS[name]
+        (line,) = (line for line in lines if f"{where}/{index:02}.png: " in line)
+        assert words in line
+    assert "Traceback" not in printed.err
