@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_seg import bundled_clip, bundled_model
+from edge_seg.arguments import Parser, positive
 from edge_seg.errors import EdgeSegError
-from train.arguments import positive
 
 from .benchmark import run_benchmark
 from .cases import PEERS
@@ -98,9 +98,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Throughput and IoU parity of edge_seg against Keras."
-    )
+    parser = Parser(prog="python -m benchmarks", description="Throughput and IoU parity of edge_seg against Keras.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(
         commands.add_parser(

@@ -6,14 +6,15 @@ Imports nothing heavy, so that `--help` answers at once. Exit codes: 0 all done,
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__
+from .arguments import Parser, number, positive
 from .codecs import CODECS
-from .errors import EdgeSegError
+from .devices import parse_device
+from .errors import ConfigurationError, EdgeSegError
 from .signals import asked_twice, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
@@ -21,27 +22,33 @@ DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edge-seg", description="Road-scene segmentation of video from one ONNX file.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"edge-seg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)
-    info = commands.add_parser("info", help="what a model file says of itself, its licence terms too")
+    info = _add_command(commands, "info", "what a model file says of itself, its licence terms too")
     info.add_argument("model", metavar="MODEL", nargs="?", help="ONNX file (default: the bundled model)")
-    verify = commands.add_parser("verify", help="prove parity with Keras again, on this device")
+    verify = _add_command(commands, "verify", "prove parity with Keras again, on this device")
     verify.add_argument("model", metavar="MODEL", nargs="?", help="ONNX file (default: the bundled model)")
-    verify.add_argument("--device", default="auto", metavar="D", help=f"{DEVICE_HELP}; or all (default: auto)")
-    checks = commands.add_parser("checks", help="versions, devices, and what auto would pick here and why")
-    demo = commands.add_parser("demo", help="the bundled clip through the bundled model")
+    verify.add_argument(
+        "--device", type=_device_or_all, default="auto", metavar="D", help=f"{DEVICE_HELP}; or all (default: auto)"
+    )
+    checks = _add_command(commands, "checks", "versions, devices, and what auto would pick here and why")
+    demo = _add_command(commands, "demo", "the bundled clip through the bundled model")
     demo.add_argument("-o", "--out", metavar="OUT", help="file or folder for the overlay (default: edge_seg_out/)")
-    demo.add_argument("--device", default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
+    demo.add_argument("--device", type=_device, default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
     for command in (info, verify, checks, demo):
         _add_json(command)
     return parser
 
 
-def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_command(commands: argparse._SubParsersAction[Parser], name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+
+def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
     predict = commands.add_parser(
         "predict",
         help="segment videos, pictures, folders, cameras and streams",
@@ -58,8 +65,8 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict.add_argument(
         "-o", "--out", metavar="OUT", help="a file for one source, a folder for many (default: edge_seg_out/)"
     )
-    predict.add_argument("--device", default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
-    predict.add_argument("--batch", type=_positive, default=1, metavar="N", help="frames a run (default: 1)")
+    predict.add_argument("--device", type=_device, default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
+    predict.add_argument("--batch", type=positive, default=1, metavar="N", help="frames a run (default: 1)")
     predict.add_argument(
         "--save", default="overlay", metavar="KINDS", help="comma list of overlay,mask,labels,jsonl (default: overlay)"
     )
@@ -71,17 +78,17 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="overlay: 0 frame alone, 1 colours alone (default: 0.5)",
     )
     predict.add_argument(
-        "--stride", type=_positive, default=1, metavar="N", help="segment every Nth frame of a video (default: 1)"
+        "--stride", type=positive, default=1, metavar="N", help="segment every Nth frame of a video (default: 1)"
     )
     predict.add_argument(
         "--smooth",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="steady a video's classes: each pixel keeps its class, along the picture's motion, until up to N frames "
         "speak against it; 2 is a good N (default: 1, classes as the model gives them)",
     )
-    predict.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames a video (default: no limit)")
+    predict.add_argument("--limit", type=positive, metavar="N", help="stop after N frames a video (default: no limit)")
     predict.add_argument(
         "--drop-corrupt", action="store_true", help="leave damaged frames out (default: keep and count them)"
     )
@@ -118,32 +125,25 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout (default: text)")
 
 
-def _positive(text: str) -> int:
+def _device(text: str) -> str:
+    """The name as it is: what is misspelled is told before anything is looked at."""
     try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
-    return value
+        parse_device(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _device_or_all(text: str) -> str:
+    return text if text == "all" else _device(text)
 
 
 def _share(text: str) -> float:
-    return _number(text, 0.0, 1.0)
+    return number(text, 0.0, 1.0)
 
 
 def _seconds(text: str) -> float:
-    return _number(text, 0.1, 1e6)
-
-
-def _number(text: str, lowest: float, highest: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not lowest <= value <= highest:
-        raise argparse.ArgumentTypeError(f"expected a number from {lowest:g} to {highest:g}, got {text!r}")
-    return value
+    return number(text, 0.1, 1e6)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

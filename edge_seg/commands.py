@@ -8,7 +8,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +77,7 @@ def info(options: argparse.Namespace) -> int:
         _print_json(facts)
         return 0
     for name, value in facts.items():
-        text = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
-        print(f"{name.replace('_', ' '):<14} {'-' if value in (None, '') else text}")
+        print("\n".join(_fact_lines(name.replace("_", " "), value)))
     return 0
 
 
@@ -183,9 +182,10 @@ def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport]) -> 
             lines.append(f"{stage:<10} {time.mean_ms:7.1f} ms a frame {spread}")
     # Pictures that went through together share one clock.
     walls = {report.wall_s: report.frames_per_s * report.wall_s for report in reports if report.wall_s}
-    if walls:
-        frames, seconds = sum(walls.values()), sum(walls)
-        lines.append(f"end to end {frames / seconds:7.1f} frames/s: {frames:.0f} frames in {seconds:.1f} s")
+    if frames := round(sum(walls.values())):
+        seconds = sum(walls)
+        counted = f"{frames} frame{'s' if frames > 1 else ''}"
+        lines.append(f"end to end {frames / seconds:7.1f} frames/s: {counted} in {seconds:.1f} s")
     return lines
 
 
@@ -220,6 +220,24 @@ def _info_facts(header: ModelHeader) -> dict[str, Any]:
         "producer": header.producer,
         "sha256": header.sha256,
     }
+
+
+def _fact_lines(name: str, value: Any, indent: str = "") -> Iterator[str]:
+    """A name and its value on a line; what a value holds, indented below it."""
+    if isinstance(value, dict) and value:
+        yield f"{indent}{name}"
+        for key, item in value.items():
+            yield from _fact_lines(str(key), item, indent + "  ")
+    else:
+        yield f"{indent + name:<20} {_fact(value)}"
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(" ".join(map(str, item)) if isinstance(item, list) else _fact(item) for item in value) or "-"
+    return "-" if value in (None, "", {}) else str(value)
 
 
 def _side(spec: Any, axis: int) -> str:

@@ -44,9 +44,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; every default is in its help."""
-    from train.arguments import positive, size
+    from edge_seg.arguments import Parser, positive
+    from train.arguments import size
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export",
         description="Make a run of `python -m train fit` one ONNX file whose parity with Keras is proved.",
     )

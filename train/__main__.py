@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from edge_seg.arguments import Parser
 from edge_seg.errors import EdgeSegError
 
 from .quiet import import_keras_quietly
@@ -42,9 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
     from .study import add_study_arguments, run_study
 
-    parser = argparse.ArgumentParser(
-        prog="python -m train", description="Train FCN8 on a folder of labelled road images."
-    )
+    parser = Parser(prog="python -m train", description="Train FCN8 on a folder of labelled road images.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text, add, run in (
         (

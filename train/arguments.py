@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 
+from edge_seg.arguments import positive
+
+__all__ = ["names", "positive", "scales", "size"]
+
 
 def size(text: str) -> tuple[int, int]:
     """ "352x480" -> (352, 480): height, then width, in pixels."""
@@ -12,13 +16,6 @@ def size(text: str) -> tuple[int, int]:
     if not match or 0 in (found := (int(match[1]), int(match[2]))):
         raise argparse.ArgumentTypeError(f"expected a size as HEIGHTxWIDTH, like 224x224; got {text!r}")
     return found
-
-
-def positive(text: str) -> int:
-    """A whole number above zero."""
-    if not text.strip().isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0; got {text!r}")
-    return int(text)
 
 
 def scales(text: str) -> tuple[float, ...]:

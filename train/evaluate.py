@@ -62,7 +62,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
     parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
-    parser.add_argument("--out", type=Path, help="folder for tables and pictures (default: evaluate-SPLIT in the run)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx)",
+    )
     parser.add_argument(
         "--input-size", type=arguments.size, help="HxW the network runs at, multiples of 32 (default: the run's)"
     )

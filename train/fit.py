@@ -296,12 +296,25 @@ def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
         )
     stored = json.loads(path.read_text())
     ours = json.loads(json.dumps(config))
-    changed = [key for key in ("fcn8", "recipe", "seed", "weights", "start") if stored.get(key) != ours[key]]
-    changed += ["data"] if stored["data"]["hash"] != ours["data"]["hash"] else []
+    keys = ("fcn8", "recipe", "seed", "weights", "start")
+    changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
+    changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")
     if changed:
         raise ConfigurationError(
-            f"--resume: {', '.join(changed)} differ from the run in {options.out}; give the options it began with."
+            f"--resume: the run in {options.out} began with other options; give them again: {'; '.join(changed)}."
         )
+
+
+def differences(stored: Any, ours: Any, name: str) -> list[str]:
+    """ "recipe.epochs is 4 there, 60 here" for each value of two JSON trees that is not the same."""
+    if isinstance(stored, dict) and isinstance(ours, dict):
+        names = sorted({*stored, *ours})
+        return [line for key in names for line in differences(stored.get(key), ours.get(key), f"{name}.{key}")]
+    return [] if stored == ours else [f"{name} is {_plain(stored)} there, {_plain(ours)} here"]
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -274,7 +274,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, list | tuple):
             long = len(value) > 16
             pairs.append(
-                (f"{prefix}{key}", f"{len(value)} entries" if long else ", ".join(str(item) for item in value))
+                (f"{prefix}{key}", f"{len(value)} entries" if long else ", ".join(str(item) for item in value) or "–")
             )
         else:
             pairs.append((f"{prefix}{key}", "–" if value in (None, "") else str(value)))

@@ -162,7 +162,7 @@ def test_a_run_is_never_overwritten(dataset: Path, tmp_path: Path, capsys: pytes
     said = capsys.readouterr().err
     assert "holds no run to go on with" in said
     assert "already holds a run" in said
-    assert "seed differ from the run" in said
+    assert "seed is 1 there, 7 here" in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""What the command lines share: a parser whose errors are one line, like every other error, and readers of numbers.
+
+`train`, `export` and `benchmarks` use it too. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that says what is wrong in one line instead of after the whole usage; sub-parsers as well."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit with 2: the call was wrong."""
+        self.exit(2, f"error: {message.removeprefix('argument ').rstrip('.')}. Help: {self.prog} --help\n")
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    if not text.strip().isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0; got {text!r}")
+    return int(text)
+
+
+def number(text: str, lowest: float, highest: float) -> float:
+    """A number within limits that belong to it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not lowest <= value <= highest:
+        raise argparse.ArgumentTypeError(f"expected a number from {lowest:g} to {highest:g}; got {text!r}")
+    return value
