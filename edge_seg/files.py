@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import EdgeSegError
+
 # Called with (what was made, the name it is about to take), when all of it is on disk.
 Seal = Callable[[Path, Path], None]
 
@@ -36,12 +38,16 @@ def replacing(path: Path, *, seal: Seal | None = None, keep: Path | None = None)
         keep: the name under which the file that is replaced stays; it is lost by default.
 
     Raises:
-        OSError: it cannot be written; the file that had the name still has it.
+        OSError: it cannot be written, with `path` as its file name; the file that had the name still has it.
     """
     temporary = temporary_path(path)
     try:
         yield temporary
         publish(temporary, path, seal=seal, keep=keep)
+    except OSError as error:
+        if isinstance(error, EdgeSegError) or error.filename not in (None, str(temporary), temporary):
+            raise
+        raise OSError(error.errno, reason(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -20,18 +20,22 @@ INSTALL = "pip install -e '.[export,gpu]'"
 def main(argv: list[str] | None = None) -> int:
     """Export one run; returns the exit code (0 published, 1 failed, 2 the call was wrong)."""
     from edge_seg.errors import EdgeSegError
+    from edge_seg.signals import asked_twice, interrupt
 
     args = build_parser().parse_args(argv)
+    before = _identity(args.out)
     try:
-        require_tools()
-        from .publish import export_run
+        with asked_twice(interrupt, last_words=f"error: stopped at once; {args.out} is whole, the old or the new."):
+            require_tools()
+            from .publish import export_run
 
-        report = export_run(args.run, options_from(args), say=_say)
+            report = export_run(args.run, options_from(args), say=_say)
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was published", file=sys.stderr)
+        told = "nothing was published" if _identity(args.out) == before else f"{args.out} was published before"
+        print(f"error: interrupted; {told}", file=sys.stderr)
         return 1
     except OSError as error:
         print(
@@ -219,6 +223,15 @@ def summary(report: dict[str, Any]) -> str:
             f"({gate['mean_iou_points']:+.3f} points)"
         )
     return "\n".join(lines)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name, None if none has."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _outputs(text: str) -> tuple[str, ...]:

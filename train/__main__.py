@@ -7,6 +7,7 @@ import sys
 
 from edge_seg.arguments import Parser
 from edge_seg.errors import EdgeSegError
+from edge_seg.signals import asked_twice, interrupt
 
 from .quiet import import_keras_quietly
 
@@ -14,10 +15,11 @@ from .quiet import import_keras_quietly
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 the call was wrong)."""
     try:
-        args = build_parser().parse_args(argv)
-        if args.needs_keras:
-            import_keras_quietly()
-        return int(args.run(args))
+        with asked_twice(interrupt, last_words="error: stopped at once; every file is whole, the old or the new."):
+            args = build_parser().parse_args(argv)
+            if args.needs_keras:
+                import_keras_quietly()
+            return int(args.run(args))
     except EdgeSegError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 import keras
@@ -19,9 +17,10 @@ from keras import ops
 
 from edge_seg.errors import EdgeSegError
 from edge_seg.files import replacing
+from edge_seg.signals import asked_twice
 
 from .batches import ResizedBatches
-from .checkpoint import save_checkpoint
+from .checkpoint import kept, save_checkpoint
 from .metrics import confusion_matrix, scores
 
 
@@ -32,9 +31,9 @@ class TrainingError(EdgeSegError, ArithmeticError):
 class StopOnNan(keras.callbacks.Callback):
     """Stops at the first batch whose loss is NaN or infinite, before anything of it is saved."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.epoch = 0
+        self.folder, self.epoch = folder, 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
@@ -43,8 +42,8 @@ class StopOnNan(keras.callbacks.Callback):
         loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss became {loss} in epoch {self.epoch + 1}, batch {batch + 1}. The last finite checkpoint is "
-                "kept; go on from it with --resume and a smaller --learning-rate."
+                f"The loss became {loss} in epoch {self.epoch + 1}, batch {batch + 1}. "
+                f"{kept(self.folder)}, and a smaller --learning-rate."
             )
 
 
@@ -144,7 +143,12 @@ class History(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the whole state after each epoch. Comes after validation and history in the list of callbacks."""
+    """Saves the whole state after each epoch. Comes after validation and history in the list of callbacks.
+
+    Raises:
+        TrainingError: a weight is NaN or infinite; the checkpoint before it is kept.
+        OSError: it cannot be written; the checkpoint before it is kept.
+    """
 
     def __init__(self, folder: Path, history: History) -> None:
         super().__init__()
@@ -153,7 +157,8 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not all(np.isfinite(np.asarray(variable)).all() for variable in self.model.trainable_variables):
             raise TrainingError(
-                f"A weight is no longer finite after epoch {epoch + 1}; the checkpoint before it is kept."
+                f"A weight is no longer finite after epoch {epoch + 1}. {kept(self.folder)}, and a smaller "
+                "--learning-rate."
             )
         save_checkpoint(self.folder, self.model, {"epoch": epoch + 1, "history": self.history.rows})
 
@@ -204,25 +209,21 @@ class Progress(keras.callbacks.Callback):
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """Ctrl-C or SIGTERM ends training after the current batch; a second one ends it at once."""
+    """Ctrl-C or SIGTERM ends training after the current batch; a second one ends the process at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stopped = False
-        self._before: dict[int, Any] = {}
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        self._before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+    def installed(self) -> AbstractContextManager[None]:
+        """Listens inside the block."""
+        return asked_twice(
+            self._stop,
+            said="Finishing the batch under way; once more to stop at once.",
+            last_words="error: stopped at once; the last checkpoint is whole: go on from it with --resume.",
+        )
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
+    def _stop(self) -> None:
         self.stopped = True
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,24 @@ import numpy as np
 from edge_seg.errors import ModelFileError
 from edge_seg.files import replacing
 
+from .files import CONFIG_NAME
 from .stored import read_npz
 
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"
 MAX_RECORD = 64 * 2**20
+# What numpy and zipfile raise over a file that is no checkpoint, or one no longer.
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    struct.error,
+    zlib.error,
+)
 
 
 def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) -> None:
@@ -58,12 +73,33 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
             )
             _assign(model.variables, arrays, "model")
             _assign(model.optimizer.variables, arrays, "optimizer")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             troubles.append(f"{name}: {words.removeprefix(f'{path}: ')}")
             continue
         return record, f"{'; '.join(troubles)}; going on from {name}" if troubles else ""
-    raise ModelFileError(f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again without --resume.")
+    raise ModelFileError(
+        f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again with another --out, or delete it first."
+    )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has come to the end of an epoch, and saved it."""
+    return any((folder / name).exists() for name in (NAME, PREVIOUS))
+
+
+def kept(folder: Path) -> str:
+    """In words, what a run that ends here leaves to go on from."""
+    for name in (NAME, PREVIOUS):
+        try:
+            with np.load(folder / name, allow_pickle=False) as file:
+                epoch = json.loads(file["record"].tobytes())["epoch"]
+        except DAMAGE:
+            continue
+        return f"The checkpoint after epoch {epoch} is kept; go on from it with --resume"
+    if (folder / CONFIG_NAME).exists():
+        return "No epoch had been finished; start over with --resume"
+    return "No epoch had been begun; start over with the same command"
 
 
 def _read(path: Path, *, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -16,7 +16,7 @@ from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .batches import PairStore, RenderedStore, ResizedBatches, TrainingBatches, class_shares
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
-from .checkpoint import load_checkpoint
+from .checkpoint import has_checkpoint, load_checkpoint
 from .dataset import Sample, data_hash, dataset_folders, find_samples, random_split, time_split
 from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import Fcn8Config, fcn8, logits_model
@@ -125,7 +125,7 @@ class Trainer:
         """Run the epochs that are left."""
         first = self._resume() if self.options.resume else 0
         stop = StopOnSignal()
-        callbacks: list[keras.callbacks.Callback] = [StopOnNan(), stop, self.validation, self.history]
+        callbacks: list[keras.callbacks.Callback] = [StopOnNan(self.folder), stop, self.validation, self.history]
         callbacks += [Checkpoints(self.folder, self.history), Progress(self.recipe.epochs, len(self.batches))]
         if self.options.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(self.folder / "tensorboard", write_graph=False))
@@ -141,6 +141,9 @@ class Trainer:
             )
 
     def _resume(self) -> int:
+        if not has_checkpoint(self.options.out):
+            print("no epoch had been finished: starting over", file=sys.stderr)
+            return 0
         self.model.optimizer.build(self.model.trainable_variables)
         record, note = load_checkpoint(self.options.out, self.model)
         if note:
@@ -296,6 +299,8 @@ def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
         )
     stored = json.loads(path.read_text())
     ours = json.loads(json.dumps(config))
+    for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
+        known["recipe"].pop("learning_rate", None)
     keys = ("fcn8", "recipe", "seed", "weights", "start")
     changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
     changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")

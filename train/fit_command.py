@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_seg.errors import ConfigurationError
+from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.spec import CAMVID_CLASSES
 
 from .arguments import positive, size
@@ -87,6 +87,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
 def run_fit(args: argparse.Namespace) -> int:
     """Carry out `python -m train fit`; returns the exit code."""
     # Keras comes with these, and `--help` should not wait for it.
+    from .checkpoint import kept
     from .distribute import join_hosts
     from .fit import FitOptions, fit
     from .policy import auto_policy
@@ -129,7 +130,13 @@ def run_fit(args: argparse.Namespace) -> int:
     try:
         run = fit(recipe, options)
     except KeyboardInterrupt:
-        print(f"stopped; go on with: python -m train fit ... --out {options.out} --resume", file=sys.stderr)
+        print(f"stopped. {kept(options.out)}: python -m train fit ... --out {options.out} --resume", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if isinstance(error, EdgeSegError):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}. {kept(options.out)}.", file=sys.stderr)
         return 1
     if run.folder != options.out:
         print(f"done: the first host has written {options.out}{os.sep}")

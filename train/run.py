@@ -11,6 +11,7 @@ Weights are loaded into our own architecture only: no class, lambda or code of a
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import zipfile
@@ -23,7 +24,7 @@ import keras
 import numpy as np
 
 from edge_seg.errors import ConfigurationError, ModelFileError
-from edge_seg.files import replacing, temporary_path
+from edge_seg.files import replacing
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .dataset import Sample, find_samples
@@ -115,7 +116,7 @@ def save_run(folder: Path | str, config: dict[str, Any], model: keras.Model | No
         temporary.write_text(json.dumps(config, indent=2) + "\n")
     if model is not None:
         with replacing(folder / WEIGHTS_NAME) as temporary:
-            model.save_weights(temporary)
+            temporary.write_bytes(weights_in_memory(model).getbuffer())
     return Run(folder, config)
 
 
@@ -147,17 +148,29 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
     return model
 
 
+class _WeightsFile(io.BytesIO):
+    """A file in memory, with the name that Keras asks of a weights file."""
+
+    def __str__(self) -> str:
+        return WEIGHTS_NAME
+
+
+def weights_in_memory(model: keras.Model) -> io.BytesIO:
+    """A model's Keras weights file, not on disk: HDF5 ends the whole process where a disk is full."""
+    file = _WeightsFile()
+    model.save_weights(file)
+    return file
+
+
 def save_float16(model: keras.Model, path: Path | str) -> None:
     """Save a model's weights as an ordinary Keras weights file whose arrays are float16: half the bytes."""
     import h5py
 
-    full = temporary_path(Path(path))
-    try:
-        model.save_weights(full)
-        with replacing(Path(path)) as half, h5py.File(full, "r") as source, h5py.File(half, "w") as target:
-            _copy_as_float16(source, target)
-    finally:
-        full.unlink(missing_ok=True)
+    half = io.BytesIO()
+    with h5py.File(weights_in_memory(model), "r") as source, h5py.File(half, "w") as target:
+        _copy_as_float16(source, target)
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(half.getbuffer())
 
 
 def _copy_as_float16(source: Any, target: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -117,19 +116,6 @@ def test_nothing_is_overwritten_unless_asked(predict: Any, tmp_path: Path) -> No
     assert result.stat().st_mtime_ns == before
     assert predict(clip, "--overwrite")[0] == 0
     assert result.stat().st_mtime_ns > before
-
-
-def test_resume_makes_only_what_is_missing(predict: Any, tmp_path: Path) -> None:
-    clips = [make_clip(tmp_path / f"{name}.mp4", count=5) for name in "ab"]
-    assert predict(clips[0])[0] == 0
-    (tmp_path / "out" / "b_overlay.partial.mp4").write_bytes(b"left by a crash")
-    before = (tmp_path / "out" / "a_overlay.mp4").stat().st_mtime_ns
-    code, summary, _ = predict(*clips, "--save", "overlay,jsonl", "--resume")
-    assert code == 0
-    assert [set(source["outputs"]) for source in summary["sources"]] == [{"jsonl"}, {"overlay", "jsonl"}]
-    assert (tmp_path / "out" / "a_overlay.mp4").stat().st_mtime_ns == before
-    assert len(lines_of(tmp_path / "out" / "a.jsonl")) == 5
-    assert not list((tmp_path / "out").glob("*.partial*"))
 
 
 def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) -> None:
@@ -370,72 +356,9 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         child.communicate()
 
 
-def wait_for(path: Path, size: int, child: subprocess.Popen[str], seconds: float = 60.0) -> None:
-    """Until the child has written so much of a file."""
-    deadline = time.monotonic() + seconds
-    while not (path.exists() and path.stat().st_size >= size):
-        assert child.poll() is None, child.communicate()
-        assert time.monotonic() < deadline, f"{path} did not grow"
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def long_clip(tmp_path: Path) -> Path:
     return make_clip(tmp_path / "long.mp4", count=600, size=(48, 64))
-
-
-@posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_drains_and_closes(
-    start: Any, long_clip: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    child = start(long_clip, long_clip.with_name("b.mp4"), "-o", tmp_path / "out", "--save", "overlay,jsonl", "--json")
-    partial = tmp_path / "out" / "long_overlay.partial.mp4"
-    wait_for(partial, 2000, child)
-    child.send_signal(number)
-    out, err = child.communicate(timeout=30)
-    assert child.returncode == 1, err
-    first, second = json.loads(out)["sources"]
-    assert (first["status"], second["status"]) == ("interrupted", "not started")
-    frames = first["frames"]
-    assert frames["read"] == frames["segmented"] == count_frames(partial)
-    assert len(lines_of(tmp_path / "out" / "long.partial.jsonl")) == frames["read"]
-    assert "long_overlay.partial.mp4" in err
-    assert not (tmp_path / "out" / "long_overlay.mp4").exists()
-    assert video_times(partial) == video_times(long_clip)[: frames["read"]]
-
-
-@posix
-def test_the_second_signal_stops_at_once(start: Any, long_clip: Path, tmp_path: Path) -> None:
-    child = start(long_clip, "-o", tmp_path / "out", "--batch", "8", pause_ms=8000)
-    assert child.stderr is not None
-    assert "on fake" in child.stderr.readline(), "the model is open and the run begins"
-    time.sleep(1.0)
-    child.send_signal(signal.SIGINT)
-    time.sleep(0.5)
-    assert child.poll() is None, "the first one waits for the batch under way"
-    child.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, err = child.communicate(timeout=20)
-    assert time.monotonic() - started < 5
-    assert child.returncode == 1
-    assert "stopped at once" in err
-
-
-@posix
-def test_what_a_kill_leaves_behind_plays(start: Any, long_clip: Path, tmp_path: Path) -> None:
-    child = start(long_clip, "-o", tmp_path / "out", "--save", "overlay,jsonl", pause_ms=15)
-    partial = tmp_path / "out" / "long_overlay.partial.mp4"
-    wait_for(partial, 6000, child)
-    child.kill()
-    child.communicate(timeout=10)
-    times = video_times(partial)
-    assert len(times) >= 25, "at least the first second"
-    assert times == video_times(long_clip)[: len(times)]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "long.partial.jsonl",
-        "long_overlay.partial.mp4",
-    ]
 
 
 @posix

@@ -120,7 +120,7 @@ def test_a_failing_rename_leaves_the_old_file_and_nothing_else(fake, tmp_path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("edge_seg.segmenter.os.replace", fail)
-    with pytest.raises(MediaError, match="No space left"):
+    with pytest.raises(MediaError, match="the disk is full"):
         Segmenter(fake).segment(pictures(1)[0]).save(target)
     assert (target.read_bytes(), len(list(tmp_path.iterdir()))) == (b"old", 1)
 

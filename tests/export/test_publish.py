@@ -201,7 +201,7 @@ def test_a_crash_while_writing_leaves_the_old_file(run_folder, tmp_path, monkeyp
     assert export(run_folder, out) == 1
     assert out.read_bytes() == b"the old model"
     assert only_files(tmp_path) == ["model.onnx"]
-    assert "No space left on device" in capsys.readouterr().err
+    assert f"{out}: the disk is full. Nothing was published." in capsys.readouterr().err
 
 
 def test_an_interrupt_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):

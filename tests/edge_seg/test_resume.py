@@ -1,0 +1,246 @@
+"""What a killed run leaves plays, and `--resume` goes on from there: finished results are checked, others made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_seg.cli import main
+from edge_seg.encode import count_frames
+from edge_seg.records import RECORDS_NAME, Records
+from edge_seg.sources import expand_sources
+from tests.edge_seg.clips import make_clip, video_numbers, video_times, write_image
+
+SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))
+Predict = Callable[..., tuple[int, Any, str]]
+
+
+@pytest.fixture
+def model(tiny_model: Callable[..., Path]) -> Path:
+    return tiny_model(size=(32, 64))
+
+
+@pytest.fixture
+def predict(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Predict:
+    """Run `edge-seg predict ... --json` in this process: (exit code, status of each source by its stem, stderr)."""
+
+    def run(*arguments: object, model: Path = model) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        options = ["-m", str(model), "--device", "cpu", "--json", "-o", str(tmp_path / "out")]
+        code = main(["predict", *map(str, arguments), *options])
+        printed = capsys.readouterr()
+        sources = json.loads(printed.out)["sources"] if printed.out else []
+        return code, {Path(source["source"]).stem: source for source in sources}, printed.err
+
+    return run
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    (tmp_path / "in").mkdir()
+    return [make_clip(tmp_path / "in" / f"{name}.mp4", count=8, first=index) for index, name in enumerate("abc")]
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*")}
+
+
+def made_again(before: dict[str, int], folder: Path) -> set[str]:
+    return {name for name, stamp in stamps(folder).items() if before.get(name) != stamp}
+
+
+def statuses(sources: dict[str, Any]) -> list[str]:
+    return [source["status"] for source in sources.values()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_run_leaves_a_clip_that_plays_to_its_last_second_and_is_gone_on_with(
+    model: Path, predict: Predict, tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "long.mp4", count=2500, options={"preset": "ultrafast", "g": "50"})
+    out = tmp_path / "out"
+    options = ["--save", "overlay,jsonl", "-m", model, "--device", "cpu"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge_seg", "predict", clip, "-o", out, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    lines, wanted = out / "long.partial.jsonl", random.Random(SEED).randrange(100, 900)
+    while not (lines.exists() and lines.read_bytes().count(b"\n") >= wanted):
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.002)
+    child.kill()
+    child.communicate()
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["index"] for row in written] == list(range(len(written)))
+    partial = out / "long_overlay.partial.mp4"
+    times = video_times(partial)
+    print(f"seed {SEED}: {len(written)} frames were written, {len(times)} play")
+    assert times == video_times(clip)[: len(times)]
+    assert len(written) - 25 <= len(times) <= len(written) + 1, f"seed {SEED}: all but the last second plays"
+    assert {path.name for path in out.iterdir()} == {partial.name, lines.name}
+
+    code, _, err = predict(clip, "--save", "overlay,jsonl")
+    assert code == 2
+    assert f"Already there: {partial}, {lines}. --resume goes on where it stopped, --overwrite replaces it." in err
+    code, sources, err = predict(clip, "--save", "overlay,jsonl", "--resume")
+    assert (code, statuses(sources)) == (0, ["done"])
+    assert (
+        f"{partial}: left by a run that was stopped, {len(times)} frames ({len(times) / 25:.1f} s) of it play;" in err
+    )
+    assert f"long_overlay.mp4 is made anew from the start of {clip}." in err
+    assert f"{lines}: left by a run that was stopped, {len(written)} lines are in it" in err
+    assert count_frames(out / "long_overlay.mp4") == 2500
+    assert not list(out.glob("*partial*"))
+
+
+def test_what_is_finished_and_verified_is_left_alone(predict: Predict, clips: list[Path], tmp_path: Path) -> None:
+    write_image(clips[0].with_name("still.png"), 3)
+    assert predict(clips[0].parent, "--save", "overlay,labels,jsonl", "--limit", "5")[0] == 0
+    before = stamps(tmp_path / "out")
+    assert len(before) == 12
+    code, sources, err = predict(clips[0].parent, "--save", "overlay,labels,jsonl", "--limit", "5", "--resume")
+    assert (code, statuses(sources)) == (0, ["already there"] * 4)
+    assert not made_again(before, tmp_path / "out")
+    assert "made again" not in err
+
+
+def test_it_goes_on_where_a_run_stopped(predict: Predict, clips: list[Path], tmp_path: Path) -> None:
+    assert predict(clips[0], "--save", "overlay")[0] == 0
+    (tmp_path / "out" / "b_overlay.partial.mp4").write_bytes(b"left by a crash")
+    before = stamps(tmp_path / "out")
+    code, sources, err = predict(*clips, "--save", "overlay,jsonl", "--resume")
+    assert (code, statuses(sources)) == (0, ["done"] * 3)
+    assert [set(source["outputs"]) for source in sources.values()] == [{"jsonl"}, *[{"overlay", "jsonl"}] * 2]
+    assert "a_overlay.mp4" not in made_again(before, tmp_path / "out")
+    assert "b_overlay.partial.mp4: left by a run that was stopped, nothing in it plays; b_overlay.mp4 is made" in err
+    assert not list((tmp_path / "out").glob("*partial*"))
+    for index, clip in enumerate(clips):
+        assert video_numbers(tmp_path / "out" / f"{clip.stem}_overlay.mp4") == [index + number for number in range(8)]
+
+
+def truncate(clips: list[Path], out: Path) -> str:
+    path = out / "b_overlay.mp4"
+    size = path.stat().st_size
+    os.truncate(path, size // 2)
+    return f"b_overlay.mp4: it is not as it was written ({size} bytes then, {size // 2} now); it is made again."
+
+
+def flip(clips: list[Path], out: Path) -> str:
+    path = out / "b_overlay.mp4"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return f"b_overlay.mp4: it is not as it was written ({len(data)} bytes then, {len(data)} now); it is made again."
+
+
+def touch_source(clips: list[Path], out: Path) -> str:
+    os.utime(clips[1])
+    return "b_overlay.mp4: its source has changed since; it is made again."
+
+
+@pytest.mark.parametrize("spoil", [truncate, flip, touch_source])
+def test_a_result_that_cannot_be_relied_on_is_made_again_and_that_is_said(
+    predict: Predict, clips: list[Path], tmp_path: Path, spoil: Callable[[list[Path], Path], str]
+) -> None:
+    out = tmp_path / "out"
+    assert predict(*clips)[0] == 0
+    complaint = spoil(clips, out)
+    before = stamps(out)
+    code, sources, err = predict(*clips, "--resume")
+    assert (code, statuses(sources)) == (0, ["already there", "done", "already there"])
+    assert complaint in err
+    assert made_again(before, out) == {"b_overlay.mp4"}
+    assert video_numbers(out / "b_overlay.mp4") == list(range(1, 9))
+    assert predict(*clips, "--resume")[2].count("again") == 0
+
+
+def test_another_model_and_other_options_make_it_again(
+    predict: Predict, clips: list[Path], tiny_model: Callable[..., Path]
+) -> None:
+    first = ("--save", "overlay,jsonl")
+    assert predict(clips[0], *first)[0] == 0
+    code, sources, err = predict(clips[0], *first, "--crf", "40", "--resume")
+    assert (code, set(sources["a"]["outputs"])) == (0, {"overlay"}), "the lines do not depend on it"
+    assert "a_overlay.mp4: it was made with other options (--crf was 23, is 40 now); it is made again." in err
+    code, sources, err = predict(clips[0], *first, "--crf", "40", "--stride", "2", "--limit", "6", "--resume")
+    assert (code, set(sources["a"]["outputs"])) == (0, {"overlay", "jsonl"})
+    assert "a.jsonl: it was made with other options (--limit was None, is 6 now, --stride was 1, is 2 now)" in err
+    other = tiny_model(size=(64, 64))
+    code, sources, err = predict(clips[0], *first, "--stride", "2", "--limit", "6", "--resume", model=other)
+    assert (code, set(sources["a"]["outputs"])) == (0, {"overlay", "jsonl"})
+    assert "a_overlay.mp4: it was made by another model; it is made again." in err
+
+
+def test_a_source_that_was_cut_short_stays_incomplete(predict: Predict, tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "x.mp4", count=100, size=(96, 128), container_options={"movflags": "faststart"})
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    code, sources, _ = predict(tmp_path / "cut.mp4")
+    assert (code, statuses(sources)) == (1, ["incomplete"])
+    said = sources["cut"]["message"]
+    before = stamps(tmp_path / "out")
+    code, sources, _ = predict(tmp_path / "cut.mp4", "--resume")
+    assert (code, statuses(sources)) == (1, ["incomplete"])
+    assert sources["cut"]["message"] == f"already there; {said}"
+    assert not made_again(before, tmp_path / "out")
+
+
+def test_a_file_nobody_knows_is_never_replaced(predict: Predict, clips: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a_overlay.mp4").write_bytes(b"my own film")
+    code, sources, err = predict(*clips, "--resume")
+    assert (code, statuses(sources)) == (1, ["failed", "done", "done"])
+    assert f"{out / 'a_overlay.mp4'}: already there, and nothing beside it says what it was made from." in err
+    assert "--overwrite" in err
+    assert (out / "a_overlay.mp4").read_bytes() == b"my own film"
+    assert predict(*clips, "--overwrite")[0] == 0
+
+
+def test_a_partial_beside_a_whole_result_is_removed(predict: Predict, clips: list[Path], tmp_path: Path) -> None:
+    assert predict(*clips)[0] == 0
+    partial = tmp_path / "out" / "b_overlay.partial.mp4"
+    partial.write_bytes(b"the process died between the rename and this")
+    code, _, err = predict(*clips, "--resume")
+    assert code == 0
+    assert f"{partial}: left by a run that was stopped; {tmp_path / 'out' / 'b_overlay.mp4'} is whole" in err
+    assert not partial.exists()
+
+
+def test_half_a_line_of_the_records_costs_one_result(predict: Predict, clips: list[Path], tmp_path: Path) -> None:
+    assert predict(*clips)[0] == 0
+    file = tmp_path / "out" / RECORDS_NAME
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) - 40])
+    assert predict(clips[2], "--overwrite")[0] == 0
+    rows = file.read_text().splitlines()
+    assert len(rows) == 4
+    assert json.loads(rows[-1])["result"] == "c_overlay.mp4", "a new line after the broken one"
+    code, sources, _ = predict(*clips, "--resume")
+    assert (code, statuses(sources)) == (0, ["already there"] * 3)
+
+
+def test_the_line_is_on_disk_before_the_result_has_its_name(tmp_path: Path, clips: list[Path]) -> None:
+    from edge_seg.files import publish
+
+    (item,) = expand_sources([clips[0]])
+    entry = Records("model", lambda item, kind: {}).begin(item, {"mask": tmp_path / "m.mp4"})
+
+    def seal(made: Path, final: Path) -> None:
+        entry.seal(made, final)
+        assert not final.exists()
+        assert json.loads((tmp_path / RECORDS_NAME).read_text())["result"] == "m.mp4"
+
+    (tmp_path / "made").write_bytes(b"frames")
+    publish(tmp_path / "made", tmp_path / "m.mp4", seal=seal)
+    assert (tmp_path / "m.mp4").exists()
+    assert not Records("model", lambda item, kind: {}).find(item, "mask", tmp_path / "m.mp4").doubt
