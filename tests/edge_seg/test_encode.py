@@ -175,6 +175,17 @@ def test_while_it_is_written_only_the_partial_name_exists(tmp_path: Path) -> Non
     assert video_numbers(written.path) == list(range(60))
 
 
+def test_what_is_on_disk_plays_up_to_its_last_second(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25), rate=Fraction(25))
+    missing = []
+    for number in range(100):
+        writer.write(paint_number(number), pts=number, duration=1)
+        if number >= 25:
+            missing.append(number + 1 - count_frames(writer.partial))
+    writer.abort()
+    assert max(missing) <= 25
+
+
 def test_the_result_is_counted_before_it_gets_its_name(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25))
     for number in range(5):

@@ -1,4 +1,4 @@
-"""What a killed run leaves plays, and `--resume` goes on from there: finished results are checked, others made again."""
+"""What a killed run leaves plays; `--resume` goes on from there: finished results are checked, others made again."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def statuses(sources: dict[str, Any]) -> list[str]:
     return [source["status"] for source in sources.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_killed_run_leaves_a_clip_that_plays_to_its_last_second_and_is_gone_on_with(
     model: Path, predict: Predict, tmp_path: Path
