@@ -5,9 +5,11 @@ the options it is handed. With `--json`, stdout carries one JSON object and noth
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +31,14 @@ def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
     from .modelfile import read_model_header
     from .names import check_free, parse_kinds, plan_outputs
+    from .opencv import cv2
     from .predict import Run, options_that_matter
     from .progress import Progress
     from .records import Records
     from .resume import take_up
     from .segmenter import Segmenter
     from .sources import expand_sources
+    from .threads import available_threads
 
     settings = _predict_options(options)
     items = expand_sources(options.source)
@@ -42,6 +46,8 @@ def predict(options: argparse.Namespace) -> int:
     folder_asked = bool(options.out) and options.out.endswith(("/", os.sep))
     plans = plan_outputs(items, parse_kinds(options.save), out, folder_asked=folder_asked)
     progress = Progress()
+    # OpenCV looks at the machine and not at the container's quota.
+    cv2.setNumThreads(available_threads())
     reports = []
     model = Path(options.model) if options.model else bundled_model()
     records = Records(read_model_header(model).sha256, lambda item, kind: options_that_matter(settings, item, kind))
@@ -53,7 +59,7 @@ def predict(options: argparse.Namespace) -> int:
     with Segmenter(model, device=options.device, batch_size=options.batch) as segmenter:
         progress.note(_device_line(segmenter))
         run = Run(segmenter, options=settings, progress=progress, records=records)
-        with asked_twice(run.request_stop, said=FINISHING, last_words=STOPPED):
+        with _warnings_as_lines(progress.note), asked_twice(run.request_stop, said=FINISHING, last_words=STOPPED):
             for report in run.process(items, plans, settled):
                 reports.append(report)
                 _say(report, progress.note, quiet=options.json)
@@ -136,6 +142,15 @@ def _predict_options(options: argparse.Namespace) -> Any:
         give_up_s=options.give_up,
         hold=options.smooth,
     )
+
+
+@contextlib.contextmanager
+def _warnings_as_lines(say: Callable[[str], None]) -> Iterator[None]:
+    """What the library warns of, as one line each and without the place in the code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+        yield
 
 
 def _device_line(segmenter: Segmenter) -> str:

@@ -26,7 +26,7 @@ class FakeSession:
     Args:
         spec: the contract it claims.
         labels: batch (N, H, W, 3) uint8 -> labels (N, H, W) uint8; `brightness_labels` by default.
-        memory_frames: a larger batch raises `OutOfMemoryError`, as a small GPU does.
+        memory_frames: a larger batch raises `OutOfMemoryError`, as a small GPU does; may be changed later.
         missing_library: every run raises a `DeviceError` naming it.
         arithmetic: what the report claims it computes in.
         name: what the report calls the device.
@@ -52,7 +52,7 @@ class FakeSession:
         self.batch_sizes: list[int] = []
         self.closed = False
         self._labels = labels or (lambda batch: brightness_labels(batch, len(self.spec.classes)))
-        self._memory_frames = memory_frames
+        self.memory_frames = memory_frames
         self._missing_library = missing_library
         self._lock = threading.Lock()
 
@@ -62,7 +62,7 @@ class FakeSession:
             raise DeviceError("The session is closed; open a new one.")
         if self._missing_library:
             raise DeviceError(f"device {self.device.name} cannot be had: {self._missing_library} is missing.")
-        if self._memory_frames is not None and len(batch) > self._memory_frames:
+        if self.memory_frames is not None and len(batch) > self.memory_frames:
             raise OutOfMemoryError(f"{self.device.name} has no memory for a batch of {len(batch)}; try a smaller one.")
         with self._lock:
             self.batch_sizes.append(len(batch))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from .devices import DeviceReport
-from .errors import ConfigurationError, MediaError
+from .errors import ConfigurationError, MediaError, OutOfMemoryError
 from .files import Seal, replacing
 from .opencv import cv2
 from .overlay import colorize, overlay
@@ -100,7 +100,7 @@ class Segmenter:
     Args:
         model: path of an ONNX file exported by this project, its bytes, or an open session (`edge_seg.fake` has one).
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one is that one or a `DeviceError`.
-        batch_size: frames a run.
+        batch_size: frames a run; halved, with a `RuntimeWarning`, if the device's memory stops holding them.
         threads: CPU threads; by default what affinity and the container's quota allow.
         input_size: (height, width) frames are brought to, for models exported with a dynamic size.
 
@@ -173,14 +173,7 @@ class Segmenter:
             raise ConfigurationError(
                 f"Expected a batch (N, *{self.input_size}, 3) uint8; got {batch.dtype} {batch.shape}."
             )
-        parts = []
-        for first in range(0, len(batch), self.batch_size):
-            part = batch[first : first + self.batch_size]
-            outputs = session.run(_filled(part, self.batch_size))
-            parts.append({name: array[: len(part)] for name, array in outputs.items()})
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return self._run(session, batch)
 
     def close(self) -> None:
         """Give the model's memory back. Closing twice is fine."""
@@ -195,7 +188,7 @@ class Segmenter:
         started = time.perf_counter()
         batch = stack_frames(frames, self.input_size, pad_to=self.batch_size)
         prepared = time.perf_counter()
-        outputs = session.run(batch)
+        outputs = self._run(session, batch)
         inferred = time.perf_counter()
         labels = [
             resize_labels(array, frame.shape[:2]) for array, frame in zip(outputs["labels"], frames, strict=False)
@@ -221,6 +214,19 @@ class Segmenter:
             for position, frame in enumerate(frames)
         ]
 
+    def _run(self, session: Session, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a batch of any length; once the device's memory no longer holds `batch_size`, in half as many, said."""
+        while True:
+            size = self.batch_size
+            try:
+                return _in_parts(session, batch, size)
+            except OutOfMemoryError as error:
+                if size == 1:
+                    raise
+                self.batch_size = min(self.batch_size, size // 2)
+                text = f"{str(error).partition('.')[0]}; going on with {self.batch_size} at a time"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+
     def _open(self) -> Session:
         if self._session is None:
             raise ConfigurationError("This Segmenter is closed. Make a new one, or use it inside its `with` block.")
@@ -243,6 +249,18 @@ class Segmenter:
     def __repr__(self) -> str:
         state = "closed" if self._session is None else f"on {self.device.name}"
         return f"Segmenter({self.spec.name!r}, {self.spec.precision}, {state}, batch_size={self.batch_size})"
+
+
+def _in_parts(session: Session, batch: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """The outputs of a batch that is run `size` frames at a time, the last part filled up."""
+    parts = []
+    for first in range(0, len(batch), size):
+        part = batch[first : first + size]
+        outputs = session.run(_filled(part, size))
+        parts.append({name: array[: len(part)] for name, array in outputs.items()})
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _filled(batch: np.ndarray, size: int) -> np.ndarray:

@@ -288,9 +288,29 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
     session = OrtSession(made.inner, plan.header.spec, report, plan.header.name, bound=made.bound)
     # The second run is the one on which GPUs run out of memory: the first one's buffers are still there. The CPU
     # provider has nothing to tune, and a run that proves nothing would cost a short clip a frame's time.
-    for _ in range(0 if device.kind == "cpu" else 2):
-        session.run(np.zeros((plan.batch_size, *plan.input_size, 3), np.uint8))
+    _warm_up(session, plan, runs=0 if device.kind == "cpu" else 2)
     return session
+
+
+def _warm_up(session: OrtSession, plan: Plan, *, runs: int) -> None:
+    """Run at the full shape; raises `OutOfMemoryError` naming a batch that fits, if one does."""
+
+    def run(batch_size: int) -> None:
+        for _ in range(runs):
+            session.run(np.zeros((batch_size, *plan.input_size, 3), np.uint8))
+
+    size = plan.batch_size
+    problem: OutOfMemoryError | None = None
+    while size:
+        try:
+            run(size)
+            break
+        except OutOfMemoryError as error:
+            problem = problem or error
+            size //= 2
+    if problem is not None:
+        cure = f" A batch of {size} fits: --batch {size}." if size else ""
+        raise OutOfMemoryError(f"{problem}{cure}") from problem.__cause__
 
 
 def _check_memory(plan: Plan, device: DeviceName) -> None:

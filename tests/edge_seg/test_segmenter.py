@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import pickle
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from edge_seg import ConfigurationError, DeviceError, MediaError, ModelSpec, OutOfMemoryError, Segmentation, Segmenter
+from edge_seg import (
+    ConfigurationError,
+    DeviceError,
+    MediaError,
+    ModelSpec,
+    OutOfMemoryError,
+    Segmentation,
+    Segmenter,
+    bundled_clip,
+    bundled_model,
+)
 from edge_seg.fake import FakeSession, brightness_labels
+from edge_seg.sources import open_source
 
 
 def pictures(count: int, size: tuple[int, int] = (32, 64)) -> np.ndarray:
@@ -225,8 +239,9 @@ def test_what_is_no_model_is_named():
 
 
 def test_failures_of_the_device_come_through_typed():
-    with pytest.raises(OutOfMemoryError, match="batch of 8"):
-        Segmenter(FakeSession(memory_frames=4), batch_size=8).segment(pictures(1)[0])
+    with pytest.warns(RuntimeWarning), pytest.raises(OutOfMemoryError, match="batch of 1") as caught:
+        Segmenter(FakeSession(memory_frames=0), batch_size=8).segment(pictures(1)[0])
+    assert isinstance(caught.value, (DeviceError, MemoryError))
     with pytest.raises(DeviceError, match=r"libcudnn\.so\.9 is missing"):
         Segmenter(FakeSession(missing_library="libcudnn.so.9")).segment(pictures(1)[0])
 
@@ -239,24 +254,125 @@ def test_a_dynamic_model_takes_another_size(tiny_model, tiny_reference):
         assert segmenter.segment(pictures(1, (33, 21))[0]).labels.shape == (33, 21)
 
 
-def test_threads_share_a_segmenter(tiny_model):
-    frames = pictures(8, (50, 80))
-    with Segmenter(tiny_model(), device="cpu", batch_size=2) as segmenter:
-        expected = [segmenter.segment(frame).labels for frame in frames]
-        wrong: list[object] = []
+def test_a_batch_the_memory_stops_holding_is_halved_and_that_is_said():
+    fake = FakeSession(ModelSpec(input_size=(32, 64)))
+    segmenter = Segmenter(fake, batch_size=8)
+    frames = pictures(11)
+    expected = segmenter.predict_labels(frames)
+    fake.memory_frames = 3  # Another program took the rest.
+    with pytest.warns(
+        RuntimeWarning, match=r"fake has no memory for a batch of \d.*; going on with \d at a time"
+    ) as said:
+        np.testing.assert_array_equal(segmenter.predict_labels(frames), expected)
+    assert len(said) == 2, "8 to 4, 4 to 2"
+    assert segmenter.batch_size == 2
+    fake.batch_sizes.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = segmenter.segment_batch(list(frames))
+    assert len(results) == 11
+    assert set(fake.batch_sizes) == {2}
+    fake.memory_frames = 0
+    with pytest.warns(RuntimeWarning), pytest.raises(OutOfMemoryError, match="batch of 1; try a smaller one"):
+        segmenter.segment(frames[0])
+
+
+def run_in_threads(count: int, work: Callable[[int], None]) -> list[BaseException]:
+    """Call `work(0)` to `work(count - 1)` at once; what they raised."""
+    raised: list[BaseException] = []
+    start = threading.Barrier(count)
+
+    def guarded(number: int) -> None:
+        start.wait()
+        try:
+            work(number)
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_eight_threads_give_the_serial_result_bit_for_bit(tiny_model, batch_size):
+    frames = [pictures(1, (40 + number, 80))[0] for number in range(8)]
+    with Segmenter(tiny_model(outputs=("labels", "confidence")), device="cpu", batch_size=batch_size) as segmenter:
+        expected = [segmenter.segment(frame) for frame in frames]
 
         def work(offset: int) -> None:
-            try:
-                for step in range(24):
-                    position = (offset + step) % len(frames)
-                    if not np.array_equal(segmenter.segment(frames[position]).labels, expected[position]):
-                        wrong.append(position)
-            except Exception as error:
-                wrong.append(error)
+            for step in range(16):
+                place = (offset + step) % 8
+                one = segmenter.segment(frames[place])
+                np.testing.assert_array_equal(one.labels, expected[place].labels)
+                np.testing.assert_array_equal(one.confidence, expected[place].confidence)
+            together = segmenter.segment_batch(frames[offset:] + frames[:offset])
+            for step, result in enumerate(together):
+                np.testing.assert_array_equal(result.labels, expected[(offset + step) % 8].labels)
 
-        threads = [threading.Thread(target=work, args=(offset,)) for offset in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert wrong == []
+        assert run_in_threads(8, work) == []
+
+
+@pytest.mark.slow
+def test_eight_threads_on_the_bundled_model_give_the_serial_result():
+    with Segmenter(bundled_model(), device="cpu") as segmenter, open_source(bundled_clip()) as clip:
+        frames = [frame.image for frame, _ in zip(clip, range(8), strict=False)]
+        expected = [segmenter.segment(frame).labels for frame in frames]
+
+        def work(offset: int) -> None:
+            for step in range(4):
+                place = (offset + step) % 8
+                np.testing.assert_array_equal(segmenter.segment(frames[place]).labels, expected[place])
+
+        assert run_in_threads(8, work) == []
+
+
+def test_a_thread_that_would_get_another_result_is_seen(fake):
+    segmenter, wrong = Segmenter(fake), pictures(1)[0]
+
+    def work(number: int) -> None:
+        np.testing.assert_array_equal(segmenter.segment(wrong).labels, np.zeros((32, 64), np.uint8))
+
+    assert len(run_in_threads(8, work)) == 8
+
+
+def use_it(pipe: Any, segmenter: Segmenter) -> None:
+    """What a forked worker does with the parent's Segmenter."""
+    try:
+        pipe.send(segmenter.segment(pictures(1)[0]).labels)
+    except BaseException as error:
+        pipe.send((type(error).__name__, str(error)))
+    segmenter.close()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_worker_made_by_fork_is_told_the_cure(tiny_model):
+    with Segmenter(tiny_model(), device="cpu") as segmenter:
+        before = segmenter.segment(pictures(1)[0]).labels
+        ours, theirs = multiprocessing.Pipe()
+        worker = multiprocessing.get_context("fork").Process(target=use_it, args=(theirs, segmenter))
+        worker.start()
+        assert ours.poll(60)
+        name, message = ours.recv()
+        worker.join(60)
+        assert worker.exitcode == 0
+        assert name == "DeviceError"
+        assert "made before a fork" in message
+        assert 'multiprocessing.get_context("spawn")' in message
+        np.testing.assert_array_equal(segmenter.segment(pictures(1)[0]).labels, before)
+
+
+def test_a_worker_made_by_spawn_is_given_a_path(tiny_model):
+    with Segmenter(tiny_model(), device="cpu") as segmenter:
+        worker = multiprocessing.get_context("spawn").Process(target=use_it, args=(None, segmenter))
+        with pytest.raises(ConfigurationError, match=r"cannot be pickled: .*Pass the model's path, open it there\."):
+            worker.start()
+        # Results travel.
+        result = segmenter.segment(pictures(1)[0])
+        again = pickle.loads(pickle.dumps(result))
+        np.testing.assert_array_equal(again.labels, result.labels)
+        assert again.class_share() == result.class_share()

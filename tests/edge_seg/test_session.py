@@ -259,9 +259,15 @@ def test_a_convolution_on_the_cpu_breaks_the_promise(tiny_model, gpu_machine):
 
 def test_out_of_memory_is_typed_and_names_the_batch(tiny_model, gpu_machine):
     gpu_machine.memory_frames = 4
-    with pytest.raises(OutOfMemoryError, match=r"cuda:0 has no memory for 5 frames of 64x32.*smaller batch") as caught:
-        open_session(tiny_model(), device="cuda", batch_size=5)
+    with pytest.raises(OutOfMemoryError, match=r"cuda:0 has no memory for 10 frames of 64x32.*smaller batch") as caught:
+        open_session(tiny_model(), device="cuda", batch_size=10)
     assert isinstance(caught.value, (MemoryError, DeviceError))
+    assert str(caught.value).endswith("A batch of 2 fits: --batch 2.")
+    assert gpu_machine.batch_sizes == [10, 5, 2, 2], "warmed up at the full shape, twice at the one that fits"
+    gpu_machine.memory_frames = 0
+    with pytest.raises(OutOfMemoryError, match=r"or --device cpu\.$"):
+        open_session(tiny_model(), device="cuda", batch_size=2)
+    gpu_machine.memory_frames = 4
     opened = open_session(tiny_model(), device="cuda", batch_size=4)
     with pytest.raises(OutOfMemoryError, match="no memory for 6 frames"):
         opened.run(frames(6))
