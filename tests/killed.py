@@ -180,7 +180,7 @@ class Predict(Work):
     absent_allowed = True
 
     def make(self, version: str) -> None:
-        from edge_seg import cli, segmenter
+        from edge_seg import bundled_model, cli, segmenter
         from edge_seg.fake import FakeSession
         from edge_seg.spec import ModelSpec
         from tests.edge_seg.clips import make_clip, write_image
@@ -200,7 +200,7 @@ class Predict(Work):
         out = ["-o", str(self.folder / "out"), "--overwrite", "--save", "overlay,mask,labels,jsonl"]
         nowhere = io.StringIO()
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            code = cli.main(["predict", str(given), *out, *options, "-m", "stand-in"])
+            code = cli.main(["predict", str(given), *out, *options, "-m", str(bundled_model())])
         assert code == 0, nowhere.getvalue()
 
     def look(self) -> str:

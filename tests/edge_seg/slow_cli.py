@@ -10,7 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from edge_seg import cli, segmenter
+from edge_seg import bundled_model, cli, segmenter
 from edge_seg.fake import FakeSession
 from edge_seg.spec import ModelSpec
 
@@ -27,7 +27,7 @@ def main() -> int:
             super().__init__(FakeSession(ModelSpec(input_size=(32, 32)), labels=labels), batch_size=batch_size)
 
     segmenter.Segmenter = SlowSegmenter  # type: ignore[misc]
-    return cli.main(["predict", *sys.argv[2:], "-m", "a stand-in"])
+    return cli.main(["predict", *sys.argv[2:], "-m", str(bundled_model())])
 
 
 if __name__ == "__main__":
