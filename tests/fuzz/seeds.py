@@ -35,7 +35,7 @@ def pictures() -> list[bytes]:
 
 
 def models() -> list[bytes]:
-    """Small models with and without a confidence, a free size and golden frames, and a convolution in int8."""
+    """Small models with and without a confidence, a free size and golden frames, and one in int8."""
     from onnx import helper
 
     from edge_seg.golden import encode_golden
@@ -52,7 +52,52 @@ def models() -> list[bytes]:
         frames = np.random.default_rng(1).integers(0, 256, (1, 32, 64, 3), np.uint8)
         helper.set_model_props(model, metadata | {GOLDEN_KEY: encode_golden(frames, tiny_labels(frames, 12))})
         made.append(model.SerializeToString())
-    return made
+    return [*made, int8_model()]
+
+
+def int8_model() -> bytes:
+    """The operators of our int8 files in small: bytes in, quantized convolutions, pooling, DepthToSpace, Reshape."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edge_seg.spec import ModelSpec
+
+    random = np.random.default_rng(4)
+    stored = {
+        "kernel": random.integers(-64, 64, (8, 3, 3, 3)).astype(np.int8),
+        "kernel.scale": np.full(8, 0.01, np.float32),
+        "kernel.zero": np.zeros(8, np.int8),
+        "bias": np.zeros(8, np.float32),
+        "scores": random.normal(size=(48, 8, 1, 1)).astype(np.float32),
+        "scale": np.float32(1 / 128),
+        "middle": np.uint8(128),
+        "zero": np.uint8(0),
+        "shape": np.array([0, 12, 32, 64], np.int64),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("DequantizeLinear", ["planes", "scale", "middle"], ["scaled"]),
+        helper.make_node("DequantizeLinear", ["kernel", "kernel.scale", "kernel.zero"], ["weights"], axis=0),
+        helper.make_node("Conv", ["scaled", "weights", "bias"], ["sums"], pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["sums"], ["active"]),
+        helper.make_node("QuantizeLinear", ["active", "scale", "zero"], ["bytes"]),
+        helper.make_node("DequantizeLinear", ["bytes", "scale", "zero"], ["again"]),
+        helper.make_node("MaxPool", ["again"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["pooled", "scores"], ["packed"], kernel_shape=[1, 1]),
+        helper.make_node("DepthToSpace", ["packed"], ["spread"], blocksize=2, mode="CRD"),
+        helper.make_node("Reshape", ["spread", "shape"], ["logits"]),
+        helper.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["ids"], ["labels"], to=TensorProto.UINT8),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "int8",
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", 32, 64, 3])],
+        [helper.make_tensor_value_info("labels", TensorProto.UINT8, ["N", 32, 64])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, ModelSpec(input_size=(32, 64), precision="int8", exact_sums=True).to_metadata())
+    return bytes(model.SerializeToString())
 
 
 def weights(folder: Path) -> list[bytes]:
