@@ -44,11 +44,12 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     surroundings = environment()
     run_digest = check_run(settings.run)
     clip = describe_clip(settings.clip, settings.clip_frames) if settings.clip else {}
+    # Read before anything is exported: a dataset that is not there should not take minutes to say.
+    say("reading the data" if settings.data else "rendering the data")
+    data = load_data(settings.data, limit=settings.data_limit)
     field = find_field(settings, run_digest, say)
     limits = ask_limits(settings.limits, say=say, start=start)
     counts, uncounted = ask_operations(field.files, field.size, start=start)
-    say("reading the data" if settings.data else "rendering the data")
-    data = load_data(settings.data, limit=settings.data_limit)
     with tempfile.TemporaryDirectory(prefix="edge_seg_bench_") as scratch:
         measured = [
             measure_batch(plan, batch, say=say, start=start)

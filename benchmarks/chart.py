@@ -50,7 +50,8 @@ def draw_chart(result: Result, path: Path) -> None:
     clip_rows = [row for row in result.clip_rows if row.status == "ok" and row.name != NAIVE]
     names = list(dict.fromkeys(row.name for row in rows))
     batches = sorted({row.batch for row in rows})
-    top = max(2.8, 1.3 + 0.27 * len(names) * len(batches) ** 0.75)
+    # A contender's row holds its bars, and beside them two lines of text.
+    top = max(2.8, 1.3 + len(names) * max(0.38, 0.27 * len(batches) ** 0.75))
     bottom = 1.5 + 0.5 * len(clip_rows) if clip_rows else 0.0
     with plt.rc_context(
         {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": FAINT, "ytick.color": INK}

@@ -11,7 +11,7 @@ from .rows import Result
 from .table import HEAD, cells, clip_line, clip_table, heading, not_ok
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1080px; margin: 2.5rem auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1160px; margin: 2.5rem auto;
   padding: 0 1.25rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
@@ -19,9 +19,9 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
 img { width: 100%; box-sizing: border-box; padding: 10px; background: #fff; border: 1px solid #e4e8ec;
   border-radius: 8px; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 13.5px; }
 th { font-weight: 600; color: #55616d; border-bottom: 2px solid #cfd6dd; }
-th, td { padding: .32rem .6rem; text-align: right; white-space: nowrap; }
+th, td { padding: .32rem .5rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tbody tr:nth-child(even) { background: #f6f8f9; }
 tr.bad td { color: #a03a34; }

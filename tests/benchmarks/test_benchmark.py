@@ -58,6 +58,13 @@ def call(monkeypatch, start_fake, run_folder, tiny_model, tmp_path, clip, datase
     return run
 
 
+def test_a_dataset_that_is_not_there_is_told_before_anything_is_exported(call, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("benchmarks.benchmark.find_field", lambda *_: pytest.fail("it exported first"))
+    assert call("--data", str(tmp_path / "nothere")) == 1
+    assert "nothere" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_writes_what_it_prints(call, capsys, tmp_path):
     assert call("--json", "--batch-sizes", "4,1", "--repeats", "2", "--frames", "4") == 0
     printed = json.loads(capsys.readouterr().out)
