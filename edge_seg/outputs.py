@@ -57,7 +57,7 @@ class _Writer(Protocol):
 
     def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None: ...
 
-    def close(self, whole: bool) -> Written: ...
+    def close(self, whole: bool, all_audio: bool) -> Written: ...
 
     def abort(self) -> None: ...
 
@@ -100,8 +100,8 @@ class PictureTrack:
         watches["paint"].add(painted - started)
         watches["write"].add(time.perf_counter() - painted)
 
-    def close(self, whole: bool) -> Written:
-        result = self._writer.close(whole=whole)
+    def close(self, whole: bool, all_audio: bool) -> Written:
+        result = self._writer.close(whole=whole, all_audio=all_audio)
         notes = []
         if any(result.padding):
             rows, columns = result.padding
@@ -141,7 +141,7 @@ class LabelFolder:
         self._count += 1
         watches["write"].add(time.perf_counter() - started)
 
-    def close(self, whole: bool) -> Written:
+    def close(self, whole: bool, all_audio: bool) -> Written:
         if whole:
             try:
                 publish(self._partial, self._path, seal=self._seal)
@@ -186,7 +186,7 @@ class ShareLines:
         self._bytes += len(line)
         watches["write"].add(time.perf_counter() - started)
 
-    def close(self, whole: bool) -> Written:
+    def close(self, whole: bool, all_audio: bool) -> Written:
         try:
             if not self._failed:
                 os.fsync(self._file.fileno())
@@ -253,8 +253,10 @@ class VideoOutputs:
         for writer in self._writers:
             writer.add(frame, labels, watches)
 
-    def close(self, *, whole: bool) -> tuple[list[Written], list[str]]:
+    def close(self, *, whole: bool, all_audio: bool = True) -> tuple[list[Written], list[str]]:
         """Finish every result; `whole` gives them their final names. One that cannot be finished keeps none back.
+
+        Sound goes to its own end, or, without `all_audio`, to the end of the last frame.
 
         Returns:
             What there is now, and what went wrong, a line a result.
@@ -262,7 +264,7 @@ class VideoOutputs:
         results, problems = [], []
         for writer in self._writers:
             try:
-                results.append(writer.close(whole))
+                results.append(writer.close(whole, all_audio))
             except (MediaError, OSError) as error:
                 writer.abort()
                 problems.append(str(error))

@@ -211,7 +211,7 @@ class Run:
         # What a source that broke off still gave is whole in its own way; an interrupted or failed run is not.
         whole = status in ("done", "incomplete")
         entry.remark = message
-        written, problems = sink.close(whole=whole) if report.written else ([], [])
+        written, problems = sink.close(whole=whole, all_audio=not report.limited) if report.written else ([], [])
         if problems:
             status, message = "failed", "; ".join(filter(None, (message, *problems)))
         if not whole:

@@ -21,7 +21,7 @@ import pytest
 from edge_seg.cli import main, parse_arguments
 from edge_seg.encode import count_frames
 from edge_seg.steady import Smoother
-from tests.edge_seg.clips import make_clip, video_times, write_image
+from tests.edge_seg.clips import audio_packets, make_clip, video_times, write_image
 
 SLOW_CLI = Path(__file__).with_name("slow_cli.py")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
@@ -127,6 +127,16 @@ def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) 
     assert video_times(tmp_path / "out" / "a_overlay.mp4") == video_times(clip)[:11]
     shares = [row["share"] for row in lines_of(tmp_path / "out" / "a.jsonl")]
     assert shares[0] == shares[1] == shares[2]
+
+
+@pytest.mark.parametrize(("limit", "sound_s"), [("25", 1.0), ("100", 2.0)])
+def test_sound_ends_with_the_frames_that_a_limit_leaves(
+    predict: Any, tmp_path: Path, limit: str, sound_s: float
+) -> None:
+    clip = make_clip(tmp_path / "a.mp4", count=50, audio="aac")
+    assert predict(clip, "--limit", limit)[0] == 0
+    last_s = float(audio_packets(tmp_path / "out" / "a_overlay.mp4")[-1][0])
+    assert last_s == pytest.approx(sound_s, abs=0.06)
 
 
 def saved_labels(folder: Path) -> list[np.ndarray]:
