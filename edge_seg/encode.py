@@ -193,7 +193,10 @@ class VideoWriter:
                 self._options.codec, rate=_sane_rate(rate), options=self._options.codec_options()
             )
         except (av.error.FFmpegError, ValueError) as error:
-            raise MediaError(f"This build of PyAV cannot encode with {self._options.codec} ({error}).") from error
+            raise MediaError(
+                f"This build of PyAV cannot encode with {self._options.codec} ({error}). Take --codec libx264, or "
+                "install PyAV's own build: pip install --force-reinstall av"
+            ) from error
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = self._time_base
         context = stream.codec_context

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("KERAS_BACKEND", "numpy")
+os.environ["KERAS_BACKEND"] = "tensorflow" if "export" in sys.argv else "numpy"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 CALLS = ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "truncate", "ftruncate", "write")
@@ -224,8 +224,51 @@ class Predict(Work):
         return "absent" if not pictures else OLD if 5 in counts else NEW
 
 
+class Export(Work):
+    """A model and its report, from the writing on: Keras is asked once, before any child is made."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        from export.convert import convert
+        from export.evidence import ask_keras, golden_evidence, rendered_pictures
+        from export.wrap import wrap
+        from train.fcn8 import Fcn8Config, fcn8
+        from train.run import save_run
+
+        config = Fcn8Config(input_size=(32, 64), block_widths=(4, 4, 4, 4, 4), head_widths=(4, 4))
+        model = fcn8(config)
+        self.run = save_run(folder.with_name("run"), {"fcn8": config.to_dict()}, model)
+        self.draft = wrap(convert(model, opset=17), size=(32, 64))
+        pictures = rendered_pictures(self.run.classes, (32, 64), 2)
+        self.evidence, self.golden = ask_keras(model, pictures), golden_evidence(model, pictures, 1)
+
+    def make(self, version: str) -> None:
+        from export.options import ExportOptions
+        from export.publish import Job, publish
+        from export.stages import Stages
+
+        options = ExportOptions(out=self.folder / "model.onnx", name=version)
+        job = Job(run=self.run, size=(32, 64), options=options, stages=Stages(lambda line: None))
+        publish(job, self.draft.fork(), self.golden, self.evidence, None)
+
+    def look(self) -> str:
+        import hashlib
+
+        from edge_seg.modelfile import read_model_header
+        from edge_seg.session import open_session
+
+        path = self.folder / "model.onnx"
+        open_session(path, device="cpu").close()
+        version = read_model_header(path).spec.name
+        report = json.loads((self.folder / "model.report.json").read_text())
+        assert report["spec"]["name"] in (OLD, version), "a report of a model that is not there"
+        if report["spec"]["name"] == version:
+            assert report["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        return version
+
+
 WORKS: dict[str, type[Work]] = {
-    work.__name__.lower(): work for work in (Picture, Table, Checkpoint, Weights, Video, Predict)
+    work.__name__.lower(): work for work in (Picture, Table, Checkpoint, Weights, Video, Predict, Export)
 }
 
 

@@ -16,7 +16,7 @@ import pytest
 KILLED = Path(__file__).with_name("killed.py")
 # A new one each time, printed with every failure; EDGE_SEG_TEST_SEED repeats one.
 SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))
-WORKS = ("picture", "table", "video", "predict", "checkpoint", "weights")
+WORKS = ("picture", "table", "video", "predict", "checkpoint", "weights", "export")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, deadly signals and /proc")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,53 @@ def test_affinity_sets_the_sessions_threads(tiny_model):
     )
     done = subprocess.run([sys.executable, "-c", code, tiny_model()], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="taskset is not installed")
+def test_taskset_sets_the_threads_of_the_console():
+    first = min(os.sched_getaffinity(0))
+    command = ["taskset", "-c", str(first), sys.executable, "-m", "edge_seg", "checks", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert json.loads(done.stdout)["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("memberships", "limits"),
+    [
+        ("0::/box\n", {"box/cpu.max": "150000 100000\n"}),
+        ("4:cpu:/box\n", {"cpu/box/cpu.cfs_quota_us": "150000", "cpu/box/cpu.cfs_period_us": "100000"}),
+    ],
+)
+def test_a_quota_sets_the_threads_of_session_decoder_encoder_and_opencv(
+    tmp_path, monkeypatch, tiny_model, memberships, limits
+):
+    """On 64 processors with a quota of one and a half, two threads each."""
+    from fractions import Fraction
+
+    import cv2
+
+    from edge_seg.cli import main
+    from edge_seg.encode import VideoWriter
+    from edge_seg.session import open_session
+    from edge_seg.video import VideoFile
+    from tests.edge_seg.clips import make_clip
+
+    root = system(tmp_path / "root", memberships, limits)
+    quota = threads.cgroup_quota
+    monkeypatch.setattr(threads, "affinity_count", lambda: 64)
+    monkeypatch.setattr(threads, "cgroup_quota", lambda _: quota(root))
+    clip, before = make_clip(tmp_path / "a.mp4", count=3), cv2.getNumThreads()
+    assert open_session(tiny_model(), device="cpu").device.threads == 2
+    with VideoFile(clip) as video:
+        assert video._stream.codec_context.thread_count == 2
+    writer = VideoWriter(tmp_path / "b.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    assert writer._stream.codec_context.thread_count == 2
+    writer.abort()
+    try:
+        cv2.setNumThreads(5)
+        assert (
+            main(["predict", str(clip), "-o", str(tmp_path / "out"), "-m", str(tiny_model()), "--device", "cpu"]) == 0
+        )
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)

@@ -13,7 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from edge_seg.codecs import EncodeOptions
+from edge_seg.cli import main
+from edge_seg.codecs import CODECS, EncodeOptions
 from edge_seg.encode import VideoWriter, WrittenVideo, count_frames
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.names import partial_path
@@ -173,6 +174,32 @@ def test_while_it_is_written_only_the_partial_name_exists(tmp_path: Path) -> Non
     assert not out.exists()
     assert (written.path, written.frames, written.whole) == (partial_path(out), 60, False)
     assert video_numbers(written.path) == list(range(60))
+
+
+def test_a_codec_this_build_lacks_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(CODECS, "libnone", (23, "fast"))
+    options = EncodeOptions(codec="libnone")
+    with pytest.raises(MediaError, match="This build of PyAV cannot encode with libnone"):
+        VideoWriter(tmp_path / "out" / "a.mp4", size=(48, 64), time_base=Fraction(1, 25), options=options)
+    assert not list((tmp_path / "out").iterdir())
+    clip = make_clip(tmp_path / "clip.mp4", count=3)
+    assert main(["predict", str(clip), "-o", str(tmp_path / "out"), "--codec", "libnone", "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert f"error: {clip}: failed: This build of PyAV cannot encode with libnone" in said
+    assert "--codec libx264" in said
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_picture_of_another_size_is_refused_and_the_rest_is_whole(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    writer.write(paint_number(1), pts=0, duration=1)
+    with pytest.raises(ConfigurationError, match=r"pictures of \(48, 64, 3\); got \(64, 48, 3\)"):
+        writer.write(paint_number(2, (64, 48)), pts=1, duration=1)
+    writer.write(paint_number(2), pts=1, duration=1)
+    assert writer.close().frames == 2
+    assert video_numbers(tmp_path / "out.mp4") == [1, 2]
 
 
 def test_what_is_on_disk_plays_up_to_its_last_second(tmp_path: Path) -> None:
