@@ -83,7 +83,9 @@ def info(options: argparse.Namespace) -> int:
         _print_json(facts)
         return 0
     for name, value in facts.items():
-        print("\n".join(_fact_lines(name.replace("_", " "), value)))
+        for line in _fact_lines(name.replace("_", " "), value):
+            # Anyone may have written the file, and terminals obey control characters.
+            print("".join(letter if letter.isprintable() else "?" for letter in line))
     return 0
 
 

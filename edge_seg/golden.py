@@ -72,6 +72,9 @@ def decode_golden(text: str) -> tuple[np.ndarray, np.ndarray]:
 def _read_record(text: str) -> tuple[int, int, list[Any], list[Any]]:
     if len(text) > MAX_TEXT:
         raise _damaged(f"{len(text)} characters, more than {MAX_TEXT}")
+    # A list of lists takes thirty times its text, so what cannot be a record is not even parsed.
+    if text.count("[") > 3 or text.count("{") > 1 or text.count(",") > 2 * MAX_FRAMES + 8:
+        raise _damaged("it holds more than a record of format, size, frames and labels")
     try:
         record = json.loads(text)
         version, (height, width) = record["format"], record["size"]

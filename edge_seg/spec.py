@@ -18,6 +18,7 @@ METADATA_KEY = "edge_seg"
 GOLDEN_KEY = "edge_seg.golden"
 FORMAT = 1
 MAX_SIDE = 8192
+MAX_RECORD = 2**20  # characters; the bundled model's has 5,000
 
 CAMVID_CLASSES = (
     "sky",
@@ -132,6 +133,9 @@ class ModelSpec:
         texts = (*self.classes, *self.outputs, self.name, self.license, self.precision)
         if not 1 <= len(self.classes) <= 256 or not all(isinstance(text, str) for text in texts):
             raise ConfigurationError("names must be texts, and classes from 1 to 256.")
+        # They are printed to terminals, which obey control characters.
+        if not all(text.isprintable() for text in texts):
+            raise ConfigurationError("names and the license must be of printable characters, in one line.")
         if len(self.input_size) != 2 or not all(whole(side, 1, MAX_SIDE) for side in self.input_size):
             raise ConfigurationError(
                 f"input_size must be two whole numbers from 1 to {MAX_SIDE}; got {self.input_size}."
@@ -176,6 +180,11 @@ class ModelSpec:
             raise ModelFileError(
                 f"{source} is an ONNX file, but not an edge_seg model: it has no {METADATA_KEY!r} metadata. "
                 "Export one with `python -m export RUN --out model.onnx`."
+            )
+        if len(metadata[METADATA_KEY]) > MAX_RECORD:
+            raise ModelFileError(
+                f"{source}: its {METADATA_KEY!r} metadata has {len(metadata[METADATA_KEY])} characters, more than "
+                f"{MAX_RECORD}. Export it again."
             )
         try:
             values = json.loads(metadata[METADATA_KEY])

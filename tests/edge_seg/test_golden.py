@@ -108,6 +108,14 @@ def test_text_that_is_no_record_is_a_model_error(text):
         decode_golden(text)
 
 
+def test_lists_that_take_thirty_times_their_text_are_not_parsed(monkeypatch):
+    monkeypatch.setattr("edge_seg.golden.json.loads", lambda text: pytest.fail("10 MB of lists were parsed"))
+    with pytest.raises(ModelFileError, match="more than a record of format"):
+        decode_golden('{"format": 1, "frames": [' + "[]," * 3_000_000 + "[]]}")
+    with pytest.raises(ModelFileError, match="more than a record of format"):
+        decode_golden('{"format": 1, "frames": [' + "0," * 5_000_000 + "0]}")
+
+
 @given(position=st.integers(0, 10**6), letter=st.characters(codec="ascii"))
 @settings(max_examples=100, deadline=None)
 def test_a_changed_letter_is_noticed_or_harmless(position, letter):

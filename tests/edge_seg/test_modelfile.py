@@ -403,6 +403,9 @@ def test_a_mutated_model_is_read_or_refused_never_worse(tiny_model, edits, cut):
         {"parity": 3},
         {"format": 2},
         {"surprise": 1},
+        {"name": "fcn8\x1b]0;owned\x07"},
+        {"license": "two\nlines"},
+        {"training": {"notes": "x" * 2**20}},
     ],
 )
 def test_metadata_of_any_content_is_read_or_refused(change):

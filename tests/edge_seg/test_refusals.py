@@ -179,3 +179,13 @@ def test_a_provider_that_computes_other_labels_is_found_by_verify(
     assert "Use a device that passes (--device), or update this one's driver and onnxruntime" in printed
     assert main(["verify", path, "--device", "cuda", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+def test_info_gives_a_terminal_no_orders(tiny_model: Any, capsys: Any) -> None:
+    path = tiny_model(
+        training={"notes": "\x1b]0;owned\x07\x9b2J"}, change=lambda m: setattr(m, "producer_name", "\x1b[2J")
+    )
+    assert main(["info", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "?]0;owned??2J" in printed
+    assert all(letter.isprintable() or letter == "\n" for letter in printed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,22 @@ def test_golden_frames_that_do_not_agree_stop_the_file(run_folder, tmp_path, mon
     assert export(run_folder, tmp_path / "model.onnx") == 1
     assert "on the golden frames" in capsys.readouterr().err
     assert only_files(tmp_path) == ["model.report.json"]
+
+
+def test_packages_that_do_not_fit_are_named_with_their_versions(run_folder, tmp_path, monkeypatch, capsys):
+    """As tf2onnx fails under a NumPy or a Keras that is too new for it."""
+    import tf2onnx
+
+    def broken(*args, **kwargs):
+        raise AttributeError("module 'numpy' has no attribute 'cast'")
+
+    monkeypatch.setattr(tf2onnx.convert, "from_function", broken)
+    assert export(run_folder, tmp_path / "model.onnx") == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    for package in ("tf2onnx", "tensorflow", "keras", "onnx", "numpy"):
+        assert re.search(rf"\b{package} \d+\.", line)
+    assert "Install the tested versions: pip install " in line
+    assert not only_files(tmp_path)
 
 
 def test_a_crash_while_writing_leaves_the_old_file(run_folder, tmp_path, monkeypatch, capsys):

@@ -78,6 +78,7 @@ BOMBS = {
     "jpeg": jpeg_header(65000, 65000),
     "bmp": bmp_header(40000, -40000),
     "tiff": tiff_header(50000, 50000),
+    "webp": b"RIFF" + struct.pack("<I4s4sIIHBHB", 22, b"WEBP", b"VP8X", 10, 0, 64999, 0, 64999, 0),
 }
 
 # fault -> (folder it goes in, words the problem must hold, what it does to the file)
