@@ -188,6 +188,26 @@ def test_smoothing_begins_anew_with_each_source(predict: Any, tmp_path: Path, ba
         assert f"({100 * source['raw_flicker']:.1f} % before smoothing)" in err
 
 
+def test_a_batch_that_no_longer_fits_is_one_line_and_no_frame_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edge_seg import bundled_model, segmenter
+    from edge_seg.fake import FakeSession
+
+    class Small(segmenter.Segmenter):
+        def __init__(self, model: object, *, device: str = "auto", batch_size: int = 1) -> None:
+            super().__init__(FakeSession(memory_frames=2), batch_size=batch_size)
+
+    monkeypatch.setattr(segmenter, "Segmenter", Small)
+    clip = make_clip(tmp_path / "a.mp4", count=11)
+    out = tmp_path / "out"
+    assert main(["predict", str(clip), "-o", str(out), "--batch", "4", "-m", str(bundled_model())]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "warning: fake has no memory for a batch of 4; try a smaller one; going on with 2 at a time" in said
+    assert not any("RuntimeWarning" in line for line in said)
+    assert count_frames(out / "a_overlay.mp4") == 11
+
+
 def test_pictures_each_get_their_own_labels(predict: Any, tmp_path: Path) -> None:
     for number in range(5):
         write_image(tmp_path / f"p{number}.png", 50 * number)

@@ -1,0 +1,144 @@
+"""Whole or absent: what `files` promises, piece by piece. The killing is in `tests/test_crash.py`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_seg import files
+from edge_seg.errors import MediaError
+from edge_seg.files import STALE_S, publish, replacing, sweep, temporary_path
+
+
+def half_write(target: Path, error: BaseException) -> None:
+    with replacing(target) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_name_is_taken_only_at_the_end(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with replacing(target) as temporary:
+        assert temporary.suffix == ".txt", "libraries choose their format by it"
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert (target.read_text(), names(tmp_path)) == ("new", ["a.txt"])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), OSError(28, "No space left on device")])
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(type(error)) as caught:
+        half_write(target, error)
+    assert (target.read_text(), names(tmp_path)) == ("old", ["a.txt"])
+    if isinstance(error, OSError):
+        assert (caught.value.filename, caught.value.strerror) == (str(target), "the disk is full")  # type: ignore[attr-defined]
+
+
+def test_errors_that_speak_of_something_else_are_left_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing, replacing(tmp_path / "a.txt"):
+        (tmp_path / "input.txt").read_text()
+    assert missing.value.filename == str(tmp_path / "input.txt")
+    with pytest.raises(MediaError, match="two frames are missing"), replacing(tmp_path / "a.txt"):
+        raise MediaError("two frames are missing")
+
+
+def test_the_file_that_is_replaced_may_be_kept(tmp_path: Path) -> None:
+    target, kept = tmp_path / "a.txt", tmp_path / "before.txt"
+    for text in ("one", "two", "three"):
+        with replacing(target, keep=kept) as temporary:
+            temporary.write_text(text)
+    assert (target.read_text(), kept.read_text(), names(tmp_path)) == ("three", "two", ["a.txt", "before.txt"])
+
+
+def test_a_seal_that_fails_stops_the_rename(tmp_path: Path) -> None:
+    def seal(made: Path, final: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="the disk is full"), replacing(tmp_path / "a.txt", seal=seal) as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    made, final = tmp_path / "made", tmp_path / "final"
+    for folder, count in ((made, 2), (final, 5)):
+        folder.mkdir()
+        for number in range(count):
+            (folder / str(number)).write_text(folder.name)
+    publish(made, final)
+    assert (names(tmp_path), names(final)) == (["final"], ["0", "1"])
+    assert (final / "0").read_text() == "made"
+
+
+def test_a_folder_whose_rename_fails_gets_its_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, final = tmp_path / "made", tmp_path / "final"
+    made.mkdir()
+    final.mkdir()
+    (final / "old").write_text("old")
+    replace = os.replace
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(source) == made:
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        publish(made, final)
+    assert names(final) == ["old"]
+
+
+def test_threads_and_processes_do_not_share_a_temporary_name(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            with replacing(target) as temporary:
+                temporary.write_text(str(number) * 10_000)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(target.read_text())) == 1
+    assert len(target.read_text()) == 10_000
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process numbers are asked about by a signal")
+def test_what_dead_processes_left_goes_after_a_while(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    old = time.time() - STALE_S - 5
+    mine = temporary_path(tmp_path / "a.txt").name
+    left = {
+        f".partial-{child.pid}-0-model.onnx": old,
+        f".partial-{child.pid}-1-young.onnx": time.time(),
+        f"partial-{child.pid}-2-yours.onnx": old,
+        ".partial-notes.txt": old,
+        mine: old,
+    }
+    for name, changed in left.items():
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (changed, changed))
+    folder = tmp_path / f".partial-{child.pid}-3-model.onnx-scratch"
+    folder.mkdir()
+    (folder / "calibration").write_text("half")
+    os.utime(folder, (old, old))
+    assert sorted(sweep(tmp_path)) == sorted([f".partial-{child.pid}-0-model.onnx", folder.name])
+    assert set(names(tmp_path)) == set(left) - {f".partial-{child.pid}-0-model.onnx"}
+    assert sweep(tmp_path / "gone") == []
