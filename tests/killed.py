@@ -33,13 +33,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 CALLS = ("fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "truncate", "ftruncate", "write")
 OLD, NEW = "old", "new"
-ROUNDS = 24
 
 
 class Work:
     """`make(OLD)` then `make(NEW)` over it; `look()` says which is there, or raises if it is neither."""
 
     absent_allowed = False
+    rounds = 24
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -125,6 +125,8 @@ class Checkpoint(Work):
 
 class Weights(Work):
     """A finished run's config and Keras weights."""
+
+    rounds = 12
 
     def _model(self) -> Any:
         from train.fcn8 import Fcn8Config, fcn8
@@ -226,6 +228,8 @@ class Predict(Work):
 
 class Export(Work):
     """A model and its report, from the writing on: Keras is asked once, before any child is made."""
+
+    rounds = 8
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -383,18 +387,20 @@ def duration_s(work: Work) -> float:
     return min(durations)
 
 
-def manners(manner: str, folder: Path, draw: random.Random, took_s: float) -> Callable[[int], Callable[[], None]]:
+def manners(
+    manner: str, folder: Path, draw: random.Random, took_s: float, rounds: int
+) -> Callable[[int], Callable[[], None]]:
     """Round number -> how the child of that round is armed."""
     if manner == "calls":
         return lambda number: lambda: arm_calls(number + 1)
     if manner == "bytes":
-        sizes = [0, 1, *(draw.randrange(largest_file(folder)) for _ in range(ROUNDS))]
+        sizes = [0, 1, *(draw.randrange(largest_file(folder)) for _ in range(rounds))]
         return lambda number: lambda: arm_bytes(sizes[number % len(sizes)])
     return lambda number: (lambda seconds: lambda: arm_moment(seconds))(draw.uniform(0.0005, took_s))
 
 
 def run(name: str, manner: str, folder: Path, seed: int) -> dict[str, Any]:
-    """Kill until the work gets through (`calls`), or ROUNDS times; AssertionError when neither old nor new is there."""
+    """Kill until the work gets through (`calls`), or `rounds` times; AssertionError when neither old nor new is there."""
     work = WORKS[name.rstrip("!")](folder / "work")
     pristine = folder / "pristine"
 
@@ -409,7 +415,7 @@ def run(name: str, manner: str, folder: Path, seed: int) -> dict[str, Any]:
     if manner == "order":
         assert fork(lambda: check_order(work)) == 0, "order"
         return {"deaths": 0}
-    arm = manners(manner, work.folder, random.Random(seed), duration_s(work))
+    arm = manners(manner, work.folder, random.Random(seed), duration_s(work), work.rounds)
     found: Counter[str] = Counter()
     deaths, number = 0, 0
     while True:
@@ -428,7 +434,7 @@ def run(name: str, manner: str, folder: Path, seed: int) -> dict[str, Any]:
         assert looked == 0, f"{name}, {manner}: neither old nor new after death {deaths}, round {number}, seed {seed}"
         found.update(version for version in ("absent", OLD, NEW) if (folder / version).exists())
         number += 1
-        if (manner == "calls" and not os.WIFSIGNALED(status)) or (manner != "calls" and number == ROUNDS):
+        if (manner == "calls" and not os.WIFSIGNALED(status)) or (manner != "calls" and number == work.rounds):
             break
     assert work.absent_allowed or not found["absent"]
     return {"deaths": deaths, **found}
