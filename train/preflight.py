@@ -218,6 +218,8 @@ def _attempt(faults: list[str], path: Path, read: Callable[[Path], np.ndarray]) 
 def _checked_header(path: Path, max_pixels: int, faults: list[str]) -> ImageHeader | None:
     """A file's header if the whole file is there and small enough to decode; or None, and why not among the faults."""
     try:
+        if not path.is_file():
+            raise ImageFault("cannot be read (not a file)")
         # Eight bytes a pixel is the most an honest file needs (16-bit RGBA, not compressed).
         if path.stat().st_size > max_pixels * 8 + (1 << 20):
             raise ImageFault(f"{path.stat().st_size >> 20} MB is more than any image of {max_pixels} pixels needs")

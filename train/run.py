@@ -32,6 +32,8 @@ from .fcn8 import Fcn8Config, fcn8
 from .files import CONFIG_NAME, WEIGHTS_NAME
 from .stored import check_h5
 
+MAX_CONFIG = 64 * 2**20  # a hundred bytes for each of a large dataset's names
+
 
 @dataclass(frozen=True)
 class Run:
@@ -83,6 +85,8 @@ def open_run(folder: Path | str) -> Run:
             f"{folder} is not a run: it has no {CONFIG_NAME}. Make one with `python -m train fit DATASET --out RUN`."
         )
     try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError(f"it has {path.stat().st_size} bytes, more than {MAX_CONFIG}")
         run = Run(folder, json.loads(path.read_text()))
         _check_config(run)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

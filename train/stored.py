@@ -97,6 +97,9 @@ def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]
 
 
 def _check_kind(path: Path, magic: bytes, expected: str) -> None:
+    if not path.is_file():
+        # A named pipe would block for ever.
+        raise ModelFileError(f"{path}: not a file; expected {expected}. Give the path of one.")
     try:
         with path.open("rb") as file:
             head = file.read(64)

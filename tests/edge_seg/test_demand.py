@@ -261,5 +261,13 @@ def test_free_memory_is_the_least_that_anyone_leaves(tmp_path):
     assert available_memory(root=tmp_path) == 0
 
 
+def test_a_limit_on_the_address_space_counts_too(tmp_path, monkeypatch):
+    import resource
+
+    files(tmp_path, proc__meminfo="MemAvailable:    4000 kB\n", proc__self__status="VmSize:    1000 kB\n")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1_500_000, 2_000_000))
+    assert available_memory(root=tmp_path) == 1_500_000 - 1_024_000
+
+
 def test_this_machine_says_what_is_free():
     assert available_memory() > 100e6

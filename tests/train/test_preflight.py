@@ -103,6 +103,7 @@ FAULTS: dict[str, Fault] = {
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"),
     ),
     "folder": ("images", "cannot be read", lambda path: (path.unlink(), path.mkdir())),
+    "pipe": ("masks", "not a file", lambda path: (path.unlink(), os.mkfifo(path))),
     "palette": ("masks", "palette", lambda path: path.write_bytes(palette_png(IDS))),
     "rgb": ("masks", "colour mask", lambda path: path.write_bytes(encoded(".png", PICTURE))),
     "rgba": ("masks", "RGBA", lambda path: path.write_bytes(encoded(".png", np.dstack([PICTURE, IDS])))),
