@@ -387,20 +387,18 @@ def duration_s(work: Work) -> float:
     return min(durations)
 
 
-def manners(
-    manner: str, folder: Path, draw: random.Random, took_s: float, rounds: int
-) -> Callable[[int], Callable[[], None]]:
+def manners(manner: str, work: Work, draw: random.Random, took_s: float) -> Callable[[int], Callable[[], None]]:
     """Round number -> how the child of that round is armed."""
     if manner == "calls":
         return lambda number: lambda: arm_calls(number + 1)
     if manner == "bytes":
-        sizes = [0, 1, *(draw.randrange(largest_file(folder)) for _ in range(rounds))]
+        sizes = [0, 1, *(draw.randrange(largest_file(work.folder)) for _ in range(work.rounds))]
         return lambda number: lambda: arm_bytes(sizes[number % len(sizes)])
     return lambda number: (lambda seconds: lambda: arm_moment(seconds))(draw.uniform(0.0005, took_s))
 
 
 def run(name: str, manner: str, folder: Path, seed: int) -> dict[str, Any]:
-    """Kill until the work gets through (`calls`), or `rounds` times; AssertionError when neither old nor new is there."""
+    """Kill until the work gets through (`calls`), or `rounds` times; AssertionError where neither old nor new lies."""
     work = WORKS[name.rstrip("!")](folder / "work")
     pristine = folder / "pristine"
 
@@ -415,7 +413,7 @@ def run(name: str, manner: str, folder: Path, seed: int) -> dict[str, Any]:
     if manner == "order":
         assert fork(lambda: check_order(work)) == 0, "order"
         return {"deaths": 0}
-    arm = manners(manner, work.folder, random.Random(seed), duration_s(work), work.rounds)
+    arm = manners(manner, work, random.Random(seed), duration_s(work))
     found: Counter[str] = Counter()
     deaths, number = 0, 0
     while True:
