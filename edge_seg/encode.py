@@ -11,6 +11,7 @@ only then given its name.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,7 @@ import av
 import av.error
 import numpy as np
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -101,6 +103,7 @@ class VideoWriter:
         self._shift = 0
         self._end_pts = 0
         self._audio: AudioTrack | None = None
+        self._held: Packet[VideoStream] | None = None
         self._kept: int | None = None
         self._timescales = timescales(time_base)
         self._container = self._create()
@@ -129,7 +132,7 @@ class VideoWriter:
         try:
             if self._audio is not None:
                 self._audio.copy_until(float(pts * self._time_base), shift_s=float(self._shift * self._time_base))
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._fail(error)
         self.frames += 1
@@ -151,7 +154,7 @@ class VideoWriter:
             if self._audio is not None and self.frames:
                 end_s = None if whole and all_audio else float((self._end_pts - self._shift) * self._time_base)
                 self._audio.copy_until(end_s, shift_s=float(self._shift * self._time_base))
-            self._container.mux(self._stream.encode(None))
+            self._mux([*self._stream.encode(None), None])
             self._shut()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._fail(error)
@@ -241,6 +244,19 @@ class VideoWriter:
                 f"({reason(error)}). It takes as much space again."
             ) from error
         self.partial.unlink(missing_ok=True)
+
+    def _mux(self, packets: Iterable[Packet[VideoStream] | None]) -> None:
+        """Pass packets on, one behind: each with the time to the next, and at the end (None) the last one.
+
+        Where the length of a fragment's last picture is only a guess, libav moves the first one of the next to fit it.
+        """
+        for packet in packets:
+            held, self._held = self._held, packet
+            if held is None:
+                continue
+            if packet is not None and packet.dts is not None and held.dts is not None:
+                held.duration = packet.dts - held.dts
+            self._container.mux(held)
 
     def _shut(self) -> None:
         if self._audio is not None:

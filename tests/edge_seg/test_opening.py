@@ -146,7 +146,7 @@ def test_a_picture_that_names_others_is_no_picture(tmp_path: Path, canaries: Can
     )
     code, _, err = predict(tmp_path / name)
     assert code == 1
-    assert f"{name}: not a picture edge_seg reads" in err
+    assert f"{name}: not a PNG, JPEG" in err
     assert canaries.touched() == []
 
 
