@@ -48,6 +48,9 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
 )
 
 
+Stamp = tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelHeader:
     """What a model file says of itself, read without a session.
@@ -75,6 +78,7 @@ class ModelHeader:
     weight_bytes: int
     _data: bytes | None = field(default=None, repr=False, compare=False)
     _contents: Contents = field(default_factory=Contents, repr=False, compare=False)
+    _stamp: Stamp = field(default=(), repr=False, compare=False)
 
     @cached_property
     def sha256(self) -> str:
@@ -110,6 +114,17 @@ class ModelHeader:
             )
         return asked
 
+    def check_unchanged(self) -> None:
+        """Raise `ModelFileError` if the path names other bytes by now: a runtime opens the file anew, and later."""
+        if self.path is None:
+            return
+        try:
+            same = _stamp(self.path.stat()) == self._stamp
+        except OSError:
+            same = False
+        if not same:
+            raise ModelFileError(f"{self.path} was replaced or changed while it was being opened. Open it again.")
+
     @property
     def name(self) -> str:
         """How messages name the model."""
@@ -127,7 +142,7 @@ def read_model_header(model: str | os.PathLike[str] | bytes) -> ModelHeader:
     """
     path = None if isinstance(model, bytes) else Path(model)
     name = "the model" if path is None else str(path)
-    with _opened(model, path) as data:
+    with _opened(model, path) as (data, stamp):
         _check_kind(bytes(data[:256]), name, len(data))
         try:
             contents = walk_model(Reader(data), len(data))
@@ -137,10 +152,10 @@ def read_model_header(model: str | os.PathLike[str] | bytes) -> ModelHeader:
                 "It may be truncated or of another kind: copy or export it again."
             ) from error
         _check_contents(contents, name)
-        return _header(contents, path, model, len(data))
+        return _header(contents, path, model, len(data), stamp)
 
 
-def _header(contents: Contents, path: Path | None, model: Any, size: int) -> ModelHeader:
+def _header(contents: Contents, path: Path | None, model: Any, size: int, stamp: Stamp) -> ModelHeader:
     return ModelHeader(
         path=path,
         ir_version=contents.ir_version,
@@ -153,21 +168,27 @@ def _header(contents: Contents, path: Path | None, model: Any, size: int) -> Mod
         weight_bytes=contents.weight_bytes,
         _data=model if path is None else None,
         _contents=contents,
+        _stamp=stamp,
     )
 
 
 @contextlib.contextmanager
-def _opened(model: Any, path: Path | None) -> Iterator[memoryview]:
-    """The model's bytes as a view; a file is mapped, not read."""
+def _opened(model: Any, path: Path | None) -> Iterator[tuple[memoryview, Stamp]]:
+    """The model's bytes as a view, and what tells the file from another; a file is mapped, not read."""
     if path is None:
         _check_size(len(model), "the model")
         with memoryview(model) as view:
-            yield view
+            yield view, ()
         return
     with _open_file(path) as file:
-        _check_size(os.fstat(file.fileno()).st_size, str(path))
+        status = os.fstat(file.fileno())
+        _check_size(status.st_size, str(path))
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            yield view
+            yield view, _stamp(status)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open_file(path: Path) -> Any:

@@ -272,6 +272,7 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
         _check_memory(plan, device)
     try:
         made = make_inner(ort, plan, device)
+        plan.header.check_unchanged()
         _check_interface(made.inner, plan)
     except EdgeSegError:
         raise

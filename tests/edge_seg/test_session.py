@@ -190,6 +190,24 @@ def test_a_missing_output_is_named(tiny_model):
         open_session(tiny_model(change=promise), device="cpu")
 
 
+@pytest.mark.parametrize("change", ["replaced", "rewritten", "gone"])
+def test_a_file_that_changes_between_the_look_and_the_opening_is_refused(tiny_model, monkeypatch, change):
+    path, other = tiny_model(), tiny_model(golden=None)
+    right = session.make_inner
+
+    def late(ort, plan, device):
+        if change == "replaced":
+            os.replace(other, path)
+            return right(ort, plan, device)
+        made = right(ort, plan, device)
+        path.write_bytes(b"other bytes") if change == "rewritten" else path.unlink()
+        return made
+
+    monkeypatch.setattr(session, "make_inner", late)
+    with pytest.raises(ModelFileError, match=f"{path} was replaced or changed .* Open it again"):
+        open_session(path, device="cpu")
+
+
 def test_a_graph_of_a_fixed_batch_takes_that_batch(tiny_model):
     fixed = tiny_model(batch=2)
     with pytest.raises(ConfigurationError, match="exactly 2; got batch_size=1"):
