@@ -153,17 +153,12 @@ def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
     if plan.batch_size > 1:
         return make(False)
     try:
-        made = make(True)
-        assert made.bound is not None
-        # Warms up, captures, replays.
-        for _ in range(3):
-            made.bound.run(list(plan.header.spec.outputs), np.zeros(made.bound.shape, np.uint8))
+        return make(True)
     except DeviceError:
         raise
     except Exception as error:
         made = make(False)
         return replace(made, remark="; ".join(filter(None, [f"no CUDA graph ({first_line(error)})", made.remark])))
-    return made
 
 
 def _cuda_options(plan: Plan, device: DeviceName, *, graph: bool = False) -> dict[str, str]:
@@ -200,14 +195,29 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
         inner = ort.InferenceSession(
             plan.source, options, providers=[*providers, (CPU_PROVIDER, {})], enable_fallback=0
         )
-    remark = _check_placement(inner, providers[0][0], device)
-    shape = (plan.batch_size, *plan.input_size, 3)
+    remarks = [_check_placement(inner, providers[0][0], device)]
+    bound = None
+    try:
+        bound = _bind(ort, inner, plan, device, graph=graph)
+    except Exception as error:
+        if graph:
+            raise
+        remarks.append(f"no bound buffers ({first_line(error)})")
     return Made(
         inner=inner,
         arithmetic=arithmetic_of(device.kind, plan.header.spec.precision),
-        remark=remark,
-        bound=BoundRuns(ort, inner, index=device.index, shape=shape, sets=1 if graph else 2, captured=graph),
+        remark="; ".join(filter(None, remarks)),
+        bound=bound,
     )
+
+
+def _bind(ort: Any, inner: Any, plan: Plan, device: DeviceName, *, graph: bool) -> BoundRuns:
+    """Buffers for this session; a graph is warmed up, captured and replayed with them."""
+    shape = (plan.batch_size, *plan.input_size, 3)
+    bound = BoundRuns(ort, inner, index=device.index, shape=shape, sets=1 if graph else 2, captured=graph)
+    for _ in range(3 if graph else 0):
+        bound.run(list(plan.header.spec.outputs), np.zeros(shape, np.uint8))
+    return bound
 
 
 def _check_placement(inner: Any, expected: str, device: DeviceName) -> str:

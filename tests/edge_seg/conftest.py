@@ -30,8 +30,8 @@ class GpuMachine:
 
     `memory_frames`: a larger batch runs out of memory. `wrong`: labels come back shifted. `silent_cpu`: the session
     comes back on the CPU, as onnxruntime does when a library is missing. `left_on_cpu`: operators that refuse the GPU.
-    `graph_error`: what capturing a graph fails with. `pinned`: whether there is page-locked memory; `copies` are those
-    from it.
+    `graph_error`, `binding_error`: what capturing a graph and binding buffers fail with. `pinned`: whether there is
+    page-locked memory; `copies` are those from it.
     """
 
     gpus: int | None = 1
@@ -42,6 +42,7 @@ class GpuMachine:
     left_on_cpu: tuple[str, ...] = ()
     open_error: str = ""
     graph_error: str = ""
+    binding_error: str = ""
     pinned: bool = True
     copies: list[tuple[str, str]] = field(default_factory=list)
     at_once: AtOnce = field(default_factory=lambda: AtOnce())
@@ -76,6 +77,8 @@ class FakeGpuSession:
         return [(array + 1) % 12 if self._machine.wrong else array for array in arrays]
 
     def io_binding(self) -> FakeBinding:
+        if self._machine.binding_error:
+            raise RuntimeError(self._machine.binding_error)
         return FakeBinding()
 
     def run_with_iobinding(self, binding: FakeBinding) -> None:

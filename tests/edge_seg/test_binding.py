@@ -72,6 +72,16 @@ def test_a_graph_that_cannot_be_captured_is_left_out_and_said(tiny_model, tiny_r
     np.testing.assert_array_equal(opened.run(frames(1))["labels"], tiny_reference(frames(1), 12))
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_buffers_that_cannot_be_bound_are_done_without_and_said(tiny_model, tiny_reference, gpu_machine, batch_size):
+    gpu_machine.binding_error = "no allocator for this device"
+    opened = open_session(tiny_model(), device="cuda", batch_size=batch_size)
+    assert "no bound buffers (no allocator for this device)" in opened.device.reason
+    assert opened.runs_at_once == 1
+    found = opened.run(frames(batch_size))["labels"]
+    np.testing.assert_array_equal(found, tiny_reference(frames(batch_size), 12))
+
+
 def test_tensorrt_captures_its_own_graph(tiny_model, gpu_machine):
     open_session(tiny_model(), device="tensorrt")
     (_, tensorrt), (_, cuda) = gpu_machine.asked[-1]
