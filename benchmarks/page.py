@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from .rows import Result
-from .table import HEAD, cells, clip_line, clip_table, heading, not_ok
+from .table import HEAD, cells, clip_line, clip_table, heading, limit_table, not_ok
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1160px; margin: 2.5rem auto;
@@ -45,7 +45,8 @@ scaling and argmax count for all. They take turns, one computing while the other
 another one; times Keras is the median over rounds of the ratio within a round, with its quartiles, so that what slows
 the whole machine leaves it alone. Peak memory is the process' own (VmHWM). Mean IoU leaves the unlabelled class out and
 is taken at each frame's own size; agreement is the share of pixels with the label of Keras predict, at the model's
-size."""
+size. GFLOP/s counts the operations of the network's file; of peak and of limit hold them against the most that this
+machine reached in the same run, in arithmetic alone and with its memory's speed (the roofline)."""
 
 
 def render_page(result: Result, chart_png: bytes) -> str:
@@ -57,6 +58,9 @@ def render_page(result: Result, chart_png: bytes) -> str:
     if result.clip_rows:
         head, *body = clip_table(result.clip_rows)
         tables.append(f"<h2>From end to end: {escape(clip_line(result.clip))}</h2>" + _table(head, body))
+    if result.limits.get("peaks"):
+        head, *body = limit_table(result.limits)
+        tables.append("<h2>What this machine can do at the most</h2>" + _table(head, body))
     picture = base64.b64encode(chart_png).decode("ascii")
     return "\n".join(
         (

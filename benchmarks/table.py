@@ -93,7 +93,7 @@ def limit_table(limits: dict[str, Any]) -> list[tuple[str, ...]]:
     rows = [("limit", "", "by")]
     for name, peak in limits["peaks"].items():
         reached = "none here" if peak["gflops"] is None else f"{peak['gflops']:,.0f} GFLOP/s"
-        rows.append((name, reached, f"{peak['library']}, {peak['what']}" if peak["library"] else peak["reason"][:60]))
+        rows.append((name, reached, f"{peak['library']}, {peak['what']}" if peak["library"] else "see the notes"))
     memory = limits["bandwidth"]
     parts = ", ".join(f"{key.removesuffix('_gb_s')} {memory[key]:.1f}" for key in memory if key.endswith("_gb_s"))
     return [*rows, ("memory", f"{memory['best_gb_s']:.1f} GB/s", parts)]

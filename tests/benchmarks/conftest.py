@@ -168,4 +168,11 @@ def result() -> Result:
         rows=rows,
         clip_rows=(clip_row,),
         notes=("not here: openvino: <reason>",),
+        limits={
+            "peaks": {
+                "fp32": {"gflops": 123.4, "library": "onnxruntime", "what": "3x3 convolution", "reason": ""},
+                "bf16": {"gflops": None, "library": "", "what": "", "reason": "no such units"},
+            },
+            "bandwidth": {"read_gb_s": 6.0, "best_gb_s": 7.2},
+        },
     )

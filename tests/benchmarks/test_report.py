@@ -61,8 +61,10 @@ def test_the_page_is_whole_escaped_and_needs_nothing_else(written):
     seen = Tags()
     seen.feed(page)
     assert seen.open == []
-    # Two batch sizes and the clip.
-    assert seen.count["table"] == 3
+    # Two batch sizes, the clip and the machine's limits.
+    assert seen.count["table"] == 4
+    assert "<td>123 GFLOP/s</td><td>onnxruntime, 3x3 convolution</td>" in page
+    assert "<td>none here</td><td>see the notes</td>" in page
     assert seen.count["img"] == 1
     assert seen.sources[0].startswith("data:image/png;base64,iVBOR")
     assert "&lt;planted&gt;" in page
