@@ -1,6 +1,6 @@
 """For hours: memory, descriptors and threads stay flat while clips go by and a camera breaks off again and again.
 
-EDGE_SEG_SOAK_S says how long, 20 s by default; 600 for the real thing, with the bundled model.
+EDGE_SEG_SOAK_S says how long, 20 s by default, 600 for the real thing; EDGE_SEG_SOAK_MODEL another model than a tiny one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 
-from edge_seg import bundled_model
 from tests.edge_seg.clips import make_clip
 from tests.edge_seg.servers import WebCamera
 from tests.soak import complaints, growth
 
 SOAK_S = float(os.environ.get("EDGE_SEG_SOAK_S", "20"))
-LONG_S = 120.0
 OUTAGE_EVERY_S = 4.0
 SOAK = Path(__file__).with_name("soak.py")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory and descriptors from /proc")
@@ -57,12 +55,11 @@ def soak(camera: WebCamera, model: Path, folder: Path, seconds: float, *more: st
 
 @pytest.mark.slow
 def test_nothing_grows(camera: WebCamera, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
-    model = bundled_model() if SOAK_S >= LONG_S else tiny_model()
-    found = soak(camera, model, tmp_path, SOAK_S)
+    found = soak(camera, Path(os.environ.get("EDGE_SEG_SOAK_MODEL") or tiny_model()), tmp_path, SOAK_S)
     assert found["complaints"] == [], found
-    assert found["clips"] >= SOAK_S / 20
+    assert found["clips"] >= 8, "too few to tell"
     assert found["camera"]["reconnects"] >= SOAK_S / OUTAGE_EVERY_S / 4
-    assert found["camera"]["frames"] > SOAK_S
+    assert found["camera"]["frames"] > 20
     assert found["camera"]["balanced"]
     assert found["descriptors"][1] <= found["descriptors"][0], "all that was opened is closed at the end"
     assert found["threads"][1] <= found["threads"][0]

@@ -148,29 +148,36 @@ def test_nan_loss_stops_and_keeps_the_last_checkpoint(
     with np.load(out / "checkpoint.npz", allow_pickle=False) as file:
         assert json.loads(file["record"].tobytes())["epoch"] == 1
         assert all(np.isfinite(file[key]).all() for key in file.files if key.startswith("model/"))
-    # The cure is one.
-    monkeypatch.setattr(TrainingBatches, "batch", draw)
-    assert fit(dataset, out, "--epochs", "3", "--resume", "--learning-rate", "1e-4") == 0
-    assert "resuming after epoch 1 of 3" in capsys.readouterr().err
-    assert open_run(out).config["recipe"]["learning_rate"] == 1e-4
-    assert max(float(row["learning_rate"]) for row in history(out)[1:]) <= 1e-4
 
 
-def test_a_first_epoch_that_never_ended_starts_over(
+@pytest.mark.slow
+def test_the_cures_of_a_nan_loss_are_cures(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw = TrainingBatches.batch
-    monkeypatch.setattr(
-        TrainingBatches, "batch", lambda self, *place: (draw(self, *place)[0] * np.nan, draw(self, *place)[1])
-    )
+    from_epoch = 0
+
+    def poisoned(self: TrainingBatches, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        frames, masks = draw(self, epoch, index)
+        return (frames * np.nan if epoch >= from_epoch else frames), masks
+
+    monkeypatch.setattr(TrainingBatches, "batch", poisoned)
     out = tmp_path / "run"
-    assert fit(dataset, out, "--epochs", "1") == 1
+    assert fit(dataset, out, "--epochs", "3") == 1
     assert "in epoch 1, batch 1. No epoch had been finished; start over with --resume" in capsys.readouterr().err
     assert not (out / "checkpoint.npz").exists()
-    monkeypatch.setattr(TrainingBatches, "batch", draw)
-    assert fit(dataset, out, "--epochs", "1", "--resume") == 0
-    assert "no epoch had been finished: starting over" in capsys.readouterr().err
-    assert len(history(out)) == 1
+    from_epoch = 1
+    assert fit(dataset, out, "--epochs", "3", "--resume") == 1
+    said = capsys.readouterr().err
+    assert "no epoch had been finished: starting over" in said
+    assert "in epoch 2, batch 1. The checkpoint after epoch 1 is kept" in said
+    from_epoch = 99
+    assert fit(dataset, out, "--epochs", "3", "--resume", "--learning-rate", "1e-4") == 0
+    assert "resuming after epoch 1 of 3" in capsys.readouterr().err
+    assert open_run(out).config["recipe"]["learning_rate"] == 1e-4
+    rates = [float(row["learning_rate"]) for row in history(out)]
+    assert len(rates) == 3
+    assert max(rates[1:]) <= 1e-4
 
 
 def test_a_run_is_never_overwritten(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
