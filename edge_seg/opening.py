@@ -3,7 +3,8 @@
 With `video.py`, `audio.py` and `encode.py` the only importer of av. Knows no frames.
 
 A file opens nothing but itself, an address nothing but its own kind of connection: playlists, which open other files
-and addresses, are no format here, and libav may use no protocol that the source itself does not need.
+and addresses, are no format here, and libav may use no protocol that the source itself does not need. A web server may
+send us on to another web address, as servers of downloads do, and nowhere else.
 """
 
 from __future__ import annotations

@@ -240,6 +240,31 @@ def test_flipped_bits_are_not_shown_as_good(tmp_path: Path, rounds: int, b_frame
     assert wrong <= 0.06 * rounds * COUNT, f"{wrong} wrong frames of {rounds * COUNT} were shown as good"
 
 
+def test_damaged_frames_can_be_left_out_and_are_counted(predict: Any, tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "x.mp4", count=COUNT, size=(96, 128), container_options={"movflags": "faststart"})
+    with av.open(str(whole)) as container:
+        packets = sorted((packet.pts, packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
+    data = bytearray(whole.read_bytes())
+    # The second half of the slice of frame 13, of which 14 to 19, up to the next key frame, are made.
+    _, place, size = packets[13]
+    data[place + size // 2 : place + size] = random.Random(5).randbytes(size - size // 2)
+    (tmp_path / "hurt.mp4").write_bytes(data)
+    code, summary, _ = predict(tmp_path / "hurt.mp4", "--alpha", "0")
+    (kept,) = summary["sources"]
+    assert kept["frames"]["corrupt"] + kept["frames"]["failed"] == 7
+    assert code == (1 if kept["frames"]["failed"] else 0)
+    code, summary, err = predict(tmp_path / "hurt.mp4", "--alpha", "0", "--drop-corrupt", "--overwrite")
+    (report,) = summary["sources"]
+    frames = report["frames"]
+    assert frames["read"] == COUNT == frames["segmented"] + frames["failed"] + frames["dropped"]
+    assert frames["dropped"] == frames["corrupt"] > 0
+    assert code == (1 if frames["failed"] else 0)
+    shown = video_numbers(Path(report["outputs"]["overlay"]))
+    assert shown == [number for number in range(COUNT) if not 13 <= number < 20]
+    assert f"{frames['dropped']} dropped" in err
+    assert f"{frames['corrupt']} damaged, concealed by the decoder or built on one that was" in err
+
+
 @pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_flipped_bits_anywhere_leave_an_account_or_one_line(tmp_path: Path, rounds: int) -> None:
     seed = random.randrange(2**32)
