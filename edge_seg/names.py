@@ -10,6 +10,8 @@ from .errors import ConfigurationError
 from .sources import Item
 
 KINDS = ("overlay", "mask", "labels", "jsonl")
+# What results are called, and so what OUT means as a file.
+FILE_SUFFIXES = frozenset({".mp4", ".png", ".jsonl"})
 DEFAULT_FOLDER = Path("edge_seg_out")
 Plan = dict[str, Path]
 
@@ -48,6 +50,11 @@ def plan_outputs(
         folder = out or DEFAULT_FOLDER
         if folder.exists() and not folder.is_dir():
             raise ConfigurationError(f"{folder} is a file; {len(items)} sources need a folder as OUT.")
+        if folder.suffix.lower() in FILE_SUFFIXES and not folder.is_dir() and not folder_asked:
+            raise ConfigurationError(
+                f"{folder} is a file's name, and {len(items)} sources need a folder as OUT; "
+                f"a folder of that name is written {folder}{os.sep}"
+            )
         plans = [{kind: folder / _name(item, item.stem, kind) for kind in kinds} for item in items]
     _check_distinct(items, plans)
     return plans

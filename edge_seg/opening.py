@@ -135,4 +135,6 @@ def _explain_address(name: str, error: Exception, waited_s: float | None) -> Med
         return RefusedError(f"{name}: refused the user name or password (401). Write them as USER:PASSWORD@HOST.")
     if isinstance(error, av.error.HTTPForbiddenError):
         return RefusedError(f"{name}: refused access (403). Check the rights of this user.")
-    return MediaError(f"{name}: cannot be opened ({reason_of(error)}). Playlists (HLS, DASH) are not followed.")
+    # What an http address names is often a playlist, which no other kind of address is.
+    cure = "Playlists (HLS, DASH) are not followed" if name.lower().startswith("http") else "Check the address"
+    return MediaError(f"{name}: cannot be opened ({reason_of(error)}). {cure}.")

@@ -1,6 +1,7 @@
 """For hours: memory, descriptors and threads stay flat while clips go by and a camera breaks off again and again.
 
-EDGE_SEG_SOAK_S says how long, 20 s by default, 600 for the real thing; EDGE_SEG_SOAK_MODEL another model than a tiny one.
+EDGE_SEG_SOAK_S says how long, 20 s by default, 600 for the real thing; EDGE_SEG_SOAK_MODEL another model than a tiny
+one.
 """
 
 from __future__ import annotations

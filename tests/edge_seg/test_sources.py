@@ -119,6 +119,18 @@ def test_many_sources_into_a_folder(media: Path, tmp_path: Path) -> None:
         plan_outputs(items, ("overlay",), media / "drive.mp4")
 
 
+def test_a_files_name_for_many_sources_is_refused_and_a_folder_of_that_name_is_not(media: Path, tmp_path: Path) -> None:
+    items = expand_sources([media / "drive.mp4", media / "still.png"])
+    out = tmp_path / "all.mp4"
+    with pytest.raises(
+        ConfigurationError, match=r"all\.mp4 is a file's name, and 2 sources need a folder .*all\.mp4/$"
+    ):
+        plan_outputs(items, ("overlay",), out)
+    assert plan_outputs(items, ("overlay",), out, folder_asked=True)[0]["overlay"].parent == out
+    out.mkdir()
+    assert plan_outputs(items, ("overlay",), out)[1]["overlay"] == out / "still_overlay.png"
+
+
 def test_a_result_never_replaces_a_source(media: Path) -> None:
     with pytest.raises(ConfigurationError, match="belongs to"):
         plan_outputs(expand_sources([media / "still.png"]), ("labels",), media)
