@@ -59,7 +59,7 @@ def test_killed_in_the_middle_of_a_write(tmp_path: Path, work: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", ("picture", "video", "predict", "checkpoint"))
+@pytest.mark.parametrize("work", ["picture", "video", "predict", "checkpoint"])
 def test_killed_at_random_moments(tmp_path: Path, work: str) -> None:
     code, found, said = kill(work, "moments", tmp_path)
     assert code == 0, said
