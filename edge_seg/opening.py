@@ -40,7 +40,9 @@ PROTOCOLS = {
     "rtsp": "rtsp,tcp",
     "rtsps": "rtsps,rtsp,tls,tcp",
 }
+QUICKLY_LOOKED_AT = frozenset({"rtsp", "rtsps"})
 CLOCKS_WITHOUT_ZERO = frozenset({"mpeg", "mpegts", "rtsp"})
+CHECK = "Check the address and that the camera is on."
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 8.0
 
@@ -87,9 +89,14 @@ def open_address(
     limit_s = OPEN_TIMEOUT_S if open_timeout_s is None else open_timeout_s
     scheme = address.partition("://")[0].lower()
     began_at = time.monotonic()
-    opened = _open(address, scheme, max_pixels, timeout=(limit_s, read_timeout_s))
+    timeout = (limit_s, read_timeout_s)
+    opened = _open(address, scheme, max_pixels, timeout=timeout)
+    if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened):
+        # Its description does not give the frames' size: wait for it to come with a key frame.
+        opened.close()
+        opened = _open(address, scheme, max_pixels, timeout=timeout, patient=True)
     # Some of libav's layers call a wait that was cut off by another name.
-    late = time.monotonic() - began_at >= limit_s
+    late = isinstance(opened, av.error.ExitError) or time.monotonic() - began_at >= limit_s
     if isinstance(opened, InputContainer):
         return opened
     # Raised out here so that the native error, whose text holds the bare address, is not chained to it.
@@ -108,18 +115,20 @@ def reason_of(error: Exception) -> str:
     return redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()
 
 
+def _sized(container: InputContainer) -> bool:
+    return all(stream.codec_context is None or stream.codec_context.width > 0 for stream in container.streams.video)
+
+
 def _open(
-    target: str, scheme: str, max_pixels: int, *, timeout: tuple[float, float] | None
+    target: str, scheme: str, max_pixels: int, *, timeout: tuple[float, float] | None, patient: bool = False
 ) -> InputContainer | Exception:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS.get(scheme, "")}
-    if scheme in ("rtsp", "rtsps"):
-        # No sound, which nobody here listens to, and no count of frames before the first is shown.
-        options |= {
-            "format_whitelist": "rtsp",
-            "rtsp_transport": "tcp",
-            "allowed_media_types": "video",
-            "fpsprobesize": "2",
-        }
+    if scheme in QUICKLY_LOOKED_AT:
+        # No sound, which nobody here listens to.
+        options |= {"format_whitelist": "rtsp", "rtsp_transport": "tcp", "allowed_media_types": "video"}
+        if not patient:
+            # The description says what is coming; libav would watch frames go by, for seconds with a slow camera.
+            options |= {"fpsprobesize": "2", "probesize": "32"}
     try:
         # `options` also reach the decoders that look at the first frames, before any size is known here.
         return av.open(target, container_options=options, options={"max_pixels": str(max_pixels)}, timeout=timeout)
@@ -129,12 +138,13 @@ def _open(
 
 def _explain_address(name: str, error: Exception, waited_s: float | None) -> MediaError:
     """One line on an address that could not be opened; `name` is free of credentials."""
-    if waited_s is not None:
-        return MediaError(f"{name}: did not answer within {waited_s:g} s. Check the address and that the camera is on.")
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return RefusedError(f"{name}: refused the user name or password (401). Write them as USER:PASSWORD@HOST.")
     if isinstance(error, av.error.HTTPForbiddenError):
         return RefusedError(f"{name}: refused access (403). Check the rights of this user.")
+    if waited_s is not None:
+        return MediaError(f"{name}: did not answer within {waited_s:g} s. {CHECK}")
     # What an http address names is often a playlist, which no other kind of address is.
-    cure = "Playlists (HLS, DASH) are not followed" if name.lower().startswith("http") else "Check the address"
-    return MediaError(f"{name}: cannot be opened ({reason_of(error)}). {cure}.")
+    playlist = name.lower().startswith("http") and not isinstance(error, ConnectionError)
+    cure = "Playlists (HLS, DASH) are not followed." if playlist else CHECK
+    return MediaError(f"{name}: cannot be opened ({reason_of(error)}). {cure}")

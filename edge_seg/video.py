@@ -163,7 +163,8 @@ class VideoFile(Source):
             name=self.name,
             kind="stream" if network else "video",
             size=(stream.codec_context.height, stream.codec_context.width),
-            rate=stream.average_rate or stream.guessed_rate,
+            # Of a stream that was looked at for a moment only, a guess would be one at the clock of its codec.
+            rate=stream.average_rate or (None if container.format.name == "rtsp" else stream.guessed_rate),
             time_base=self._time_base,
             frame_count=(stream.frames or None) if self._extent.indexed else None,
             end_s=self._expected_end(),

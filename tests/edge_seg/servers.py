@@ -136,9 +136,10 @@ class FailingServer:
 
 
 class RtspCamera(FailingServer):
-    """An RTSP camera that plays 256 numbered frames in a loop."""
+    """An RTSP camera that plays 256 numbered frames in a loop; it `describes` itself, or leaves that to key frames."""
 
-    def __init__(self, folder: Path, *, pace_s: float = 0.04, password: str = "") -> None:
+    def __init__(self, folder: Path, *, pace_s: float = 0.04, password: str = "", describes: bool = True) -> None:
+        self._describes = describes
         self._frames = nal_units(make_clip(folder / "camera.h264", count=256, options=ENCODING, first=0))
         super().__init__(pace_s=pace_s, password=password)
 
@@ -161,10 +162,11 @@ class RtspCamera(FailingServer):
             lines.append("Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
         elif verb == "DESCRIBE":
             sets = ",".join(base64.b64encode(unit).decode() for unit in self._frames[0][:2])
+            sets = f";sprop-parameter-sets={sets}" if self._describes else ""
             body = (
                 "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=test\r\nt=0 0\r\n"
                 f"m=video 0 RTP/AVP {RTP_PAYLOAD}\r\na=rtpmap:{RTP_PAYLOAD} H264/90000\r\n"
-                f"a=fmtp:{RTP_PAYLOAD} packetization-mode=1;sprop-parameter-sets={sets}\r\na=control:track1\r\n"
+                f"a=fmtp:{RTP_PAYLOAD} packetization-mode=1{sets}\r\na=control:track1\r\n"
             )
             lines.append(f"Content-Type: application/sdp\r\nContent-Length: {len(body)}")
         elif verb == "SETUP":

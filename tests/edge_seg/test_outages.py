@@ -224,6 +224,21 @@ def test_a_slow_viewer_sees_the_present_and_the_report_says_how_old(camera: Fail
     assert float(np.median(ages)) - float(np.median(claimed)) < 0.2, "the age that is reported is the true one"
 
 
+@pytest.mark.parametrize("describes", [True, False])
+def test_a_slow_camera_is_opened_at_its_first_frames(tmp_path: Path, describes: bool) -> None:
+    server = RtspCamera(tmp_path, pace_s=0.1, describes=describes)
+    try:
+        with VideoFile(f"rtsp://127.0.0.1:{server.port}/live", network=True, low_delay=True) as source:
+            assert source.info.size == (48, 64)
+            opened_with = len(server.sent)
+            first = next(iter(source))
+        # libav's own way is to watch 13 frames go by, which of a slow camera are seconds.
+        assert opened_with <= 3 or not describes
+        assert first.corrupt or read_number(first.image) in server.sent
+    finally:
+        server.close()
+
+
 class SoundGoesOn(BaseHTTPRequestHandler):
     """A transport stream whose picture ends after a second, and whose sound does not."""
 
