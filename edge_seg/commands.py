@@ -219,6 +219,7 @@ def _info_facts(header: ModelHeader) -> dict[str, Any]:
         "name": spec.name,
         "license": spec.license,
         "precision": spec.precision,
+        "exact_sums": spec.exact_sums,
         "input": f"frames uint8 (N, {_side(spec, 0)}, {_side(spec, 1)}, 3) {spec.color_order}",
         "outputs": list(spec.outputs),
         "scaling": spec.scaling,
