@@ -159,6 +159,6 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # Another user's; no number of a process at all.
         return True
     return True

@@ -130,6 +130,7 @@ def test_what_dead_processes_left_goes_after_a_while(tmp_path: Path) -> None:
         f".partial-{child.pid}-1-young.onnx": time.time(),
         f"partial-{child.pid}-2-yours.onnx": old,
         ".partial-notes.txt": old,
+        ".partial-99999999999999999999-0-model.onnx": old,
         mine: old,
     }
     for name, changed in left.items():
