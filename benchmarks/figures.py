@@ -20,7 +20,7 @@ from .family import draw_family, trained
 from .growth import FILE_NAME, read_growth
 from .growth_chart import draw_growth
 from .rows import ClipRow, Result, Row, read_result
-from .table import NONE, percent
+from .table import NONE, number, percent
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
 FOLDER = ROOT / "docs" / "benchmark"
@@ -147,9 +147,9 @@ def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool) ->
         broken = next(row for row in rows if row.status != "ok")
         width = 2 * len(rows) + 4
         return [shown, f"{broken.status}: {broken.reason.split('. ')[0].rstrip('.')}", *[""] * (width - 1)]
-    speeds = [text for row in rows for text in (_number(row.ms_median, 1), _number(row.ratio, 2))]
+    speeds = [text for row in rows for text in (number(row.ms_median, 1), number(row.ratio, 2))]
     iou = percent(first.mean_iou, 2) if accuracy else NONE
-    found = [shown, *speeds, percent(first.share_of_peak, 0), _number(first.peak_mb, 0), iou]
+    found = [shown, *speeds, percent(first.share_of_peak, 0), number(first.peak_mb, 0), iou]
     found.append(percent(first.agreement, 3))
     return [f"**{cell}**" for cell in found] if bold else found
 
@@ -207,7 +207,3 @@ def growth_text(growth: dict[str, Any]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return NONE if value is None else f"{value:,.{digits}f}"

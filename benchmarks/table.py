@@ -51,15 +51,15 @@ def cells(row: Row) -> tuple[str, ...]:
         return (row.name, row.status, *[NONE] * (len(HEAD) - 2))
     return (
         row.name,
-        _number(row.ms_median, 1),
-        _number(row.ms_p95, 1),
-        _number(row.frames_per_s, 1),
-        _number(row.ratio, 2),
+        number(row.ms_median, 1),
+        number(row.ms_p95, 1),
+        number(row.frames_per_s, 1),
+        number(row.ratio, 2),
         NONE if row.ratio_low is None else f"{row.ratio_low:.2f}-{row.ratio_high:.2f}",
-        _number(row.peak_mb, 0),
+        number(row.peak_mb, 0),
         percent(row.mean_iou, 2),
         percent(row.agreement, 3),
-        _number(row.gflops, 0),
+        number(row.gflops, 0),
         percent(row.share_of_peak, 0),
         percent(row.share_of_limit, 0),
     )
@@ -82,10 +82,10 @@ def clip_table(rows: Sequence[ClipRow]) -> list[tuple[str, ...]]:
 
 
 def _clip_cells(row: ClipRow, stages: Sequence[str]) -> tuple[str, ...]:
-    speeds = _number(row.frames_per_s, 1) if row.status == "ok" else row.status
-    times = (_number(row.stage_ms.get(stage), 1) for stage in stages)
-    limits = (_number(row.times_naive, 1), _number(row.allowed_fps, 1), percent(row.share_of_allowed, 0))
-    return (row.name, str(row.batch), speeds, *limits, *times, _number(row.peak_mb, 0))
+    speeds = number(row.frames_per_s, 1) if row.status == "ok" else row.status
+    times = (number(row.stage_ms.get(stage), 1) for stage in stages)
+    limits = (number(row.times_naive, 1), number(row.allowed_fps, 1), percent(row.share_of_allowed, 0))
+    return (row.name, str(row.batch), speeds, *limits, *times, number(row.peak_mb, 0))
 
 
 def limit_table(limits: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -127,5 +127,6 @@ def percent(share: float | None, digits: int) -> str:
     return NONE if share is None else f"{100 * share:.{digits}f} %"
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """1234.5 -> "1,234.5"."""
     return NONE if value is None else f"{value:,.{digits}f}"
