@@ -87,8 +87,19 @@ def _stream(scheme: str, address: str) -> Item:
         raise ConfigurationError(
             f"Addresses may begin with {', '.join(f'{known}://' for known in SCHEMES)}; got {scheme}://"
         )
-    parts = urlsplit(redact(address))
-    stem = "_".join(part for part in (parts.hostname or "stream", Path(parts.path).stem) if part)
+    name = redact(address)
+    try:
+        parts = urlsplit(name)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{name} is not an address ({error}). Expected {scheme}://HOST[:PORT]/PATH."
+        ) from error
+    if urlsplit(address).hostname != host:
+        raise ConfigurationError(f"{name}: write / ? # of a user name or password as %2F, %3F, %23.")
+    if not host or port == 0:
+        raise ConfigurationError(f"{name} names no host. Expected {scheme}://HOST[:PORT]/PATH.")
+    stem = "_".join(part for part in (host, Path(parts.path).stem) if part)
     return Item(kind="stream", location=address, stem=_plain(stem))
 
 

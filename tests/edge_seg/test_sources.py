@@ -60,6 +60,23 @@ def test_other_addresses_are_refused(address: str) -> None:
         expand_sources([address])
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["rtsp://[bad/x", "rtsp://a:hunter2@cam:99999/x", "http://", "https:///clip.mp4"],
+)
+def test_addresses_that_are_none_are_the_callers_fault(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"Expected (rtsp|https?)://HOST\[:PORT\]/PATH") as caught:
+        expand_sources([address])
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_with_a_bare_slash_is_the_callers_fault() -> None:
+    for sign in "/?#":
+        with pytest.raises(ConfigurationError, match=r"\*\*\*@cam/x: write / \? # .* as %2F, %3F, %23") as caught:
+            expand_sources([f"rtsp://a:x{sign}hunter2@cam/x"])
+        assert "hunter2" not in str(caught.value)
+
+
 def test_nothing_to_read_is_the_callers_fault(tmp_path: Path) -> None:
     for argument in (tmp_path, str(tmp_path / "*.mp4")):
         with pytest.raises(ConfigurationError, match="no video and no picture"):
@@ -281,6 +298,8 @@ def test_one_file_as_a_stream(media: Path) -> None:
         "http://cam/stream?user=a&password=hunter2&x=1",
         "request: GET /\r\nAuthorization: Basic aHVudGVyMg==\r\nHost: x",
         "rtsp://admin:p@hunter2@cam/live",
+        "rtsp://admin:p/hunter2@cam/live",
+        "rtsp://admin:p?#hunter2@cam:554/live",
     ],
 )
 def test_credentials_are_redacted(text: str) -> None:
@@ -292,4 +311,5 @@ def test_credentials_are_redacted(text: str) -> None:
 def test_remembered_secrets_are_redacted_anywhere() -> None:
     remember_secrets("rtsp://admin:corr%40ct-horse@cam/live")
     assert redact("password is corr@ct-horse, really corr%40ct-horse") == "password is ***, really ***"
-    assert redact("nothing to hide at http://host/path") == "nothing to hide at http://host/path"
+    for plain in ("nothing to hide at http://host/path", "rtsp://cam:554/user@home", "http://host/a@b"):
+        assert redact(plain) == plain
