@@ -396,10 +396,13 @@ def test_two_batches_at_once_keep_the_order_of_the_frames(stride):
 
 
 def test_an_error_of_one_of_two_runs_ends_the_pipeline_with_both():
-    session, sink = TwoAtOnce(memory_frames=1), Collected()
-    report = Pipeline(
+    # Not even one frame fits: a smaller batch does not help.
+    session, sink = TwoAtOnce(memory_frames=0), Collected()
+    pipeline = Pipeline(
         NumberedFrames(20), Segmenter(session, batch_size=2), sink, options=PipelineOptions(batch_size=2)
-    ).run()
+    )
+    with pytest.warns(RuntimeWarning, match="1 at a time"):
+        report = pipeline.run()
     assert isinstance(report.error, OutOfMemoryError)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("edge_seg-infer")]
 
