@@ -86,7 +86,10 @@ def test_a_killed_run_leaves_a_clip_that_plays_to_its_last_second_and_is_gone_on
     partial = out / "long_overlay.partial.mp4"
     times = video_times(partial)
     print(f"seed {SEED}: {len(written)} frames were written, {len(times)} play")
-    assert times == video_times(clip)[: len(times)]
+    # The last frames on disk may be ahead of those shown before them, which are encoded after them: three at most.
+    assert times[:-3] == video_times(clip)[: len(times) - 3]
+    assert times == sorted(times)
+    assert set(times) <= set(video_times(clip))
     assert len(written) - 25 <= len(times) <= len(written) + 1, f"seed {SEED}: all but the last second plays"
     assert {path.name for path in out.iterdir()} == {partial.name, lines.name}
 
@@ -96,7 +99,8 @@ def test_a_killed_run_leaves_a_clip_that_plays_to_its_last_second_and_is_gone_on
     code, sources, err = predict(clip, "--save", "overlay,jsonl", "--resume")
     assert (code, statuses(sources)) == (0, ["done"])
     assert (
-        f"{partial}: left by a run that was stopped, {len(times)} frames ({len(times) / 25:.1f} s) of it play;" in err
+        f"{partial}: left by a run that was stopped, {len(times)} frames ({float(times[-1]) + 0.04:.1f} s) of it play;"
+        in err
     )
     assert f"long_overlay.mp4 is made anew from the start of {clip}." in err
     assert f"{lines}: left by a run that was stopped, {len(written)} lines are in it" in err
