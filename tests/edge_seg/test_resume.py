@@ -98,10 +98,8 @@ def test_a_killed_run_leaves_a_clip_that_plays_to_its_last_second_and_is_gone_on
     assert f"Already there: {partial}, {lines}. --resume goes on where it stopped, --overwrite replaces it." in err
     code, sources, err = predict(clip, "--save", "overlay,jsonl", "--resume")
     assert (code, statuses(sources)) == (0, ["done"])
-    assert (
-        f"{partial}: left by a run that was stopped, {len(times)} frames ({float(times[-1]) + 0.04:.1f} s) of it play;"
-        in err
-    )
+    played = f"{len(times)} frames ({float(times[-1]) + 0.04:.1f} s) of it play"
+    assert f"{partial}: left by a run that was stopped, {played};" in err
     assert f"long_overlay.mp4 is made anew from the start of {clip}." in err
     assert f"{lines}: left by a run that was stopped, {len(written)} lines are in it" in err
     assert count_frames(out / "long_overlay.mp4") == 2500
