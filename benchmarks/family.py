@@ -84,7 +84,9 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
         _scale(axes, members)
         for place, name in enumerate(names):
             axes.plot([], [], "o", color=HUES[place % len(HUES)], label=name)
-        axes.legend(frameon=False, loc="lower left", fontsize=9)
+        axes.legend(
+            frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, ncols=len(names), fontsize=9
+        )
         first = results[0][1]
         machine = f"{first.environment['cpu']}, {first.environment['cores']} core(s), batch 1"
         style(axes, f"Accuracy against speed: {machine}", "frames/s (logarithmic)", grid="both")
