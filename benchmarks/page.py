@@ -45,8 +45,10 @@ scaling and argmax count for all. They take turns, one computing while the other
 another one; times Keras is the median over rounds of the ratio within a round, with its quartiles, so that what slows
 the whole machine leaves it alone. Peak memory is the process' own (VmHWM). Mean IoU leaves the unlabelled class out and
 is taken at each frame's own size; agreement is the share of pixels with the label of Keras predict, at the model's
-size. GFLOP/s counts the operations of the network's file; of peak and of limit hold them against the most that this
-machine reached in the same run, in arithmetic alone and with its memory's speed (the roofline)."""
+size. Operations are counted from the ONNX file, a multiply-add as two; "of peak" is the share of the fastest product or
+convolution that any library at hand reached in the same arithmetic, "of limit" that of the roofline, for which each
+layer takes as long as its operations at that peak or its weights from memory. From end to end, "allowed" is the cores
+over the CPU time of the stages, each run alone."""
 
 
 def render_page(result: Result, chart_png: bytes) -> str:
@@ -55,6 +57,9 @@ def render_page(result: Result, chart_png: bytes) -> str:
         f"<h2>Batch {batch}</h2>" + _table(HEAD, [cells(row) for row in result.rows if row.batch == batch])
         for batch in result.settings["batch_sizes"]
     ]
+    if result.limits.get("peaks"):
+        head, *body = limit_table(result.limits)
+        tables.append("<h2>What this machine can do at the most</h2>" + _table(head, body))
     if result.clip_rows:
         head, *body = clip_table(result.clip_rows)
         tables.append(f"<h2>From end to end: {escape(clip_line(result.clip))}</h2>" + _table(head, body))

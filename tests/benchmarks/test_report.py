@@ -99,6 +99,20 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+def test_the_limits_are_in_the_table_and_on_the_page(result, tmp_path):
+    peak = {"gflops": 123.4, "library": "a library", "what": "a product", "reason": ""}
+    none = {**peak, "gflops": None, "library": "", "reason": "no such units"}
+    memory = {"read_gb_s": 9.5, "copy_gb_s": 8.0, "best_gb_s": 9.5}
+    limited = replace(result, limits={"peaks": {"fp32": peak, "bf16": none}, "bandwidth": memory})
+    text = render(limited)
+    assert re.search(r"fp32 +123 GFLOP/s +a library, a product", text)
+    assert re.search(r"bf16 +none here +no such units", text)
+    assert "9.5 GB/s" in text
+    page = write_report(limited, new_folder(tmp_path))[2].read_text()
+    assert "123 GFLOP/s" in page
+    assert "123 GFLOP/s" not in render(result)
+
+
 def test_only_failures_still_make_a_report(result, tmp_path):
     bare = replace(result, rows=tuple(row for row in result.rows if row.status != "ok"), clip_rows=(), clip={})
     for path in write_report(bare, new_folder(tmp_path)):
