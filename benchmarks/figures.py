@@ -7,7 +7,7 @@ else, and a test holds the two together. Measures nothing.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def with_figures(readme: str, figures: str) -> str:
 
 def section(folder: Path) -> str:
     """README's figures as Markdown, from the JSON files of a folder."""
-    bundled, full, growth = read_result(folder / BUNDLED), _full(folder), read_growth(folder / FILE_NAME)
+    bundled, full, growth = read_result(folder / BUNDLED), _full(folder), _growth(folder)
     blocks = [
         _heading(bundled, "The bundled model"),
         speed_table(bundled),
@@ -79,11 +79,10 @@ def section(folder: Path) -> str:
     ]
     if full is not None:
         blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_text(full)]
-    blocks += [
-        growth_text(growth),
-        "![Cost against batch, resolution, threads and clip length](docs/benchmark/growth.png)",
-        "![Accuracy against speed](docs/benchmark/accuracy_speed.png)",
-    ]
+    if growth is not None:
+        picture = "![Cost against batch, resolution, threads and clip length](docs/benchmark/growth.png)"
+        blocks += [growth_text(growth), picture]
+    blocks.append("![Accuracy against speed](docs/benchmark/accuracy_speed.png)")
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -92,15 +91,21 @@ def draw_pictures(folder: Path) -> list[Path]:
     bundled, full = read_result(folder / BUNDLED), _full(folder)
     results = [("bundled", bundled), *([("full width", full)] if full else [])]
     results += [(path.stem, read_result(path)) for path in sorted(folder.glob("sibling*.json"))]
-    chart, family, growth = folder.parent / "benchmark.png", folder / "accuracy_speed.png", folder / "growth.png"
-    for path, draw in (
-        (chart, lambda target: draw_chart(bundled, target)),
-        (family, lambda target: draw_family(results, target)),
-        (growth, lambda target: draw_growth(read_growth(folder / FILE_NAME), target)),
-    ):
+    drawn: list[tuple[Path, Callable[[Path], None]]] = [
+        (folder.parent / "benchmark.png", lambda target: draw_chart(bundled, target)),
+        (folder / "accuracy_speed.png", lambda target: draw_family(results, target)),
+    ]
+    growth = _growth(folder)
+    if growth is not None:
+        drawn.append((folder / "growth.png", lambda target: draw_growth(growth, target)))
+    for path, draw in drawn:
         with replacing(path) as temporary:
             draw(temporary)
-    return [chart, family, growth]
+    return [path for path, _ in drawn]
+
+
+def _growth(folder: Path) -> dict[str, Any] | None:
+    return read_growth(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
 
 
 def _full(folder: Path) -> Result | None:

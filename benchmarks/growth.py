@@ -1,8 +1,8 @@
 """`python -m benchmarks growth`: cost against batch, resolution, threads and clip length, as JSON and as one picture.
 
 Each point of the first three is a small benchmark of its own (`suite.measure_batch`), so that every figure is
-interleaved and has its parity beside it. Points are kept by axis in one file: an axis measured again replaces its
-points there, and the others stay, so that a machine that is quiet for five minutes at a time suffices.
+interleaved and has its parity beside it. All are kept in one file: a point measured again replaces the one there, and
+the others stay, so that a machine that is quiet for five minutes at a time suffices.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ FORMAT = 1
 AXES = ("batch", "resolution", "threads", "length")
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
+_GIVEN = ("axes", "run", "batches", "sides", "repeats", "frames", "stride", "minutes", "fps")
 FILE_NAME = "growth.json"
 # One size stands for all where the size is not what grows.
 SIZE = (352, 480)
@@ -59,6 +60,7 @@ class GrowthSettings:
         batches, sides, minutes: points of three axes; `sides` of square frames in pixels. Threads go up to the cores.
         repeats, frames: turns of each contender at each point, and frames of a turn (a whole batch at the least).
         stride: every Nth frame of the looped clip is segmented.
+        fps: frames a second of the looped clip, its own where None: an hour in fewer frames.
         out: folder of the cache.
     """
 
@@ -70,6 +72,7 @@ class GrowthSettings:
     repeats: int = 3
     frames: int = 3
     stride: int = 50
+    fps: float | None = None
     out: Path = DEFAULT_OUT
 
 
@@ -85,7 +88,11 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the Keras run (default: the bundled one)",
     )
     add("--repeats", type=positive, metavar="N", help="turns of each contender at each point (default: 3)")
+    add("--batches", type=_whole, metavar="N,N", help="frames a call (default: 1,2,4,8,16)")
+    add("--sides", type=_whole, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
+    add("--frames", type=positive, metavar="N", help="frames of a turn, a batch at the least (default: 3)")
     add("--stride", type=positive, metavar="N", help="clip length: segment every Nth frame (default: 50)")
+    add("--fps", type=float, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
     add("--minutes", type=_minutes, metavar="M,M", help="clip length: minutes of looped clip (default: 1,10,60)")
     add("--quick", action="store_true", help="a rough look: two small points an axis (default: the whole)")
     add(
@@ -93,14 +100,14 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=DEFAULT_OUT / FILE_NAME,
         metavar="FILE",
-        help="JSON that keeps the points, the picture beside it; other axes in it stay (default: %(default)s)",
+        help="JSON that keeps the points, the picture beside it; other points in it stay (default: %(default)s)",
     )
     add("--json", action="store_true", help="print the JSON (default: one line)")
 
 
 def run_growth(options: argparse.Namespace) -> int:
     """Carry out `python -m benchmarks growth`; returns the exit code."""
-    given = {name: getattr(options, name) for name in ("axes", "run", "repeats", "stride", "minutes")}
+    given = {name: getattr(options, name) for name in _GIVEN}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = GrowthSettings(**{**(QUICK if options.quick else {}), **chosen})
     kept = read_growth(options.save) if options.save.is_file() else None
@@ -109,7 +116,7 @@ def run_growth(options: argparse.Namespace) -> int:
         check_like(kept, surroundings, check_run(settings.run), options.save)
     found = measure_growth(settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True))
     if kept is not None:
-        found["axes"] = {**kept["axes"], **found["axes"]}
+        found["axes"] = merged(kept["axes"], found["axes"])
     options.save.parent.mkdir(parents=True, exist_ok=True)
     with replacing(options.save) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -131,6 +138,15 @@ def read_growth(path: Path) -> dict[str, Any]:
             f"{path} is not a growth file of this version ({error}); name another with --save."
         ) from error
     return dict(values)
+
+
+def merged(kept: dict[str, list[dict[str, Any]]], found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Points of both, by axis and in order; a point that was measured again replaces the one kept."""
+    axes = {}
+    for axis in dict.fromkeys((*kept, *found)):
+        both = {(one["value"], one["name"]): one for one in (*kept.get(axis, ()), *found.get(axis, ()))}
+        axes[axis] = sorted(both.values(), key=lambda one: one["value"])
+    return axes
 
 
 def check_like(kept: dict[str, Any], surroundings: dict[str, Any], run_digest: str, path: Path) -> None:
@@ -157,7 +173,11 @@ def measure_growth(
         for axis in settings.axes:
             if axis == "length":
                 plan = LengthPlan(
-                    model=bundled_model(), clip=bundled_clip(), minutes=settings.minutes, stride=settings.stride
+                    model=bundled_model(),
+                    clip=bundled_clip(),
+                    minutes=settings.minutes,
+                    stride=settings.stride,
+                    fps=settings.fps,
                 )
                 axes[axis] = measure_lengths(plan, Path(scratch), say=say, start=start)
             else:
@@ -247,6 +267,11 @@ def _axes(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"expected axes of {','.join(AXES)}; got {', '.join(unknown)}")
     return words
+
+
+def _whole(text: str) -> tuple[int, ...]:
+    """ "1,4,8" -> (1, 4, 8), ascending, each once."""
+    return tuple(sorted({positive(part) for part in text.split(",")}))
 
 
 def _minutes(text: str) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ Start = Callable[[str], Worker]
 
 @dataclass(frozen=True, kw_only=True)
 class LengthPlan:
-    """Which model segments which clip, how long, and every how manieth frame."""
+    """Which model segments which clip, how long, every how manieth frame; at the clip's own frames/s unless told."""
 
     model: Path
     clip: Path
     minutes: tuple[float, ...] = MINUTES
     stride: int = 50
+    fps: float | None = None
 
 
 def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start = Worker) -> list[dict[str, Any]]:
@@ -44,15 +46,27 @@ def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start =
     for minutes in plan.minutes:
         say(f"length: {minutes:g} minutes of looped clip")
         looped = scratch / "looped.mp4"
-        loop_clip(plan.clip, minutes, looped)
+        loop_clip(plan.clip, minutes, looped, fps=plan.fps)
         contender = Contender(
             name="edge_seg cpu int8", kind="session", path=str(plan.model), device="cpu", precision="int8", size=(0, 0)
         )
-        known = {"axis": "length", "value": minutes, "name": contender.name, "precision": "int8", "stride": plan.stride}
+        known = {
+            "axis": "length",
+            "value": minutes,
+            "name": contender.name,
+            "precision": "int8",
+            "stride": plan.stride,
+            "fps": plan.fps,
+        }
         with start(contender.name) as worker:
             try:
                 worker.ask("open-clip", contender=contender.to_dict(), batch=1)
-                request = {"clip": str(looped), "target": str(scratch / "looped.jsonl"), "stride": plan.stride}
+                request = {
+                    "clip": str(looped),
+                    "target": str(scratch / "looped.jsonl"),
+                    "stride": plan.stride,
+                    "fps": plan.fps,
+                }
                 answer = worker.ask("length", **request)
             except WorkerError as error:
                 points.append({**known, "status": "failed", "reason": str(error)})
@@ -64,21 +78,27 @@ def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start =
     return points
 
 
-def loop_clip(clip: Path, minutes: float, target: Path) -> None:
-    """Write the clip's pictures again and again until so many minutes are full: packets copied, nothing encoded."""
+def loop_clip(clip: Path, minutes: float, target: Path, *, fps: float | None = None) -> None:
+    """Write the clip's pictures again and again until so many minutes are full: packets copied, nothing encoded.
+
+    With `fps` each picture is shown longer or shorter than in the clip, whose rate must be constant.
+    """
     with av.open(str(clip)) as source, av.open(str(target), "w") as out:
         video = source.streams.video[0]
         stream = out.add_stream_from_template(video)
         assert video.time_base is not None
         packets = [packet for packet in source.demux(video) if packet.size]
         # Muxing brings a packet's times to the new stream's base, so each round sets all of them again.
+        base = video.time_base
+        if fps is not None and video.average_rate is not None:
+            base *= video.average_rate / Fraction(fps).limit_denominator(1000)
         times = [(packet.pts or 0, packet.dts or 0, packet.duration or 0) for packet in packets]
         step = max(pts + duration for pts, _, duration in times) - min(pts for pts, _, _ in times)
-        rounds = max(1, round(minutes * 60 / float(step * video.time_base)))
+        rounds = max(1, round(minutes * 60 / float(step * base)))
         for number in range(rounds):
             for packet, (pts, dts, duration) in zip(packets, times, strict=True):
                 packet.pts, packet.dts, packet.duration = pts + number * step, dts + number * step, duration
-                packet.time_base = video.time_base
+                packet.time_base = base
                 packet.stream = stream
                 out.mux(packet)
 

@@ -96,7 +96,9 @@ def test_another_file_is_no_growth_file(tmp_path, text):
         growth.read_growth(path)
 
 
-@pytest.mark.parametrize("extra", [["--axes", "weather"], ["--minutes", "0"], ["--minutes", "x"], ["--stride", "0"]])
+@pytest.mark.parametrize(
+    "extra", [["--axes", "weather"], ["--minutes", "0"], ["--minutes", "x"], ["--stride", "0"], ["--sides", "x"]]
+)
 def test_bad_words_are_refused_by_the_parser(extra, capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(["growth", *extra])
@@ -123,6 +125,21 @@ def test_a_looped_clip_is_its_frames_again_and_again(clip, tmp_path):
         np.testing.assert_array_equal(frames[index].to_ndarray(format="bgr24"), once[index % 12])
     steps = np.diff([float(frame.time) for frame in frames])
     np.testing.assert_allclose(steps, 0.04, atol=1e-6)
+
+
+def test_an_hour_may_have_fewer_frames(clip, tmp_path):
+    loop_clip(clip, 0.4, tmp_path / "slow.mp4", fps=2.5)
+    with av.open(str(tmp_path / "slow.mp4")) as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    assert len(times) == 60
+    np.testing.assert_allclose(np.diff(times), 0.4, atol=1e-3)
+
+
+def test_a_point_measured_again_replaces_the_one_kept():
+    kept = {"length": [{"value": 1, "name": "a", "ms": 1}, {"value": 60, "name": "a", "ms": 2}], "batch": []}
+    found = {"length": [{"value": 60, "name": "a", "ms": 3}, {"value": 10, "name": "a", "ms": 4}]}
+    assert [one["ms"] for one in growth.merged(kept, found)["length"]] == [1, 4, 3]
+    assert growth.merged(kept, found)["batch"] == []
 
 
 def test_each_length_is_a_point_with_its_memory(clip, tiny_model, tmp_path, start_fake):
