@@ -202,10 +202,13 @@ def growth_text(growth: dict[str, Any]) -> str:
     lengths = [point for point in growth["axes"].get("length", ()) if point["status"] == "ok"]
     words = []
     if lengths:
-        each = ", ".join(f"{point['value']:g} min {point['peak_mb']:,.0f} MB" for point in lengths)
+        each = ", ".join(
+            f"{point['value']:g} min ({point['frames']:,} frames) {point['peak_mb']:,.0f} MB" for point in lengths
+        )
+        strides = sorted({point["stride"] for point in lengths})
         words.append(
-            f"Memory is flat with the length of a clip: {each} at the most (looped clip, bundled size, int8, jsonl, "
-            f"every {lengths[0]['stride']}th frame segmented)."
+            f"Memory against the length of a clip: {each} at the most (the bundled clip looped, the bundled int8 model, "
+            f"`--save jsonl`, one frame in {' or '.join(map(str, strides))} segmented, the others decoded only)."
         )
     return "**Growth** (`python -m benchmarks growth`). " + " ".join(words)
 

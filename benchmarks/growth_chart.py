@@ -18,6 +18,7 @@ LINES = {
     "fp32": (FAMILIES["session"][1], "--"),
     "int8": (FAMILIES["session"][2], "-"),
 }
+NAMES = {"batch": "batch", "resolution": "resolution", "threads": "threads", "length": "clip length"}
 Points = Sequence[dict[str, Any]]
 
 
@@ -40,7 +41,7 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
         for place, axis in enumerate(shown, start=1):
             panels[axis](figure.add_subplot(lines, columns, place), growth["axes"][axis])
         machine = growth["environment"]
-        title = f"Cost against batch, resolution, threads and clip length: {machine['cpu']}, {machine['cores']} core(s)"
+        title = f"Cost against {', '.join(NAMES[axis] for axis in shown)}: {machine['cpu']}, {machine['cores']} core(s)"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
         figure.savefig(path, dpi=130, facecolor="white")
         plt.close(figure)
@@ -96,8 +97,7 @@ def _draw_length(axes: Any, points: Points) -> None:
         label = f"{point['value']:g} min, {point['frames']:,} frames: peak {point['peak_mb']:,.0f} MB"
         axes.plot(share, memory, color=shades[min(number, 3)], lw=1.6, label=label)
     axes.set_ylim(0, 1.45 * max((point["peak_mb"] for point in ok), default=1.0))
-    stride = ok[0]["stride"] if ok else 1
-    style(axes, "Clip length: resident memory, MB", f"% of the clip done (jsonl, stride {stride})", grid="y")
+    style(axes, "Clip length: resident memory, MB", "% of the clip done (jsonl, most frames decoded only)", grid="y")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 

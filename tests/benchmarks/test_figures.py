@@ -57,7 +57,7 @@ def test_the_command_writes_figures_and_pictures_and_check_sees_a_difference(fol
     assert "old" not in text
     for part in (
         "| **edge_seg cpu int8** | **20.0** | **5.00** |",
-        "60 min 321 MB",
+        "60 min (9 frames) 321 MB",
         "8.6 M weights",
         "failed: <planted>",
     ):
