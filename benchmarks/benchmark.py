@@ -21,7 +21,7 @@ from .field import Field, find_field
 from .measure import NOISE_BOUND
 from .pipeline import describe_clip, measure_clip
 from .process import Worker
-from .roofline import against_limits, ask_limits, ask_operations, summed
+from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import ClipRow, Result, Row
 from .settings import Settings, check_run
 from .suite import Measured, Plan, Start, measure_batch
@@ -58,6 +58,8 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
         clip_rows = (
             measure_clip(settings, field.contenders, Path(scratch), say=say, start=start) if settings.clip else []
         )
+    # Before and after: a machine that was busy at one of them would be outrun by its own rows.
+    limits = best_limits(limits, ask_limits(settings.limits, say=say, start=start))
     rows = (*(against_limits(row, counts, limits) for part in measured for row in part.rows), *field.failed)
     noise = noise_notes(rows, clip_rows, measured, surroundings)
     return Result(
@@ -103,6 +105,10 @@ def noise_notes(
     if restless:
         named = ", ".join(f"{row.name} batch {row.batch} {row.idle_share:.0%}" for row in restless[:4])
         notes.append(f"NOISY: contenders computed while they should have waited ({named} of a core).")
+    outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > 1.0]
+    if outrun:
+        named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
+        notes.append(f"NOISY: {named} outran the peak, which was measured while the machine was busier. Run again.")
     return notes
 
 

@@ -141,11 +141,17 @@ def speed_table(result: Result) -> str:
     lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     for name in names:
         rows = [cells[name, batch] for batch in batches if (name, batch) in cells]
-        lines.append(_line(_row_cells(name, rows, trained(result), bold=best is not None and name == best.name)))
+        bold = best is not None and name == best.name
+        lines.append(_line(_row_cells(name, rows, trained(result), bold=bold, limited=not _outrun(result))))
     return "\n".join(lines)
 
 
-def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool) -> list[str]:
+def _outrun(result: Result) -> bool:
+    """Whether a row outran the peak, which then was measured while something else computed, and limits nothing."""
+    return any((row.share_of_peak or 0.0) > 1.0 for row in result.rows)
+
+
+def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool, limited: bool) -> list[str]:
     first = rows[0]
     shown = NAMES.get(name, name)
     if any(row.status != "ok" for row in rows):
@@ -154,7 +160,7 @@ def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool) ->
         return [shown, f"{broken.status}: {broken.reason.split('. ')[0].rstrip('.')}", *[""] * (width - 1)]
     speeds = [text for row in rows for text in (number(row.ms_median, 1), number(row.ratio, 2))]
     iou = percent(first.mean_iou, 2) if accuracy else NONE
-    found = [shown, *speeds, percent(first.share_of_peak, 0), number(first.peak_mb, 0), iou]
+    found = [shown, *speeds, percent(first.share_of_peak if limited else None, 0), number(first.peak_mb, 0), iou]
     found.append(percent(first.agreement, 3))
     return [f"**{cell}**" for cell in found] if bold else found
 
@@ -186,6 +192,11 @@ def limit_text(result: Result) -> str:
     peaks = result.limits.get("peaks", {})
     if not peaks:
         return ""
+    if _outrun(result):
+        return (
+            "How near this comes to the limit is not told: some rows outran the peak, measured while the machine was "
+            "busier than in the rounds."
+        )
     words = [
         f"{name} {peak['gflops']:,.0f} GFLOP/s ({peak['library']})" if peak["gflops"] else f"{name}: no such units here"
         for name, peak in peaks.items()
@@ -207,7 +218,7 @@ def growth_text(growth: dict[str, Any]) -> str:
         )
         strides = sorted({point["stride"] for point in lengths})
         words.append(
-            f"Memory against the length of a clip: {each} at the most (the bundled clip looped, the bundled int8 model, "
+            f"Memory against the length of a clip: {each} at the most (bundled clip, looped, and int8 model, "
             f"`--save jsonl`, one frame in {' or '.join(map(str, strides))} segmented, the others decoded only)."
         )
     return "**Growth** (`python -m benchmarks growth`). " + " ".join(words)

@@ -61,12 +61,7 @@ def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start =
         with start(contender.name) as worker:
             try:
                 worker.ask("open-clip", contender=contender.to_dict(), batch=1)
-                request = {
-                    "clip": str(looped),
-                    "target": str(scratch / "looped.jsonl"),
-                    "stride": plan.stride,
-                    "fps": plan.fps,
-                }
+                request = {"clip": str(looped), "target": str(scratch / "looped.jsonl"), "stride": plan.stride}
                 answer = worker.ask("length", **request)
             except WorkerError as error:
                 points.append({**known, "status": "failed", "reason": str(error)})

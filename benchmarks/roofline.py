@@ -31,6 +31,18 @@ def ask_limits(extent: Mapping[str, Any], *, say: Say, start: Start = Worker) ->
     return answer
 
 
+def best_limits(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The better of two measurements, each peak and the memory by itself: what was reached once can be reached."""
+    if "problem" in first or "problem" in second:
+        return second if "problem" in first else first
+    peaks = {
+        name: max(peak, second["peaks"][name], key=lambda one: one["gflops"] or 0.0)
+        for name, peak in first["peaks"].items()
+    }
+    memory = max(first["bandwidth"], second["bandwidth"], key=lambda one: one["best_gb_s"])
+    return {**first, "peaks": peaks, "bandwidth": memory}
+
+
 def ask_operations(files: Sequence[ModelFile], size: tuple[int, int], *, start: Start = Worker) -> tuple[Counts, str]:
     """Digest of each file -> its layers, and why a file has none ("" where all have)."""
     found: Counts = {}

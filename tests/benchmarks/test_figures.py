@@ -79,6 +79,19 @@ def test_an_untrained_network_has_parity_and_no_accuracy(folder):
     assert "99.900 %" in full
 
 
+def test_a_peak_that_was_outrun_limits_nothing(fitted):
+    peaks = {"fp32": {"gflops": 10.0, "library": "a", "what": "", "reason": ""}}
+    limits = {"peaks": peaks, "bandwidth": {"best_gb_s": 5.0}}
+    near, over = (
+        replace(fitted, limits=limits, rows=tuple(replace(row, share_of_peak=share) for row in fitted.rows))
+        for share in (0.5, 1.2)
+    )
+    assert "| 50 % |" in figures.speed_table(near)
+    assert "fp32 10 GFLOP/s (a)" in figures.limit_text(near)
+    assert "120 %" not in figures.speed_table(over)
+    assert "some rows outran the peak" in figures.limit_text(over)
+
+
 def test_readme_without_its_marks_is_refused(folder, capsys):
     figures.README.write_text("no marks")
     assert command.main(["readme"]) == 2

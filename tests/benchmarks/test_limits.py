@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import limits, probes
-from benchmarks.benchmark import limit_notes
+from benchmarks.benchmark import limit_notes, noise_notes
 from benchmarks.operations import Layer, count_operations, gflop, limit_ms
-from benchmarks.roofline import against_limits
+from benchmarks.roofline import against_limits, best_limits
 from benchmarks.rows import Row
 from edge_seg import bundled_model
 from edge_seg.errors import DeviceError, ModelFileError
@@ -133,6 +133,23 @@ def test_the_peak_is_the_best_library_and_the_others_are_told(monkeypatch):
     assert found["tried"][2]["reason"] == "no such module"
     nothing = limits.measure_peak((absent,), 0.0, 8)
     assert (nothing["gflops"], nothing["reason"]) == (None, "absent: no such module")
+
+
+def test_the_better_of_two_measurements_counts():
+    def measured(fp32, memory):
+        return {"peaks": {"fp32": {"gflops": fp32}, "bf16": {"gflops": None}}, "bandwidth": {"best_gb_s": memory}}
+
+    found = best_limits(measured(10.0, 5.0), measured(30.0, 4.0))
+    assert (found["peaks"]["fp32"]["gflops"], found["bandwidth"]["best_gb_s"]) == (30.0, 5.0)
+    assert found["peaks"]["bf16"]["gflops"] is None
+    assert best_limits({"problem": "died"}, measured(1.0, 1.0)) == measured(1.0, 1.0)
+
+
+def test_a_row_that_outruns_the_peak_makes_the_run_a_noisy_one(row):
+    surroundings = {"cores": 2}
+    assert noise_notes([replace(row, share_of_peak=0.9)], [], [], surroundings) == []
+    (note,) = noise_notes([replace(row, share_of_peak=1.2)], [], [], surroundings)
+    assert "outran the peak" in note
 
 
 def test_an_arithmetic_the_processor_only_emulates_has_no_peak(monkeypatch):
