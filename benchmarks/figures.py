@@ -116,7 +116,8 @@ def _heading(result: Result, what: str) -> str:
     size = "x".join(map(str, result.settings["size"]))
     machine = f"{result.environment['cores']} cores of {result.environment['cpu']}"
     count = next(iter(result.operations.values()), {"gflop": 0.0, "weights": 0})
-    noisy = "; the run called itself noisy" if result.noisy else ""
+    noise = [note.removeprefix("NOISY: ").split(". ")[0] for note in result.notes if note.startswith("NOISY: other")]
+    noisy = "; ".join(["; a noisy run" if result.noisy else "", *noise])
     untrained = "" if trained(result) else " Its weights are untrained: its labels measure parity, not accuracy."
     return (
         f"**{what}** ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame) at {size} "

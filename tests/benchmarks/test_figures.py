@@ -14,6 +14,11 @@ from benchmarks.family import draw_family, family
 from edge_seg.errors import ConfigurationError
 
 
+def test_readme_agrees_with_the_committed_json():
+    readme = figures.README.read_text(encoding="utf-8")
+    assert figures.with_figures(readme, figures.section(figures.FOLDER)) == readme, "run: python -m benchmarks readme"
+
+
 @pytest.fixture
 def fitted(result):
     return replace(
