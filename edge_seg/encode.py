@@ -33,7 +33,7 @@ from .errors import ConfigurationError, MediaError
 from .files import Seal, reason, replacing
 from .names import partial_path
 from .opencv import cv2
-from .threads import available_threads
+from .threads import available_threads, usual_scheduling
 
 # Short, since what is not yet a fragment is lost in a kill. The encoder holds a few frames back besides: four with the
 # default preset, dozens with the slow ones.
@@ -132,7 +132,10 @@ class VideoWriter:
         try:
             if self._audio is not None:
                 self._audio.copy_until(float(pts * self._time_base), shift_s=float(self._shift * self._time_base))
-            self._mux(self._stream.encode(frame))
+            # The first picture opens the encoder.
+            with usual_scheduling() if self.frames == 0 else contextlib.nullcontext():
+                packets = self._stream.encode(frame)
+            self._mux(packets)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._fail(error)
         self.frames += 1

@@ -1,13 +1,15 @@
 """How many threads this process may really use: the smaller of its CPU affinity and its cgroup's CPU quota.
 
-A container limited to two CPUs on a machine of 64 sees 64; 64 threads there are slower than two. Knows nothing of
-onnxruntime or OpenCV: whoever starts threads asks here.
+A container limited to two CPUs on a machine of 64 sees 64; 64 threads there are slower than two. Also keeps libraries
+from making threads real-time ones. Knows nothing of onnxruntime or OpenCV: whoever starts threads asks here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,6 +18,34 @@ def available_threads(*, root: Path = Path("/")) -> int:
     quota = cgroup_quota(root)
     affinity = affinity_count()
     return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+
+
+@contextlib.contextmanager
+def usual_scheduling() -> Iterator[None]:
+    """What is started inside is scheduled as this process was, this thread too.
+
+    SVT-AV1, run by root, makes its threads and the one that opens it real-time ones (SCHED_FIFO, priority 99), which
+    starves everything else on the machine.
+    """
+    before = _scheduling()
+    try:
+        yield
+    finally:
+        usual = os.SCHED_OTHER if hasattr(os, "SCHED_OTHER") else 0
+        for thread, policy in _scheduling().items():
+            if policy != before.get(thread, usual):
+                with contextlib.suppress(OSError):
+                    os.sched_setscheduler(thread, before.get(thread, usual), os.sched_param(0))
+
+
+def _scheduling() -> dict[int, int]:
+    """Thread id -> policy of each thread of this process; nothing where the system does not say."""
+    found: dict[int, int] = {}
+    with contextlib.suppress(OSError, AttributeError):
+        for name in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):
+                found[int(name)] = os.sched_getscheduler(int(name))
+    return found
 
 
 def affinity_count() -> int:

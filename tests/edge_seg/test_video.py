@@ -14,7 +14,8 @@ import pytest
 from edge_seg import rotation
 from edge_seg.errors import MediaError
 from edge_seg.media import Frame
-from edge_seg.video import VideoFile
+from edge_seg.threads import available_threads
+from edge_seg.video import VideoFile, _Collector
 from tests.edge_seg.clips import make_clip, paint_number, read_number, video_times
 
 ONE = 65536
@@ -194,17 +195,20 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads the Linux way")
-def test_closing_lets_go_of_threads_and_files(tmp_path: Path) -> None:
+def test_closing_lets_go_of_threads_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = make_clip(tmp_path / "a.mp4", count=10)
-
-    def held() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
-
-    read(clip)
-    before = held()
-    for _ in range(5):
-        read(clip)
-    assert held() == before
+    # Each file collected at once, and, as in a program whose collections take long, only when enough of them wait.
+    for share, most in ((1e9, 16), (1e-9, 4)):
+        collector = _Collector()
+        monkeypatch.setattr(collector, "SHARE", share)
+        monkeypatch.setattr(collector, "MOST_WAITING", most)
+        monkeypatch.setattr("edge_seg.video._collector", collector)
+        held = []
+        for _ in range(13):
+            read(clip)
+            held.append((len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))))
+        assert held[0] == held[4] == held[8] == held[12]
+        assert max(threads for threads, _ in held) <= held[0][0] + 2 * most * available_threads()
 
 
 def test_the_numbers_survive_compression() -> None:
