@@ -63,9 +63,6 @@ def render_page(result: Result, chart_png: bytes) -> str:
     if result.clip_rows:
         head, *body = clip_table(result.clip_rows)
         tables.append(f"<h2>From end to end: {escape(clip_line(result.clip))}</h2>" + _table(head, body))
-    if result.limits.get("peaks"):
-        head, *body = limit_table(result.limits)
-        tables.append("<h2>What this machine can do at the most</h2>" + _table(head, body))
     picture = base64.b64encode(chart_png).decode("ascii")
     return "\n".join(
         (
