@@ -25,7 +25,7 @@ from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .preflight import check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, load_model, open_run, save_run, versions
-from .weights import fits_whole, load_encoder, read_encoder
+from .weights import even_out, fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
 
@@ -202,6 +202,7 @@ class Trainer:
                 layer.set_weights(finished.get_layer(layer.name).get_weights())
             if layer.name.startswith("block") and int(layer.name[5]) <= self.recipe.freeze_blocks:
                 layer.trainable = False
+        even_out(network)
         return network
 
     def _compile(self, pairs: PairStore) -> None:

@@ -77,8 +77,8 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--license",
-        default="",
-        help="terms of use of the resulting weights, one line, carried into exported files (default: none)",
+        help="terms of use of the resulting weights, one line, carried into exported files "
+        "(default: none; with --start, those of its weights)",
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard (default: no)")
     add("--resume", action="store_true", help="go on from the last good checkpoint in RUN (default: start anew)")
@@ -115,7 +115,7 @@ def run_fit(args: argparse.Namespace) -> int:
             batch_norm=False,
             skip_activation=network.skip_activation,
             input_size=args.input_size or network.input_size or recipe.input_size,
-            learning_rate=args.learning_rate or START_RATE,
+            learning_rate=START_RATE if args.learning_rate is None else args.learning_rate,
         )
     check_recipe(recipe)
     policy = args.policy
@@ -125,7 +125,7 @@ def run_fit(args: argparse.Namespace) -> int:
         out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
         block_widths=network.block_widths, head_widths=network.head_widths,
         weights=args.weights, start=args.start, seed=args.seed, policy=policy, resume=args.resume,
-        tensorboard=args.tensorboard, license=args.license, devices=args.devices,
+        tensorboard=args.tensorboard, license=terms(args), devices=args.devices,
     )  # fmt: skip
     try:
         run = fit(recipe, options)
@@ -167,6 +167,15 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
     return run.fcn8
 
 
+def terms(args: argparse.Namespace) -> str:
+    """The terms asked for; else those of the network to start from, which bind what is made of it."""
+    from .run import open_run
+
+    if args.license is not None:
+        return str(args.license)
+    return str(open_run(args.start).config.get("license", "")) if args.start else ""
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Raise `ConfigurationError` for values no training can have."""
     from .fcn8 import check_input_size
@@ -178,7 +187,7 @@ def check_recipe(recipe: Recipe) -> None:
         if not 0.0 <= getattr(recipe, name) < 1.0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must lie in 0 <= x < 1, got {getattr(recipe, name)}.")
     if not 0.0 < recipe.learning_rate < 100.0:
-        raise ConfigurationError(f"--learning-rate must be positive, got {recipe.learning_rate}.")
+        raise ConfigurationError(f"--learning-rate must lie in 0 < x < 100, got {recipe.learning_rate}.")
 
 
 def device_names(text: str) -> tuple[str, ...]:

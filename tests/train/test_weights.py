@@ -11,7 +11,7 @@ import pytest
 
 from edge_seg.errors import ModelFileError
 from train.fcn8 import IMAGENET_MEAN_BGR, Fcn8Config, fcn8
-from train.weights import ENCODER_LAYERS, fits_whole, load_encoder, read_encoder, strongest_filters
+from train.weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder, strongest_filters
 
 WIDTHS = (4, 5, 6, 7, 8)
 TINY = Fcn8Config(input_size=(32, 32), block_widths=WIDTHS, head_widths=(4, 4))
@@ -127,3 +127,24 @@ def test_pickles_are_not_run(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", **arrays)
     with pytest.raises(ModelFileError, match="pickle"):
         read_encoder(tmp_path / "evil.npz")
+
+
+def test_kernels_are_evened_out_and_compute_the_same() -> None:
+    keras.utils.set_random_seed(0)
+    model = fcn8(TINY)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        layer.set_weights([rng.normal(size=array.shape, scale=0.3).astype("f") for array in layer.get_weights()])
+    first, after = model.get_layer("block1_conv1"), model.get_layer("block3_conv1")
+    first.set_weights([array * 300 for array in first.get_weights()])
+    after.set_weights([after.get_weights()[0] / 5000, after.get_weights()[1]])
+    frames = rng.uniform(-1, 1, (1, 32, 32, 3)).astype("f")
+    before = np.asarray(model.predict_on_batch(frames))
+    even_out(model)
+    np.testing.assert_array_equal(np.asarray(model.predict_on_batch(frames)), before)
+    # What each holds beside a fresh kernel, sqrt(2 / inputs) a weight.
+    sizes = [
+        float(np.std(layer.get_weights()[0])) * (layer.get_weights()[0][..., 0].size / 2) ** 0.5
+        for layer in (first, after)
+    ]
+    assert 0.4 < sizes[0] / sizes[1] < 2.5
