@@ -59,12 +59,14 @@ class MovingAverage:
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """The model holds the averaged weights inside the block; nothing happens where the optimizer keeps none."""
-        if not self.model.optimizer.use_ema:
+        # mixed_float16 wraps the optimizer in one that scales the loss; the average is the inner one's.
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        if not optimizer.use_ema:
             yield
             return
         variables = self.model.trainable_variables
         own = [np.asarray(variable).copy() for variable in variables]
-        averages = self.model.optimizer._model_variables_moving_average
+        averages = optimizer._model_variables_moving_average
         self._assign(variables, [np.asarray(value) for value in averages])
         try:
             yield

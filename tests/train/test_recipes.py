@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from train.callbacks import MovingAverage
 from train.fit_command import add_fit_arguments
 from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, make_optimizer
 
@@ -60,3 +61,24 @@ def test_help_names_the_recipes_own_values() -> None:
         assert f"default: notebook {ours}, default {theirs}" in text
     size = "x".join(map(str, RECIPES["default"].input_size))
     assert f"default: notebook 224x224, default {size}" in text
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "loss scale"])
+def test_the_average_is_put_in_and_taken_out(wrapped: bool) -> None:
+    """mixed_float16 wraps the optimizer, and the average is the inner one's."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    optimizer = make_optimizer(RECIPES["default"], 10)
+    model.compile(optimizer=keras.optimizers.LossScaleOptimizer(optimizer) if wrapped else optimizer, loss="mse")
+    rng = np.random.default_rng(0)
+    seen = []
+    for _ in range(3):
+        model.train_on_batch(rng.normal(size=(8, 4)), rng.normal(size=(8, 4)))
+        seen.append(model.get_weights()[0])
+    ema = RECIPES["default"].ema
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = ema * expected + (1 - ema) * weight
+    with MovingAverage(model).swapped_in():
+        np.testing.assert_allclose(model.get_weights()[0], expected, atol=1e-7)
+    np.testing.assert_array_equal(model.get_weights()[0], seen[-1])
