@@ -20,15 +20,15 @@ from edge_seg.threads import available_threads
 from .augment import Augmentation, Pair, augment
 from .dataset import Sample, read_image, read_mask
 
-# Masks are bytes: this many images of 360x480 take 0.7 MB each in memory, so datasets up to here are read once.
-CACHED_SAMPLES = 2000
+# What a store keeps of what it has read: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
+CACHE_BYTES = 1_400_000_000
 MOMENTS_PER_STREET = 4
 # Bounds what waits in memory: three batches a worker.
 MOST_WORKERS = 8
 
 
 class PairStore(Sequence[Pair]):
-    """Images and masks by index, read once and kept where the dataset is small. Holds nothing until asked.
+    """Images and masks by index, read once and kept while there is room for them. Holds nothing until asked.
 
     A pair is ((H, W, 3) uint8 BGR, (H, W) uint8).
     """
@@ -36,6 +36,7 @@ class PairStore(Sequence[Pair]):
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = list(samples)
         self._cache: dict[int, Pair] = {}
+        self._held = 0  # bytes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -47,8 +48,10 @@ class PairStore(Sequence[Pair]):
         pair = read_image(sample.image), read_mask(sample.mask)
         if pair[0].shape[:2] != pair[1].shape:
             raise DatasetError(f"{sample.image} is {pair[0].shape[:2]} but its mask {sample.mask} is {pair[1].shape}.")
-        if len(self) <= CACHED_SAMPLES:
+        size = sum(array.nbytes for array in pair)
+        if self._held + size <= CACHE_BYTES:
             self._cache[index] = pair
+            self._held += size
         return pair
 
 

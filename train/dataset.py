@@ -127,7 +127,8 @@ def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[
 def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sample], list[Sample]]:
     """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive.
 
-    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`).
+    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`), and their numbers
+    are their order: `drive_10` comes after `drive_9`.
     """
     train: list[Sample] = []
     validation: list[Sample] = []
@@ -135,10 +136,16 @@ def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sam
     for sample in samples:
         drives.setdefault(re.sub(r"[_-]?[a-z]*\d+$", "", sample.stem), []).append(sample)
     for frames in drives.values():
+        frames.sort(key=_number)
         cut = len(frames) - round(len(frames) * validation_share)
         train += frames[:cut]
         validation += frames[cut:]
     return train, validation
+
+
+def _number(sample: Sample) -> int:
+    found = re.search(r"\d+$", sample.stem)
+    return int(found[0]) if found else 0
 
 
 def data_hash(samples: list[Sample]) -> str:

@@ -67,7 +67,10 @@ class Run:
             return find_samples(where, "test")
         stems = set(data.get(split, ()))
         if not stems:
-            raise ConfigurationError(f"{self.folder} records no {split!r} split; it was fitted without one.")
+            raise ConfigurationError(
+                f"{self.folder} records no {split!r} images: it was fitted without, or shipped without their names. "
+                "Evaluate it with --split test, or with --images and --masks."
+            )
         return [sample for sample in find_samples(where, "train", **plain) if sample.stem in stems]
 
 

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_seg.errors import ConfigurationError, DatasetError
+from train import batches
 from train.dataset import Sample, data_hash, find_samples, random_split, read_image, read_mask, time_split
+from train.run import Run
 
 
 def samples(*stems: str) -> list[Sample]:
@@ -97,6 +99,26 @@ def test_a_time_split_holds_out_the_end_of_each_drive() -> None:
     training, validation = time_split(samples(*stems), 0.2)
     assert [sample.stem for sample in validation] == [*stems[8:10], *stems[26:30], stems[34]]
     assert {sample.stem for sample in training} | {sample.stem for sample in validation} == set(stems)
+
+
+def test_frames_of_a_drive_are_in_the_order_of_their_numbers() -> None:
+    training, validation = time_split(samples(*sorted(f"frame_{index}" for index in range(1, 21))), 0.2)
+    assert [sample.stem for sample in training] == [f"frame_{index}" for index in range(1, 17)]
+    assert [sample.stem for sample in validation] == ["frame_17", "frame_18", "frame_19", "frame_20"]
+
+
+def test_a_store_keeps_no_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_layout(tmp_path, ("a", "b", "c"))
+    store = batches.PairStore(find_samples(tmp_path))
+    monkeypatch.setattr(batches, "CACHE_BYTES", 2 * sum(array.nbytes for array in store[0]))
+    store = batches.PairStore(store.samples)
+    first, second, third = store[0], store[1], store[2]
+    assert (store[0] is first, store[1] is second, store[2] is third) == (True, True, False)
+
+
+def test_a_run_without_names_says_what_to_evaluate_it_on() -> None:
+    with pytest.raises(ConfigurationError, match="shipped without their names"):
+        Run(Path("shipped"), {"data": {"root": None}}).samples("val")
 
 
 def test_the_hash_follows_names_and_bytes(tmp_path: Path) -> None:
