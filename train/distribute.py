@@ -26,6 +26,10 @@ from .batches import TrainingBatches
 
 # Read by `keras.distribution.initialize`; says that several hosts are to train together.
 JAX_HOSTS = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+JAX_WAY = (
+    f"KERAS_BACKEND=jax, KERAS_DISTRIBUTION_JOB_ADDRESSES=FIRST_HOST:PORT, {JAX_HOSTS}=HOSTS and "
+    "KERAS_DISTRIBUTION_PROCESS_ID=0 on the first host, 1 on the next"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +134,7 @@ def join_hosts() -> Hosts:
     if backend == "tensorflow" and _tensorflow_hosts() > 1:
         raise ConfigurationError(
             f"TF_CONFIG names {_tensorflow_hosts()} hosts, but Keras 3 cannot fit under TensorFlow's "
-            "MultiWorkerMirroredStrategy (keras-team/keras issue 20585). Unset it and train with KERAS_BACKEND=jax; "
-            "docs/training.md shows how."
+            f"MultiWorkerMirroredStrategy (keras-team/keras issue 20585). Unset it and set {JAX_WAY}."
         )
     if backend != "jax" or os.environ.get(JAX_HOSTS, "1") == "1":
         return Hosts()
@@ -141,8 +144,8 @@ def join_hosts() -> Hosts:
         keras.distribution.initialize()
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(
-            f"{JAX_HOSTS} is {os.environ[JAX_HOSTS]}, but the hosts did not meet ({str(error).splitlines()[0]}); "
-            "docs/training.md shows the three variables each of them needs."
+            f"{JAX_HOSTS} is {os.environ[JAX_HOSTS]}, but the hosts did not meet ({str(error).splitlines()[0]}). "
+            f"Each of them needs {JAX_WAY}."
         ) from error
     return Hosts(jax.process_count(), jax.process_index())
 

@@ -81,6 +81,7 @@ def test_one_device_changes_nothing() -> None:
     ("config", "message"),
     [
         ('{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}', "names 3 hosts"),
+        ('{"cluster": {"worker": ["b:1", "c:1"]}}', "KERAS_DISTRIBUTION_JOB_ADDRESSES=FIRST_HOST:PORT"),
         ("{not json", "TF_CONFIG cannot be read"),
     ],
 )
