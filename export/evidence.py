@@ -17,6 +17,7 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.spec import CAMVID_CLASSES
 from train.dataset import Sample, read_image, read_mask
+from train.evaluate import split_samples
 from train.fcn8 import logits_model
 from train.run import Run
 
@@ -138,19 +139,13 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
             f"or use rendered scenes ({RENDERED_OPTIONS})."
         )
     try:
-        samples = run.samples(split, data)
+        return split_samples(run, split, data)
     except DatasetError as error:
         first, *problems = str(error).splitlines()
         raise DatasetError(
             f"{first} Name the run's dataset with --data DATASET, or use rendered scenes ({RENDERED_OPTIONS}).",
             tuple(problem.strip() for problem in problems),
         ) from error
-    if not samples:
-        where = data or run.config["data"].get("root")
-        raise DatasetError(
-            f"{where} holds none of the run's {split} images; give the dataset it was trained on with --data."
-        )
-    return samples
 
 
 def spread(samples: list[Sample], count: int) -> list[Sample]:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import onnx
 import pytest
 
 from edge_seg import spec as spec_module
+from edge_seg.errors import DatasetError
 from edge_seg.fake import FakeSession
 from edge_seg.golden import decode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session
 from export import publish
 from export.__main__ import main
+from export.evidence import find
 from train.run import open_run, save_run
 
 ROOT = Path(__file__).parents[2]
@@ -253,6 +256,13 @@ def test_data_given_must_hold_the_runs_images(run_folder, tmp_path, capsys):
         (tmp_path / "other" / folder).mkdir(parents=True)
     assert export(run_folder, tmp_path / "model.onnx", "--data", str(tmp_path / "other")) == 1
     assert "No images" in capsys.readouterr().err
+
+
+def test_no_part_of_the_runs_images_stands_for_all_of_them(run_folder):
+    run = open_run(run_folder)
+    data = {**run.config["data"], "val": [*run.config["data"]["val"], "drive_lost"]}
+    with pytest.raises(DatasetError, match=r"images are missing(.|\n)*drive_lost"):
+        find(replace(run, config={**run.config, "data": data}), "val", None)
 
 
 @pytest.mark.parametrize(
