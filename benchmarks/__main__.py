@@ -118,11 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
     text = "cost against batch, resolution, threads and clip length"
-    add_growth_arguments(commands.add_parser("growth", help=text, description=text.capitalize() + "."))
+    add_growth_arguments(commands.add_parser("growth", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
     add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
     text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder (unproved)"
-    add_gpu_arguments(commands.add_parser("gpu", help=text, description=text.capitalize() + "."))
+    add_gpu_arguments(commands.add_parser("gpu", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "images a second of the input pipeline, of the training step and of both"
     add_training_arguments(commands.add_parser("training", help=text, description=text + "."))
     return parser

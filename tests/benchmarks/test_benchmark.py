@@ -251,3 +251,9 @@ save_run({str(folder / "run")!r}, {{"fcn8": config.to_dict()}}, fcn8(config))
         done = subprocess.run((sys.executable, *command_line), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return folder / "run", folder / "fp16.onnx"
+
+
+def test_help_keeps_the_names_of_things(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["gpu", "--help"])
+    assert "A CUDA machine in one run" in capsys.readouterr().out
