@@ -157,6 +157,12 @@ class Segmenter:
         frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every
         frame. Items of an iterable are (H, W, 3) uint8 arrays, or objects with `.image`, `.index` and `.time_s` as
         `edge_seg.sources` gives them.
+
+        Raises:
+            ConfigurationError: none of these. While the results are taken: an item that is no frame, or a source that
+                names nothing.
+            MediaError: while they are taken: a source that cannot be opened or read.
+            DeviceError: while they are taken: the device fails, or does not hold one frame (`OutOfMemoryError`).
         """
         from .stream import ResultStream
 

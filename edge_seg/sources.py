@@ -69,6 +69,11 @@ def expand_sources(arguments: Sequence[str | os.PathLike[str] | int]) -> list[It
 
 def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
     text = os.fspath(argument) if not isinstance(argument, int) else str(argument)
+    if not text:
+        raise ConfigurationError(
+            "A source has no name (a variable that is not set?). Expected a video, picture, folder, glob, camera index "
+            "or address."
+        )
     scheme, separator, _ = text.partition("://")
     if separator and not Path(text).exists():
         yield _stream(scheme, text)

@@ -11,7 +11,10 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .account import StreamReport, frame_counts, source_facts
+from .errors import ConfigurationError
 from .media import Source, SourceCounts
 
 if TYPE_CHECKING:
@@ -30,9 +33,19 @@ class ResultStream(Iterator["Segmentation"]):
         segment: (frames, indices, times) -> results, a Segmenter's.
         batch_size: frames a call.
         source: a path, an address, a camera's index, an open `Source`, or any iterable of frames.
+
+    Raises:
+        ConfigurationError: `source` is none of these.
     """
 
     def __init__(self, segment: Segment, batch_size: int, source: Any) -> None:
+        if isinstance(source, np.ndarray) and source.ndim == 3:
+            raise ConfigurationError("Expected a source, got a single frame; `segment(frame)` takes one.")
+        if not isinstance(source, (str, int, os.PathLike)) and not hasattr(source, "__iter__"):
+            raise ConfigurationError(
+                "A source is a path, an address, a camera's index or an iterable of frames; "
+                f"got {type(source).__name__}."
+            )
         self._model, self._batch_size, self._given = segment, batch_size, source
         self._source: Any = source if isinstance(source, Source) else None
         self._taken = self._segmented = 0

@@ -379,3 +379,12 @@ def test_a_worker_made_by_spawn_is_given_a_path(tiny_model):
         again = pickle.loads(pickle.dumps(result))
         np.testing.assert_array_equal(again.labels, result.labels)
         assert again.class_share() == result.class_share()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [(None, "got NoneType"), (2.5, "got float"), (np.zeros((4, 6, 3), np.uint8), "a single frame")],
+)
+def test_what_is_no_source_is_told_at_once(fake: FakeSession, source: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Segmenter(fake).stream(source)

@@ -28,6 +28,14 @@ def media(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_name_that_is_empty_is_no_folder(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`predict "$CLIP"` without a CLIP shall not segment the folder it is called in."""
+    monkeypatch.chdir(media)
+    with pytest.raises(ConfigurationError, match="has no name"):
+        expand_sources([""])
+    assert expand_sources([Path()])
+
+
 def test_a_folder_gives_its_media_in_order(media: Path) -> None:
     items = expand_sources([media])
     assert [Path(item.location).name for item in items] == ["drive.mkv", "drive.mp4", "still.png"]
