@@ -49,18 +49,20 @@ def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
         try:
             paths.insert(0, fp32_file(settings, run_digest, size, say))
         except ModelFileError as error:
-            failed = [_failed_fp32(batch, str(error)) for batch in settings.batch_sizes]
+            unmade = ModelFile(path=Path(), label="fp32", precision="fp32", digest="")
+            (missing,) = session_contenders([unmade], ["cpu"], size, optional=False)
+            failed = _failed(missing, settings.batch_sizes, str(error))
     files, size = model_files(paths)
     devices, notes = present_devices(settings.devices)
     contenders = keras_contenders(settings.run, size, run_digest)
     contenders += session_contenders(files, devices, size, optional=settings.devices is None)
-    peers, unmade = peer_contenders(settings, files, size, run_digest, say)
+    peers, failed_peers = peer_contenders(settings, files, size, run_digest, say)
     return Field(
         contenders=(*contenders, *peers),
         files=tuple(files),
         size=size,
         notes=tuple(notes),
-        failed=(*failed, *unmade),
+        failed=(*failed, *failed_peers),
     )
 
 
@@ -85,7 +87,7 @@ def peer_contenders(
         try:
             path = make() if wanted else ""
         except ModelFileError as error:
-            failed += [_failed(peer, batch, str(error)) for peer in wanted for batch in settings.batch_sizes]
+            failed += [row for peer in wanted for row in _failed(peer, settings.batch_sizes, str(error))]
         else:
             contenders += [replace(peer, path=str(path)) for peer in wanted]
     if "openvino" in settings.peers:
@@ -95,28 +97,18 @@ def peer_contenders(
     return contenders, failed
 
 
-def _failed(contender: Contender, batch: int, reason: str) -> Row:
-    return Row(
+def _failed(contender: Contender, batches: Sequence[int], reason: str) -> list[Row]:
+    """A failed row at each batch size of a contender whose model file could not be made."""
+    row = Row(
         name=contender.name,
         kind=contender.kind,
         precision=contender.precision,
         device=contender.device,
-        batch=batch,
+        batch=0,
         status="failed",
         reason=reason,
     )
-
-
-def _failed_fp32(batch: int, reason: str) -> Row:
-    return Row(
-        name="edge_seg cpu fp32",
-        kind="session",
-        precision="fp32",
-        device="cpu",
-        batch=batch,
-        status="failed",
-        reason=reason,
-    )
+    return [replace(row, batch=batch) for batch in batches]
 
 
 def present_devices(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -19,8 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge_seg import bundled_clip
 from edge_seg.devices import device_problem, parse_device
 from edge_seg.errors import ConfigurationError
@@ -29,13 +27,12 @@ from train.arguments import size
 from train.files import replacing
 
 from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
-from .data import load_data
 from .environment import environment
 from .process import Worker, WorkerError
 from .roofline import ask_operations, summed
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
-from .suite import Plan, measure_batch
+from .suite import measure_batch, rendered_plan
 from .table import align, cells
 
 FORMAT = 1
@@ -110,7 +107,14 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
     counts, _ = ask_operations(files[:1], shape, start=start)
     count = next(iter(summed(counts).values()), None)
     with tempfile.TemporaryDirectory(prefix="edge_seg_gpu_") as scratch:
-        plan = gpu_plan(gpu_contenders(settings, files, shape, digest), shape, settings, Path(scratch))
+        # Keras on the processor takes part for parity, and is given as many frames.
+        plan = rendered_plan(
+            gpu_contenders(settings, files, shape, digest),
+            shape,
+            repeats=settings.repeats,
+            frames=settings.frames,
+            scratch=Path(scratch),
+        )
         rows = [row for batch in settings.batches for row in measure_batch(plan, batch, say=say, start=start).rows]
     return {
         "format": FORMAT,
@@ -153,23 +157,6 @@ def gpu_contenders(
     others = [one for one in torch_contenders(settings.run, shape, digest, cuda=True) if one.device != "cpu"]
     reference = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
     return [*reference, *ours, *bound, *others]
-
-
-def gpu_plan(contenders: Sequence[Contender], shape: tuple[int, int], settings: GpuSettings, scratch: Path) -> Plan:
-    """A plan over rendered scenes; Keras on the processor takes part for parity, and is given as many frames."""
-    data = load_data(None)
-    inputs = scratch / "inputs.npy"
-    np.save(inputs, data.inputs(shape))
-    return Plan(
-        contenders=tuple(contenders),
-        data=data,
-        inputs=inputs,
-        classes=12,
-        unlabelled=11,
-        repeats=settings.repeats,
-        frames=settings.frames,
-        scratch=scratch,
-    )
 
 
 def gpu_rows(rows: Sequence[Row], gflop: float | None, limits: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,13 +11,11 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.errors import ConfigurationError
@@ -26,7 +24,6 @@ from train.arguments import positive
 from train.files import replacing
 
 from .cases import Contender, keras_contenders, session_contenders
-from .data import FrameSet, load_data
 from .environment import environment
 from .field import present_devices
 from .growth_chart import draw_growth
@@ -34,7 +31,7 @@ from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Worker
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
-from .suite import Plan, measure_batch
+from .suite import measure_batch, rendered_plan
 
 FORMAT = 1
 AXES = ("batch", "resolution", "threads", "length")
@@ -214,7 +211,14 @@ def _measure_axis(
         size = (value, value) if axis == "resolution" else SIZE
         batch = value if axis == "batch" else 1
         contenders = growing_contenders(settings, digest, size, value if axis == "threads" else None, say)
-        plan = growth_plan(contenders, size, settings, scratch)
+        plan = rendered_plan(
+            contenders,
+            size,
+            repeats=settings.repeats,
+            frames=settings.frames,
+            scratch=scratch,
+            scenes=settings.frames,
+        )
         points += [point(axis, value, row) for row in measure_batch(plan, batch, say=say, start=start).rows]
     return points
 
@@ -227,25 +231,6 @@ def growing_contenders(
     devices, _ = present_devices(None)
     everyone = keras_contenders(settings.run, size, digest) + session_contenders(files, devices, size, optional=True)
     return [replace(one, threads=threads) for one in everyone]
-
-
-def growth_plan(
-    contenders: Sequence[Contender], size: tuple[int, int], settings: GrowthSettings, scratch: Path
-) -> Plan:
-    """A plan over a few rendered scenes at one size."""
-    data: FrameSet = load_data(None, limit=settings.frames)
-    inputs = scratch / "inputs.npy"
-    np.save(inputs, data.inputs(size))
-    return Plan(
-        contenders=tuple(contenders),
-        data=data,
-        inputs=inputs,
-        classes=12,
-        unlabelled=11,
-        repeats=settings.repeats,
-        frames=settings.frames,
-        scratch=scratch,
-    )
 
 
 def point(axis: str, value: float, row: Row) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .accuracy import Accuracy, measure_accuracy
 from .cases import REFERENCE, Contender
-from .data import FrameSet
+from .data import FrameSet, load_data
 from .environment import busy_core_s
 from .measure import interleave, ratio, summarize
 from .process import CANNOT_BE_HAD, Worker, WorkerError
@@ -49,6 +50,34 @@ class Plan:
     repeats: int
     frames: int
     scratch: Path
+
+
+def rendered_plan(
+    contenders: Sequence[Contender],
+    size: tuple[int, int],
+    *,
+    repeats: int,
+    frames: int,
+    scratch: Path,
+    scenes: int | None = None,
+) -> Plan:
+    """A plan over rendered scenes (`scenes` of them, or as many as there are) at one (height, width).
+
+    Writes the scenes at that size to `scratch`/inputs.npy.
+    """
+    data = load_data(None, limit=scenes)
+    inputs = scratch / "inputs.npy"
+    np.save(inputs, data.inputs(size))
+    return Plan(
+        contenders=tuple(contenders),
+        data=data,
+        inputs=inputs,
+        classes=len(CAMVID_CLASSES),
+        unlabelled=CAMVID_UNLABELLED,
+        repeats=repeats,
+        frames=frames,
+        scratch=scratch,
+    )
 
 
 @dataclass(frozen=True)
