@@ -152,8 +152,9 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
 
     from train.dataset import find_samples
     from train.distribute import Devices
-    from train.fit import FitOptions, Trainer
+    from train.fit import Trainer
     from train.fit_command import check_recipe
+    from train.options import FitOptions
     from train.policy import auto_policy
     from train.recipes import RECIPES
     from train.run import open_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +17,18 @@ from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from .batches import PairStore, RenderedStore, ResizedBatches, TrainingBatches, class_shares
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
-from .dataset import Sample, data_hash, dataset_folders, find_samples, random_split, time_split
+from .dataset import Sample, dataset_folders, find_samples, random_split, time_split
 from .distribute import Devices, choose_devices, join_hosts
-from .fcn8 import Fcn8Config, fcn8, logits_model
+from .fcn8 import fcn8, logits_model
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
+from .options import Encoder, FitOptions, fcn8_config, refuse_overwriting, run_config
 from .preflight import check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
-from .run import Run, load_model, open_run, save_run, versions
+from .run import Run, load_model, open_run, save_run
 from .weights import even_out, fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """What one call of fit was asked for, beside the recipe."""
-
-    out: Path
-    dataset: Path | None
-    images: Path | None
-    masks: Path | None
-    block_widths: tuple[int, int, int, int, int]
-    head_widths: tuple[int, int]
-    weights: Path | None
-    start: Path | None = None
-    seed: int
-    policy: str
-    resume: bool
-    tensorboard: bool
-    license: str = ""
-    devices: tuple[str, ...] = ()
 
 
 def fit(recipe: Recipe, options: FitOptions) -> Run:
@@ -75,13 +56,14 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     with devices.folder(options.out) as folder:
         with devices.scope():
             trainer = Trainer(recipe, options, training, validation, devices, folder)
+            config["encoder"] = asdict(trainer.encoder)
             print_setup(trainer, config, samples, training, validation)
             save_run(folder, config)
             trainer.train()
         config["training"] = {
             **summary(recipe, trainer.history.rows),
             "policy": options.policy,
-            "loaded_layers": trainer.loaded,
+            "loaded_layers": list(trainer.encoder.loaded),
             "devices": devices.count,
         }
         with trainer.average.swapped_in():
@@ -109,10 +91,9 @@ class Trainer:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
         self.fcn8_config = fcn8_config(recipe, options)
-        self.whole = False  # whether blocks 1 and 2 took ImageNet kernels as they are
         pairs = PairStore(training)
         self.batches = self._training_batches(pairs)
-        self.network, self.loaded = self._network()
+        self.network, self.encoder = self._network()
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
         self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
         self._compile(pairs)
@@ -169,14 +150,17 @@ class Trainer:
             parts=self.devices.count,
         )
 
-    def _network(self) -> tuple[keras.Model, list[str]]:
+    def _network(self) -> tuple[keras.Model, Encoder]:
         """Build the network; with a weights file its encoder takes it, and the first blocks are frozen."""
-        recipe, given = self.recipe, self.options.weights
+        recipe, given, recorded = self.recipe, self.options.weights, self.options.encoder
         if self.options.start is not None:
-            return self._started(self.options.start), []
-        self.whole = given is not None and fits_whole(read_encoder(given), self.fcn8_config.block_widths, 2)
+            return self._started(self.options.start), Encoder()
+        if recorded is not None:
+            whole = recorded.whole
+        else:
+            whole = given is not None and fits_whole(read_encoder(given), self.fcn8_config.block_widths, 2)
         # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
-        first_norm = None if not recipe.batch_norm else 3 if self.whole else 1
+        first_norm = None if not recipe.batch_norm else 3 if whole else 1
         # Sizes open, so that crops and whole validation images go through one network.
         network = fcn8(
             self.fcn8_config.with_size(None),
@@ -184,31 +168,35 @@ class Trainer:
             dropout=recipe.dropout,
             synchronized=self.devices.synchronized,
         )
-        if given is None:
-            return network, []
-        narrow = recipe.batch_norm and not self.whole
-        loaded = load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow)
-        for name in loaded if self.whole else ():
+        if recorded is not None:
+            encoder = recorded
+        elif given is not None:
+            narrow = recipe.batch_norm and not whole
+            encoder = Encoder(whole, tuple(load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow)))
+        else:
+            encoder = Encoder()
+        for name in encoder.loaded if whole else ():
             if int(name[5]) <= recipe.freeze_blocks:
                 network.get_layer(name).trainable = False
-        return network, loaded
+        return network, encoder
 
     def _started(self, folder: Path) -> keras.Model:
         """A finished run's network to go on from; normalisation was folded into its weights, so there is none here."""
         network = fcn8(self.fcn8_config.with_size(None), dropout=self.recipe.dropout, kernel_initializer="zeros")
-        finished = load_model(open_run(folder))
+        finished = load_model(open_run(folder)) if self.options.encoder is None else None
         for layer in network.layers:
-            if layer.weights:
+            if finished is not None and layer.weights:
                 layer.set_weights(finished.get_layer(layer.name).get_weights())
             if layer.name.startswith("block") and int(layer.name[5]) <= self.recipe.freeze_blocks:
                 layer.trainable = False
-        even_out(network)
+        if finished is not None:
+            even_out(network)
         return network
 
     def _compile(self, pairs: PairStore) -> None:
         recipe = self.recipe
         # A selection of filters has more to learn anew than whole blocks have.
-        slowed = self.loaded if self.whole else ()
+        slowed = self.encoder.loaded if self.encoder.whole else ()
         optimizer = make_optimizer(recipe, len(self.batches), frozenset(slowed))
         if recipe.optimizer == "sgd":
             loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(len(CAMVID_CLASSES), None)]
@@ -231,17 +219,6 @@ def use_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:
-    """The network that a recipe and the asked widths make."""
-    return Fcn8Config(
-        classes=len(CAMVID_CLASSES),
-        input_size=recipe.input_size,
-        block_widths=options.block_widths,
-        head_widths=options.head_widths,
-        skip_activation=recipe.skip_activation,
-    )
-
-
 def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[list[Sample], list[Sample]]:
     """Training and validation, as the recipe splits; raises `ConfigurationError` if nothing is left to train on."""
     if recipe.split == "random":
@@ -253,74 +230,6 @@ def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[lis
             f"{len(samples)} image(s) with --validation-share {recipe.validation_share} leave none to train on."
         )
     return training, validation
-
-
-def run_config(
-    recipe: Recipe,
-    options: FitOptions,
-    samples: Sequence[Sample],
-    training: Sequence[Sample],
-    validation: Sequence[Sample],
-) -> dict[str, Any]:
-    """Everything the run is made from, as JSON."""
-    return {
-        "fcn8": fcn8_config(recipe, options).to_dict(),
-        "classes": list(CAMVID_CLASSES),
-        "unlabelled": CAMVID_UNLABELLED,
-        "recipe": recipe.to_dict(),
-        "seed": options.seed,
-        "policy": options.policy,
-        "weights": options.weights.name if options.weights else None,
-        "start": options.start.name if options.start else None,
-        "license": options.license,
-        "data": {
-            "root": str(options.dataset) if options.dataset else None,
-            "images": str(options.images) if options.images else None,
-            "masks": str(options.masks) if options.masks else None,
-            "hash": data_hash(list(samples)),
-            "train": [sample.stem for sample in training],
-            "val": [sample.stem for sample in validation],
-        },
-        "versions": versions(),
-    }
-
-
-def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
-    """A folder with a run in it is only ever gone on with, and only by the same recipe on the same data."""
-    import json
-
-    path = options.out / "config.json"
-    if not path.exists():
-        if options.resume:
-            raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")
-        return
-    if not options.resume:
-        raise ConfigurationError(
-            f"{options.out} already holds a run; go on with it by --resume, or choose another --out."
-        )
-    stored = json.loads(path.read_text())
-    ours = json.loads(json.dumps(config))
-    for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
-        known["recipe"].pop("learning_rate", None)
-    keys = ("fcn8", "recipe", "seed", "weights", "start")
-    changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
-    changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")
-    if changed:
-        raise ConfigurationError(
-            f"--resume: the run in {options.out} began with other options; give them again: {'; '.join(changed)}."
-        )
-
-
-def differences(stored: Any, ours: Any, name: str) -> list[str]:
-    """ "recipe.epochs is 4 there, 60 here" for each value of two JSON trees that is not the same."""
-    if isinstance(stored, dict) and isinstance(ours, dict):
-        names = sorted({*stored, *ours})
-        return [line for key in names for line in differences(stored.get(key), ours.get(key), f"{name}.{key}")]
-    return [] if stored == ours else [f"{name} is {_plain(stored)} there, {_plain(ours)} here"]
-
-
-def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -350,4 +259,4 @@ def print_setup(
     epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}"
     print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")
     if trainer.options.weights:
-        print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.loaded)}")
+        print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.encoder.loaded)}")

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,25 @@ from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.spec import CAMVID_CLASSES
 
 from .arguments import positive, size
+from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
     from .fcn8 import Fcn8Config
+    from .options import FitOptions
     from .recipes import Recipe
 
 RECIPE_NAMES = ("default", "notebook")
 START_RATE = 2e-4
+RECIPE_VALUES = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "input_size",
+    "crop_size",
+    "rendered_share",
+    "split",
+    "validation_share",
+)
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +49,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
     add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
     add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
-    add("--recipe", choices=RECIPE_NAMES, default="default", help="how to train (default: %(default)s)")
+    add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
     add("--epochs", type=positive, help="default: notebook 10, default 60")
     add("--batch-size", type=positive, help="default: notebook 32, default 6")
     add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start: 2e-4)")
@@ -64,10 +77,10 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
-    add("--seed", type=int, default=1, help="of every random draw (default: %(default)s)")
+    add("--seed", type=int, help="of every random draw (default: 1)")
     policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
     text = "precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it"
-    add("--policy", choices=policies, default="auto", help=text)
+    add("--policy", choices=policies, help=text)
     add(
         "--devices",
         type=device_names,
@@ -81,7 +94,11 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: none; with --start, those of its weights)",
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard (default: no)")
-    add("--resume", action="store_true", help="go on from the last good checkpoint in RUN (default: start anew)")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the last good checkpoint in RUN, with the options it began with (default: start anew)",
+    )
 
 
 def run_fit(args: argparse.Namespace) -> int:
@@ -89,48 +106,16 @@ def run_fit(args: argparse.Namespace) -> int:
     # Keras comes with these, and `--help` should not wait for it.
     from .checkpoint import kept
     from .distribute import join_hosts
-    from .fit import FitOptions, fit
-    from .policy import auto_policy
-    from .recipes import RECIPES
+    from .fit import fit
 
     join_hosts()
-    named = (
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "input_size",
-        "crop_size",
-        "rendered_share",
-        "split",
-        "validation_share",
-    )
-    recipe = replace(
-        RECIPES[args.recipe], **{name: getattr(args, name) for name in named if getattr(args, name) is not None}
-    )
-    network = fcn8_shape(args)
-    if args.start:
-        # What it was trained with beside it has been folded into its weights, and large steps would undo them.
-        recipe = replace(
-            recipe,
-            batch_norm=False,
-            skip_activation=network.skip_activation,
-            input_size=args.input_size or network.input_size or recipe.input_size,
-            learning_rate=START_RATE if args.learning_rate is None else args.learning_rate,
-        )
+    # A folder without a run is refused by `fit`.
+    recipe, options = options_begun(args) if args.resume and (args.out / CONFIG_NAME).exists() else options_anew(args)
     check_recipe(recipe)
-    policy = args.policy
-    if policy == "auto":
-        policy = "float32" if args.recipe == "notebook" else auto_policy()
-    options = FitOptions(
-        out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
-        block_widths=network.block_widths, head_widths=network.head_widths,
-        weights=args.weights, start=args.start, seed=args.seed, policy=policy, resume=args.resume,
-        tensorboard=args.tensorboard, license=terms(args), devices=args.devices,
-    )  # fmt: skip
     try:
         run = fit(recipe, options)
     except KeyboardInterrupt:
-        print(f"stopped. {kept(options.out)}: python -m train fit ... --out {options.out} --resume", file=sys.stderr)
+        print(f"stopped. {kept(options.out)}: python -m train fit --out {options.out} --resume", file=sys.stderr)
         return 1
     except OSError as error:
         if isinstance(error, EdgeSegError):
@@ -145,15 +130,70 @@ def run_fit(args: argparse.Namespace) -> int:
     return 0
 
 
+def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
+    """Recipe and options of a run that begins; raises `ConfigurationError` where what was asked for conflicts."""
+    from .options import FitOptions
+    from .policy import auto_policy
+    from .recipes import RECIPES
+
+    recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
+    network = fcn8_shape(args)
+    if args.start:
+        # What it was trained with beside it has been folded into its weights, and large steps would undo them.
+        recipe = replace(
+            recipe,
+            batch_norm=False,
+            skip_activation=network.skip_activation,
+            input_size=args.input_size or network.input_size or recipe.input_size,
+            learning_rate=START_RATE if args.learning_rate is None else args.learning_rate,
+        )
+    policy = args.policy or "auto"
+    if policy == "auto":
+        policy = "float32" if recipe.name == "notebook" else auto_policy()
+    return recipe, FitOptions(
+        out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
+        block_widths=network.block_widths, head_widths=network.head_widths,
+        weights=args.weights, start=args.start, seed=1 if args.seed is None else args.seed, policy=policy,
+        resume=args.resume, tensorboard=args.tensorboard, license=terms(args), devices=args.devices,
+    )  # fmt: skip
+
+
+def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
+    """Those that the run in `--out` began with, and over them what was given; `fit` refuses what contradicts."""
+    from .options import read_begun
+    from .policy import auto_policy
+
+    recipe, options = read_begun(args.out)
+    recipe = replace(recipe, **given(args, RECIPE_VALUES), **({"name": args.recipe} if args.recipe else {}))
+    changes = given(args, ("block_widths", "head_widths", "weights", "start", "seed", "policy", "license"))
+    if changes.get("policy") == "auto":
+        changes["policy"] = "float32" if recipe.name == "notebook" else auto_policy()
+    data = ("dataset", "images", "masks")
+    if given(args, data):
+        changes |= {name: getattr(args, name) for name in data}
+    if args.weights or args.start:
+        changes["encoder"] = None  # The file is named, so it is read.
+    elif options.weights and not options.encoder and not options.weights.is_file():
+        raise ConfigurationError(
+            f"--resume: the run in {args.out} began with {options.weights}, which is not there; give it with --weights."
+        )
+    return recipe, replace(options, tensorboard=args.tensorboard, devices=args.devices, **changes)
+
+
+def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those of the named options that have a value on the command line."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
 def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
     """The widths asked for, or those of the network to start from; raises `ConfigurationError` where they conflict."""
     from .fcn8 import Fcn8Config
     from .run import open_run
 
-    asked = {name: getattr(args, name) for name in ("block_widths", "head_widths") if getattr(args, name)}
+    asked = given(args, ("block_widths", "head_widths"))
     if args.start is None:
         return Fcn8Config(**asked)
-    if asked or args.weights or args.recipe != "default":
+    if asked or args.weights or args.recipe not in (None, "default"):
         raise ConfigurationError(
             "--start brings its own widths and weights, for the default recipe: give it without --block-widths, "
             "--head-widths, --weights and --recipe."

@@ -123,7 +123,8 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
     """Train one variant, or read what an earlier call trained, and return its scores as plain JSON types."""
     import keras
 
-    from .fit import FitOptions, fit
+    from .fit import fit
+    from .options import FitOptions
     from .policy import auto_policy
 
     folder = args.out / f"{variant.folder}-seed{seed}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from train.__main__ import main
 from train.batches import TrainingBatches
 from train.fcn8 import Fcn8Config
 from train.run import load_model, open_run, save_run
+from train.weights import ENCODER_LAYERS
 
 TINY = [
     "--block-widths",
@@ -39,6 +41,21 @@ def dataset(make_dataset: Callable[..., Path]) -> Path:
 
 def fit(dataset: Path, out: Path, *more: str, options: list[str] = DEFAULT) -> int:
     return main(["fit", str(dataset), "--out", str(out), *options, *more])
+
+
+def stop_after_an_epoch(
+    monkeypatch: pytest.MonkeyPatch, dataset: Path, out: Path, *more: str, options: list[str] = DEFAULT
+) -> None:
+    """Begin a run and interrupt it after its first epoch."""
+    report = callbacks.Progress.on_epoch_end
+
+    def stop(self: callbacks.Progress, epoch: int, logs: dict | None = None) -> None:
+        report(self, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Progress, "on_epoch_end", stop)
+        assert fit(dataset, out, *more, options=options) == 1
 
 
 def history(out: Path) -> list[dict[str, str]]:
@@ -102,15 +119,7 @@ def test_resumed_run_ends_where_the_whole_run_ends(
 ) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert fit(dataset, whole, "--epochs", "3") == 0
-    report = callbacks.Progress.on_epoch_end
-
-    def stop_after_first(self: callbacks.Progress, epoch: int, logs: dict | None = None) -> None:
-        report(self, epoch, logs)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Progress, "on_epoch_end", stop_after_first)
-        assert fit(dataset, parted, "--epochs", "3") == 1
+    stop_after_an_epoch(monkeypatch, dataset, parted, "--epochs", "3")
     assert not (parted / "model.weights.h5").exists()
     assert fit(dataset, parted, "--epochs", "3", "--resume") == 0
     for ours, theirs in zip(weights(parted), weights(whole), strict=True):
@@ -197,6 +206,89 @@ def test_a_run_is_never_overwritten(dataset: Path, tmp_path: Path, capsys: pytes
     assert "holds no run to go on with" in said
     assert "already holds a run" in said
     assert "seed is 1 there, 7 here" in said
+
+
+def resume(out: Path, *more: str) -> int:
+    return main(["fit", "--out", str(out), "--resume", *more])
+
+
+def vgg_like(path: Path, width: int) -> Path:
+    """Kernels of blocks 1 and 2 at one width: they fit a network of that width whole."""
+    rng, channels, arrays = np.random.default_rng(1), 3, {}
+    for name in ENCODER_LAYERS[:4]:
+        arrays[f"{name}_kernel"] = rng.normal(0, 0.1, (3, 3, channels, width)).astype(np.float32)
+        arrays[f"{name}_bias"] = np.zeros(width, np.float32)
+        channels = width
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize("width", [4, pytest.param(6, marks=pytest.mark.slow)], ids=["whole", "strongest filters"])
+def test_resume_alone_ends_where_the_whole_run_ends(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    file = vgg_like(tmp_path / "vgg.npz", width)
+    begin = ["--weights", str(file), "--seed", "3", "--license", "own data"]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    assert fit(dataset, whole, "--epochs", "2", *begin) == 0
+    stop_after_an_epoch(monkeypatch, dataset, parted, "--epochs", "2", *begin)
+    file.unlink()
+    assert resume(parted) == 0
+    assert "resuming after epoch 1 of 2" in capsys.readouterr().err
+    for ours, theirs in zip(weights(parted), weights(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    ours, theirs = open_run(parted).config, open_run(whole).config
+    assert ours["encoder"]["loaded"] == list(ENCODER_LAYERS[:4])
+    assert ours["encoder"]["whole"] is (width == 4)
+    for config in (ours, theirs):
+        del config["training"]["seconds"], config["training"]["loss"]
+        del config["training"]["val_mean_iou"], config["training"]["val_accuracy"]
+    assert ours == theirs
+
+
+def test_resume_refuses_what_contradicts_and_names_both(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    stop_after_an_epoch(monkeypatch, dataset, out, "--epochs", "2")
+    capsys.readouterr()
+    for given, said in (
+        (["--epochs", "9"], "recipe.epochs is 2 there, 9 here"),
+        (["--recipe", "notebook"], "recipe.name is default there, notebook here"),
+        (["--head-widths", "8,8"], "fcn8.head_widths is 4,4 there, 8,8 here"),
+        (["--start", str(out)], "start is None there, run here"),
+    ):
+        assert resume(out, *given) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count(" there, ") == 1, "nothing that was not given differs"
+
+
+def test_an_older_run_needs_its_weights_file_again(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = vgg_like(tmp_path / "vgg.npz", 4), tmp_path / "run"
+    stop_after_an_epoch(monkeypatch, dataset, out, "--epochs", "2", "--weights", str(file))
+    config = json.loads((out / "config.json").read_text())
+    del config["encoder"], config["paths"]
+    (out / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path / "run")
+    assert resume(out) == 2
+    assert "began with vgg.npz, which is not there; give it with --weights" in capsys.readouterr().err
+    assert fit(dataset, out, "--epochs", "2", "--resume", "--weights", str(file)) == 0
+    assert open_run(out).config["encoder"] == {"whole": True, "loaded": list(ENCODER_LAYERS[:4])}
+
+
+def test_resume_alone_goes_on_from_a_start_that_is_gone(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert fit(dataset, first, "--epochs", "1") == 0
+    options = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32"]
+    stop_after_an_epoch(monkeypatch, dataset, second, "--epochs", "2", "--start", str(first), options=options)
+    shutil.rmtree(first)
+    assert resume(second) == 0
+    assert open_run(second).config["training"]["epochs"] == 2
 
 
 @pytest.mark.parametrize(

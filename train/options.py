@@ -1,0 +1,188 @@
+"""What a run begins with: a call's options, config.json made of them, and how `--resume` reads it back and compares.
+
+Knows nothing of batches, steps or networks; reads no weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
+
+from .augment import Augmentation
+from .checkpoint import has_checkpoint
+from .dataset import Sample, data_hash
+from .fcn8 import Fcn8Config
+from .files import CONFIG_NAME
+from .recipes import Recipe
+from .run import open_run, versions
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What of a weights file a network took: `loaded`, names of layers; `whole`: blocks 1 and 2 took it as it is."""
+
+    whole: bool = False
+    loaded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What one call of fit was asked for, beside the recipe.
+
+    Attributes:
+        out: folder of the run; `dataset`, or `images` and `masks`, the folders of its data.
+        weights: ImageNet kernels, an .h5 or .npz; `start`: a finished run's folder to go on from.
+        encoder: what a run that is gone on with recorded of them. Its checkpoint holds every weight, so that neither
+            `weights` nor `start` is read.
+    """
+
+    out: Path
+    dataset: Path | None
+    images: Path | None
+    masks: Path | None
+    block_widths: tuple[int, int, int, int, int]
+    head_widths: tuple[int, int]
+    weights: Path | None
+    start: Path | None = None
+    seed: int
+    policy: str
+    resume: bool
+    tensorboard: bool
+    license: str = ""
+    devices: tuple[str, ...] = ()
+    encoder: Encoder | None = None
+
+
+def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:
+    """The network that a recipe and the asked widths make."""
+    return Fcn8Config(
+        classes=len(CAMVID_CLASSES),
+        input_size=recipe.input_size,
+        block_widths=options.block_widths,
+        head_widths=options.head_widths,
+        skip_activation=recipe.skip_activation,
+    )
+
+
+def run_config(
+    recipe: Recipe,
+    options: FitOptions,
+    samples: Sequence[Sample],
+    training: Sequence[Sample],
+    validation: Sequence[Sample],
+) -> dict[str, Any]:
+    """Everything the run is made from, as JSON."""
+    return {
+        "fcn8": fcn8_config(recipe, options).to_dict(),
+        "classes": list(CAMVID_CLASSES),
+        "unlabelled": CAMVID_UNLABELLED,
+        "recipe": recipe.to_dict(),
+        "seed": options.seed,
+        "policy": options.policy,
+        "weights": options.weights.name if options.weights else None,
+        "start": options.start.name if options.start else None,
+        "paths": {name: str(path) if (path := getattr(options, name)) else None for name in ("weights", "start")},
+        "license": options.license,
+        "data": {
+            "root": str(options.dataset) if options.dataset else None,
+            "images": str(options.images) if options.images else None,
+            "masks": str(options.masks) if options.masks else None,
+            "hash": data_hash(list(samples)),
+            "train": [sample.stem for sample in training],
+            "val": [sample.stem for sample in validation],
+        },
+        "versions": versions(),
+    }
+
+
+def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
+    """Recipe and options of the run in a folder, as they were given when it began.
+
+    Raises:
+        ConfigurationError: the folder records no training to go on with.
+        ModelFileError: its config.json is damaged.
+    """
+    config = open_run(out).config
+    try:
+        data, paths, network = config["data"], config.get("paths", {}), Fcn8Config.from_dict(config["fcn8"])
+        # Runs made before paths were recorded have the name alone.
+        files = {name: paths.get(name) or config.get(name) for name in ("weights", "start")}
+        return recipe_from(config["recipe"]), FitOptions(
+            out=out, dataset=_path(data["root"]), images=_path(data["images"]), masks=_path(data["masks"]),
+            block_widths=network.block_widths, head_widths=network.head_widths,
+            weights=_path(files["weights"]), start=_path(files["start"]), seed=int(config["seed"]),
+            policy=str(config["policy"]), resume=True, tensorboard=False, license=str(config.get("license", "")),
+            encoder=_recorded_encoder(config) if has_checkpoint(out) else None,
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"--resume: {out / CONFIG_NAME} does not say how its run began ({type(error).__name__}: {error}); "
+            "train it again with another --out."
+        ) from error
+
+
+def recipe_from(record: dict[str, Any]) -> Recipe:
+    """A recipe out of `Recipe.to_dict`'s JSON; what this version has no name for is left out, and shows as changed."""
+    values = _known(Recipe, record)
+    if values.get("augmentation") is not None:
+        values["augmentation"] = Augmentation(**_known(Augmentation, values["augmentation"]))
+    return Recipe(**values)
+
+
+def _known(kind: type[Any], record: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a JSON record that a dataclass has fields for; its lists are tuples there."""
+    kept = {field.name: record[field.name] for field in fields(kind) if field.name in record}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
+
+
+def _recorded_encoder(config: dict[str, Any]) -> Encoder | None:
+    """What the run's network took of files; None where an older run with a weights file did not record it."""
+    if config.get("encoder") is not None:
+        return Encoder(bool(config["encoder"]["whole"]), tuple(map(str, config["encoder"]["loaded"])))
+    return None if config.get("weights") else Encoder()
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
+    """A folder with a run in it is only ever gone on with, and only by the same recipe on the same data."""
+    path = options.out / CONFIG_NAME
+    if not path.exists():
+        if options.resume:
+            raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")
+        return
+    if not options.resume:
+        raise ConfigurationError(
+            f"{options.out} already holds a run; go on with it by --resume, or choose another --out."
+        )
+    stored = json.loads(path.read_text())
+    ours = json.loads(json.dumps(config))
+    for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
+        known["recipe"].pop("learning_rate", None)
+    keys = ("fcn8", "recipe", "seed", "weights", "start")
+    changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
+    changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")
+    if changed:
+        raise ConfigurationError(
+            f"--resume: the run in {options.out} began with other options; give them again: {'; '.join(changed)}."
+        )
+
+
+def differences(stored: Any, ours: Any, name: str) -> list[str]:
+    """ "recipe.epochs is 4 there, 60 here" for each value of two JSON trees that is not the same."""
+    if isinstance(stored, dict) and isinstance(ours, dict):
+        names = sorted({*stored, *ours})
+        return [line for key in names for line in differences(stored.get(key), ours.get(key), f"{name}.{key}")]
+    return [] if stored == ours else [f"{name} is {_plain(stored)} there, {_plain(ours)} here"]
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
