@@ -1,4 +1,5 @@
-"""Cameras on loopback that can be told to fail: RTSP over TCP with H.264 in hand-written RTP, and motion JPEG by HTTP.
+"""Cameras on loopback that can be told to fail: RTSP over TCP with H.264 in hand-written RTP, and motion JPEG by HTTP;
+a plain web server, and what stands for a local camera's driver.
 
 Each frame's number, modulo 256, is drawn in its pixels; `sent` remembers when each number left last.
 """
@@ -11,6 +12,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -210,3 +213,52 @@ class WebCamera(FailingServer):
         if self.mode == "half":
             connection.sendall(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 900\r\n\r\n\xff\xd8\xff\xe0")
         self.stuck()
+
+
+class QuietHandler(BaseHTTPRequestHandler):
+    """Answers with `data` as a subclass says, and logs nothing."""
+
+    data = b""
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@contextlib.contextmanager
+def web_server(handler: type[QuietHandler], data: bytes) -> Iterator[str]:
+    """A web server on loopback whose handlers have this `data`; its address, without a slash at the end."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (handler,), {"data": data}))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Sensor:
+    """A camera's driver: `fresh` pictures numbered from `first`, then the last one for ever, or no answer (`hangs`)."""
+
+    def __init__(self, first: int, fresh: int, *, hangs: bool = False) -> None:
+        self._count, self._last, self._hangs = first, first + fresh - 1, hangs
+
+    def isOpened(self) -> bool:
+        return True
+
+    def set(self, *_: object) -> bool:
+        return True
+
+    def get(self, _: object) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, object]:
+        time.sleep(0.005)
+        if self._count > self._last and self._hangs:
+            time.sleep(4)
+        picture = paint_number(min(self._count, self._last) % 256)
+        self._count += 1
+        return True, picture
+
+    def release(self) -> None:
+        return

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,46 +11,37 @@ from edge_seg.camera import Camera
 from edge_seg.errors import MediaError
 from edge_seg.media import Source
 from edge_seg.sources import expand_sources, open_item
-from tests.edge_seg.clips import make_clip, paint_number, read_number
+from tests.edge_seg.clips import make_clip, read_number
+from tests.edge_seg.servers import QuietHandler, Sensor, web_server
 
 
 def open_address(address: str, **options: object) -> Source:
     return open_item(expand_sources([address])[0], **options)  # type: ignore[arg-type]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """`/clip.mp4` with its length; `/short.mp4`, cut off before it; anything else is not found."""
-
-    clip = b""
 
     def do_GET(self) -> None:
         if self.path == "/clip.mp4":
             self.send_response(200)
-            self.send_header("Content-Length", str(len(self.clip)))
+            self.send_header("Content-Length", str(len(self.data)))
             self.end_headers()
-            self.wfile.write(self.clip)
+            self.wfile.write(self.data)
         elif self.path == "/short.mp4":
             self.send_response(200)
-            self.send_header("Content-Length", str(len(self.clip)))
+            self.send_header("Content-Length", str(len(self.data)))
             self.end_headers()
-            self.wfile.write(self.clip[: len(self.clip) * 3 // 4])
+            self.wfile.write(self.data[: len(self.data) * 3 // 4])
         else:
             self.send_error(404)
-
-    def log_message(self, *_: object) -> None:
-        return
 
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     clip = make_clip(tmp_path / "x.mp4", count=25, container_options={"movflags": "faststart"})
-    handler = type("ClipHandler", (Handler,), {"clip": clip.read_bytes()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with web_server(Handler, clip.read_bytes()) as address:
+        yield address
 
 
 def test_a_clip_on_a_web_server_is_read_whole(web: str) -> None:
@@ -84,33 +72,9 @@ def test_there_is_no_such_camera() -> None:
         Camera(4711)
 
 
-class Sensor:
-    """Stands for a camera's driver: `fresh` pictures that differ, then the last one for ever."""
-
-    def __init__(self, fresh: int) -> None:
-        self._fresh, self._count = fresh, 0
-
-    def isOpened(self) -> bool:
-        return True
-
-    def set(self, *_: object) -> bool:
-        return True
-
-    def get(self, _: object) -> float:
-        return 30.0
-
-    def read(self) -> tuple[bool, object]:
-        time.sleep(0.005)
-        self._count += 1
-        return True, paint_number(min(self._count, self._fresh))
-
-    def release(self) -> None:
-        return
-
-
 def test_a_camera_that_repeats_itself_is_taken_for_unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_seg.camera.sys.platform", "elsewhere")
-    monkeypatch.setattr("edge_seg.camera.cv2.VideoCapture", lambda index: Sensor(20))
+    monkeypatch.setattr("edge_seg.camera.cv2.VideoCapture", lambda index: Sensor(1, 20))
     with Camera(0, frozen_s=0.2) as camera:
         numbers = [read_number(frame.image) for frame in camera]
     assert numbers == list(range(1, 21)), "a repetition is no picture"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -315,10 +316,8 @@ def test_graphs_inside_graphs_do_not_exhaust_the_stack():
 
 def test_a_file_of_a_million_fields_ends_at_the_budget():
     data = b"\x08\x08" * 50_000
-    started = time.perf_counter()
     with pytest.raises(DamagedError, match="more fields"):
         walk_model(Reader(memoryview(data), budget=10_000), len(data))
-    assert time.perf_counter() - started < 1
 
 
 def test_a_file_above_protobufs_limit_is_refused_unread(tmp_path):
@@ -329,7 +328,7 @@ def test_a_file_above_protobufs_limit_is_refused_unread(tmp_path):
         read_model_header(path)
 
 
-def test_a_540_mb_file_is_read_in_no_time(tmp_path):
+def test_a_540_mb_file_is_read_without_its_weights(tmp_path):
     """The weights are skipped, not read: a sparse file of the full network's size."""
     size = 540 * 2**20
     dims = message(1, varint(size // 4))
@@ -347,12 +346,13 @@ def test_a_540_mb_file_is_read_in_no_time(tmp_path):
     with path.open("wb") as file:
         file.write(head + node + initializer)
         file.truncate(len(head + node + initializer) + size)
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
+    tracemalloc.start()
+    try:
         header = read_model_header(path)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.5
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20, "what lies in the file is not read into memory"
     assert (header.weight_bytes, header.spec.name) == (size, "fcn8")
 
 
@@ -383,7 +383,8 @@ def test_a_mutated_model_is_read_or_refused_never_worse(tiny_model, edits, cut):
             decode_golden(header.metadata[GOLDEN_KEY])
     except ModelFileError:
         pass
-    assert time.perf_counter() - started < 5
+    # A hundredth of a second; what is looked for is work without end, on however loaded a machine.
+    assert time.perf_counter() - started < 30
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from edge_seg.redact import redact
 from edge_seg.sources import expand_sources, open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import paint_number, read_number
-from tests.edge_seg.servers import FailingServer, RtspCamera, WebCamera
+from tests.edge_seg.servers import FailingServer, QuietHandler, RtspCamera, Sensor, WebCamera, web_server
 from tests.edge_seg.test_cli import SLOW_CLI, child_env
 
 CANARY = "kanarienvogel-9"
@@ -226,8 +225,9 @@ def test_a_slow_viewer_sees_the_present_and_the_report_says_how_old(camera: Fail
     viewer.wait(lambda: len(viewer.frames) > 20, 30, "20 frames")
     report = viewer.stop()
     ages = [at - camera.sent[read_number(frame.image)] for at, frame in viewer.frames[5:] if not frame.corrupt]
-    # 100 frames a second are sent and 10 looked at: a queue would be 2 s behind by now, and grow.
-    assert float(np.median(ages)) < 0.3
+    # 100 frames a second are sent and 10 looked at: in a queue the 20th would be 1.8 s old, and the median 1.1 s.
+    # A loaded machine makes ages of some tenths without a queue.
+    assert float(np.median(ages)) < 0.7
     assert report.frames["dropped"] > 2 * len(viewer.frames)
     assert report.balanced
     claimed = [at - (frame.captured_at or 0) for at, frame in viewer.frames[5:]]
@@ -249,10 +249,10 @@ def test_a_slow_camera_is_opened_at_its_first_frames(tmp_path: Path, describes: 
         server.close()
 
 
-class SoundGoesOn(BaseHTTPRequestHandler):
+class SoundGoesOn(QuietHandler):
     """A transport stream whose picture ends after a second, and whose sound does not."""
 
-    data = b""
+    through = threading.Event()
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -265,9 +265,7 @@ class SoundGoesOn(BaseHTTPRequestHandler):
             except OSError:
                 return
             time.sleep(0.002 if start < len(self.data) // 3 else 0.02)
-
-    def log_message(self, *_: object) -> None:
-        return
+        self.through.set()
 
 
 def test_sound_without_picture_is_a_stall(tmp_path: Path) -> None:
@@ -284,48 +282,14 @@ def test_sound_without_picture_is_a_stall(tmp_path: Path) -> None:
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
             frame.sample_rate, frame.pts = 44100, start
             container.mux(sound.encode(frame))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (SoundGoesOn,), {"data": clip.read_bytes()}))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
-        began = time.monotonic()
-        with VideoFile(f"http://127.0.0.1:{server.server_port}/x.ts", network=True, read_timeout_s=0.5) as source:
+    with web_server(SoundGoesOn, clip.read_bytes()) as address:
+        with VideoFile(f"{address}/x.ts", network=True, read_timeout_s=0.5) as source:
             numbers = [read_number(frame.image) for frame in source]
-        assert numbers == list(range(len(numbers)))
-        assert len(numbers) > 20
-        assert source.end.early is True
-        assert source.end.reason == "no picture for 0.5 s"
-        assert time.monotonic() - began < 8, "the sound alone goes on for longer"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class Sensor:
-    """A camera's driver: `fresh` new pictures, then the last one for ever, or no answer (`hangs`)."""
-
-    def __init__(self, first: int, fresh: int, *, hangs: bool = False) -> None:
-        self._count, self._last, self._hangs = first, first + fresh - 1, hangs
-
-    def isOpened(self) -> bool:
-        return True
-
-    def set(self, *_: object) -> bool:
-        return True
-
-    def get(self, _: object) -> float:
-        return 30.0
-
-    def read(self) -> tuple[bool, object]:
-        time.sleep(0.005)
-        if self._count > self._last and self._hangs:
-            time.sleep(4)
-        picture = paint_number(min(self._count, self._last) % 256)
-        self._count += 1
-        return True, picture
-
-    def release(self) -> None:
-        return
+        assert not SoundGoesOn.through.is_set(), "it does not wait for the sound's end"
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 20
+    assert source.end.early is True
+    assert source.end.reason == "no picture for 0.5 s"
 
 
 @pytest.fixture

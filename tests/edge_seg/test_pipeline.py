@@ -322,7 +322,7 @@ def test_a_stop_wakes_a_silent_live_source() -> None:
         threading.Timer(0.2, pipeline.request_stop).start()
         started = time.monotonic()
         report = pipeline.run()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20, "give_up_s, which would end it too, is 30"
     assert (report.segmented, report.error) == (1, None)
 
 
