@@ -23,6 +23,8 @@ from .dataset import Sample, read_image, read_mask
 # What a store keeps of what it has read: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
 CACHE_BYTES = 1_400_000_000
 MOMENTS_PER_STREET = 4
+# Between the first streets of two seeds' pools.
+SEEDS_APART = 100_003
 # Bounds what waits in memory: three batches a worker.
 MOST_WORKERS = 8
 
@@ -73,7 +75,7 @@ class RenderedStore(Sequence[Pair]):
             from .scenes import Scene, render
 
             street, moment = divmod(index, MOMENTS_PER_STREET)
-            scene = Scene.from_seed(self.seed * 100_003 + street)
+            scene = Scene.from_seed(self.seed * SEEDS_APART + street)
             for other in range(MOMENTS_PER_STREET):
                 time_s = (street * 7.31 + other * 4.7) % 60.0
                 drawn = render(scene, time_s=time_s, height=self.size[0], width=self.size[1])

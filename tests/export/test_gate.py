@@ -19,6 +19,9 @@ from export.evidence import (
     visible_classes,
 )
 from export.wrap import wrap
+from train import scenes
+from train.batches import RenderedStore
+from train.fit import RENDERED_POOL
 
 SIZE = (64, 96)
 
@@ -181,3 +184,26 @@ def test_rendered_truth_is_only_for_camvids_classes():
     pictures = rendered_pictures(("road", "rest"), (32, 64), 1)
     assert pictures.truth is None
     assert pictures.frames.shape == (1, 32, 64, 3)
+
+
+@pytest.mark.parametrize("first", [0, 50_000], ids=["gate", "golden frames"])
+def test_no_street_of_proof_was_trained_on_whatever_the_seed(monkeypatch, first):
+    seen = []
+
+    def look(seed, **_):
+        seen.append(seed)
+        return None
+
+    def draw(scene, *, height, width, **_):
+        return np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+
+    monkeypatch.setattr(scenes.Scene, "from_seed", look)
+    monkeypatch.setattr(scenes, "render", draw)
+    rendered_pictures(CAMVID_CLASSES, (32, 32), 3000, first=first)
+    proof = set(seen)
+    for training_seed in range(100):
+        seen.clear()
+        pool = RenderedStore(RENDERED_POOL, (32, 32), training_seed)
+        for index in range(RENDERED_POOL):
+            pool[index]
+        assert proof.isdisjoint(seen), training_seed
