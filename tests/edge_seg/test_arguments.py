@@ -48,6 +48,15 @@ def test_a_wrong_call_is_one_line_and_two(
     assert words in said.err
 
 
+@pytest.mark.parametrize("call", [["info", ""], ["verify", ""], ["predict", "a", "-m", ""], ["demo", "-o", ""]])
+def test_an_empty_name_is_not_the_default(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """`verify "$MODEL"` without a MODEL shall not say that the bundled one passed."""
+    with pytest.raises(SystemExit) as stop:
+        edge_seg(call)
+    assert stop.value.code == 2
+    assert "expected a name, got none" in capsys.readouterr().err
+
+
 def test_a_misspelled_device_is_told_before_results_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
