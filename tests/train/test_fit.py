@@ -296,7 +296,7 @@ def test_resume_alone_goes_on_from_a_start_that_is_gone(
     [
         (["--input-size", "100x64"], "multiples of 32"),
         (["--validation-share", "1.5"], "--validation-share must lie in 0 <= x < 1"),
-        (["--learning-rate", "-1"], "--learning-rate must be positive"),
+        (["--learning-rate", "-1"], "--learning-rate must lie in 0 < x < 100, got -1.0"),
         (["--weights", "absent.h5"], "absent.h5: no such weights file"),
     ],
 )
