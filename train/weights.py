@@ -82,7 +82,27 @@ def read_encoder(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             f"{path}: holds none of VGG16's layers ({ENCODER_LAYERS[0]} ... {ENCODER_LAYERS[-1]}); expected "
             "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, or an .npz of blockB_convC_kernel and _bias."
         )
+    _check(path, found)
     return found
+
+
+def _check(path: Path, stored: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Raise `ModelFileError` unless each layer is a finite 3x3 convolution that reads what the layer before gives."""
+    channels: int | None = 3
+    for name in ENCODER_LAYERS:
+        if name not in stored:
+            channels = None  # unknown
+            continue
+        kernel, bias = stored[name]
+        fits = kernel.ndim == 4 and kernel.shape[:2] == (3, 3) and kernel.shape[2] == (channels or kernel.shape[2])
+        if not fits or bias.shape != kernel.shape[3:]:
+            raise ModelFileError(
+                f"{path}: {name} holds a kernel {kernel.shape} and a bias {bias.shape}; expected "
+                f"(3, 3, {channels or 'in'}, out) and (out,)."
+            )
+        if not all(array.dtype.kind in "fiu" and np.isfinite(array).all() for array in (kernel, bias)):
+            raise ModelFileError(f"{path}: {name} holds values that are not finite numbers; copy the file again.")
+        channels = len(bias)
 
 
 def fits_whole(stored: dict[str, tuple[np.ndarray, np.ndarray]], widths: Sequence[int], blocks: int) -> bool:

@@ -59,6 +59,26 @@ def test_every_layout_gives_the_same_kernels(tmp_path: Path, kind: str) -> None:
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "bias", "words"),
+    [
+        (np.float32(1), np.float32(1), "expected .3, 3, 3, out. and .out,."),
+        (np.zeros((3, 3), "f"), np.zeros(3, "f"), "holds a kernel .3, 3. and a bias .3,."),
+        (np.zeros((3, 3, 3, 4), "f"), np.zeros(5, "f"), "a bias .5,."),
+        (np.zeros((3, 3, 5, 4), "f"), np.zeros(4, "f"), "expected .3, 3, 3, out."),
+        (np.full((3, 3, 3, 4), np.nan, "f"), np.zeros(4, "f"), "not finite"),
+        (np.full((3, 3, 3, 4), "x"), np.zeros(4, "f"), "not finite numbers"),
+    ],
+    ids=["scalars", "flat", "another bias", "other channels", "nan", "text"],
+)
+def test_arrays_that_are_no_encoder_are_refused(
+    tmp_path: Path, kernel: np.ndarray, bias: np.ndarray, words: str
+) -> None:
+    np.savez(tmp_path / "w.npz", block1_conv1_kernel=kernel, block1_conv1_bias=bias)
+    with pytest.raises(ModelFileError, match=words):
+        read_encoder(tmp_path / "w.npz")
+
+
 def test_rescaled_first_layer_means_what_it_meant(tmp_path: Path) -> None:
     model = fcn8(TINY)
     assert load_encoder(model, write_npz(tmp_path / "w.npz")) == list(ENCODER_LAYERS)
