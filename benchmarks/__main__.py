@@ -1,4 +1,4 @@
-"""`python -m benchmarks [run | compare A.json B.json | growth | readme | gpu | training]`: the command lines."""
+"""`python -m benchmarks [run | compare A.json B.json | growth | widths | readme | gpu | training]`: the commands."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
 from .table import render
 from .training import add_training_arguments, run_training
+from .widths import add_widths_arguments, run_widths
 
 QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1,
          "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
 _EXTENT = ("batch_sizes", "repeats", "frames", "data_limit", "clip_frames")
-COMMANDS = ("run", "compare", "growth", "readme", "gpu", "training")
+COMMANDS = ("run", "compare", "growth", "widths", "readme", "gpu", "training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "run": _run,
         "compare": _compare,
         "growth": run_growth,
+        "widths": lambda given: run_widths(given, say=_progress),
         "readme": run_readme,
         "gpu": run_gpu,
         "training": run_training,
@@ -119,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
     text = "cost against batch, resolution, threads and clip length"
     add_growth_arguments(commands.add_parser("growth", help=text, description=f"{text[0].upper()}{text[1:]}."))
+    text = "mean IoU, size and speed of each width that `python -m train study widths` trained"
+    add_widths_arguments(commands.add_parser("widths", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
     add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
     text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder (unproved)"

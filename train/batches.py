@@ -9,6 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,12 @@ class RenderedStore(Sequence[Pair]):
                 drawn = render(scene, time_s=time_s, height=self.size[0], width=self.size[1])
                 self._cache[index - moment + other] = drawn
         return self._cache[index]
+
+
+@lru_cache(maxsize=1)
+def rendered_scenes(count: int, size: tuple[int, int], seed: int) -> RenderedStore:
+    """The store of these scenes; the last one asked for is kept, since a study trains many networks on the same."""
+    return RenderedStore(count, size, seed)
 
 
 class TrainingBatches:

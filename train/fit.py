@@ -14,7 +14,7 @@ import numpy as np
 from edge_seg.errors import ConfigurationError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
-from .batches import PairStore, RenderedStore, ResizedBatches, TrainingBatches, class_shares
+from .batches import PairStore, ResizedBatches, TrainingBatches, class_shares, rendered_scenes
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
 from .dataset import Sample, dataset_folders, find_samples, random_split, time_split
@@ -136,7 +136,7 @@ class Trainer:
     def _training_batches(self, pairs: PairStore) -> TrainingBatches:
         recipe = self.recipe
         size = recipe.crop_size or recipe.input_size
-        rendered = RenderedStore(RENDERED_POOL, (360, 480), self.options.seed) if recipe.rendered_share else ()
+        rendered = rendered_scenes(RENDERED_POOL, (360, 480), self.options.seed) if recipe.rendered_share else ()
         return TrainingBatches(
             pairs,
             size=size,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .recipes import Recipe
 
 RECIPE_NAMES = ("default", "notebook")
-START_RATE = 2e-4
+START_RATE = 1e-4
 RECIPE_VALUES = (
     "epochs",
     "batch_size",
@@ -52,7 +52,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
     add("--epochs", type=positive, help="default: notebook 10, default 60")
     add("--batch-size", type=positive, help="default: notebook 32, default 6")
-    add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start: 2e-4)")
+    add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start: 1e-4)")
     add(
         "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
     )
@@ -107,7 +107,9 @@ def run_fit(args: argparse.Namespace) -> int:
     from .checkpoint import kept
     from .distribute import join_hosts
     from .fit import fit
+    from .memory import keep_freed_memory
 
+    keep_freed_memory()
     join_hosts()
     # A folder without a run is refused by `fit`.
     recipe, options = options_begun(args) if args.resume and (args.out / CONFIG_NAME).exists() else options_anew(args)

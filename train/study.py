@@ -104,6 +104,9 @@ def seeds(text: str) -> tuple[int, ...]:
 
 def run_study(args: argparse.Namespace) -> int:
     """Carry out `python -m train study`; returns the exit code."""
+    from .memory import keep_freed_memory
+
+    keep_freed_memory()
     variants = STUDIES[args.study]()
     if args.weights is None:
         # Without the kernels, the variant that leaves them out would be the base twice.

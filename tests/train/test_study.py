@@ -12,6 +12,7 @@ import pytest
 
 from train import study
 from train.__main__ import main
+from train.batches import rendered_scenes
 
 TINY = ((2, 2, 2, 2, 2), (2, 2))
 
@@ -44,6 +45,12 @@ def test_table_gives_spread_and_difference_from_the_first() -> None:
     ]
     assert rows[0][:6] == ["all parts", "0.520", "2", "2.0", "", "0.26"]
     assert rows[1][:5] == ["without ImageNet kernels", "0.450", "1", "0.0", "-7.0"]
+
+
+def test_trainings_of_one_seed_share_their_scenes() -> None:
+    first = rendered_scenes(4, (32, 32), 1)
+    assert rendered_scenes(4, (32, 32), 1) is first
+    assert rendered_scenes(4, (32, 32), 2) is not first
 
 
 @pytest.mark.slow

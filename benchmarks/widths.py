@@ -1,0 +1,175 @@
+"""`python -m benchmarks widths STUDY`: what each width of `python -m train study widths` costs, and what it scores.
+
+The networks' fp32 files take turns on this machine, as in any benchmark; mean IoU is the study's own, over its seeds.
+What a width is chosen by: accuracy against size and against speed, as JSON, a table and one picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_seg.errors import ConfigurationError
+from train.arguments import positive
+from train.fcn8 import Fcn8Config
+from train.files import CONFIG_NAME, replacing
+
+from .cases import Contender, session_contenders
+from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .environment import environment
+from .process import Worker
+from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
+from .suite import Say, Start, measure_batch, rendered_plan
+
+FORMAT = 1
+DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
+
+
+def add_widths_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m benchmarks widths`."""
+    add = parser.add_argument
+    add("study", type=Path, metavar="STUDY", help="the --out folder of a finished `python -m train study widths`")
+    add("--repeats", type=positive, default=5, metavar="N", help="turns of each width (default: %(default)s)")
+    add("--frames", type=positive, default=4, metavar="N", help="frames of a turn (default: %(default)s)")
+    add("--save", type=Path, default=DEFAULT_SAVE, metavar="FILE",
+        help="JSON to write, the picture beside it (default: %(default)s)")  # fmt: skip
+
+
+def run_widths(options: argparse.Namespace, *, say: Say, start: Start = Worker) -> int:
+    """Carry out `python -m benchmarks widths`; returns the exit code."""
+    found = measure_widths(options.study, repeats=options.repeats, frames=options.frames, say=say, start=start)
+    options.save.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(options.save) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    with replacing(options.save.with_suffix(".png")) as temporary:
+        draw_widths(found, temporary)
+    print(widths_table(found["widths"]))
+    return 0
+
+
+def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: Start = Worker) -> dict[str, Any]:
+    """Scores, sizes and times of a study's widths, as plain JSON types.
+
+    Raises:
+        ConfigurationError: the folder is no finished study of widths.
+        ModelFileError: a network could not be exported.
+    """
+    points = read_study(folder)
+    runs = {name: folder / f"{name.replace(' ', '-')}-seed{point['seeds'][0]}" for name, point in points.items()}
+    configs = {name: json.loads((run / CONFIG_NAME).read_text()) for name, run in runs.items()}
+    surroundings = environment()
+    measured = _times(runs, repeats=repeats, frames=frames, say=say, start=start)
+    for name, point in points.items():
+        network = Fcn8Config.from_dict(configs[name]["fcn8"])
+        point |= {"block_widths": list(network.block_widths), "head_widths": list(network.head_widths)}
+        point |= {"parameters": network.parameters, "ms_median": measured[name]}
+    recipe = next(iter(configs.values()))["recipe"]
+    return {
+        "format": FORMAT,
+        "kind": "widths",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": surroundings,
+        "size": recipe["input_size"],
+        "schedule": {name: recipe[name] for name in ("epochs", "batch_size", "crop_size")},
+        "widths": sorted(points.values(), key=lambda point: point["parameters"]),
+    }
+
+
+def read_study(folder: Path) -> dict[str, dict[str, Any]]:
+    """Variant -> its seeds and the mean IoU of each, from FOLDER/widths.json; raises `ConfigurationError`."""
+    try:
+        records = json.loads((folder / "widths.json").read_text())["runs"]
+        points: dict[str, dict[str, Any]] = {}
+        for record in records:
+            point = points.setdefault(record["variant"], {"name": record["variant"], "seeds": [], "mean_iou": []})
+            point["seeds"].append(int(record["seed"]))
+            point["mean_iou"].append(float(record["mean_iou"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{folder} holds no study of widths ({error}); make one with `python -m train study widths DATASET --out "
+            f"{folder}`."
+        ) from error
+    if not points:
+        raise ConfigurationError(f"{folder}: the study of widths has not finished a training; start it again.")
+    return points
+
+
+def _times(runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start: Start) -> dict[str, float]:
+    """Median ms a frame of each network's fp32 file on the CPU, all in turns."""
+    files = {}
+    for name, run in runs.items():
+        keep = Settings(run=run, models=(), out=DEFAULT_OUT)
+        # Speed alone is asked: a short training's near ties are not to fail a gate, so the frames are few and rendered.
+        proof = ("--precision", "fp32", "--gate-on", "rendered", "--gate-frames", "4", "--golden", "rendered")
+        files[name] = exported(keep, f"{check_run(run)}-fp32.onnx", proof, say)
+    known, size = model_files(list(files.values()))
+    contenders: list[Contender] = session_contenders(known, ("cpu",), size, optional=False)
+    with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
+        plan = rendered_plan(
+            contenders, size, repeats=repeats, frames=frames, scratch=Path(scratch), scenes=frames
+        )  # fmt: skip
+        rows = measure_batch(plan, 1, say=say, start=start).rows
+    for row in rows:
+        if row.ms_median is None:
+            raise ConfigurationError(f"{row.name} could not be timed: {row.reason}")
+    return {name: float(row.ms_median or 0.0) for name, row in zip(runs, rows, strict=True)}
+
+
+def widths_table(points: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table, the narrowest network first."""
+    lines = [
+        "| filters of block 1 to 5, head | parameters | ms a frame, fp32 | mean IoU | spread, points |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for point in points:
+        widths = ",".join(map(str, point["block_widths"])) + " / " + ",".join(map(str, point["head_widths"]))
+        scores = point["mean_iou"]
+        lines.append(
+            f"| {widths} | {point['parameters']:,} | {point['ms_median']:.0f} | {statistics.fmean(scores):.3f} "
+            f"| {100 * (max(scores) - min(scores)):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw_widths(found: dict[str, Any], path: Path) -> None:
+    """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
+    plt = import_pyplot()
+    points, machine = found["widths"], found["environment"]
+    colours = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
+    with plt.rc_context(colours):
+        figure = plt.figure(figsize=(9.6, 4.2), layout="constrained")
+        size, speed = figure.subplots(1, 2, sharey=True)
+        _draw_curve(size, points, [point["parameters"] / 1e6 for point in points])
+        _draw_curve(speed, points, [point["ms_median"] for point in points])
+        style(size, "against size", "million parameters (logarithmic)", grid="both")
+        shape = "x".join(map(str, found["size"]))
+        style(speed, "against time", f"ms a frame, fp32, {shape} (logarithmic)", grid="both")
+        size.set_ylabel("mean IoU on the held-out images, %")
+        title = (
+            f"FCN8 by width, {found['schedule']['epochs']} epochs each: {machine['cpu']}, {machine['cores']} core(s)"
+        )
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+        figure.savefig(path, dpi=130, facecolor="white")
+        plt.close(figure)
+
+
+def _draw_curve(axes: Any, points: Sequence[dict[str, Any]], places: Sequence[float]) -> None:
+    hue = FAMILIES["session"][2]
+    means = [100 * statistics.fmean(point["mean_iou"]) for point in points]
+    axes.plot(places, means, "-o", color=hue, ms=7, lw=1.6)
+    for point, place, mean in zip(points, places, means, strict=True):
+        axes.plot(
+            [place] * len(point["mean_iou"]), [100 * score for score in point["mean_iou"]], "_", color=FAINT, ms=9
+        )
+        axes.annotate(point["name"], (place, mean), (8, -12), textcoords="offset points", fontsize=8.2)
+    axes.set_xscale("log")
+    axes.set_xlim(min(places) / 1.4, max(places) * 2.2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "235" else "")
+    axes.tick_params(which="minor", length=0, labelsize=8, labelcolor=FAINT)

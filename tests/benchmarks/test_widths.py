@@ -1,0 +1,64 @@
+"""Widths: a study's scores beside the times of its networks, as JSON, table and picture."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import widths
+from train.fcn8 import Fcn8Config
+
+NETWORKS = {
+    "width 8": Fcn8Config(block_widths=(8, 16, 32, 64, 64), head_widths=(64, 64)),
+    "width 4": Fcn8Config(block_widths=(4, 8, 16, 32, 32), head_widths=(32, 32)),
+}
+SCORES = {"width 8": [0.41, 0.43], "width 4": [0.3, 0.32]}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, start_fake, tiny_model):
+    """A finished study of two widths, two seeds each; fakes stand for its exported networks."""
+    folder = tmp_path / "study"
+    records = []
+    for name, network in NETWORKS.items():
+        for seed, score in enumerate(SCORES[name], start=1):
+            run = folder / f"{name.replace(' ', '-')}-seed{seed}"
+            run.mkdir(parents=True)
+            recipe = {"epochs": 8, "batch_size": 4, "crop_size": [32, 64], "input_size": [352, 480]}
+            (run / "config.json").write_text(json.dumps({"fcn8": network.to_dict(), "recipe": recipe}))
+            (run / "model.weights.h5").write_bytes(name.encode())
+            records.append({"variant": name, "seed": seed, "mean_iou": score})
+    (folder / "widths.json").write_text(json.dumps({"study": "widths", "runs": records}))
+    files = iter([tiny_model(name="first.onnx"), tiny_model(name="second.onnx")])
+    monkeypatch.setattr(widths, "exported", lambda keep, name, options, say: next(files))
+    measure = widths.measure_batch
+    monkeypatch.setattr(
+        widths, "measure_batch", lambda plan, batch, say, start: measure(plan, batch, say=say, start=start_fake)
+    )
+    return folder
+
+
+def test_scores_sizes_and_times_stand_together(study, tmp_path, capsys):
+    save = tmp_path / "docs" / "widths.json"
+    assert command.main(["widths", str(study), "--save", str(save), "--repeats", "2"]) == 0
+    kept = json.loads(save.read_text())
+    assert [point["name"] for point in kept["widths"]] == ["width 4", "width 8"]  # by size
+    for point in kept["widths"]:
+        assert point["parameters"] == NETWORKS[point["name"]].parameters
+        assert point["mean_iou"] == SCORES[point["name"]]
+        assert point["ms_median"] > 0
+    table = capsys.readouterr().out
+    assert f"| 8,16,32,64,64 / 64,64 | {NETWORKS['width 8'].parameters:,} |" in table
+    assert "| 0.420 | 2.0 |" in table
+    assert cv2.imread(str(save.with_suffix(".png"))).std() > 10
+
+
+def test_what_is_no_study_is_told(tmp_path, capsys):
+    assert command.main(["widths", str(tmp_path), "--save", str(tmp_path / "x.json")]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path) in error
+    assert "python -m train study widths" in error
+    assert not (tmp_path / "x.json").exists()
