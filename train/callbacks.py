@@ -80,17 +80,26 @@ class MovingAverage:
 
 
 class Validation(keras.callbacks.Callback):
-    """Scores the averaged weights on whole validation images at the network's size and adds `val_*` to the logs."""
+    """Scores the averaged weights on whole validation images at the network's size and adds `val_*` to the logs.
+
+    From `first_epoch` on, counted from 1.
+    """
 
     def __init__(
-        self, batches: ResizedBatches | None, average: MovingAverage, classes: int, unlabelled: int | None
+        self,
+        batches: ResizedBatches | None,
+        average: MovingAverage,
+        classes: int,
+        unlabelled: int | None,
+        first_epoch: int = 1,
     ) -> None:
         super().__init__()
+        self.first_epoch = first_epoch
         self.batches, self.average, self.classes, self.unlabelled = batches, average, classes, unlabelled
         self.class_iou: list[float] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.batches is None or logs is None:
+        if self.batches is None or logs is None or epoch + 1 < self.first_epoch:
             return
         with self.average.swapped_in():
             confusion, loss = self._confusion()

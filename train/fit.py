@@ -69,7 +69,7 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
         with trainer.average.swapped_in():
             plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
         run = save_run(folder, config, plain)
-    if devices.chief:
+    if devices.chief and not options.brief:
         from .report import write_run_pictures
 
         write_run_pictures(run, plain)
@@ -99,7 +99,13 @@ class Trainer:
         self._compile(pairs)
         self.average = MovingAverage(self.model)
         held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))
-        self.validation = Validation(held_out if validation else None, self.average, len(CAMVID_CLASSES), self.ignored)
+        self.validation = Validation(
+            held_out if validation else None,
+            self.average,
+            len(CAMVID_CLASSES),
+            self.ignored,
+            first_epoch=recipe.epochs if options.brief else 1,
+        )
         self.history = History(folder, CAMVID_CLASSES, self.validation)
 
     def train(self) -> None:

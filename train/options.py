@@ -40,6 +40,7 @@ class FitOptions:
         weights: ImageNet kernels, an .h5 or .npz; `start`: a finished run's folder to go on from.
         encoder: what a run that is gone on with recorded of them. Its checkpoint holds every weight, so that neither
             `weights` nor `start` is read.
+        brief: validate after the last epoch alone and draw nothing: of a study only the figures are wanted.
     """
 
     out: Path
@@ -57,6 +58,7 @@ class FitOptions:
     license: str = ""
     devices: tuple[str, ...] = ()
     encoder: Encoder | None = None
+    brief: bool = False
 
 
 def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:

@@ -141,6 +141,7 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
                 out=folder, dataset=args.dataset, images=None, masks=None, block_widths=variant.widths[0],
                 head_widths=variant.widths[1], weights=weights, seed=seed, policy=auto_policy(),
                 resume=(folder / CONFIG_NAME).exists() and any(folder.glob("checkpoint*.npz")), tensorboard=False,
+                brief=True,
             ),
         )  # fmt: skip
         keras.backend.clear_session()

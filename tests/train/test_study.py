@@ -13,6 +13,7 @@ import pytest
 from train import study
 from train.__main__ import main
 from train.batches import rendered_scenes
+from train.pictures import read_history
 
 TINY = ((2, 2, 2, 2, 2), (2, 2))
 
@@ -68,7 +69,11 @@ def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     out, dataset = tmp_path / "study", make_dataset(count=6)
     call = ["study", "parts", str(dataset), "--out", str(out), "--epochs", "1", "--crop-size", "32x32"]
     call += ["--batch-size", "2", "--seeds", "3"]
+    call[call.index("--epochs") + 1] = "2"
     assert main(call) == 0
+    scores = [row["val_mean_iou"] for row in read_history(out / f"{first.folder}-seed3" / "history.csv")]
+    assert [bool(score) for score in scores] == [False, True]  # the last epoch's alone
+    assert not (out / f"{first.folder}-seed3" / "report.html").exists()
     runs = json.loads((out / "parts.json").read_text())["runs"]
     assert [(run["variant"], run["seed"]) for run in runs] == [(first.name, 3), (second.name, 3)]
     assert f"| {second.name} |" in (out / "parts.md").read_text()
@@ -78,7 +83,7 @@ def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     assert main(call) == 0
     assert weights.stat().st_mtime_ns == trained
     capsys.readouterr()
-    call[call.index("--epochs") + 1] = "2"
+    call[call.index("--epochs") + 1] = "3"
     assert main(call) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
