@@ -68,6 +68,8 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
         }
         with trainer.average.swapped_in():
             plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
+        if recipe.batch_norm:
+            even_out(plain)  # Folded kernels of 1e-5 would lose digits in float16.
         run = save_run(folder, config, plain)
     if devices.chief and not options.brief:
         from .report import write_run_pictures

@@ -208,6 +208,9 @@ def test_a_run_is_never_overwritten(dataset: Path, tmp_path: Path, capsys: pytes
     assert "seed is 1 there, 7 here" in said
 
 
+BOTH_ENDS = ("block1_conv1", "block3_conv1")
+
+
 def resume(out: Path, *more: str) -> int:
     return main(["fit", "--out", str(out), "--resume", *more])
 
@@ -244,6 +247,10 @@ def test_resume_alone_ends_where_the_whole_run_ends(
         del config["training"]["seconds"], config["training"]["loss"]
         del config["training"]["val_mean_iou"], config["training"]["val_accuracy"]
     assert ours == theirs
+    # ImageNet's first kernel is scaled up for frames in [-1, 1]; what is saved shares that with block 3.
+    kernels = [np.asarray(load_model(open_run(whole)).get_layer(name).kernel) for name in BOTH_ENDS]
+    sizes = [float(np.sqrt(np.mean(kernel**2) * kernel[..., 0].size / 2)) for kernel in kernels]
+    assert 0.4 < sizes[0] / sizes[1] < 2.5
 
 
 def test_resume_refuses_what_contradicts_and_names_both(
