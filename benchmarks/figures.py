@@ -215,7 +215,8 @@ def growth_text(growth: dict[str, Any]) -> str:
     words = []
     if lengths:
         each = ", ".join(
-            f"{point['value']:g} min ({point['frames']:,} frames) {point['peak_mb']:,.0f} MB" for point in lengths
+            f"{point['value']:g} min ({point['frames']:,} frames{_at(point)}) {point['peak_mb']:,.0f} MB"
+            for point in lengths
         )
         strides = sorted({point["stride"] for point in lengths})
         words.append(
@@ -223,6 +224,11 @@ def growth_text(growth: dict[str, Any]) -> str:
             f"`--save jsonl`, one frame in {' or '.join(map(str, strides))} segmented, the others decoded only)."
         )
     return "**Growth** (`python -m benchmarks growth`). " + " ".join(words)
+
+
+def _at(point: dict[str, Any]) -> str:
+    """An hour is often measured in fewer frames a second; then it has to be said."""
+    return f" at {point['fps']:g}/s" if point.get("fps") else ""
 
 
 def _line(cells: Sequence[str]) -> str:
