@@ -20,7 +20,7 @@ from train.arguments import positive
 from train.fcn8 import Fcn8Config
 from train.files import CONFIG_NAME, replacing
 
-from .cases import Contender, session_contenders
+from .cases import session_contenders
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
 from .environment import environment
 from .process import Worker
@@ -109,11 +109,9 @@ def _times(runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start:
         proof = ("--precision", "fp32", "--gate-on", "rendered", "--gate-frames", "4", "--golden", "rendered")
         files[name] = exported(keep, f"{check_run(run)}-fp32.onnx", proof, say)
     known, size = model_files(list(files.values()))
-    contenders: list[Contender] = session_contenders(known, ("cpu",), size, optional=False)
+    contenders = session_contenders(known, ("cpu",), size, optional=False)
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
-        plan = rendered_plan(
-            contenders, size, repeats=repeats, frames=frames, scratch=Path(scratch), scenes=frames
-        )  # fmt: skip
+        plan = rendered_plan(contenders, size, repeats=repeats, frames=frames, scratch=Path(scratch), scenes=frames)
         rows = measure_batch(plan, 1, say=say, start=start).rows
     for row in rows:
         if row.ms_median is None:
