@@ -18,7 +18,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 OPENVINO_PROVIDER = "OpenVINOExecutionProvider"
-REINSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'edge-seg[gpu]'"
+REINSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,10 @@ def _openvino_problem(ort: Any) -> str:
     if not hasattr(ort, "register_execution_provider_library") or not hasattr(
         ort.SessionOptions, "add_provider_for_devices"
     ):
-        return f"onnxruntime {ort.__version__} is too old for plugins. Mend it: pip install -U 'edge-seg[openvino]'"
+        return (
+            f"onnxruntime {ort.__version__} is too old for plugins. "
+            "Mend it: pip install -U onnxruntime onnxruntime-ep-openvino"
+        )
     if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
         return "the plugin is not installed. Mend it: pip install onnxruntime-ep-openvino"
     try:

@@ -222,7 +222,11 @@ def _bind(ort: Any, inner: Any, plan: Plan, device: DeviceName, *, graph: bool) 
 
 def _check_placement(inner: Any, expected: str, device: DeviceName) -> str:
     """The session must be on `expected`, its heavy operators too; a remark on light ones that are elsewhere."""
-    mend = "pip install 'edge-seg[cuda]'" if device.kind != "openvino" else "pip install -U onnxruntime-ep-openvino"
+    mend = (
+        "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        if device.kind != "openvino"
+        else "pip install -U onnxruntime-ep-openvino"
+    )
     got = tuple(inner.get_providers())
     if got[:1] != (expected,):
         raise DeviceError(

@@ -165,14 +165,14 @@ def load_runtime() -> Any:
     if len(builds) > 1:
         raise MissingDependencyError(
             f"Several builds of onnxruntime are installed over each other ({', '.join(builds)}). "
-            f"Keep one: pip uninstall -y {' '.join(builds)} && pip install 'edge-seg[gpu]'"
+            f"Keep one: pip uninstall -y {' '.join(builds)} && pip install onnxruntime-gpu"
         )
     try:
         import onnxruntime
     except ImportError as error:
         if not builds and getattr(error, "name", "") == "onnxruntime":
             raise MissingDependencyError(
-                "onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]' (or 'edge-seg[cpu]')"
+                "onnxruntime is not installed. Install it: pip install onnxruntime-gpu (or onnxruntime)"
             ) from error
         raise MissingDependencyError(
             f"onnxruntime does not load ({first_line(error)}). Install it anew: {REINSTALL_GPU}"
@@ -350,6 +350,11 @@ def _check_interface(inner: Any, plan: Plan) -> None:
         raise ConfigurationError(f"{name} takes batches of exactly {shape[0]}; got batch_size={plan.batch_size}.")
 
 
+def _upgrade() -> str:
+    """The command for the build that is here: another one would be installed over it."""
+    return f"pip install -U {' '.join(installed_builds()) or 'onnxruntime'}"
+
+
 def _raise_open_error(ort: Any, error: Exception, plan: Plan, device: DeviceName) -> NoReturn:
     """Say what a runtime's exception while opening means."""
     text = str(error)
@@ -357,12 +362,12 @@ def _raise_open_error(ort: Any, error: Exception, plan: Plan, device: DeviceName
     if found := re.search(r"max supported IR version: (\d+)", text):
         raise ModelFileError(
             f"{name} has IR version {plan.header.ir_version}; onnxruntime {ort.__version__} reads up to {found[1]}. "
-            "Upgrade it: pip install -U 'edge-seg[gpu]'; or export again with a lower --opset."
+            f"Upgrade it: {_upgrade()}; or export again with a lower --opset."
         ) from error
     if found := re.search(r"official support for domain ai\.onnx is till opset (\d+)", text):
         raise ModelFileError(
             f"{name} has opset {opset}; onnxruntime {ort.__version__} reads up to {found[1]}. "
-            f"Upgrade it: pip install -U 'edge-seg[gpu]'; or export again with --opset {found[1]}."
+            f"Upgrade it: {_upgrade()}; or export again with --opset {found[1]}."
         ) from error
     if is_out_of_memory(error):
         raise OutOfMemoryError(

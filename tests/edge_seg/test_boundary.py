@@ -131,7 +131,7 @@ def test_a_damaged_onnxruntime_is_named_with_the_cure(tmp_path, tiny_model):
     path = fake_package(tmp_path, "onnxruntime", "")
     said = python(f"MODEL = {str(tiny_model())!r}" + CATCH, path=path)
     assert "has no InferenceSession" in said
-    assert "pip install 'edge-seg[gpu]'" in said
+    assert "pip install onnxruntime-gpu" in said
 
 
 def test_an_onnxruntime_that_does_not_load_is_named_with_the_cure(tmp_path, tiny_model):
@@ -150,4 +150,4 @@ def test_no_onnxruntime_at_all_is_named_with_the_command(tiny_model):
         "sys.meta_path.insert(0, Hide())\n"
     )
     said = python(f"MODEL = {str(tiny_model())!r}" + hide + CATCH)
-    assert said == "onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]' (or 'edge-seg[cpu]')"
+    assert said == "onnxruntime is not installed. Install it: pip install onnxruntime-gpu (or onnxruntime)"

@@ -36,13 +36,13 @@ def test_checks_survive_a_missing_model(tmp_path):
 
 def test_checks_survive_a_missing_onnxruntime(monkeypatch, tiny_model):
     def missing():
-        raise MissingDependencyError("onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]'")
+        raise MissingDependencyError("onnxruntime is not installed. Install it: pip install onnxruntime-gpu")
 
     for module in ("session", "checks"):
         monkeypatch.setattr(f"edge_seg.{module}.load_runtime", missing)
     found = checks.collect_checks(tiny_model())
     assert found.devices == ()
-    assert found.problems == ("onnxruntime is not installed. Install it: pip install 'edge-seg[gpu]'",)
+    assert found.problems == ("onnxruntime is not installed. Install it: pip install onnxruntime-gpu",)
     assert "problem    onnxruntime is not installed" in "\n".join(found.lines())
 
 

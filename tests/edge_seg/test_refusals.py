@@ -118,7 +118,7 @@ HOSTILE_MODELS: dict[str, tuple[Change, str]] = {
     "circle": (circle, "reads 'centered', which nothing before it makes. Export it again"),
     "newer opset": (
         newer_opset,
-        r"has opset 99; onnxruntime [\d.]+ reads up to \d+\. Upgrade it: pip install -U .*--opset",
+        r"has opset 99; onnxruntime [\d.]+ reads up to \d+\. Upgrade it: pip install -U onnxruntime(-gpu)?; .*--opset",
     ),
     "newer IR": (newer_ir, r"has IR version 77; onnxruntime [\d.]+ reads up to \d+\. Upgrade it: pip install -U"),
 }
@@ -161,7 +161,7 @@ def test_cuda_that_is_not_there_is_an_error_never_the_cpu(
     code, line = run(capsys, command, *rest, "--device", "cuda")
     assert code == 1
     assert "the session got CPUExecutionProvider instead of CUDAExecutionProvider" in line
-    assert "pip install 'edge-seg[cuda]'" in line
+    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in line
     assert not (tmp_path / "out").exists()
 
 
