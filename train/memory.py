@@ -1,7 +1,7 @@
 """Keeps freed memory with the process while a network trains, instead of handing it back to the system each step.
 
 A step frees and takes the same few hundred megabytes of activations again. The C library maps each large block anew,
-and the system clears every page of it: a step of the bundled network took 4.8 s, and 4.2 s without, on two Zen 3 cores.
+and the system clears every page of it: a step of the bundled network took 5.0 s, and 4.2 s without, on two Zen 3 cores.
 """
 
 from __future__ import annotations
