@@ -260,7 +260,7 @@ def test_cuda_is_asked_for_strictly_and_without_tf32(tiny_model, gpu_machine, ca
 
 def test_a_session_that_came_back_on_the_cpu_is_an_error(tiny_model, gpu_machine):
     gpu_machine.silent_cpu = True
-    with pytest.raises(DeviceError, match=r"got CPUExecutionProvider instead of CUDA.*pip install 'edge-seg\[cuda\]'"):
+    with pytest.raises(DeviceError, match=r"got CPUExecutionProvider instead of CUDA.*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
         open_session(tiny_model(), device="cuda")
 
 
@@ -298,7 +298,7 @@ def test_no_driver_no_such_gpu_and_no_cuda_in_the_build_are_told_apart(tiny_mode
     with pytest.raises(DeviceError, match="no NVIDIA driver answers"):
         open_session(tiny_model(), device="cuda")
     gpu_machine.providers = ("CPUExecutionProvider",)
-    with pytest.raises(DeviceError, match=r"built without CUDA.*pip install 'edge-seg\[gpu\]'"):
+    with pytest.raises(DeviceError, match=r"built without CUDA.*&& pip install onnxruntime-gpu$"):
         open_session(tiny_model(), device="cuda")
 
 
