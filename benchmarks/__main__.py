@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import Parser, positive
+from edge_seg.console import prepare_streams
 from edge_seg.errors import EdgeSegError
 
 from .benchmark import run_benchmark
@@ -34,6 +35,7 @@ COMMANDS = ("run", "compare", "growth", "widths", "readme", "gpu", "training")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 all done, 1 something failed, 2 the call was wrong."""
+    prepare_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Plain `python -m benchmarks`, with options or without, is `run`.
     if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):

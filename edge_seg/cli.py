@@ -6,13 +6,12 @@ Imports nothing heavy, so that `--help` answers at once. Exit codes: 0 all done,
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__
 from .arguments import Parser, number, positive
 from .codecs import CODECS
+from .console import complain, prepare_streams
 from .devices import parse_device
 from .errors import ConfigurationError, EdgeSegError
 from .signals import asked_twice, interrupt
@@ -174,6 +173,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    prepare_streams()
     options = parse_arguments(arguments)
     try:
         with asked_twice(interrupt, last_words="error: stopped at once."):
@@ -183,12 +183,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
             return command(options)
     except EdgeSegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted.", file=sys.stderr)
+        complain("interrupted.")
         return 1
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # The reader of our output went away (`| head`): nothing is left to say.
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        complain(f"{named}{error.strerror or error}")
         return 1

@@ -8,13 +8,13 @@ import argparse
 import contextlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import bundled_clip, bundled_model
+from .console import printable, put
 from .signals import asked_twice
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def info(options: argparse.Namespace) -> int:
     for name, value in facts.items():
         for line in _fact_lines(name.replace("_", " "), value):
             # Anyone may have written the file, and terminals obey control characters.
-            print("".join(letter if letter.isprintable() else "?" for letter in line))
+            put("".join(letter if letter.isprintable() else "?" for letter in line))
     return 0
 
 
@@ -97,11 +97,11 @@ def verify(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(report.to_dict())
     else:
-        print(f"{report.model}: {report.frames} golden frames")
+        put(f"{report.model}: {report.frames} golden frames")
         for verdict in report.verdicts:
-            print(f"  {verdict.line()}")
+            put(f"  {verdict.line()}")
         for name, reason in report.absent.items():
-            print(f"  {name}: not here: {reason}")
+            put(f"  {name}: not here: {reason}")
     return 0 if report.passed else 1
 
 
@@ -113,7 +113,7 @@ def checks(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(report.to_dict())
     else:
-        print("\n".join(report.lines()))
+        put("\n".join(report.lines()))
     return 1 if report.problems else 0
 
 
@@ -164,7 +164,7 @@ def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> N
     """One source's outcome: results on stdout (stderr with --json), trouble and remarks on stderr."""
     for path in report.outputs.values():
         if report.good or report.status == "incomplete":
-            note(f"{report.source} -> {path}") if quiet else print(f"{report.source} -> {path}", flush=True)
+            note(f"{report.source} -> {path}") if quiet else put(f"{report.source} -> {path}")
     if report.status == "already there":
         note(f"{report.source}: already there")
     if report.ended_at_s is not None:
@@ -263,4 +263,6 @@ def _side(spec: Any, axis: int) -> str:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str), file=sys.stdout, flush=True)
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    # A letter that stdout lacks, or a file's name that is no text: JSON has its own way to write them.
+    put(text if printable(text) else json.dumps(value, indent=2, default=str))

@@ -34,7 +34,7 @@ def overlay(frame: np.ndarray, labels: np.ndarray, palette: Palette, alpha: floa
     Returns:
         (H, W, 3) uint8 BGR, a new array.
     """
-    check_alpha(alpha)
+    alpha = check_alpha(alpha)
     return cv2.addWeighted(frame, 1.0 - alpha, colorize(labels, palette), alpha, 0.0)
 
 
@@ -67,10 +67,10 @@ class Painter:
 
 
 def check_alpha(alpha: float) -> float:
-    """Return `alpha` if it lies in 0..1; raise `ConfigurationError` otherwise."""
-    if not 0.0 <= alpha <= 1.0:
-        raise ConfigurationError(f"alpha must lie between 0 (frame alone) and 1 (colours alone); got {alpha}.")
-    return alpha
+    """Return `alpha` as a float if it lies in 0..1; raise `ConfigurationError` otherwise."""
+    if not isinstance(alpha, (int, float, np.number)) or not 0.0 <= alpha <= 1.0:
+        raise ConfigurationError(f"alpha must lie between 0 (frame alone) and 1 (colours alone); got {alpha!r}.")
+    return float(alpha)
 
 
 def legend(classes: tuple[str, ...], palette: Palette, *, width: int, row_height: int = 22) -> np.ndarray:

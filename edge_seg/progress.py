@@ -32,8 +32,7 @@ class Progress:
         """A line that stays: a text, or an event of a source."""
         with self._lock:
             self._wipe()
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            self._write(f"{text}\n")
 
     def begin(self, title: str, total: int | None) -> None:
         """A new source of `total` frames, None when nobody knows."""
@@ -49,8 +48,7 @@ class Progress:
             return
         with self._lock:
             self._drawn_at = now
-            self._stream.write(f"\r\x1b[K{self._line(done, now)}")
-            self._stream.flush()
+            self._write(f"\r\x1b[K{self._line(done, now)}")
             self._drawn = True
 
     def end(self) -> None:
@@ -60,9 +58,18 @@ class Progress:
 
     def _wipe(self) -> None:
         if self._drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._write("\r\x1b[K")
             self._drawn = False
+
+    def _write(self, text: str) -> None:
+        """A full disk under a log costs the remarks, not the results; a reader that went away ends the run."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
 
     def _line(self, done: int, now: float) -> str:
         speed = done / max(1e-6, now - self._started_at)

@@ -144,6 +144,11 @@ class Segmenter:
 
     def segment_batch(self, frames: Sequence[np.ndarray]) -> list[Segmentation]:
         """Segment frames, each (H, W, 3) uint8 BGR, of any and of different sizes; as many results, in order."""
+        self._open()
+        if not isinstance(frames, (Sequence, np.ndarray)):
+            raise ConfigurationError(
+                f"Expected a list of frames; got {type(frames).__name__}. `stream(source)` takes any iterable."
+            )
         results: list[Segmentation] = []
         for first in range(0, len(frames), self.batch_size):
             part = list(frames[first : first + self.batch_size])
@@ -176,10 +181,11 @@ class Segmenter:
     def predict(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Every output of the model for (N, H, W, 3) uint8 at the model's size; run in batches of `batch_size`."""
         session = self._open()
-        if batch.ndim != 4 or batch.shape[1:] != (*self.input_size, 3) or batch.dtype != np.uint8 or not len(batch):
-            raise ConfigurationError(
-                f"Expected a batch (N, *{self.input_size}, 3) uint8; got {batch.dtype} {batch.shape}."
-            )
+        height, width = self.input_size
+        array = isinstance(batch, np.ndarray) and batch.dtype == np.uint8 and batch.ndim == 4
+        if not array or batch.shape[1:] != (height, width, 3) or not len(batch):
+            came = f"{batch.dtype} {batch.shape}" if isinstance(batch, np.ndarray) else type(batch).__name__
+            raise ConfigurationError(f"Expected a batch of shape (N, {height}, {width}, 3), uint8; got {came}.")
         return self._run(session, batch)
 
     def close(self) -> None:

@@ -59,6 +59,7 @@ BUILDS = (
     "ort-nightly-gpu",
 )
 MAX_BATCH = 1024
+MAX_THREADS = 1024
 
 
 class Session(Protocol):
@@ -104,8 +105,8 @@ def open_session(
     name = parse_device(device)
     if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
         raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise ConfigurationError(f"threads must be a whole number of at least 1; got {threads!r}.")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise ConfigurationError(f"threads must be a whole number from 1 to {MAX_THREADS}; got {threads!r}.")
     header = read_model_header(model)
     plan = Plan(
         source=model if isinstance(model, bytes) else os.fspath(model),
@@ -124,9 +125,13 @@ def open_session(
 
 def model_size(spec: ModelSpec, asked: tuple[int, int] | None) -> tuple[int, int]:
     """The (height, width) frames are brought to: the model's own, or another one that a dynamic model allows."""
-    if asked is None or tuple(asked) == spec.input_size:
+    if asked is None:
         return spec.input_size
+    if not isinstance(asked, (tuple, list)) or [type(side) for side in asked] != [int, int]:
+        raise ConfigurationError(f"input_size must be (height, width) in whole pixels; got {asked!r}.")
     height, width = asked
+    if (height, width) == spec.input_size:
+        return spec.input_size
     if not spec.dynamic_size:
         own = "x".join(map(str, spec.input_size))
         raise ConfigurationError(

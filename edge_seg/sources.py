@@ -74,14 +74,18 @@ def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
             "A source has no name (a variable that is not set?). Expected a video, picture, folder, glob, camera index "
             "or address."
         )
+    if "\0" in text:
+        raise ConfigurationError(f"No source can have the name {text!r}: it holds a zero byte.")
     scheme, separator, _ = text.partition("://")
-    if separator and not Path(text).exists():
+    # os.path: for a name too long to be one, Path.exists raises.
+    there = os.path.exists(text)
+    if separator and not there:
         yield _stream(scheme, text)
-    elif text.isdigit() and not Path(text).exists():
+    elif text.isdecimal() and not there:
         yield Item(kind="camera", location=text, stem=f"camera{text}")
-    elif Path(text).is_dir():
+    elif os.path.isdir(text):
         yield from _many(sorted(Path(text).iterdir()), text, "a folder")
-    elif glob.has_magic(text) and not Path(text).exists():
+    elif glob.has_magic(text) and not there:
         yield from _many(sorted(map(Path, glob.glob(text, recursive=True))), text, "a pattern")
     else:
         yield _file(Path(text))
@@ -153,7 +157,7 @@ def _with_folder(item: Item) -> str:
 
 
 def _with_hash(item: Item) -> str:
-    return f"{item.stem}_{hashlib.sha256(_identity(item).encode()).hexdigest()[:8]}"
+    return f"{item.stem}_{hashlib.sha256(os.fsencode(_identity(item))).hexdigest()[:8]}"
 
 
 def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[Event], None] | None = None) -> Source:

@@ -41,7 +41,9 @@ class ResultStream(Iterator["Segmentation"]):
     def __init__(self, segment: Segment, batch_size: int, source: Any) -> None:
         if isinstance(source, np.ndarray) and source.ndim == 3:
             raise ConfigurationError("Expected a source, got a single frame; `segment(frame)` takes one.")
-        if not isinstance(source, (str, int, os.PathLike)) and not hasattr(source, "__iter__"):
+        if isinstance(source, bytes) or not (
+            isinstance(source, (str, int, os.PathLike)) or hasattr(source, "__iter__")
+        ):
             raise ConfigurationError(
                 "A source is a path, an address, a camera's index or an iterable of frames; "
                 f"got {type(source).__name__}."

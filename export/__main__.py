@@ -19,9 +19,11 @@ INSTALL = "pip install -e '.[export,gpu]'"
 
 def main(argv: list[str] | None = None) -> int:
     """Export one run; returns the exit code (0 published, 1 failed, 2 the call was wrong)."""
+    from edge_seg.console import prepare_streams
     from edge_seg.errors import EdgeSegError
     from edge_seg.signals import asked_twice, interrupt
 
+    prepare_streams()
     args = build_parser().parse_args(argv)
     before = _identity(args.out)
     try:

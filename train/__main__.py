@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from edge_seg.arguments import Parser
+from edge_seg.console import prepare_streams
 from edge_seg.errors import EdgeSegError
 from edge_seg.signals import asked_twice, interrupt
 
@@ -14,6 +15,7 @@ from .quiet import import_keras_quietly
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 the call was wrong)."""
+    prepare_streams()
     try:
         with asked_twice(interrupt, last_words="error: stopped at once; every file is whole, the old or the new."):
             args = build_parser().parse_args(argv)

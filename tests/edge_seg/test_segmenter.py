@@ -31,6 +31,8 @@ from edge_seg import (
 from edge_seg.fake import FakeSession, brightness_labels
 from edge_seg.sources import open_source
 
+BAD_SIZES: tuple[Any, ...] = ((32,), "32x64", 64, (32.0, 64.5), (32, 64, 3))
+
 
 def pictures(count: int, size: tuple[int, int] = (32, 64)) -> np.ndarray:
     return np.random.default_rng(4).integers(0, 256, (count, *size, 3), np.uint8)
@@ -203,7 +205,7 @@ def test_what_is_no_frame_is_named(fake, frame):
 
 
 def test_predict_labels_wants_the_models_size(fake):
-    with pytest.raises(ConfigurationError, match=r"\(N, \*\(32, 64\), 3\) uint8; got uint8 \(1, 32, 32, 3\)"):
+    with pytest.raises(ConfigurationError, match=r"\(N, 32, 64, 3\), uint8; got uint8 \(1, 32, 32, 3\)"):
         Segmenter(fake).predict_labels(pictures(1, (32, 32)))
     with pytest.raises(ConfigurationError):
         Segmenter(fake).predict_labels(pictures(1)[:0])
@@ -388,3 +390,29 @@ def test_a_worker_made_by_spawn_is_given_a_path(tiny_model):
 def test_what_is_no_source_is_told_at_once(fake: FakeSession, source: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         Segmenter(fake).stream(source)
+
+
+def test_values_of_wrong_kinds_are_named(tiny_model, fake):
+    dynamic, frame = tiny_model(dynamic=True), pictures(1)[0]
+    segmenter = Segmenter(fake)
+    result = segmenter.segment(frame)
+    calls: list[tuple[Callable[[], Any], str]] = [
+        *(
+            (lambda size=size: Segmenter(dynamic, device="cpu", input_size=size), "input_size must be")
+            for size in BAD_SIZES
+        ),
+        (lambda: Segmenter(dynamic, device="cpu", threads=10**6), "threads must be .* to 1024"),
+        (lambda: segmenter.segment_batch(frame for _ in range(2)), "list of frames; got generator"),
+        (lambda: segmenter.segment_batch(None), "list of frames; got NoneType"),
+        (lambda: segmenter.predict([frame]), r"\(N, 32, 64, 3\), uint8; got list"),
+        (lambda: segmenter.stream(b"drive.mp4"), "got bytes"),
+        (lambda: list(segmenter.stream("drive\0.mp4")), "zero byte"),
+        *((lambda alpha=alpha: result.plot(alpha), "alpha must lie") for alpha in ("0.5", None, [0.5])),
+    ]
+    for call, told in calls:
+        with pytest.raises(ConfigurationError, match=told):
+            call()
+    assert (result.plot(True) == result.mask()).all()
+    segmenter.close()
+    with pytest.raises(ConfigurationError, match="closed"):
+        segmenter.segment_batch([])

@@ -260,7 +260,9 @@ def test_cuda_is_asked_for_strictly_and_without_tf32(tiny_model, gpu_machine, ca
 
 def test_a_session_that_came_back_on_the_cpu_is_an_error(tiny_model, gpu_machine):
     gpu_machine.silent_cpu = True
-    with pytest.raises(DeviceError, match=r"got CPUExecutionProvider instead of CUDA.*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
+    with pytest.raises(
+        DeviceError, match=r"got CPUExecutionProvider instead of CUDA.*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"
+    ):
         open_session(tiny_model(), device="cuda")
 
 
