@@ -46,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_command(commands: argparse._SubParsersAction[Parser], name: str, text: str) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    # Sub-parsers do not inherit it.
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
 
 
 def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -55,6 +56,7 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
         help="segment videos, pictures, folders, cameras and streams",
         description="Segment videos, pictures, folders, cameras and streams. The first Ctrl-C finishes what is under "
         "way; a file then stays NAME.partial.mp4, playable. The second stops at once.",
+        allow_abbrev=False,
     )
     predict.add_argument(
         "source",

@@ -122,7 +122,7 @@ def demo(options: argparse.Namespace) -> int:
     from .cli import build_parser
 
     arguments = ["predict", str(bundled_clip()), "--device", options.device, "--overwrite"]
-    arguments += ["--out", options.out] if options.out else []
+    arguments += [f"--out={options.out}"] if options.out else []
     arguments += ["--json"] if options.json else []
     return predict(build_parser().parse_args(arguments))
 

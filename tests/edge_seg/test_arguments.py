@@ -29,6 +29,8 @@ from train.__main__ import main as train
         (edge_seg, "predict a.mp4 --device gpu", "--device: device must be auto, cpu, openvino"),
         (edge_seg, "verify --device everything", "got 'everything'"),
         (edge_seg, "predict a.mp4 --frobnicate", "unrecognized arguments: --frobnicate"),
+        (edge_seg, "predict a.mp4 --over", "unrecognized arguments: --over"),
+        (edge_seg, "info --js", "unrecognized arguments: --js"),
         (edge_seg, "predict a.mp4 --resume --overwrite", "not allowed with argument --resume"),
         (train, "fit data", "required: --out. Help: python -m train fit --help"),
         (train, "fit data --out run --epochs 0", "--epochs: expected a whole number above 0; got '0'"),

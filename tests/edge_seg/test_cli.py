@@ -342,6 +342,8 @@ def test_demo_makes_its_overlay_anew_each_time(
         assert "street_overlay.mp4" in printed.out
         assert "frames/s: 6 frames" in printed.err
     assert count_frames(tmp_path / "edge_seg_out" / "street_overlay.mp4") == 6
+    assert main(["demo", "--device", "cpu", "--out=-new"]) == 0
+    assert count_frames(tmp_path / "-new" / "street_overlay.mp4") == 6
 
 
 def test_help_is_quick_and_says_every_default() -> None:
