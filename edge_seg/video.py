@@ -130,6 +130,8 @@ class VideoFile(Source):
         self._stopped = self._closed = False
 
     def __iter__(self) -> Iterator[Frame]:
+        if self._closed:
+            raise MediaError(f"{self.name}: is closed; open it again to read it.")
         delivered, last = 0, None
         for picture in self._pictures():
             delivered += 1

@@ -30,6 +30,7 @@ from edge_seg import (
 )
 from edge_seg.fake import FakeSession, brightness_labels
 from edge_seg.sources import open_source
+from tests.edge_seg.clips import make_clip
 
 BAD_SIZES: tuple[Any, ...] = ((32,), "32x64", 64, (32.0, 64.5), (32, 64, 3))
 
@@ -416,3 +417,10 @@ def test_values_of_wrong_kinds_are_named(tiny_model, fake):
     segmenter.close()
     with pytest.raises(ConfigurationError, match="closed"):
         segmenter.segment_batch([])
+
+
+def test_a_closed_source_says_so(fake, tmp_path):
+    with open_source(make_clip(tmp_path / "drive.mp4", count=3)) as source:
+        pass
+    with pytest.raises(MediaError, match=r"drive\.mp4: is closed"):
+        list(Segmenter(fake).stream(source))
