@@ -105,6 +105,18 @@ def check_input_size(size: tuple[int, int]) -> None:
         )
 
 
+def check_narrower(wide: Fcn8Config, narrow: Fcn8Config) -> None:
+    """Raise `ConfigurationError` where a layer is asked to have more filters than the finished network has."""
+    names = [f"block {block}" for block in range(1, 6)] + ["conv6", "conv7"]
+    there, asked = ((*config.block_widths, *config.head_widths) for config in (wide, narrow))
+    for name, has, wants in zip(names, there, asked, strict=True):
+        if wants > has:
+            raise ConfigurationError(
+                f"--start: expected at most the {has} filters that its network has in {name}, got {wants}; a network "
+                "can be begun from a finished one as wide or wider."
+            )
+
+
 def fcn8(
     config: Fcn8Config | None = None,
     *,

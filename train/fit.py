@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.preprocess import resize_frame, scale_frames
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .batches import PairStore, ResizedBatches, TrainingBatches, class_shares, rendered_scenes
@@ -22,6 +23,7 @@ from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import fcn8, logits_model
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
+from .narrow import narrow_from
 from .options import Encoder, FitOptions, fcn8_config, refuse_overwriting, run_config
 from .preflight import check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
@@ -29,6 +31,7 @@ from .run import Run, load_model, open_run, save_run
 from .weights import even_out, fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
+SOME_FRAMES = 12
 
 
 def fit(recipe: Recipe, options: FitOptions) -> Run:
@@ -95,7 +98,7 @@ class Trainer:
         self.fcn8_config = fcn8_config(recipe, options)
         pairs = PairStore(training)
         self.batches = self._training_batches(pairs)
-        self.network, self.encoder = self._network()
+        self.network, self.encoder = self._network(pairs)
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
         self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
         self._compile(pairs)
@@ -158,11 +161,11 @@ class Trainer:
             parts=self.devices.count,
         )
 
-    def _network(self) -> tuple[keras.Model, Encoder]:
+    def _network(self, pairs: PairStore) -> tuple[keras.Model, Encoder]:
         """Build the network; with a weights file its encoder takes it, and the first blocks are frozen."""
-        recipe, given, recorded = self.recipe, self.options.weights, self.options.encoder
-        if self.options.start is not None:
-            return self._started(self.options.start), Encoder()
+        recipe, given, recorded, start = self.recipe, self.options.weights, self.options.encoder, self.options.start
+        if start is not None and not recipe.batch_norm:
+            return self._started(start), Encoder()
         if recorded is not None:
             whole = recorded.whole
         else:
@@ -178,6 +181,9 @@ class Trainer:
         )
         if recorded is not None:
             encoder = recorded
+        elif start is not None:
+            encoder = Encoder()
+            narrow_from(network, load_model(open_run(start), input_size=recipe.input_size), some_frames(pairs, recipe))
         elif given is not None:
             narrow = recipe.batch_norm and not whole
             encoder = Encoder(whole, tuple(load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow)))
@@ -220,6 +226,12 @@ class Trainer:
             metrics=[ConfusionMetric(len(CAMVID_CLASSES), self.ignored)],
             jit_compile=use_jit(),
         )
+
+
+def some_frames(pairs: PairStore, recipe: Recipe) -> Iterator[np.ndarray]:
+    """A few training images, far apart, as the network sees them: (1, H, W, 3) float32 in [-1, 1] each."""
+    for index in range(0, len(pairs), max(1, len(pairs) // SOME_FRAMES)):
+        yield scale_frames(resize_frame(pairs[index][0], recipe.input_size)[None])
 
 
 def use_jit() -> bool:

@@ -52,7 +52,11 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
     add("--epochs", type=positive, help="default: notebook 10, default 60")
     add("--batch-size", type=positive, help="default: notebook 32, default 6")
-    add("--learning-rate", type=float, help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start: 1e-4)")
+    add(
+        "--learning-rate",
+        type=float,
+        help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start at its own widths: 1e-4)",
+    )
     add(
         "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
     )
@@ -67,8 +71,8 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         "--start",
         type=Path,
         metavar="RUN",
-        help="go on from a finished network with new data or a new schedule: a run, or edge_seg/assets/keras "
-        "(default: none)",
+        help="go on from a finished network with new data or a new schedule, or, with widths, from its strongest "
+        "filters: a run, or edge_seg/assets/keras (default: none)",
     )
     add(
         "--rendered-share",
@@ -141,14 +145,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
     network = fcn8_shape(args)
     if args.start:
-        # What it was trained with beside it has been folded into its weights, and large steps would undo them.
-        recipe = replace(
-            recipe,
-            batch_norm=False,
-            skip_activation=network.skip_activation,
-            input_size=args.input_size or network.input_size or recipe.input_size,
-            learning_rate=START_RATE if args.learning_rate is None else args.learning_rate,
-        )
+        recipe = started(recipe, network, args)
     policy = args.policy or "auto"
     if policy == "auto":
         policy = "float32" if recipe.name == "notebook" else auto_policy()
@@ -158,6 +155,23 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         weights=args.weights, start=args.start, seed=1 if args.seed is None else args.seed, policy=policy,
         resume=args.resume, tensorboard=args.tensorboard, license=terms(args), devices=args.devices,
     )  # fmt: skip
+
+
+def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Recipe:
+    """The recipe of a network that begins as a finished one, or as a part of it."""
+    from .run import open_run
+
+    recipe = replace(
+        recipe,
+        skip_activation=network.skip_activation,
+        input_size=args.input_size or network.input_size or recipe.input_size,
+    )
+    finished = open_run(args.start).fcn8
+    if (network.block_widths, network.head_widths) != (finished.block_widths, finished.head_widths):
+        return recipe
+    # What it was trained with beside it has been folded into its weights, and large steps would undo them.
+    rate = START_RATE if args.learning_rate is None else args.learning_rate
+    return replace(recipe, batch_norm=False, learning_rate=rate)
 
 
 def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
@@ -189,16 +203,15 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
     """The widths asked for, or those of the network to start from; raises `ConfigurationError` where they conflict."""
-    from .fcn8 import Fcn8Config
+    from .fcn8 import Fcn8Config, check_narrower
     from .run import open_run
 
     asked = given(args, ("block_widths", "head_widths"))
     if args.start is None:
         return Fcn8Config(**asked)
-    if asked or args.weights or args.recipe not in (None, "default"):
+    if args.weights or args.recipe not in (None, "default"):
         raise ConfigurationError(
-            "--start brings its own widths and weights, for the default recipe: give it without --block-widths, "
-            "--head-widths, --weights and --recipe."
+            "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
         )
     run = open_run(args.start)
     if run.classes != CAMVID_CLASSES:
@@ -206,7 +219,9 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
             f"--start {args.start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
             f"got {', '.join(run.classes)}."
         )
-    return run.fcn8
+    network = replace(run.fcn8, **asked)
+    check_narrower(run.fcn8, network)
+    return network
 
 
 def terms(args: argparse.Namespace) -> str:

@@ -367,10 +367,10 @@ def test_start_takes_no_rate_of_nothing(dataset: Path, tmp_path: Path, capsys: p
     assert "--learning-rate must lie in 0 < x < 100, got 0.0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [["--block-widths", "4,4,4,4,4"], ["--weights", "x.npz"], ["--recipe", "notebook"]])
-def test_start_brings_its_own_network(
+@pytest.mark.parametrize("more", [["--weights", "x.npz"], ["--recipe", "notebook"]])
+def test_start_brings_its_own_weights(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     assert fit(dataset, tmp_path / "out", "--start", str(tmp_path), *more, options=[]) == 2
-    assert "--start brings its own widths and weights" in capsys.readouterr().err
+    assert "--start brings its own weights" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

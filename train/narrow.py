@@ -1,0 +1,101 @@
+"""A narrower FCN8 begun from a finished one: of each layer the filters that matter most, with the statistics they had.
+
+A filter matters as much as its output swings, times what is read of it: s_c * sum |V_c|, with s_c the deviation before
+Relu over some images and V_c the kernels that read channel c. (Li et al., "Pruning Filters for Efficient ConvNets",
+2017, arXiv 1608.08710, rank by a filter's own norm alone, which a factor moved to the next layer changes.) What filters
+read is then no longer whole, so the narrower network normalises after each, and gives it the mean m_c that it had in
+the wide one: beta = m_c / s_c, at a deviation of 1, since s_c has moved into the kernels that read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from .weights import ENCODER_LAYERS
+
+CHAIN = (*ENCODER_LAYERS, "conv6", "conv7")
+# Beside the next layer of the chain, what reads a layer's output (through a pooling, or none).
+SCORES = {"block3_conv3": "pool3_conv", "block4_conv3": "pool4_conv", "conv7": "conv7_upsample4"}
+AFTER_SCORES = ("pool4_upsample2", "upsample8")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and deviation of each of a layer's filters before Relu: (filters,) float64 each."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def narrow_from(network: keras.Model, finished: keras.Model, frames: Iterable[np.ndarray]) -> None:
+    """Fill a narrower network with the filters of a finished one that matter most.
+
+    Args:
+        network: an FCN8 that normalises from block 1 on, no layer wider than in `finished`; changed in place.
+        finished: a plain FCN8.
+        frames: some scaled frames, (1, H, W, 3) float32 in [-1, 1] each, to see what its filters give.
+    """
+    statistics = filter_statistics(finished, frames)
+    kept, gains = np.arange(3), np.ones(3)
+    for position, name in enumerate(CHAIN):
+        layer, seen = network.get_layer(name), statistics[name]
+        # A filter that never moves has no scale of its own; it is the last to be taken.
+        deviation = np.maximum(seen.deviation, 1e-6 * seen.deviation.max() + 1e-30)
+        readers = [
+            finished.get_layer(reader) for reader in (*CHAIN[position + 1 : position + 2], SCORES.get(name)) if reader
+        ]
+        importance = seen.deviation * sum(read_of(reader) for reader in readers)
+        chosen = np.sort(np.argsort(-importance, kind="stable")[: layer.kernel.shape[-1]])
+        kernel, bias = (np.asarray(array, np.float64) for array in finished.get_layer(name).get_weights())
+        kernel = (kernel[:, :, kept] * gains[:, None])[..., chosen] / deviation[chosen]
+        layer.set_weights([kernel, bias[chosen] / deviation[chosen]])
+        norm, mean = network.get_layer(f"{name}_bn"), seen.mean[chosen] / deviation[chosen]
+        ones = np.ones(len(chosen))
+        norm.set_weights([ones * np.sqrt(1.0 + norm.epsilon), mean, mean, ones])
+        kept, gains = chosen, deviation[chosen]
+        if name in SCORES:
+            _narrow_scores(network.get_layer(SCORES[name]), finished.get_layer(SCORES[name]), kept, gains)
+    for name in AFTER_SCORES:
+        network.get_layer(name).set_weights(finished.get_layer(name).get_weights())
+
+
+def filter_statistics(finished: keras.Model, frames: Iterable[np.ndarray]) -> dict[str, Statistics]:
+    """Statistics of each convolution of the chain over the frames' pixels, before Relu."""
+    layers = [finished.get_layer(name) for name in CHAIN]
+    inputs = keras.Model(finished.input, [layer.input for layer in layers])
+    sums = {layer.name: np.zeros((2, layer.kernel.shape[-1])) for layer in layers}
+    count = 0
+    for frame in frames:
+        count += 1
+        for layer, given in zip(layers, inputs(frame, training=False), strict=True):
+            before = ops.conv(ops.cast(given, "float32"), layer.kernel, padding="same") + layer.bias
+            moments = ops.mean(before, (0, 1, 2)), ops.mean(ops.square(before), (0, 1, 2))
+            sums[layer.name] += np.stack([ops.convert_to_numpy(moment) for moment in moments])
+    found = {}
+    for name, (total, squares) in sums.items():
+        mean = total / count
+        found[name] = Statistics(mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0)))
+    return found
+
+
+def read_of(layer: keras.layers.Layer) -> np.ndarray:
+    """How much a layer reads of each channel before it: the L1 norm of its kernel there, (channels,)."""
+    kernel = np.abs(np.asarray(layer.kernel, np.float64))
+    return kernel.sum(_other_axes(layer))
+
+
+def _narrow_scores(layer: keras.layers.Layer, wide: keras.layers.Layer, kept: np.ndarray, gains: np.ndarray) -> None:
+    kernel, *bias = wide.get_weights()
+    # A transposed convolution's kernel has its channels last.
+    transposed = _other_axes(wide) == (0, 1, 2)
+    kernel = kernel[..., kept] * gains if transposed else kernel[:, :, kept] * gains[:, None]
+    layer.set_weights([kernel, *bias])
+
+
+def _other_axes(layer: keras.layers.Layer) -> Sequence[int]:
+    return (0, 1, 2) if isinstance(layer, keras.layers.Conv2DTranspose) else (0, 1, 3)
