@@ -24,14 +24,21 @@ lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 
-# The rendered clip, and the float16 weights and int8 model of a finished run: RUN=runs/small DATA=.../dataset1
+# The rendered clip, and the float16 weights and int8 files of two finished runs: BEST=runs/tuned FAST=runs/fast
+# DATA=.../dataset1; README's picture is made with the first. Fewer golden frames in the fast one keep it small.
 assets: $(TEST)/ready
 	$(TEST)/bin/python -m train clip --out edge_seg/assets/street.mp4
-	$(TEST)/bin/python -m train ship $(RUN) --out edge_seg/assets/keras
-	$(TEST)/bin/python -m export $(RUN) --precision int8 --data $(DATA) --golden rendered --name fcn8_camvid \
-		--report docs/fcn8_camvid_int8.report.json --out edge_seg/assets/fcn8_camvid_int8.onnx
+	$(call assets,$(BEST),keras,fcn8_camvid,4)
+	$(call assets,$(FAST),keras_fast,fcn8_camvid_fast,2)
 	$(TEST)/bin/python -m train poster edge_seg/assets/fcn8_camvid_int8.onnx edge_seg/assets/street.mp4 \
 		--out docs/overlay.png
+
+# run, folder of the float16 weights, name, golden frames
+define assets
+	$(TEST)/bin/python -m train ship $(1) --out edge_seg/assets/$(2)
+	$(TEST)/bin/python -m export $(1) --precision int8 --data $(DATA) --golden rendered --golden-frames $(4) --name $(3) \
+		--report docs/$(3)_int8.report.json --out edge_seg/assets/$(3)_int8.onnx
+endef
 
 python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 with venv on PATH; set PYTHON=/path/to/python3"; exit 2; }
