@@ -113,13 +113,14 @@ class Validation(keras.callbacks.Callback):
     def _confusion(self) -> tuple[np.ndarray, float]:
         assert self.batches is not None
         confusion = np.zeros((self.classes, self.classes), np.int64)
-        losses = []
+        losses, sizes = [], []
         for frames, truth in self.batches:
             # Where several devices train, each is given the whole batch here, and TensorFlow returns all of theirs.
             found = self.model.predict_on_batch(frames)[: len(frames)]
             losses.append(float(ops.convert_to_numpy(ops.mean(self.model.loss(truth, found)))))
+            sizes.append(len(frames))
             confusion += confusion_matrix(truth, np.argmax(found, -1).astype(np.uint8), self.classes)
-        return confusion, float(np.mean(losses))
+        return confusion, float(np.average(losses, weights=sizes))
 
 
 class History(keras.callbacks.Callback):

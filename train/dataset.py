@@ -128,19 +128,24 @@ def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sam
     """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive.
 
     Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`), and their numbers
-    are their order: `drive_10` comes after `drive_9`.
+    are their order: `drive_10` comes after `drive_9`. Where that makes drives too short to hold anything out of (names
+    without numbers, say), all frames are one drive in the order of their names.
     """
-    train: list[Sample] = []
-    validation: list[Sample] = []
     drives: dict[str, list[Sample]] = {}
     for sample in samples:
         drives.setdefault(re.sub(r"[_-]?[a-z]*\d+$", "", sample.stem), []).append(sample)
     for frames in drives.values():
         frames.sort(key=_number)
-        cut = len(frames) - round(len(frames) * validation_share)
-        train += frames[:cut]
-        validation += frames[cut:]
-    return train, validation
+    if not any(_held_out(frames, validation_share) for frames in drives.values()):
+        drives = {"": sorted(samples, key=lambda sample: sample.stem)}
+    cuts = [(frames, len(frames) - _held_out(frames, validation_share)) for frames in drives.values()]
+    return [frame for frames, cut in cuts for frame in frames[:cut]], [
+        frame for frames, cut in cuts for frame in frames[cut:]
+    ]
+
+
+def _held_out(frames: list[Sample], share: float) -> int:
+    return round(len(frames) * share)
 
 
 def _number(sample: Sample) -> int:

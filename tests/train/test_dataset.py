@@ -107,6 +107,14 @@ def test_frames_of_a_drive_are_in_the_order_of_their_numbers() -> None:
     assert [sample.stem for sample in validation] == ["frame_17", "frame_18", "frame_19", "frame_20"]
 
 
+def test_names_that_make_no_drives_are_one_drive_in_their_order() -> None:
+    stems = [f"street-{letter}" for letter in "jihgfedcba"]
+    training, validation = time_split(samples(*stems), 0.2)
+    assert [sample.stem for sample in training] == [f"street-{letter}" for letter in "abcdefgh"]
+    assert [sample.stem for sample in validation] == ["street-i", "street-j"]
+    assert time_split(samples(*stems), 0.0)[1] == []
+
+
 def test_a_store_keeps_no_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_layout(tmp_path, ("a", "b", "c"))
     store = batches.PairStore(find_samples(tmp_path))
