@@ -25,7 +25,7 @@ from .table import NONE, number, percent
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
 FOLDER = ROOT / "docs" / "benchmark"
 README = ROOT / "README.md"
-BUNDLED, FULL = "bundled.json", "full.json"
+BUNDLED, FAST, FULL = "bundled.json", "fast.json", "full.json"
 # What README calls a contender, where the table's own name says too little.
 NAMES = {
     "Keras predict": "Keras `predict`",
@@ -69,7 +69,8 @@ def with_figures(readme: str, figures: str) -> str:
 
 def section(folder: Path) -> str:
     """README's figures as Markdown, from the JSON files of a folder."""
-    bundled, full, growth = read_result(folder / BUNDLED), _full(folder), _growth(folder)
+    bundled, fast, full = read_result(folder / BUNDLED), _result(folder / FAST), _result(folder / FULL)
+    growth = _growth(folder)
     blocks = [
         _heading(bundled, "The bundled model"),
         speed_table(bundled),
@@ -77,6 +78,8 @@ def section(folder: Path) -> str:
         limit_text(bundled),
         "![Throughput, parity, memory and stages of the bundled model](docs/benchmark.png)",
     ]
+    if fast is not None:
+        blocks += [_heading(fast, "The bundled model for speed"), speed_table(fast), clip_text(fast)]
     if full is not None:
         blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_text(full)]
     if growth is not None:
@@ -88,9 +91,10 @@ def section(folder: Path) -> str:
 
 def draw_pictures(folder: Path) -> list[Path]:
     """Every picture of the figures, drawn again from the JSON files."""
-    bundled, full = read_result(folder / BUNDLED), _full(folder)
-    results = [("bundled", bundled), *([("full width", full)] if full else [])]
-    results += [(path.stem, read_result(path)) for path in sorted(folder.glob("sibling*.json"))]
+    bundled = read_result(folder / BUNDLED)
+    others = (("bundled, fast", FAST), ("full width", FULL))
+    found = [(name, _result(folder / file)) for name, file in others]
+    results = [("bundled", bundled), *((name, result) for name, result in found if result is not None)]
     drawn: list[tuple[Path, Callable[[Path], None]]] = [
         (folder.parent / "benchmark.png", lambda target: draw_chart(bundled, target)),
         (folder / "accuracy_speed.png", lambda target: draw_family(results, target)),
@@ -108,8 +112,8 @@ def _growth(folder: Path) -> dict[str, Any] | None:
     return read_growth(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
 
 
-def _full(folder: Path) -> Result | None:
-    return read_result(folder / FULL) if (folder / FULL).is_file() else None
+def _result(path: Path) -> Result | None:
+    return read_result(path) if path.is_file() else None
 
 
 def _heading(result: Result, what: str) -> str:

@@ -84,6 +84,20 @@ def test_an_untrained_network_has_parity_and_no_accuracy(folder):
     assert "99.900 %" in full
 
 
+def test_the_fast_model_has_a_table_and_a_place_in_the_picture_where_it_was_measured(folder, fitted, monkeypatch):
+    assert "for speed" not in figures.section(folder)
+    rows = tuple(replace(row, ms_median=row.ms_median and row.ms_median / 10) for row in fitted.rows)
+    (folder / "fast.json").write_text(replace(fitted, rows=rows).to_json())
+    _, fast = figures.section(folder).split("**The bundled model for speed**")
+    assert "| **edge_seg cpu int8** | **2.0** |" in fast.split("**The notebook's network")[0]
+    drawn = []
+    monkeypatch.setattr(
+        figures, "draw_family", lambda results, path: drawn.append(results) or draw_family(results, path)
+    )
+    figures.draw_pictures(folder)
+    assert [name for name, _ in drawn[0]] == ["bundled", "bundled, fast", "full width"]
+
+
 def test_a_peak_that_was_outrun_limits_nothing(fitted):
     peaks = {"fp32": {"gflops": 10.0, "library": "a", "what": "", "reason": ""}}
     limits = {"peaks": peaks, "bandwidth": {"best_gb_s": 5.0}}
