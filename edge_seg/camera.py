@@ -71,7 +71,7 @@ class Camera(Source):
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self._frozen_s = frozen_s
         self._watch = watch or RepetitionWatch()
-        self._closed = False
+        self._stopped = False
         self.info = SourceInfo(
             name=name,
             kind="camera",
@@ -81,9 +81,9 @@ class Camera(Source):
             live=True,
         )
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         started = changed_at = time.monotonic()
-        while not self._closed:
+        while not self._stopped:
             came, image = self._capture.read()
             now = time.monotonic()
             if not came:
@@ -111,9 +111,8 @@ class Camera(Source):
         )
 
     def stop(self) -> None:
-        self._closed = True
+        self._stopped = True
 
-    def close(self) -> None:
-        self._closed = True
+    def _release(self) -> None:
         with contextlib.suppress(cv2.error):
             self._capture.release()

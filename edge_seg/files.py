@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import EdgeSegError
+from .errors import ConfigurationError, EdgeSegError
 
 # Called with (what was made, the name it is about to take), when all of it is on disk.
 Seal = Callable[[Path, Path], None]
@@ -26,6 +26,28 @@ Seal = Callable[[Path, Path], None]
 STALE_S = 600.0
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-\d+-")
 _numbers = itertools.count()
+
+
+def name_of(given: str | os.PathLike[str], what: str) -> str:
+    """The text of a path that was given.
+
+    Args:
+        given: the path.
+        what: what it names, for the error.
+
+    Raises:
+        ConfigurationError: it is no path, or no file can have that name.
+    """
+    text = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise ConfigurationError(f"The path of {what} is a str or a pathlib.Path; got {type(given).__name__}.")
+    try:
+        zero = b"\0" in os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"No file can have the name {text!r}: this system lacks a letter of it.") from None
+    if zero:
+        raise ConfigurationError(f"No file can have the name {text!r}: it holds a zero byte.")
+    return text
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class ImageFiles(Source):
         name = str(self._paths[0]) if len(self._paths) == 1 else f"{len(self._paths)} pictures"
         self.info = SourceInfo(name=name, kind="images", frame_count=len(self._paths))
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         second = self.info.time_base.denominator
         for index, path in enumerate(self._paths):
             if self._stopped:
@@ -102,6 +102,3 @@ class ImageFiles(Source):
 
     def stop(self) -> None:
         self._stopped = True
-
-    def close(self) -> None:
-        self._paths = ()

@@ -78,17 +78,17 @@ class LiveSource(Source):
         self._taken = self._replaced = 0
         self._before, self._present = SourceCounts(), SourceCounts()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         self._started_at = self._last_arrival = time.monotonic()
         self._start_reader(self._first)
         try:
-            yield from self._frames()
+            yield from self._as_they_come()
         finally:
             self.stop()
             with self._changed:
                 self._drop_newest()
 
-    def _frames(self) -> Iterator[Frame]:
+    def _as_they_come(self) -> Iterator[Frame]:
         last_frame_at = time.monotonic()
         while True:
             frame = self._wait(last_frame_at + self._give_up_s)
@@ -122,8 +122,7 @@ class LiveSource(Source):
         with self._changed:
             self._changed.notify_all()
 
-    def close(self) -> None:
-        self.stop()
+    def _release(self) -> None:
         with self._changed:
             self._generation += 1
 

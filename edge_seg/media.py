@@ -16,6 +16,8 @@ from typing import Self
 
 import numpy as np
 
+from .errors import MediaError
+
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26
 # A camera that flickers for days must not fill the memory.
@@ -139,26 +141,49 @@ class SourceEnd:
 
 
 class Source(ABC):
-    """A context manager and an iterator of `Frame`. Use it from one thread; `stop` may be called from any."""
+    """A context manager whose frames can be read once. Use it from one thread; `stop` may be called from any.
+
+    Subclasses give `_frames`, and `_release` where there is something to let go of.
+    """
 
     info: SourceInfo
 
     def __init__(self) -> None:
+        self._asked = self._closed = False
         self.counts = SourceCounts()
         self.end = SourceEnd()
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
 
-    @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in order, decoded as they are asked for."""
+        """Frames in order, decoded as they are asked for.
+
+        Raises:
+            MediaError: the source is closed, or its frames were asked for before.
+        """
+        if self._closed or self._asked:
+            state = "is closed" if self._closed else "was read already"
+            raise MediaError(f"{self.info.name}: {state}; open it again to read it.")
+        self._asked = True
+        return self._frames()
+
+    @abstractmethod
+    def _frames(self) -> Iterator[Frame]:
+        """What `__iter__` gives: a generator."""
 
     def stop(self) -> None:
         """Ask the source to end soon; a blocked live source wakes up. Safe from any thread."""
         return
 
-    @abstractmethod
     def close(self) -> None:
         """Let go of files, devices and threads. Calling it twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self.stop()
+            self._release()
+
+    def _release(self) -> None:
+        """Called once, after `stop`."""
+        return
 
     def __enter__(self) -> Self:
         return self

@@ -49,15 +49,20 @@ def plan_outputs(
     else:
         folder = out or DEFAULT_FOLDER
         if folder.exists() and not folder.is_dir():
-            raise ConfigurationError(f"{folder} is a file; {len(items)} sources need a folder as OUT.")
+            raise ConfigurationError(f"{folder} is a file; {_wanted(items)}.")
         if folder.suffix.lower() in FILE_SUFFIXES and not folder.is_dir() and not folder_asked:
             raise ConfigurationError(
-                f"{folder} is a file's name, and {len(items)} sources need a folder as OUT; "
-                f"a folder of that name is written {folder}{os.sep}"
+                f"{folder} is a file's name, and {_wanted(items)}; a folder of that name is written {folder}{os.sep}"
             )
         plans = [{kind: folder / _name(item, item.stem, kind) for kind in kinds} for item in items]
     _check_distinct(items, plans)
     return plans
+
+
+def _wanted(items: Sequence[Item]) -> str:
+    if len(items) > 1:
+        return f"{len(items)} sources need a folder as OUT"
+    return f"expected a folder as OUT, or a file's name that ends in {', '.join(sorted(FILE_SUFFIXES))}"
 
 
 def _name(item: Item, stem: str, kind: str) -> str:

@@ -15,13 +15,29 @@ def check_frame(frame: np.ndarray) -> np.ndarray:
     """Return `frame` if it is (H, W, 3) uint8 with at least one pixel; raise `ConfigurationError` otherwise."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         came = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        cure = _frame_cure(frame)
         raise ConfigurationError(
-            f"Expected a frame of shape (H, W, 3), uint8, BGR as cv2 reads it; got {came}. "
-            "Convert grey frames with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)."
+            f"Expected a frame of shape (H, W, 3), uint8, BGR as cv2 reads it; got {came}.{cure and f' {cure}'}"
         )
     if 0 in frame.shape:
         raise ConfigurationError(f"Expected a frame with pixels in it; got shape {frame.shape}.")
     return frame
+
+
+def _frame_cure(frame: object) -> str:
+    """What makes a frame of what was given, as far as its type and shape tell."""
+    if not isinstance(frame, np.ndarray):
+        return "cv2.imread(path) reads a picture as one."
+    if frame.ndim == 4 and frame.shape[3] == 3:
+        return "`segment_batch(frames)` takes several."
+    if frame.ndim == 3 and frame.shape[0] == 3 and frame.shape[2] != 3:
+        return "Channels come last: frame.transpose(1, 2, 0)."
+    if frame.dtype != np.uint8:
+        return "Scale its values to 0..255 and convert them with .astype(np.uint8)."
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        return "Convert it with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)."
+    grey = frame.ndim == 2 or frame.shape[2:] == (1,)
+    return "Convert grey frames with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)." if grey else ""
 
 
 def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 
 from .devices import DeviceReport
 from .errors import ConfigurationError, MediaError, OutOfMemoryError
-from .files import Seal, replacing
+from .files import Seal, name_of, replacing
 from .opencv import cv2
 from .overlay import colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
@@ -76,10 +76,11 @@ class Segmentation:
         """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.
 
         Raises:
-            ConfigurationError: a name that does not end in .png, the one format here that keeps ids as they are.
+            ConfigurationError: no path, or a name that does not end in .png, the one format here that keeps ids as they
+                are.
             MediaError: the file cannot be written.
         """
-        target = Path(path)
+        target = Path(name_of(path, "a picture"))
         if target.suffix.lower() != ".png":
             raise ConfigurationError(f"Class ids are saved as PNG, which keeps them exactly; got {target.name!r}.")
         return write_atomically(target, cv2.imencode(".png", self.labels)[1].tobytes())

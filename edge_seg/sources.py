@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
+from .files import name_of
 from .media import Event, Frame, Source
 from .redact import redact
 
@@ -68,14 +69,14 @@ def expand_sources(arguments: Sequence[str | os.PathLike[str] | int]) -> list[It
 
 
 def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
-    text = os.fspath(argument) if not isinstance(argument, int) else str(argument)
+    text = str(argument) if isinstance(argument, int) else name_of(argument, "a source")
+    if isinstance(argument, int) and not text.isdecimal():
+        raise ConfigurationError(f"A camera's index is 0 or more; got {text}.")
     if not text:
         raise ConfigurationError(
             "A source has no name (a variable that is not set?). Expected a video, picture, folder, glob, camera index "
             "or address."
         )
-    if "\0" in text:
-        raise ConfigurationError(f"No source can have the name {text!r}: it holds a zero byte.")
     scheme, separator, _ = text.partition("://")
     # os.path: for a name too long to be one, Path.exists raises.
     there = os.path.exists(text)
@@ -241,7 +242,7 @@ class SourceChain(Source):
         name = f"{len(self._items)} files"
         self.info = replace(self._open.info, name=name, frame_count=None, end_s=None, size=None, audio=None)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         index = 0
         for item in self._items:
             with self._open or open_item(item) as source:
@@ -259,7 +260,7 @@ class SourceChain(Source):
     def stop(self) -> None:
         self._stopped = True
 
-    def close(self) -> None:
+    def _release(self) -> None:
         if self._open is not None:
             self._open.close()
 

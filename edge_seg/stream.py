@@ -9,6 +9,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from .segmenter import Segmentation
 
     Segment = Callable[[list[Any], list[Any], list[Any]], list[Segmentation]]
+
+
+@dataclass
+class _Progress:
+    """How far a stream has come. Apart from the stream: results that referred to it would keep its file open once the
+    caller's loop was left, until Python looks for cycles."""
+
+    source: Source | None
+    taken: int = 0
+    segmented: int = 0
 
 
 class ResultStream(Iterator["Segmentation"]):
@@ -48,10 +59,9 @@ class ResultStream(Iterator["Segmentation"]):
                 "A source is a path, an address, a camera's index or an iterable of frames; "
                 f"got {type(source).__name__}."
             )
-        self._model, self._batch_size, self._given = segment, batch_size, source
-        self._source: Any = source if isinstance(source, Source) else None
-        self._taken = self._segmented = 0
-        self._results = self._run()
+        self._given = source
+        self._progress = _Progress(source if isinstance(source, Source) else None)
+        self._results = _results(segment, batch_size, source, self._progress)
 
     def __next__(self) -> Segmentation:
         return next(self._results)
@@ -63,42 +73,45 @@ class ResultStream(Iterator["Segmentation"]):
     @property
     def report(self) -> StreamReport:
         """The account so far; it balances once the stream has ended or was closed."""
-        lost = self._taken - self._segmented
-        if isinstance(self._source, Source):
-            frames = frame_counts(self._source.counts, segmented=self._segmented, lost=lost)
-            return StreamReport(frames=frames, **source_facts(self._source))
+        source, taken, segmented = self._progress.source, self._progress.taken, self._progress.segmented
+        if source is not None:
+            frames = frame_counts(source.counts, segmented=segmented, lost=taken - segmented)
+            return StreamReport(frames=frames, **source_facts(source))
         name = type(self._given).__name__ if not isinstance(self._given, (str, os.PathLike)) else str(self._given)
-        counts = SourceCounts(read=self._taken)
-        return StreamReport(source=name, frames=frame_counts(counts, segmented=self._segmented, lost=lost))
+        frames = frame_counts(SourceCounts(read=taken), segmented=segmented, lost=taken - segmented)
+        return StreamReport(source=name, frames=frames)
 
-    def _run(self) -> Generator[Segmentation]:
-        with contextlib.ExitStack() as stack:
-            items: Iterable[Any] = self._given
-            if isinstance(items, (str, int, os.PathLike)):
-                from .sources import open_source
 
-                items = self._source = stack.enter_context(open_source(items))
-            frames = iter(items)
-            if isinstance(items, Source):
-                # A live source counts its last frame when it is left.
-                stack.callback(frames.close)  # type: ignore[attr-defined]
-            batch: list[tuple[Any, int, float | None]] = []
-            for item in frames:
-                image, index = getattr(item, "image", item), getattr(item, "index", self._taken)
-                batch.append((image, index, getattr(item, "time_s", None)))
-                self._taken += 1
-                if len(batch) == self._batch_size:
-                    yield from self._segment(batch)
-                    batch = []
-            if batch:
-                yield from self._segment(batch)
-            _warn_of_losses(items)
+def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress) -> Generator[Segmentation]:
+    with contextlib.ExitStack() as stack:
+        items: Iterable[Any] = given
+        if isinstance(items, (str, int, os.PathLike)):
+            from .sources import open_source
 
-    def _segment(self, batch: list[tuple[Any, int, float | None]]) -> list[Segmentation]:
-        images, indices, times = map(list, zip(*batch, strict=True))
-        results = self._model(images, indices, times)
-        self._segmented += len(results)
-        return results
+            items = progress.source = stack.enter_context(open_source(items))
+        frames = iter(items)
+        if isinstance(items, Source):
+            # A live source counts its last frame when it is left.
+            stack.callback(frames.close)  # type: ignore[attr-defined]
+        for batch in _batches(frames, batch_size, progress):
+            results = segment(*map(list, zip(*batch, strict=True)))
+            progress.segmented += len(results)
+            yield from results
+        _warn_of_losses(items)
+
+
+def _batches(frames: Iterable[Any], size: int, progress: _Progress) -> Iterator[list[tuple[Any, Any, Any]]]:
+    """(frame, index, time) of each item, `size` at a time; counted one by one, for the next one may be an error."""
+    batch: list[tuple[Any, Any, Any]] = []
+    for item in frames:
+        image, index = getattr(item, "image", item), getattr(item, "index", progress.taken)
+        batch.append((image, index, getattr(item, "time_s", None)))
+        progress.taken += 1
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _warn_of_losses(source: Any) -> None:

@@ -127,11 +127,9 @@ class VideoFile(Source):
         self._matrix: rotation.Matrix | None = None
         self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
         self._broken = ""
-        self._stopped = self._closed = False
+        self._stopped = False
 
-    def __iter__(self) -> Iterator[Frame]:
-        if self._closed:
-            raise MediaError(f"{self.name}: is closed; open it again to read it.")
+    def _frames(self) -> Iterator[Frame]:
         delivered, last = 0, None
         for picture in self._pictures():
             delivered += 1
@@ -147,10 +145,7 @@ class VideoFile(Source):
     def stop(self) -> None:
         self._stopped = True
 
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = self._stopped = True
+    def _release(self) -> None:
         with contextlib.suppress(av.error.FFmpegError):
             self._container.close()
         del self._container, self._stream

@@ -39,7 +39,7 @@ class NumberedFrames(Source):
         self._count, self._corrupt, self._broken_at = count, corrupt, broken_at
         self.stopped = False
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         for index in range(self._count):
             if self.stopped:
                 return
@@ -53,9 +53,6 @@ class NumberedFrames(Source):
         self.end = SourceEnd(at_s=self._count / 25, early=False)
 
     def stop(self) -> None:
-        self.stopped = True
-
-    def close(self) -> None:
         self.stopped = True
 
 
@@ -192,9 +189,9 @@ def test_flicker_compares_segmented_frames(batch_size: int, stride: int) -> None
     class Corners(NumberedFrames):
         """Frame i has i + 1 rows that are not as in the frame before."""
 
-        def __iter__(self) -> Iterator[Frame]:
+        def _frames(self) -> Iterator[Frame]:
             image = np.zeros((*SIZE, 3), np.uint8)
-            for frame in super().__iter__():
+            for frame in super()._frames():
                 image = image.copy()
                 image[: frame.index + 1] += 1
                 yield Frame(image=image, index=frame.index, pts=frame.pts, time_base=frame.time_base)
@@ -207,8 +204,8 @@ def test_flicker_compares_segmented_frames(batch_size: int, stride: int) -> None
 
 def test_memory_does_not_grow_with_length() -> None:
     class Heavy(NumberedFrames):
-        def __iter__(self) -> Iterator[Frame]:
-            for frame in super().__iter__():
+        def _frames(self) -> Iterator[Frame]:
+            for frame in super()._frames():
                 yield Frame(image=np.zeros((256, 256, 3), np.uint8), index=frame.index, pts=0, time_base=Fraction(1))
 
     tracemalloc.start()
@@ -251,8 +248,8 @@ class Connection(NumberedFrames):
         self._pace_s, self._then = pace_s, then
         self.released = threading.Event()
 
-    def __iter__(self) -> Iterator[Frame]:
-        for frame in super().__iter__():
+    def _frames(self) -> Iterator[Frame]:
+        for frame in super()._frames():
             yield frame
             time.sleep(self._pace_s)
         if self._then == "hang":

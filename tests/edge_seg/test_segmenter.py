@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import pickle
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +32,7 @@ from edge_seg import (
 )
 from edge_seg.fake import FakeSession, brightness_labels
 from edge_seg.sources import open_source
-from tests.edge_seg.clips import make_clip
+from tests.edge_seg.clips import make_clip, write_image
 
 BAD_SIZES: tuple[Any, ...] = ((32,), "32x64", 64, (32.0, 64.5), (32, 64, 3))
 
@@ -190,18 +192,21 @@ def test_a_stream_of_an_image_file(fake, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "frame",
+    ("frame", "cure"),
     [
-        np.zeros((8, 8), np.uint8),
-        np.zeros((8, 8, 4), np.uint8),
-        np.zeros((8, 8, 3), np.float32),
-        np.zeros((0, 8, 3), np.uint8),
-        None,
-        [[1, 2, 3]],
+        (np.zeros((8, 8), np.uint8), "COLOR_GRAY2BGR"),
+        (np.zeros((8, 8, 1), np.uint8), "COLOR_GRAY2BGR"),
+        (np.zeros((8, 8, 4), np.uint8), "COLOR_BGRA2BGR"),
+        (np.zeros((8, 8, 3), np.float32), r"astype\(np\.uint8\)"),
+        (np.zeros((3, 8, 8), np.uint8), r"transpose\(1, 2, 0\)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "segment_batch"),
+        (np.zeros((0, 8, 3), np.uint8), r"got shape \(0, 8, 3\)\.$"),
+        (None, "got NoneType. cv2.imread"),
+        ([[1, 2, 3]], "got list"),
     ],
 )
-def test_what_is_no_frame_is_named(fake, frame):
-    with pytest.raises(ConfigurationError, match="Expected a frame"):
+def test_what_is_no_frame_is_named_with_its_own_cure(fake, frame, cure):
+    with pytest.raises(ConfigurationError, match=f"Expected a frame .*{cure}"):
         Segmenter(fake).segment(frame)
 
 
@@ -408,6 +413,9 @@ def test_values_of_wrong_kinds_are_named(tiny_model, fake):
         (lambda: segmenter.predict([frame]), r"\(N, 32, 64, 3\), uint8; got list"),
         (lambda: segmenter.stream(b"drive.mp4"), "got bytes"),
         (lambda: list(segmenter.stream("drive\0.mp4")), "zero byte"),
+        (lambda: list(segmenter.stream(-1)), "index is 0 or more; got -1"),
+        *((lambda path=path: result.save(path), "path of a picture") for path in (None, 3, b"labels.png")),
+        *((lambda path=path: result.save(path), "No file can") for path in ("a\0.png", Path("a\0.png"), "\ud800.png")),
         *((lambda alpha=alpha: result.plot(alpha), "alpha must lie") for alpha in ("0.5", None, [0.5])),
     ]
     for call, told in calls:
@@ -419,8 +427,33 @@ def test_values_of_wrong_kinds_are_named(tiny_model, fake):
         segmenter.segment_batch([])
 
 
-def test_a_closed_source_says_so(fake, tmp_path):
-    with open_source(make_clip(tmp_path / "drive.mp4", count=3)) as source:
-        pass
-    with pytest.raises(MediaError, match=r"drive\.mp4: is closed"):
-        list(Segmenter(fake).stream(source))
+def test_a_source_is_read_once(fake, tmp_path):
+    clip = make_clip(tmp_path / "drive.mp4", count=3)
+    write_image(tmp_path / "frame.png", 1)
+    for name in ("drive.mp4", "frame.png", ""):
+        with open_source(tmp_path / name) as source:
+            assert list(Segmenter(fake).stream(source))
+            with pytest.raises(MediaError, match="was read already; open it again"):
+                list(Segmenter(fake).stream(source))
+        with pytest.raises(MediaError, match="is closed; open it again"):
+            list(Segmenter(fake).stream(source))
+    with open_source(clip) as source:
+        assert next(iter(source)).index == 0
+        with pytest.raises(MediaError, match=r"drive\.mp4: was read already"):
+            next(iter(source))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+def test_a_loop_that_is_left_closes_its_file(fake, tmp_path):
+    clip = make_clip(tmp_path / "drive.mp4", count=3)
+    segmenter = Segmenter(fake)
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        for _ in range(5):
+            for result in segmenter.stream(clip):
+                assert result.index == 0
+                break
+            assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()

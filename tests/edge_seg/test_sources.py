@@ -140,8 +140,11 @@ def test_many_sources_into_a_folder(media: Path, tmp_path: Path) -> None:
     }
     assert names[1]["overlay"] == "drive_mp4_overlay.mp4"
     assert {path.parent for plan in plans for path in plan.values()} == {tmp_path / "out"}
-    with pytest.raises(ConfigurationError, match="is a file"):
+    with pytest.raises(ConfigurationError, match=f"is a file; {len(items)} sources need a folder"):
         plan_outputs(items, ("overlay",), media / "drive.mp4")
+    (media / "out").touch()
+    with pytest.raises(ConfigurationError, match=r"out is a file; expected a folder as OUT, or a file's name"):
+        plan_outputs(items[:1], ("overlay",), media / "out")
 
 
 def test_a_files_name_for_many_sources_is_refused_and_a_folder_of_that_name_is_not(media: Path, tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ class Outcome:
 class NotingVideo(VideoFile):
     """Remembers which of its frames called themselves damaged."""
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         self.damaged: list[bool] = []
-        for frame in super().__iter__():
+        for frame in super()._frames():
             self.damaged.append(frame.corrupt)
             yield frame
 
