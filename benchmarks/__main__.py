@@ -11,8 +11,7 @@ from pathlib import Path
 
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import Parser, positive
-from edge_seg.console import prepare_streams
-from edge_seg.errors import EdgeSegError
+from edge_seg.console import answer
 
 from .benchmark import run_benchmark
 from .cases import PEERS
@@ -35,7 +34,10 @@ COMMANDS = ("run", "compare", "growth", "widths", "readme", "gpu", "training")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 all done, 1 something failed, 2 the call was wrong."""
-    prepare_streams()
+    return answer(lambda: _command(arguments))
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Plain `python -m benchmarks`, with options or without, is `run`.
     if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
@@ -50,17 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "gpu": run_gpu,
         "training": run_training,
     }
-    try:
-        return commands[options.command](options)
-    except EdgeSegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written.", file=sys.stderr)
-        return 1
+    return commands[options.command](options)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that says what is wrong in one line instead of after the whole usage; sub-parsers as well."""
+    """An `ArgumentParser` that says what is wrong in one line instead of after the whole usage, and takes options by
+    their whole names alone; sub-parsers as well."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **given})
 
     def error(self, message: str) -> NoReturn:
         """Say it and exit with 2: the call was wrong."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from . import __version__
 from .arguments import Parser, number, positive
 from .codecs import CODECS
-from .console import complain, prepare_streams
+from .console import answer
 from .devices import parse_device
-from .errors import ConfigurationError, EdgeSegError
+from .errors import ConfigurationError
 from .signals import asked_twice, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
@@ -21,9 +21,7 @@ DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = Parser(
-        prog="edge-seg", description="Road-scene segmentation of video from one ONNX file.", allow_abbrev=False
-    )
+    parser = Parser(prog="edge-seg", description="Road-scene segmentation of video from one ONNX file.")
     parser.add_argument("--version", action="version", version=f"edge-seg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)
@@ -46,8 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_command(commands: argparse._SubParsersAction[Parser], name: str, text: str) -> argparse.ArgumentParser:
-    # Sub-parsers do not inherit it.
-    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
 
 def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -56,7 +53,6 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
         help="segment videos, pictures, folders, cameras and streams",
         description="Segment videos, pictures, folders, cameras and streams. The first Ctrl-C finishes what is under "
         "way; a file then stays NAME.partial.mp4, playable. The second stops at once.",
-        allow_abbrev=False,
     )
     predict.add_argument(
         "source",
@@ -175,24 +171,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    prepare_streams()
-    options = parse_arguments(arguments)
-    try:
-        with asked_twice(interrupt, last_words="error: stopped at once."):
-            # Below the parser: only now is anything heavy needed.
-            from . import commands
+    return answer(lambda: _run(arguments))
 
-            command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
-            return command(options)
-    except EdgeSegError as error:
-        complain(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        complain("interrupted.")
-        return 1
-    except BrokenPipeError:
-        return 1  # The reader of our output went away (`| head`): nothing is left to say.
-    except OSError as error:
-        named = f"{error.filename}: " if error.filename else ""
-        complain(f"{named}{error.strerror or error}")
-        return 1
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = parse_arguments(arguments)
+    with asked_twice(interrupt, last_words="error: stopped at once."):
+        # Below the parser: only now is anything heavy needed.
+        from . import commands
+
+        command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
+        return command(options)

@@ -1,4 +1,5 @@
-"""The standard streams as they are found: closed, full, or of an encoding that lacks letters. Knows no commands.
+"""The standard streams as they are found: closed, full, or of an encoding that lacks letters; and what every command
+line makes of errors: one line, and an exit code. Knows no commands.
 
 `train`, `export` and `benchmarks` use it too. Imports nothing heavy.
 """
@@ -9,6 +10,75 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
+
+from .errors import EdgeSegError
+
+STDOUT = "standard output"
+
+
+def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> int:
+    """Do what a command line asks, streams prepared; returns its exit code. An error is one line on stderr.
+
+    Args:
+        work: parses and runs the command; returns the exit code.
+        afterwards: a sentence on what there is now, for whom an interruption or the system stopped.
+    """
+    prepare_streams()
+    try:
+        stdout = _Stdout(sys.stdout)
+        with contextlib.redirect_stdout(cast(TextIO, stdout)):
+            try:
+                return work()
+            finally:
+                stdout.settle()
+    except EdgeSegError as error:
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain(f"interrupted. {afterwards()}".rstrip())
+    except OSError as error:
+        # The reader of our output may have gone away (`| head`): nothing is left to say.
+        if not (isinstance(error, BrokenPipeError) and error.filename == STDOUT):
+            named = f"{error.filename}: " if error.filename else ""
+            complain(f"{named}{error.strerror or error}. {afterwards()}".removesuffix(". "))
+    return 1
+
+
+class _Stdout:
+    """A stream whose errors name it, whoever prints; what comes after the first one goes nowhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        with self._named():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._named():
+            self._stream.flush()
+
+    def settle(self) -> None:
+        """Have everything written now, while it can be said that it was not; argparse, for one, swallows errors."""
+        self.flush()
+        if self._error is not None:
+            raise self._error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What is left in the buffer would be tried again at exit, where nobody could say that it failed.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            error.filename, self._error = STDOUT, error
+            raise
 
 
 def prepare_streams() -> None:
@@ -39,18 +109,8 @@ def complain(text: str) -> None:
 
 
 def put(text: str) -> None:
-    """A result's line on stdout, at once.
-
-    Raises:
-        OSError: it cannot be written; "standard output" is its file's name.
-    """
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        # What is left in the buffer would be tried again at exit, where nobody could say that it failed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        error.filename = "standard output"
-        raise
+    """A result's line on stdout, at once."""
+    print(text, flush=True)
 
 
 def printable(text: str) -> bool:

@@ -19,33 +19,45 @@ INSTALL = "pip install -e '.[export,gpu]'"
 
 def main(argv: list[str] | None = None) -> int:
     """Export one run; returns the exit code (0 published, 1 failed, 2 the call was wrong)."""
-    from edge_seg.console import prepare_streams
-    from edge_seg.errors import EdgeSegError
+    from edge_seg.console import answer
+
+    watch = _Watch()
+    return answer(lambda: _run(argv, watch), afterwards=watch.outcome)
+
+
+def _run(argv: list[str] | None, watch: _Watch) -> int:
+    from edge_seg.console import put
     from edge_seg.signals import asked_twice, interrupt
 
-    prepare_streams()
     args = build_parser().parse_args(argv)
-    before = _identity(args.out)
-    try:
-        with asked_twice(interrupt, last_words=f"error: stopped at once; {args.out} is whole, the old or the new."):
-            require_tools()
-            from .publish import export_run
+    watch.begin(args.out)
+    with asked_twice(interrupt, last_words=f"error: stopped at once; {args.out} is whole, the old or the new."):
+        require_tools()
+        from .publish import export_run
 
-            report = export_run(args.run, options_from(args), say=_say)
-    except EdgeSegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        told = "nothing was published" if _identity(args.out) == before else f"{args.out} was published before"
-        print(f"error: interrupted; {told}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"error: {error.filename or args.out}: {error.strerror or error}. Nothing was published.", file=sys.stderr
-        )
-        return 1
-    print(summary(report))
+        report = export_run(args.run, options_from(args), say=_say)
+    put(summary(report))
     return 0
+
+
+class _Watch:
+    """Knows whether the model file has been published since the run began."""
+
+    def __init__(self) -> None:
+        self._out: Path | None = None
+        self._before: tuple[int, int] | None = None
+
+    def begin(self, out: Path) -> None:
+        """Look at what has the name now."""
+        self._out, self._before = out, _identity(out)
+
+    def outcome(self) -> str:
+        """A sentence, for whom the run was stopped."""
+        if self._out is None:
+            return ""
+        if _identity(self._out) == self._before:
+            return "Nothing was published."
+        return f"{self._out} was published before."
 
 
 def build_parser() -> argparse.ArgumentParser:

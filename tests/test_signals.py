@@ -156,7 +156,7 @@ def test_export_publishes_nothing(dataset: Path, tmp_path: Path, number: signal.
         terminal.wait_for("convert  ", 300)
         terminal.press(number)
         assert terminal.ended() == 1
-    assert "error: interrupted; nothing was published" in terminal.text
+    assert "error: interrupted. Nothing was published." in terminal.text
     assert "Traceback" not in terminal.text
     assert (out / "model.onnx").read_bytes() == b"the old model"
     assert [path.name for path in out.iterdir()] == ["model.onnx"]

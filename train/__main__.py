@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from edge_seg.arguments import Parser
-from edge_seg.console import prepare_streams
-from edge_seg.errors import EdgeSegError
+from edge_seg.console import answer, complain
 from edge_seg.signals import asked_twice, interrupt
 
 from .quiet import import_keras_quietly
@@ -15,26 +13,18 @@ from .quiet import import_keras_quietly
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 the call was wrong)."""
-    prepare_streams()
+    return answer(lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         with asked_twice(interrupt, last_words="error: stopped at once; every file is whole, the old or the new."):
             args = build_parser().parse_args(argv)
             if args.needs_keras:
                 import_keras_quietly()
             return int(args.run(args))
-    except EdgeSegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; from the clone: pip install -e '.[train]'", file=sys.stderr)
-        return 1
-    except OSError as error:
-        # A folder that cannot be made, a full disk: what was being written is gone or under its old name.
-        named = f"{error.filename}: " if error.filename else ""
-        print(f"error: {named}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted.", file=sys.stderr)
+        complain(f"{error.name} is not installed; from the clone: pip install -e '.[train]'")
         return 1
 
 

@@ -33,8 +33,11 @@ from train.__main__ import main as train
         (edge_seg, "info --js", "unrecognized arguments: --js"),
         (edge_seg, "predict a.mp4 --resume --overwrite", "not allowed with argument --resume"),
         (train, "fit data", "required: --out. Help: python -m train fit --help"),
+        (train, "inspect data --out run --im pictures", "unrecognized arguments: --im pictures"),
         (train, "fit data --out run --epochs 0", "--epochs: expected a whole number above 0; got '0'"),
         (export, "run --out a.onnx --precision int4", "--precision: invalid choice: 'int4'"),
+        (export, "run --out a.onnx --prec int8", "unrecognized arguments: --prec int8"),
+        (benchmarks, "compare a b --other", "unrecognized arguments: --other"),
         (benchmarks, "run --repeats many", "--repeats: expected a whole number above 0; got 'many'"),
     ],
 )

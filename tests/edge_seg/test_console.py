@@ -11,17 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
-from tests.edge_seg.clips import make_clip, video_numbers
+from tests.edge_seg.clips import make_clip, paint_number, video_numbers
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells and devices")
 ROOT = Path(__file__).parents[2]
 
 
-def shell(redirections: str, *arguments: object, **env: str) -> subprocess.CompletedProcess[bytes]:
-    """`python -m edge_seg ...` by a shell that redirects its streams."""
-    words = [sys.executable, "-m", "edge_seg", *map(str, arguments)]
+def shell(
+    redirections: str, *arguments: object, module: str = "edge_seg", **env: str
+) -> subprocess.CompletedProcess[bytes]:
+    """`python -m edge_seg ...`, or another module, by a shell that redirects its streams."""
+    words = [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirections}', "sh", *words],
         capture_output=True,
@@ -55,6 +59,35 @@ def test_a_full_stdout_is_one_line(model: str, tmp_path: Path, more: tuple[str, 
         assert done.stderr.decode().splitlines()[-1] == "error: standard output: No space left on device"
         assert b"Traceback" not in done.stderr
         assert b"Exception ignored" not in done.stderr
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("edge_seg", ["--help"]),
+        ("train", ["--help"]),
+        ("train", ["inspect", "{data}"]),
+        ("export", ["--help"]),
+        ("benchmarks", ["compare", "{result}", "{result}"]),
+    ],
+)
+def test_every_command_line_says_that_its_stdout_is_full(
+    tmp_path: Path, module: str, call: list[str], unbuffered: str
+) -> None:
+    for folder, picture in (("images", paint_number(3)), ("masks", np.zeros((48, 64), np.uint8))):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "frame.png"), picture)
+    places = {"result": ROOT / "docs" / "benchmark" / "bundled.json", "data": f"--images={tmp_path / 'images'}"}
+    words = [word.format(**places) for word in call]
+    words += [f"--masks={tmp_path / 'masks'}", f"--out={tmp_path / 'out'}"] if "inspect" in call else []
+    done = shell(">/dev/full", *words, module=module, PYTHONUNBUFFERED=unbuffered)
+    assert done.stderr.decode().splitlines()[-1:] == ["error: standard output: No space left on device"]
+    assert (done.returncode, b"Traceback" in done.stderr, b"Exception ignored" in done.stderr) == (1, False, False)
+    done = shell("| head -c 1 >/dev/null", *words, module=module, PYTHONUNBUFFERED=unbuffered)
+    assert b"error" not in done.stderr, "whoever reads no further makes none"
 
 
 @posix

@@ -230,7 +230,7 @@ def test_an_interrupt_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(publish, "run_gate", interrupted)
     assert export(run_folder, tmp_path / "model.onnx") == 1
-    assert "interrupted; nothing was published" in capsys.readouterr().err
+    assert "interrupted. Nothing was published." in capsys.readouterr().err
     assert not only_files(tmp_path)
 
 
