@@ -230,7 +230,10 @@ def open_source(source: str | os.PathLike[str] | int) -> Source:
 
 
 class SourceChain(Source):
-    """Several items as one stream: `index` counts on, `name` says which file, times are each file's own."""
+    """Several items as one stream: `index` counts on, `name` says which file, times are each file's own.
+
+    Its end is that of the last file, or of the first one that ended early; the reason names each that did.
+    """
 
     def __init__(self, items: Sequence[Item]) -> None:
         super().__init__()
@@ -243,16 +246,18 @@ class SourceChain(Source):
         self.info = replace(self._open.info, name=name, frame_count=None, end_s=None, size=None, audio=None)
 
     def _frames(self) -> Iterator[Frame]:
-        index = 0
         for item in self._items:
+            before = self.counts.read
             with self._open or open_item(item) as source:
                 self._open = source
-                for frame in source:
-                    yield replace(frame, index=index)
-                    index += 1
-                    if self._stopped:
-                        break
-            self._add(source)
+                try:
+                    for frame in source:
+                        yield replace(frame, index=before + frame.index)
+                        if self._stopped:
+                            break
+                finally:
+                    # Whoever leaves in the middle of a file has read what he has read.
+                    self._add(source)
             self._open = None
             if self._stopped:
                 return
@@ -267,4 +272,9 @@ class SourceChain(Source):
     def _add(self, source: Source) -> None:
         for key, value in vars(source.counts).items():
             setattr(self.counts, key, getattr(self.counts, key) + value)
-        self.end = replace(source.end, early=bool(self.end.early) or bool(source.end.early))
+        end = source.end
+        if end.early:
+            end = replace(end, reason=f"{source.info.name}: {end.reason}")
+        if self.end.early:
+            end = replace(self.end, reason="; ".join(filter(None, (self.end.reason, end.reason))))
+        self.end = end

@@ -402,6 +402,24 @@ def test_one_line_and_one_json_object_say_the_same(
     assert any(not frame.corrupt for frame in read)
 
 
+def test_a_folder_as_one_stream_names_the_file_that_was_cut(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(tmp_path / name, count=COUNT, size=(96, 128), container_options={"movflags": "faststart"})
+    (tmp_path / "a.mp4").write_bytes((tmp_path / "b.mp4").read_bytes()[:-500])
+    stream = Segmenter(FakeSession()).stream(tmp_path)
+    with pytest.warns(
+        RuntimeWarning, match=r"ended early, at .* s: .*a\.mp4: the file ends \d+ bytes before its mdat box"
+    ):
+        results = list(stream)
+    assert (stream.report.balanced, stream.report.ended_early) == (True, True)
+    assert results[-1].index == stream.report.frames["read"] - 1, "frames that gave no picture leave a gap"
+    left = Segmenter(FakeSession()).stream(tmp_path)
+    next(left)
+    left.close()
+    assert left.report.balanced
+    assert (left.report.frames["segmented"], left.report.ended_early) == (1, None)
+
+
 def test_the_library_accounts_for_every_frame_and_warns(tmp_path: Path) -> None:
     whole = make_clip(tmp_path / "x.mp4", count=COUNT, size=(96, 128), container_options={"movflags": "faststart"})
     (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[:-500])
