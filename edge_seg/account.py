@@ -53,13 +53,18 @@ class StreamReport:
     def account_line(self) -> str:
         """The account in one line, without the source's name."""
         frames = self.frames
-        parts = [f"{frames['read']} frames read: " + ", ".join(f"{frames[key]} {key}" for key in SHARES)]
+        parts = [f"{counted(frames['read'], 'frame')} read: " + ", ".join(f"{frames[key]} {key}" for key in SHARES)]
         parts += [f"{frames[key]} {words}" for key, words in _REMARKS.items() if frames[key]]
         if self.ended_at_s is not None:
             word = "stopped" if self.ended_early is None else "ended"
             length = "no length declared" if self.expected_end_s is None else f"of {self.expected_end_s:.2f} s"
             parts.append(f"{word} at {self.ended_at_s:.2f} s {length}".replace(" no length", ", no length"))
         return "; ".join(parts)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 frame", "2 frames"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def frame_counts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .boxes import has_moov
@@ -31,6 +32,8 @@ def explain_file(path: Path, detail: str) -> str:
     """One line on what is wrong with `path`; `detail` is what the decoder said, used when nothing better is known."""
     if not path.exists():
         return f"{path}: no such file."
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        return f"{path}: the folder cannot be read (permission denied)."
     if path.is_dir():
         return f"{path}: is a folder where a video was expected."
     if not path.is_file():

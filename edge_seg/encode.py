@@ -11,6 +11,7 @@ only then given its name.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -242,9 +243,12 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
+            # The record beside it may be what cannot be written.
+            other = f"{error.filename}: " if error.filename not in (None, str(self.path)) else ""
+            full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
             raise MediaError(
                 f"{self.path}: all {self.frames} frames are in {self.partial}, but the final file could not be made "
-                f"({reason(error)}). It takes as much space again."
+                f"({other}{reason(error)}).{' It takes as much space again.' if full else ''}"
             ) from error
         self.partial.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -52,10 +53,19 @@ class Written:
     notes: tuple[str, ...] = ()
 
 
+# Stage -> seconds that one frame took, all kinds of results together.
+Spent = defaultdict[str, float]
+
+
+def _note(spent: Spent, watches: dict[str, Stopwatch]) -> None:
+    for stage, seconds in spent.items():
+        watches[stage].add(seconds)
+
+
 class _Writer(Protocol):
     """One kind of result of one video."""
 
-    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None: ...
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None: ...
 
     def close(self, whole: bool, all_audio: bool) -> Written: ...
 
@@ -89,7 +99,7 @@ class PictureTrack:
             seal=seal,
         )
 
-    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
         started = time.perf_counter()
         if self._kind == "overlay":
             picture = self._painter.overlay(frame.image, labels)
@@ -97,15 +107,15 @@ class PictureTrack:
             picture = self._painter.mask(labels, self._writer.size)
         painted = time.perf_counter()
         self._writer.write(picture, pts=frame.pts, duration=frame.duration)
-        watches["paint"].add(painted - started)
-        watches["write"].add(time.perf_counter() - painted)
+        spent["paint"] += painted - started
+        spent["write"] += time.perf_counter() - painted
 
     def close(self, whole: bool, all_audio: bool) -> Written:
         result = self._writer.close(whole=whole, all_audio=all_audio)
         notes = []
         if any(result.padding):
-            rows, columns = result.padding
-            notes.append(f"padded by {columns} column and {rows} row to an even size, as H.264's 4:2:0 needs")
+            sides = [f"1 {side}" for side, added in zip(("column", "row"), result.padding[::-1], strict=True) if added]
+            notes.append(f"padded by {' and '.join(sides)} to an even size, as H.264's 4:2:0 needs")
         if result.audio:
             notes.append(f"audio: {result.audio}")
         return Written(kind=self._kind, path=result.path, frames=result.frames, whole=result.whole, notes=tuple(notes))
@@ -126,7 +136,7 @@ class LabelFolder:
         except OSError as error:
             raise MediaError(f"{path}: the folder cannot be made ({reason(error)}).") from error
 
-    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
         started = time.perf_counter()
         data = cv2.imencode(".png", resize_labels(labels, self._size))[1].tobytes()
         target = self._partial / f"{frame.index:06d}.png"
@@ -139,7 +149,7 @@ class LabelFolder:
                 f"the first {self._count} pictures are kept in {self._partial}."
             ) from error
         self._count += 1
-        watches["write"].add(time.perf_counter() - started)
+        spent["write"] += time.perf_counter() - started
 
     def close(self, whole: bool, all_audio: bool) -> Written:
         if whole:
@@ -173,7 +183,7 @@ class ShareLines:
         except OSError as error:
             raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
 
-    def add(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
         started = time.perf_counter()
         line = share_line(frame, resize_labels(labels, self._size), self._classes).encode()
         try:
@@ -184,7 +194,7 @@ class ShareLines:
             self._fail(error)
         self._count += 1
         self._bytes += len(line)
-        watches["write"].add(time.perf_counter() - started)
+        spent["write"] += time.perf_counter() - started
 
     def close(self, whole: bool, all_audio: bool) -> Written:
         try:
@@ -250,8 +260,10 @@ class VideoOutputs:
         if not self._writers:
             for kind, path in self._paths.items():
                 self._writers.append(self._open(kind, path))
+        spent: Spent = defaultdict(float)
         for writer in self._writers:
-            writer.add(frame, labels, watches)
+            writer.add(frame, labels, spent)
+        _note(spent, watches)
 
     def close(self, *, whole: bool, all_audio: bool = True) -> tuple[list[Written], list[str]]:
         """Finish every result; `whole` gives them their final names. One that cannot be finished keeps none back.
@@ -305,6 +317,7 @@ class ImageOutputs:
         self.written: dict[str, list[Written]] = {}
 
     def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+        spent: Spent = defaultdict(float)
         for kind, path in self._paths[frame.name].items():
             started = time.perf_counter()
             data = self._render(kind, frame, labels)
@@ -314,9 +327,10 @@ class ImageOutputs:
             except OSError as error:
                 raise MediaError(f"{path.parent}: the folder cannot be made ({error.strerror}).") from error
             write_atomically(path, data, seal=self._seals.get(frame.name))
-            watches["paint"].add(painted - started)
-            watches["write"].add(time.perf_counter() - painted)
+            spent["paint"] += painted - started
+            spent["write"] += time.perf_counter() - painted
             self.written.setdefault(frame.name, []).append(Written(kind=kind, path=path, frames=1, whole=True))
+        _note(spent, watches)
 
     def _render(self, kind: str, frame: Frame, labels: np.ndarray) -> bytes:
         size = frame.image.shape[:2]

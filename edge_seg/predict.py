@@ -231,7 +231,8 @@ class Run:
             age=report.age,
             flicker=report.flicker,
             raw_flicker=report.raw_flicker,
-            notes=tuple(notes),
+            # Overlay and mask are padded alike.
+            notes=tuple(dict.fromkeys(notes)),
         )
 
     def _pictures(self, waiting: list[tuple[Item, Plan]]) -> Iterator[SourceReport]:

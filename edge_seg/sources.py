@@ -85,7 +85,7 @@ def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
     elif text.isdecimal() and not there:
         yield Item(kind="camera", location=text, stem=f"camera{text}")
     elif os.path.isdir(text):
-        yield from _many(sorted(Path(text).iterdir()), text, "a folder")
+        yield from _folder(Path(text))
     elif glob.has_magic(text) and not there:
         yield from _many(sorted(map(Path, glob.glob(text, recursive=True))), text, "a pattern")
     else:
@@ -111,6 +111,14 @@ def _stream(scheme: str, address: str) -> Item:
         raise ConfigurationError(f"{name} names no host. Expected {scheme}://HOST[:PORT]/PATH.")
     stem = "_".join(part for part in (host, Path(parts.path).stem) if part)
     return Item(kind="stream", location=address, stem=_plain(stem))
+
+
+def _folder(folder: Path) -> list[Item]:
+    try:
+        return _many(sorted(folder.iterdir()), str(folder), "a folder")
+    except PermissionError:
+        # An item like a file that is not there: opening it says so, and the others are still processed.
+        return [_file(folder)]
 
 
 def _many(paths: Iterable[Path], text: str, what: str) -> list[Item]:

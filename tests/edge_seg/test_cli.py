@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -503,3 +504,46 @@ def test_every_real_clip_keeps_its_frames(predict: Any, tmp_path: Path) -> None:
         shift = given[0] - got[0]
         assert shift == 0 or name.endswith(".avi")
         assert [time - shift for time in given] == got, name
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_is_done(
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, clip = tmp_path / "locked", make_clip(tmp_path / "drive.mp4", count=4)
+    locked.mkdir()
+    real = Path.iterdir
+
+    def iterdir(path: Path) -> Any:
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked)
+    code, summary, err = predict(locked, clip)
+    assert code == 1
+    assert [source["status"] for source in summary["sources"]] == ["failed", "done"]
+    assert f"error: {locked}: the folder cannot be read (permission denied)." in err
+
+
+def test_times_are_a_frames_whatever_is_saved_of_it(predict: Any, tmp_path: Path) -> None:
+    clip, still = make_clip(tmp_path / "drive.mp4", count=6, size=(47, 64)), write_image(tmp_path / "still.png", 1)
+    code, summary, _ = predict(clip, still, "--save", "overlay,mask,labels,jsonl")
+    assert code == 0
+    for source, frames in zip(summary["sources"], (6, 1), strict=True):
+        assert {source["stages"][stage]["count"] for stage in ("paint", "write")} == {frames}
+    assert summary["sources"][0]["notes"] == ["padded by 1 row to an even size, as H.264's 4:2:0 needs"]
+
+
+def test_what_keeps_a_result_from_its_name_is_named(
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(path: Path, line: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("edge_seg.records._append", locked)
+    code, _, err = predict(make_clip(tmp_path / "drive.mp4", count=1))
+    assert code == 1
+    assert f"({tmp_path / 'out' / '.edge_seg.jsonl'}: permission denied)." in err
+    assert "space" not in err
+    assert "1 frame read: 1 segmented" in err
