@@ -7,7 +7,7 @@ import re
 
 from edge_seg.arguments import positive
 
-__all__ = ["names", "positive", "scales", "size"]
+__all__ = ["names", "natural", "positive", "scales", "size"]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -16,6 +16,13 @@ def size(text: str) -> tuple[int, int]:
     if not match or 0 in (found := (int(match[1]), int(match[2]))):
         raise argparse.ArgumentTypeError(f"expected a size as HEIGHTxWIDTH, like 224x224; got {text!r}")
     return found
+
+
+def natural(text: str) -> int:
+    """A whole number from 0: a seed (numpy takes no other), or which of several."""
+    if not text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or above; got {text!r}")
+    return int(text)
 
 
 def scales(text: str) -> tuple[float, ...]:

@@ -10,7 +10,10 @@ drawn on the stored pixels carries none (`inspect` names every image with an EXI
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,18 +46,15 @@ def find_samples(
         images, masks: plain folders instead of the layout.
 
     Raises:
-        DatasetError: a folder is missing or empty, or an image has no mask or a mask no image; each is named.
+        DatasetError: a folder is missing or empty, two files share a stem, or an image has no mask or a mask no image;
+            each is named.
     """
     image_dir, mask_dir = dataset_folders(root, split, images=images, masks=masks)
-    found_images, found_masks = _by_stem(image_dir), _by_stem(mask_dir)
-    problems = [
-        f"{found_images[stem]}: no mask of that name in {mask_dir}"
-        for stem in sorted(found_images.keys() - found_masks.keys())
-    ]
-    problems += [
-        f"{found_masks[stem]}: no image of that name in {image_dir}"
-        for stem in sorted(found_masks.keys() - found_images.keys())
-    ]
+    (found_images, twice), (found_masks, masks_twice) = by_stem(image_dir.iterdir()), by_stem(mask_dir.iterdir())
+    problems = twice + masks_twice
+    if problems:
+        raise DatasetError(f"{len(problems)} file(s) share a name with another; keep one of each:", tuple(problems))
+    problems = orphans(found_images, found_masks, image_dir, mask_dir)
     if problems:
         raise DatasetError(
             f"{len(problems)} orphan file(s); give each image a mask of the same name, or move it away:",
@@ -86,16 +86,54 @@ def dataset_folders(
     return folders
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+def by_stem(paths: Iterable[Path]) -> tuple[dict[str, Path], list[str]]:
+    """The image files among `paths` by stem, and a problem for each whose stem is taken: which of two is meant?"""
+    found: dict[str, Path] = {}
+    problems = []
+    for path in sorted(paths):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if path.stem in found:
+            problems.append(f"{path}: shares its stem with {found[path.stem].name}; keep one of the two")
+        else:
+            found[path.stem] = path
+    return found, problems
+
+
+def orphans(images: dict[str, Path], masks: dict[str, Path], image_dir: Path, mask_dir: Path) -> list[str]:
+    """A problem for each image without a mask and each mask without an image, sorted by stem."""
+    return [
+        f"{mine[stem]}: no {other} of that name in {folder}{_lookalike(stem, theirs)}"
+        for mine, theirs, other, folder in ((images, masks, "mask", mask_dir), (masks, images, "image", image_dir))
+        for stem in sorted(mine.keys() - theirs.keys())
+    ]
+
+
+def _lookalike(stem: str, others: dict[str, Path]) -> str:
+    """Words for a name that differs from `stem` in nothing to be seen: one umlaut may be spelt in two ways."""
+    same = (other for other in others if other != stem and _composed(other) == _composed(stem))
+    return " (one looks the same, but is spelt with other Unicode code points: rename it)" if any(same) else ""
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def read_image(path: Path) -> np.ndarray:
     """Read an image as cv2 does: (H, W, 3) uint8 BGR, pixels as stored. Raises `DatasetError` if unreadable."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _decode(path, cv2.IMREAD_COLOR)
     if image is None:
         raise DatasetError(f"{path}: not a readable image (damaged, truncated or of another kind).")
     return image
+
+
+def _decode(path: Path, mode: int) -> np.ndarray | None:
+    """An image's pixels as stored, or None. Not by imread: a name outside UTF-8 ends the process there."""
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError:
+        return None
+    return cv2.imdecode(data, mode | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -103,7 +141,7 @@ def read_mask(path: Path) -> np.ndarray:
 
     Some copies of dataset1 store three equal channels, as the notebook reads them; those are accepted.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    mask = _decode(path, cv2.IMREAD_UNCHANGED)
     if mask is None:
         raise DatasetError(f"{path}: not a readable mask (damaged, truncated or of another kind).")
     if mask.ndim == 3 and mask.shape[2] == 3 and (mask == mask[:, :, :1]).all():
@@ -158,6 +196,6 @@ def data_hash(samples: list[Sample]) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         for path in (sample.image, sample.mask):
-            digest.update(path.name.encode())
+            digest.update(os.fsencode(path.name))
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

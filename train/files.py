@@ -15,8 +15,11 @@ WEIGHTS_NAME = "model.weights.h5"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV, whole or not at all."""
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+    """Write a table as UTF-8 CSV, whole or not at all; names of files go out as the bytes that they are."""
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -46,7 +46,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         "--input-size", type=arguments.size, default=(224, 224), help="HxW to show images at (default: 224x224)"
     )
     parser.add_argument("--samples", type=arguments.positive, default=3, help="random images to show (default: 3)")
-    parser.add_argument("--seed", type=int, default=0, help="which random images (default: 0)")
+    parser.add_argument("--seed", type=arguments.natural, default=0, help="which random images (default: 0)")
 
 
 def run_inspect(args: argparse.Namespace) -> int:

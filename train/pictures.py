@@ -6,6 +6,7 @@ Drawn with matplotlib's Agg canvas and no pyplot, so that nothing global is touc
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,11 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.facecolor": PAPER,
     "savefig.facecolor": PAPER,
+    # Names of files and classes are text: two dollar signs in one are no formula.
+    "text.parse_math": False,
 }
+# A name in a script that the font lacks is drawn as boxes, which the picture itself shows.
+warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
 
 
 def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) -> None:
@@ -267,7 +272,7 @@ def class_masks(
     panel_width, panel_height = 2.9, 2.9 * mask.shape[0] / mask.shape[1] + 0.34
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure((columns * panel_width, (rows + 1.85) * panel_height + 0.3), layout="constrained")
-        figure.suptitle(title, x=0.008, ha="left", fontsize=12)
+        figure.suptitle(_legible(title), x=0.008, ha="left", fontsize=12)
         grid = figure.add_gridspec(rows + 1, columns, height_ratios=(2, *[1] * rows))
         _show(figure.add_subplot(grid[0, :2]), frame, "image")
         _show(figure.add_subplot(grid[0, 2:]), colorize(mask, palette), "annotation")
@@ -308,9 +313,14 @@ def _picture_grid(
                     axes.set_title(
                         head, loc="right" if axes is panels[0] and title else "left", fontsize=10, color=MUTED
                     )
-            panels[0].set_title(title, loc="left", fontsize=10)
+            panels[0].set_title(_legible(title), loc="left", fontsize=10)
         _legend(figure, classes, palette)
         _save(figure, path)
+
+
+def _legible(name: str) -> str:
+    """A title that can be drawn: bytes of a file's name that are no UTF-8 become question marks."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _show(axes: Axes, picture: np.ndarray, title: str) -> None:

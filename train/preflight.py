@@ -19,7 +19,7 @@ import numpy as np
 from edge_seg.errors import DatasetError
 from edge_seg.image_files import ImageFault, ImageHeader, check_complete, read_header
 
-from .dataset import IMAGE_SUFFIXES, Sample, read_image, read_mask
+from .dataset import IMAGE_SUFFIXES, Sample, by_stem, orphans, read_image, read_mask
 
 # 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
 MAX_PIXELS = 1 << 26
@@ -106,7 +106,7 @@ def preflight(
     masks, mask_problems, mask_warnings = _list_folder(Path(mask_dir))
     todo = [Sample(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
     report = check_pairs(todo, classes, unlabelled=unlabelled, max_pixels=max_pixels, on_pair=on_pair)
-    problems += mask_problems + _orphans(images, masks, Path(image_dir), Path(mask_dir))
+    problems += mask_problems + orphans(images, masks, Path(image_dir), Path(mask_dir))
     return replace(
         report,
         images=len(images),
@@ -156,29 +156,19 @@ def refuse_problems(report: PreflightReport) -> PreflightReport:
 
 def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
     """Image files by stem, problems (an empty folder, two files of one stem), warnings (files that are passed over)."""
-    found: dict[str, Path] = {}
-    problems, warnings = [], []
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise DatasetError(f"{folder}: cannot be listed ({error.strerror}); expected a folder of images.") from error
-    for path in entries:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            warnings.append(f"{path}: passed over, its name does not end in {', '.join(IMAGE_SUFFIXES)}")
-        elif path.stem in found:
-            problems.append(f"{path}: shares its stem with {found[path.stem].name}; keep one of the two")
-        else:
-            found[path.stem] = path
+    found, problems = by_stem(entries)
+    warnings = [
+        f"{path}: passed over, its name does not end in {', '.join(IMAGE_SUFFIXES)}"
+        for path in entries
+        if path.suffix.lower() not in IMAGE_SUFFIXES
+    ]
     if not found:
         problems.append(f"{folder}: holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return found, problems, warnings
-
-
-def _orphans(images: dict[str, Path], masks: dict[str, Path], image_dir: Path, mask_dir: Path) -> list[str]:
-    without_mask = [f"{images[stem]}: no mask of that name in {mask_dir}" for stem in images.keys() - masks.keys()]
-    return without_mask + [
-        f"{masks[stem]}: no image of that name in {image_dir}" for stem in masks.keys() - images.keys()
-    ]
 
 
 def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels: int) -> _Pair:

@@ -97,7 +97,7 @@ def write_report(folder: Path | str) -> Path:
         f"<body>{''.join(section for section in sections if section)}</body></html>\n"
     )
     with replacing(folder / PAGE_NAME) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="replace")
     return folder / PAGE_NAME
 
 

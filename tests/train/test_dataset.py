@@ -1,5 +1,8 @@
 """Finding pairs, reading images and masks, and splitting them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -42,6 +45,36 @@ def test_every_orphan_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="2 orphan") as caught:
         find_samples(tmp_path)
     assert sorted(Path(problem.split(": ")[0]).name for problem in caught.value.problems) == ["a.png", "c.png"]
+
+
+def test_two_files_of_one_stem_are_refused_rather_than_one_taken(tmp_path: Path) -> None:
+    write_layout(tmp_path, ("a", "b"))
+    cv2.imwrite(str(tmp_path / "images_prepped_train" / "a.jpg"), np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(DatasetError, match=r"a\.png: shares its stem with a\.jpg"):
+        find_samples(tmp_path)
+
+
+def test_an_orphan_whose_partner_only_looks_the_same_is_told(tmp_path: Path) -> None:
+    write_layout(tmp_path, ("stra\u00df\u00e4", "b"))
+    masks = tmp_path / "annotations_prepped_train"
+    (masks / "stra\u00df\u00e4.png").rename(masks / "stra\u00dfa\u0308.png")
+    with pytest.raises(DatasetError) as caught:
+        find_samples(tmp_path)
+    assert [problem.count("other Unicode code points") for problem in caught.value.problems] == [1, 1]
+
+
+def test_a_name_outside_utf8_is_read_as_any_other(tmp_path: Path) -> None:
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    path = tmp_path / os.fsdecode(b"stra\xdfe_1.png")
+    try:
+        path.write_bytes(cv2.imencode(".png", ids)[1].tobytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    # In a process of its own: cv2.imread ended it.
+    code = "import sys; from pathlib import Path; from train import dataset as d; p = Path(sys.argv[1]); "
+    code += "print(d.read_mask(p).sum(), d.read_image(p).shape, len(d.data_hash([d.Sample(p.stem, p, p)])))"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.stdout == "66 (3, 4, 3) 16\n", done.stderr
 
 
 def test_a_missing_folder_and_half_a_pair_are_refused(tmp_path: Path) -> None:

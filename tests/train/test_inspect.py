@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,33 @@ def test_the_table_holds_what_is_in_the_masks(make_dataset: Callable[..., Path],
     assert [int(row["pixels"]) for row in rows] == pixels.tolist()
     assert [float(row["share"]) for row in rows] == pytest.approx(pixels / pixels.sum(), abs=1e-6)
     assert [int(row["images"]) for row in rows] == [sum((mask == i).any() for mask in masks) for i in range(12)]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize(
+    "name", [b"stra\xdfe", b"$x_{$", "\u9053\u8def".encode()], ids=["latin-1", "formula", "no glyph"]
+)
+def test_whatever_a_file_is_called_it_is_drawn(make_dataset: Callable[..., Path], tmp_path: Path, name: bytes) -> None:
+    root = make_dataset(count=1)
+    for path in list(root.glob("*/*.png")):
+        try:
+            path.rename(path.with_name(f"{os.fsdecode(name)}.png"))
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names alone")
+    assert main(["inspect", str(root), "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.csv", *PICTURES]
+
+
+def test_a_seed_below_zero_is_a_wrong_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", str(tmp_path), "--out", str(tmp_path), "--seed", "-1"])
+    assert stop.value.code == 2
+    assert "expected a whole number, 0 or above" in capsys.readouterr().err
+
+
+def test_a_class_may_be_called_anything(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    names = ",".join(["$x_{$", *"bcdefghijkl"])
+    assert main(["inspect", str(make_dataset(count=1)), "--out", str(tmp_path), "--classes", names]) == 0
 
 
 def test_the_pictures_show_the_class_colours(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
