@@ -47,6 +47,10 @@ class Calibration:
                 f"calibration needs at least 1 frame and a percentile above 50, up to 100; "
                 f"got {self.frames} and {self.percentile}."
             )
+        if self.method != "percentile" and self.percentile != Calibration.percentile:
+            raise ConfigurationError(
+                f"a percentile is for calibration by percentile; got {self.method}. Add --calibration percentile."
+            )
 
 
 def find_ranges(

@@ -178,6 +178,19 @@ def _set_ends(draft: Draft, shape_in: list[Any], shape_out: list[Any]) -> None:
     del graph.value_info[:]
 
 
+def drop_idle_reshapes(draft: Draft) -> None:
+    """Drop the changes of layout of maps of one pixel, as 32x32 frames have: reshapes to the shape that is there."""
+    left = []
+    for node in draft.nodes:
+        target = draft.weights.get(node.input[1]) if node.op_type == "Reshape" else None
+        # Whatever comes before is channels first by now, and (1, C, 1, 1) holds C values in one order only.
+        if target is not None and target.size == 4 and [target[0], *target[2:]] == [1, 1, 1]:
+            draft.rename(node.output[0], node.input[0])
+        else:
+            left.append(node)
+    draft.set_nodes(left)
+
+
 def rewrite_transposed_convolutions(draft: Draft) -> None:
     """Stride = kernel: each output pixel has one source, so it is a 1x1 convolution and a DepthToSpace. Exact."""
     nodes = []
@@ -236,6 +249,12 @@ PASSES = (
         requires=frozenset({"weights inside"}),
         ensures=frozenset({"weights inside", "channels first"}),
         apply=take_channels_first,
+    ),
+    Pass(
+        name="drop idle reshapes",
+        requires=frozenset({"channels first"}),
+        ensures=frozenset({"weights inside", "plain operators"}),
+        apply=drop_idle_reshapes,
     ),
     Pass(
         name="rewrite transposed convolutions",

@@ -19,6 +19,7 @@ from edge_seg.spec import CAMVID_CLASSES
 from train.dataset import Sample, read_image, read_mask
 from train.evaluate import split_samples
 from train.fcn8 import logits_model
+from train.preflight import check_pairs, refuse_problems
 from train.run import Run
 
 KERAS_BATCH = 4
@@ -28,7 +29,6 @@ LOGIT_FRAMES = 4
 FIRST_SEED = 730_000
 MOMENTS, SECONDS_APART = 3, 6.0
 RENDERED_OPTIONS = "--gate-on rendered, --calibration-data rendered"
-RENDERED_LEAST = 64  # pixels; smaller scenes are rendered so and shrunk
 # Float32 sums of some thousand products differ by about this share of the largest value.
 NEAR_TIE = 1e-5
 UNDECIDED_SHARE = 2e-5
@@ -75,7 +75,7 @@ def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: 
         run: the run that is exported.
         size: (height, width) in pixels.
         data: a dataset that stands in for the one the run recorded.
-        split: "val", "test" or "rendered"; "auto": the validation images if they can be found, else rendered scenes.
+        split: "val", "test" or "rendered", see `gate_split`.
         count: at most so many, spread evenly.
 
     Raises:
@@ -83,14 +83,29 @@ def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: 
     """
     if split == "rendered":
         return rendered_pictures(run.classes, size, count)
-    if split == "auto":
-        try:
-            return dataset_pictures(run, size, data=data, split="val", count=count)
-        except (DatasetError, ConfigurationError):
-            if data is not None:
-                raise
-            return rendered_pictures(run.classes, size, count)
     return dataset_pictures(run, size, data=data, split=split, count=count)
+
+
+def gate_split(run: Run, *, data: Path | None, asked: str) -> str:
+    """What "auto" stands for: "val" where the run's validation images can be found, else "rendered".
+
+    A dataset that was named is meant, so its lack of them is left for `find` to raise.
+    """
+    if asked != "auto" or data is not None:
+        return "val" if asked == "auto" else asked
+    try:
+        find(run, "val", data)
+    except (DatasetError, ConfigurationError):
+        return "rendered"
+    return "val"
+
+
+def check_pictures(run: Run, split: str, *, data: Path | None, count: int) -> None:
+    """Look at each of a split's images and masks that will be used.
+
+    Raises what `find` raises, and `DatasetError` that names every bad file.
+    """
+    refuse_problems(check_pairs(spread(find(run, split, data), count), run.classes, unlabelled=run.unlabelled))
 
 
 def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
@@ -104,14 +119,15 @@ def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, spli
 
 def rendered_pictures(classes: tuple[str, ...], size: tuple[int, int], count: int, *, first: int = 0) -> Pictures:
     """Rendered road scenes, three moments of each street; their labels are true only for CamVid's classes."""
-    from train.scenes import Scene, render
+    from train.scenes import LEAST_SIDE, Scene, render
 
     pairs = []
     for index in range(count):
         # Planning a street takes most of the time, so each is driven along for a while.
         street, moment = divmod(index, MOMENTS)
         scene = Scene.from_seed(FIRST_SEED + first + street)
-        height, width = (max(side, RENDERED_LEAST) for side in size)
+        # Smaller ones are rendered so and shrunk.
+        height, width = (max(side, LEAST_SIDE) for side in size)
         pairs.append(render(scene, time_s=SECONDS_APART * moment, height=height, width=width))
     frames = np.stack([resize_frame(frame, size) for frame, _ in pairs])
     truth = np.stack([resize_labels(labels, size) for _, labels in pairs]) if classes == CAMVID_CLASSES else None
@@ -138,6 +154,11 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
         raise ConfigurationError(
             f"{run.folder} records no dataset; name one with --data DATASET, "
             f"or use rendered scenes ({RENDERED_OPTIONS})."
+        )
+    if split != "test" and not run.config.get("data", {}).get(split):
+        raise ConfigurationError(
+            f"{run.folder} records no {split!r} images: it was fitted without, or shipped without their names. "
+            f"Use rendered scenes ({RENDERED_OPTIONS}), or a test folder (--gate-on test --data DATASET)."
         )
     try:
         return split_samples(run, split, data)

@@ -66,6 +66,12 @@ class ExportOptions:
             raise ConfigurationError(f"--out must name a file ending in .onnx; got {str(self.out)!r}.")
         if self.out.is_dir() or not self.out.absolute().parent.is_dir():
             raise ConfigurationError(f"--out must name a file in a folder that exists; got {str(self.out)!r}.")
+        report = self.report_path.absolute()
+        if report.resolve() == self.out.resolve():
+            raise ConfigurationError(f"--report must be another file than --out; both are {str(self.out)!r}.")
+        if report.is_dir() or not report.parent.is_dir():
+            raise ConfigurationError(f"--report must name a file in a folder that exists; got {str(self.report)!r}.")
+        self._refuse_idle_options()
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise ConfigurationError(f"opset must lie between {MIN_OPSET} and {MAX_OPSET}; got {self.opset}.")
         if not 1 <= self.golden_frames <= MAX_FRAMES or self.gate_frames < 1:
@@ -78,6 +84,18 @@ class ExportOptions:
         if "auto" in {parse_device(device).kind for device in self.prove_on}:
             raise ConfigurationError(
                 "--prove-on names devices, like cuda or openvino; auto would be none in particular."
+            )
+
+    def _refuse_idle_options(self) -> None:
+        """Raise `ConfigurationError` for what was asked for and would change nothing: another option is missing."""
+        if self.precision != "int8" and (self.calibration, self.calibration_data) != (Calibration(), "train"):
+            raise ConfigurationError(
+                f"calibration is for --precision int8; this export is {self.precision}. Add --precision int8, or leave "
+                "the options of calibration out."
+            )
+        if self.confidence_type != "float16" and "confidence" not in self.outputs:
+            raise ConfigurationError(
+                "--confidence-dtype needs a confidence: add --outputs labels,confidence, or leave it out."
             )
 
     @property

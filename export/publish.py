@@ -35,9 +35,10 @@ from .evidence import (
     Evidence,
     ask_keras,
     calibration_frames,
+    check_pictures,
     dataset_pictures,
-    find,
     gate_pictures,
+    gate_split,
     golden_evidence,
     rendered_pictures,
     visible_classes,
@@ -64,8 +65,9 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     size = options.input_size or run.fcn8.input_size
     if size is None:
         raise ConfigurationError("The run's network takes any size; name the one to export for with --input-size HxW.")
-    check_data(run, options)
-    job = Job(run=run, size=size, options=options, stages=Stages(say))
+    gate_on = gate_split(run, data=options.data, asked=options.gate_on)
+    check_data(run, options, gate_on)
+    job = Job(run=run, size=size, options=options, gate_on=gate_on, stages=Stages(say))
     with job.stages.stage("load"):
         model = load_model(run, input_size=size)
     golden = golden_frames(job, model)
@@ -82,29 +84,29 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     return publish(job, draft, golden, evidence, other)
 
 
-def check_data(run: Run, options: ExportOptions) -> None:
-    """Look for the images and devices that were asked for before minutes are spent.
+def check_data(run: Run, options: ExportOptions, gate_on: str) -> None:
+    """Look at the images and devices that were asked for before minutes are spent.
 
-    Raises what `evidence.find` raises, and `DeviceError` for a device that cannot be had.
+    Raises what `evidence.check_pictures` raises, and `DeviceError` for a device that cannot be had.
     """
     for device in options.prove_on:
         require_device(load_runtime(), parse_device(device))
     if options.precision == "int8" and options.calibration_data == "train":
-        find(run, "train", options.data)
-    gate_on = "val" if options.gate_on == "auto" and options.data is not None else options.gate_on
-    if gate_on in ("val", "test"):
-        find(run, gate_on, options.data)
+        check_pictures(run, "train", data=options.data, count=options.calibration.frames)
+    if gate_on != "rendered":
+        check_pictures(run, gate_on, data=options.data, count=options.gate_frames)
     if options.golden == "validation":
-        find(run, "val", options.data)
+        check_pictures(run, "val", data=options.data, count=CANDIDATES * options.golden_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One export on its way: the run, the (height, width) it is exported for, the options, and the clock."""
+    """One export on its way: the run, its (height, width), the options, the gate's split, and the clock."""
 
     run: Run
     size: tuple[int, int]
     options: ExportOptions
+    gate_on: str
     stages: Stages
 
 
@@ -131,7 +133,7 @@ def gate_evidence(job: Job, model: keras.Model) -> tuple[Evidence, Evidence | No
     """What the gate compares with; for a dynamic model also at a second size."""
     options, size = job.options, job.size
     with job.stages.stage("Keras' answers for the gate"):
-        pictures = gate_pictures(job.run, size, data=options.data, split=options.gate_on, count=options.gate_frames)
+        pictures = gate_pictures(job.run, size, data=options.data, split=job.gate_on, count=options.gate_frames)
         evidence = ask_keras(model, pictures)
         if not options.dynamic_size:
             return evidence, None

@@ -252,7 +252,7 @@ class Export(Work):
         from export.stages import Stages
 
         options = ExportOptions(out=self.folder / "model.onnx", name=version)
-        job = Job(run=self.run, size=(32, 64), options=options, stages=Stages(lambda line: None))
+        job = Job(run=self.run, size=(32, 64), options=options, gate_on="rendered", stages=Stages(lambda line: None))
         publish(job, self.draft.fork(), self.golden, self.evidence, None)
 
     def look(self) -> str:

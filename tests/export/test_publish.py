@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -25,7 +27,7 @@ from train.run import open_run, save_run
 
 ROOT = Path(__file__).parents[2]
 # Frames that are at hand; the tests of rendered ones say so.
-QUICK = ["--golden-frames", "1", "--golden", "validation", "--calibration-frames", "4"]
+QUICK = ["--golden-frames", "1", "--golden", "validation"]
 
 
 def export(run_folder, out, *more) -> int:
@@ -96,6 +98,15 @@ def test_a_dynamic_size_is_proved_at_another_size_too(run_folder, tmp_path):
     assert spec.parity["other_size_agreement"] >= 0.9999
     session = open_session(out, device="cpu", input_size=(96, 128))
     assert session.run(np.zeros((1, 96, 128, 3), np.uint8))["labels"].shape == (1, 96, 128)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_smallest_size(run_folder, tmp_path, precision):
+    """Its last maps are one pixel, whose change of layout tf2onnx writes in another way."""
+    more = ("--input-size", "32x32", "--precision", precision)
+    assert export(run_folder, tmp_path / "model.onnx", *more) == 0
+    session = open_session(tmp_path / "model.onnx", device="cpu", batch_size=2)
+    assert session.run(np.zeros((2, 32, 32, 3), np.uint8))["labels"].shape == (2, 32, 32)
 
 
 def test_another_size_than_the_runs(run_folder, tmp_path):
@@ -258,6 +269,39 @@ def test_data_given_must_hold_the_runs_images(run_folder, tmp_path, capsys):
     assert "No images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("asked", [["--gate-on", "val"], ["--gate-on", "auto"], ["--gate-on", "rendered"]])
+def test_every_bad_file_of_the_proof_is_named_before_anything_is_done(
+    run_folder, dataset, model, tmp_path, capsys, asked
+):
+    root = shutil.copytree(dataset, tmp_path / "dataset")
+    masks = root / "annotations_prepped_train"
+    cv2.imwrite(str(masks / "drive_006.png"), np.full((64, 96), 255, np.uint8))
+    image = root / "images_prepped_train" / "drive_008.png"
+    image.write_bytes(image.read_bytes()[:200])
+    config = json.loads((run_folder / "config.json").read_text())
+    config["data"]["root"] = str(root)
+    run = save_run(tmp_path / "run", config, model).folder
+    out = tmp_path / "out"
+    out.mkdir()
+    # Golden validation frames, as QUICK asks for, are looked at too.
+    assert export(run, out / "model.onnx", "--golden-frames", "2", *asked) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: 2 problem(s)")
+    assert "drive_006.png: a 0/255 mask" in error
+    assert "drive_008.png: truncated" in error
+    assert not only_files(out)
+
+
+def test_a_shipped_run_is_told_what_export_can_do(run_folder, model, tmp_path, capsys):
+    config = json.loads((run_folder / "config.json").read_text())
+    config["data"] = {"hash": "ab", "root": None}
+    shipped = save_run(tmp_path / "run", config, model).folder
+    assert main([str(shipped), "--out", str(tmp_path / "model.onnx"), "--precision", "int8"]) == 2
+    error = capsys.readouterr().err
+    assert "--calibration-data rendered" in error
+    assert "--split" not in error
+
+
 def test_no_part_of_the_runs_images_stands_for_all_of_them(run_folder):
     run = open_run(run_folder)
     data = {**run.config["data"], "val": [*run.config["data"]["val"], "drive_lost"]}
@@ -274,6 +318,13 @@ def test_no_part_of_the_runs_images_stands_for_all_of_them(run_folder):
         (["--input-size", "100x100"], "multiples of 32"),
         (["--golden-frames", "65"], "1 to 64"),
         (["--percentile", "30"], "percentile above 50"),
+        (["--precision", "int8", "--percentile", "99"], "Add --calibration percentile"),
+        (["--calibration", "entropy"], "Add --precision int8"),
+        (["--calibration-data", "rendered", "--precision", "fp16"], "Add --precision int8"),
+        (["--confidence-dtype", "float32"], "--outputs labels,confidence"),
+        (["--report", "model.onnx"], "another file than --out"),
+        (["--report", "../no/such/folder/report.json"], "--report must name a file in a folder that exists"),
+        (["--report", "."], "--report must name a file"),
     ],
 )
 def test_a_wrong_call_is_told_in_one_line(run_folder, tmp_path, monkeypatch, capsys, arguments, message):

@@ -24,11 +24,14 @@ from .plan import STYLES, Label, Scene
 from .still import standing
 from .world import Item, World
 
-__all__ = ["SHOWCASE_SEED", "SHOWCASE_STYLE", "STYLES", "Label", "Scene", "clip_frames", "render"]
+__all__ = ["LEAST_SIDE", "SHOWCASE_SEED", "SHOWCASE_STYLE", "STYLES", "Label", "Scene", "clip_frames", "render"]
 
 SHOWCASE_SEED = 985
 """A sunny town street with a cyclist, zebra crossings, trees, railings; it shows every class within 8 s."""
 SHOWCASE_STYLE = "town"
+
+LEAST_SIDE = 64
+"""Pixels; the least height and width of a frame."""
 
 SUPER = 2
 """Samples a pixel, each way."""
@@ -39,8 +42,8 @@ def render(scene: Scene, *, time_s: float = 0.0, height: int = 360, width: int =
 
     The same scene, time and size give the same bytes. `time_s` is seconds since the drive began.
     """
-    if height < 64 or width < 64:
-        raise ValueError(f"height and width must be at least 64, not {height} and {width}")
+    if min(height, width) < LEAST_SIDE:
+        raise ValueError(f"height and width must be at least {LEAST_SIDE}, not {height} and {width}")
     world = _world(scene)
     travel = world.travel_m(time_s)
     high, wide = height * SUPER, width * SUPER
