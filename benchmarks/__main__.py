@@ -12,6 +12,9 @@ from pathlib import Path
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import Parser, positive
 from edge_seg.console import answer
+from edge_seg.devices import parse_device
+from edge_seg.errors import ConfigurationError
+from train.arguments import path
 
 from .benchmark import run_benchmark
 from .cases import PEERS
@@ -163,7 +166,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--data-limit", type=positive, metavar="N", help="frames of the data, evenly spread (default: all)")
     add("--clip-frames", type=positive, metavar="N", help="frames of the clip (default: all)")
     add("--note", action="append", metavar="TEXT", help="a line that the result keeps among its notes (default: none)")
-    add("--devices", type=_words, metavar="D,D", help="edge_seg's devices (default: each that is present)")
+    add("--devices", type=_devices, metavar="D,D", help="edge_seg's devices (default: each that is present)")
     add(
         "--peers",
         type=_peers,
@@ -174,7 +177,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_extent(parser)
     add(
         "--out",
-        type=Path,
+        type=path,
         default=DEFAULT_OUT,
         metavar="DIR",
         help="each run gets a folder of its own in DIR (default: %(default)s)",
@@ -218,6 +221,14 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _devices(text: str) -> tuple[str, ...]:
+    """ "cpu,cuda" -> ("cpu", "cuda:0"): known at once to be devices, before minutes are spent."""
+    try:
+        return tuple(dict.fromkeys(str(parse_device(word.strip())) for word in text.split(",")))
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _peers(text: str) -> tuple[str, ...]:

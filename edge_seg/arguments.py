@@ -1,4 +1,4 @@
-"""What the command lines share: a parser whose errors are one line, like every other error, and readers of numbers.
+"""What the command lines share: a parser whose errors are one line, like every other error, and readers of values.
 
 `train`, `export` and `benchmarks` use it too. Imports nothing heavy.
 """
@@ -20,6 +20,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it and exit with 2: the call was wrong."""
         self.exit(2, f"error: {message.removeprefix('argument ').rstrip('.')}. Help: {self.prog} --help\n")
+
+
+def name(text: str) -> str:
+    """A file's or a folder's; an empty one would quietly be the default, or the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got none (a variable that is not set?)")
+    return text
 
 
 def positive(text: str) -> int:

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from . import __version__
-from .arguments import Parser, number, positive
+from .arguments import Parser, name, number, positive
 from .codecs import CODECS
 from .console import answer
 from .devices import parse_device
@@ -26,16 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)
     info = _add_command(commands, "info", "what a model file says of itself, its licence terms too")
-    info.add_argument("model", metavar="MODEL", nargs="?", type=_name, help="ONNX file (default: the bundled model)")
+    info.add_argument("model", metavar="MODEL", nargs="?", type=name, help="ONNX file (default: the bundled model)")
     verify = _add_command(commands, "verify", "prove parity with Keras again, on this device")
-    verify.add_argument("model", metavar="MODEL", nargs="?", type=_name, help="ONNX file (default: the bundled model)")
+    verify.add_argument("model", metavar="MODEL", nargs="?", type=name, help="ONNX file (default: the bundled model)")
     verify.add_argument(
         "--device", type=_device_or_all, default="auto", metavar="D", help=f"{DEVICE_HELP}; or all (default: auto)"
     )
     checks = _add_command(commands, "checks", "versions, devices, and what auto would pick here and why")
     demo = _add_command(commands, "demo", "the bundled clip through the bundled model")
     demo.add_argument(
-        "-o", "--out", type=_name, metavar="OUT", help="file or folder for the overlay (default: edge_seg_out/)"
+        "-o", "--out", type=name, metavar="OUT", help="file or folder for the overlay (default: edge_seg_out/)"
     )
     demo.add_argument("--device", type=_device, default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
     for command in (info, verify, checks, demo):
@@ -60,11 +60,11 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
         nargs="+",
         help='video, picture, folder, quoted "glob", camera index, or rtsp://, http://, https:// address',
     )
-    predict.add_argument("-m", "--model", type=_name, metavar="MODEL", help="ONNX file (default: the bundled model)")
+    predict.add_argument("-m", "--model", type=name, metavar="MODEL", help="ONNX file (default: the bundled model)")
     predict.add_argument(
         "-o",
         "--out",
-        type=_name,
+        type=name,
         metavar="OUT",
         help="a file for one source, a folder for many (default: edge_seg_out/)",
     )
@@ -126,13 +126,6 @@ def _add_encoding(predict: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout (default: text)")
-
-
-def _name(text: str) -> str:
-    """A file's or a folder's; an empty one would quietly be the default."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a name, got none (a variable that is not set?)")
-    return text
 
 
 def _device(text: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
-from edge_seg.arguments import positive
+from edge_seg.arguments import name, positive
 
-__all__ = ["names", "natural", "positive", "scales", "size"]
+__all__ = ["names", "natural", "path", "positive", "scales", "size"]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -16,6 +17,11 @@ def size(text: str) -> tuple[int, int]:
     if not match or 0 in (found := (int(match[1]), int(match[2]))):
         raise argparse.ArgumentTypeError(f"expected a size as HEIGHTxWIDTH, like 224x224; got {text!r}")
     return found
+
+
+def path(text: str) -> Path:
+    """A file's or a folder's name, not empty."""
+    return Path(name(text))
 
 
 def natural(text: str) -> int:

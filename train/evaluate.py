@@ -64,7 +64,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=arguments.path,
         help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx)",
     )
     parser.add_argument(
@@ -88,6 +88,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     """
     if args.images and (args.dataset or args.split):
         raise ConfigurationError("--images and --masks are evaluated whole; leave the dataset and --split out.")
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise ConfigurationError(f"--out {args.out} is a file; name a folder for the tables and pictures.")
     onnx = args.model.suffix == ".onnx"
     subject = _onnx_subject(args) if onnx else _run_subject(args)
     folder_name = f"evaluate-{subject.split.replace(' ', '-')}"

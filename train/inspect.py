@@ -30,7 +30,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         "dataset", nargs="?", help="folder in the dataset1 layout; not needed with --images and --masks"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, help="folder for classes.csv and the pictures; made if missing"
+        "--out", required=True, type=arguments.path, help="folder for classes.csv and the pictures; made if missing"
     )
     parser.add_argument("--split", choices=SPLITS, default="train", help="which half of the layout (default: train)")
     parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")

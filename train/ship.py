@@ -14,15 +14,16 @@ import cv2
 import numpy as np
 
 from edge_seg import Segmenter
+from edge_seg.arguments import number
 from edge_seg.encode import EncodeOptions, VideoWriter
 from edge_seg.errors import ConfigurationError
 from edge_seg.files import replacing
 from edge_seg.overlay import legend
 from edge_seg.sources import open_source
 
-from .arguments import positive, size
+from .arguments import natural, path, positive, size
 from .files import WEIGHTS_NAME
-from .scenes import SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
+from .scenes import LEAST_SIDE, SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
 # What of a run's config travels: enough to rebuild the network and to say how it came about.
 SHIPPED_KEYS = (
@@ -118,19 +119,27 @@ def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train clip`."""
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="FILE.mp4", help="the clip to make")
-    add("--seed", type=int, default=SHOWCASE_SEED, help="which street (default: %(default)s, README's)")
+    add("--out", type=path, required=True, metavar="FILE.mp4", help="the clip to make")
+    add("--seed", type=natural, default=SHOWCASE_SEED, help="which street (default: %(default)s, README's)")
     add("--style", choices=STYLES, default=SHOWCASE_STYLE, help="kind of street (default: %(default)s)")
-    add("--seconds", type=float, default=8.0, help="length (default: %(default)s)")
+    add("--seconds", type=_seconds, default=8.0, help="length (default: %(default)s)")
     add("--rate", type=positive, default=25, help="frames a second (default: %(default)s)")
     add("--size", type=size, default=(480, 640), metavar="HxW", help="of a frame, in pixels (default: 480x640)")
     add("--crf", type=int, default=27, help="x264's quality, 0 best to 51 (default: %(default)s)")
 
 
+def _seconds(text: str) -> float:
+    """argparse type: a length up to an hour; what is less than a frame shows once the rate is known."""
+    return number(text, 0, 3600)
+
+
 def run_clip(args: argparse.Namespace) -> int:
     """Carry out `python -m train clip`; returns the exit code."""
-    if args.seconds <= 0:
-        raise ConfigurationError(f"--seconds must be above 0, got {args.seconds}.")
+    if round(args.seconds * args.rate) < 1:
+        raise ConfigurationError(f"--seconds {args.seconds:g} at --rate {args.rate} is less than one frame.")
+    if min(args.size) < LEAST_SIDE:
+        height, width = args.size
+        raise ConfigurationError(f"--size must be at least {LEAST_SIDE}x{LEAST_SIDE}, got {height}x{width}.")
     frames = write_clip(
         args.out,
         seed=args.seed,
@@ -148,7 +157,7 @@ def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train ship`."""
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="a finished run")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for config.json and float16 weights"
+        "--out", type=path, required=True, metavar="DIR", help="folder for config.json and float16 weights"
     )
 
 
@@ -163,8 +172,8 @@ def add_poster_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train poster`."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="ONNX file")
     parser.add_argument("clip", type=Path, metavar="CLIP", help="video")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture to make")
-    parser.add_argument("--frame", type=int, default=40, help="which frame of the clip (default: %(default)s)")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE.png", help="the picture to make")
+    parser.add_argument("--frame", type=natural, default=40, help="which frame of the clip (default: %(default)s)")
 
 
 def run_poster(args: argparse.Namespace) -> int:

@@ -39,3 +39,24 @@ def test_no_command_at_all_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -
         main([])
     assert stop.value.code == 2
     assert "required: COMMAND" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "call", [["inspect", "data"], ["evaluate", "run"], ["ship", "run"], ["study", "parts", "data"], ["clip"]], ids=str
+)
+def test_an_empty_name_is_a_wrong_call_and_not_the_working_directory(
+    call: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*call, "--out", ""])
+    assert stop.value.code == 2
+    assert "expected a name, got none" in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_told_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert main(["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "file")]) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+    assert main(["study", "parts", "data", "--out", str(tmp_path / "study"), "--crop-size", "30x30"]) == 2
+    assert "multiples of 32" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()

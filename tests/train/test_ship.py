@@ -28,7 +28,16 @@ def test_clip_has_the_frames_and_size_asked_for(tmp_path: Path) -> None:
     assert frames[0].std() > 10
 
 
-@pytest.mark.parametrize("bad", [["--seconds", "0"], ["--size", "wide"], ["--style", "desert"]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(["--seconds", seconds] for seconds in ("0", "0.001", "nan", "inf", "-1")),
+        *(["--size", size] for size in ("wide", "32x64", "64x63")),
+        ["--style", "desert"],
+        ["--seed", "-1"],
+    ],
+    ids="=".join,
+)
 def test_clips_that_cannot_be_are_refused(tmp_path: Path, bad: list[str]) -> None:
     try:
         code = main(["clip", "--out", str(tmp_path / "drive.mp4"), *bad])
@@ -66,3 +75,6 @@ def test_poster_shows_the_frame_asked_for(tmp_path: Path, tiny_model: Callable[.
     assert picture[:320].std() > 10
     assert main(["poster", str(tiny_model()), str(clip), "--out", str(tmp_path / "no.png"), "--frame", "3"]) == 2
     assert not (tmp_path / "no.png").exists()
+    with pytest.raises(SystemExit) as stop:  # known before the clip is read
+        main(["poster", "no.onnx", "no.mp4", "--out", "no.png", "--frame", "-1"])
+    assert stop.value.code == 2
