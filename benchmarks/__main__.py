@@ -1,252 +1,26 @@
-"""`python -m benchmarks [run | compare A.json B.json | growth | widths | readme | gpu | training]`: the commands."""
+"""`python -m benchmarks`: errors as one line, a package that is missing among them. The commands: commands.py."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
-from edge_seg import bundled_clip, bundled_model
-from edge_seg.arguments import Parser, positive
-from edge_seg.console import answer
-from edge_seg.devices import parse_device
-from edge_seg.errors import ConfigurationError
-from train.arguments import path
-
-from .benchmark import run_benchmark
-from .cases import PEERS
-from .compare import compare, render_comparison
-from .figures import add_readme_arguments, run_readme
-from .gpu import add_gpu_arguments, run_gpu
-from .growth import add_growth_arguments, run_growth
-from .report import check_out, new_folder, write_report
-from .rows import read_result
-from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
-from .table import render
-from .training import add_training_arguments, run_training
-from .widths import add_widths_arguments, run_widths
-
-QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1,
-         "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
-_EXTENT = ("batch_sizes", "repeats", "frames", "data_limit", "clip_frames")
-COMMANDS = ("run", "compare", "growth", "widths", "readme", "gpu", "training")
+from edge_seg.console import answer, complain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 all done, 1 something failed, 2 the call was wrong."""
-    return answer(lambda: _command(arguments))
+    return answer(lambda: _run(arguments))
 
 
-def _command(arguments: Sequence[str] | None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # Plain `python -m benchmarks`, with options or without, is `run`.
-    if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
-        given.insert(0, "run")
-    options = _parser().parse_args(given)
-    commands = {
-        "run": _run,
-        "compare": _compare,
-        "growth": run_growth,
-        "widths": lambda given: run_widths(given, say=_progress),
-        "readme": run_readme,
-        "gpu": run_gpu,
-        "training": run_training,
-    }
-    return commands[options.command](options)
-
-
-def _run(options: argparse.Namespace) -> int:
-    settings = _settings(options)
-    check_out(settings.out)
-    result = run_benchmark(settings, say=_progress)
-    _progress("")
-    folder = new_folder(settings.out)
-    paths = write_report(result, folder)
-    print(result.to_json() if options.json else render(result), end="")
-    print("wrote " + ", ".join(str(path) for path in paths), file=sys.stderr)
-    return 1 if result.failed else 0
-
-
-def _compare(options: argparse.Namespace) -> int:
-    before, after = read_result(options.before), read_result(options.after)
-    comparison = compare(before, after, other_models=options.other_models)
-    print(json.dumps(comparison.to_dict(), indent=2) + "\n" if options.json else render_comparison(comparison), end="")
-    return 1 if comparison.losses else 0
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    clip = None if options.no_clip else options.clip or bundled_clip()
-    settings = Settings(
-        run=options.run or BUNDLED_RUN,
-        models=tuple(options.model or [bundled_model()]),
-        fp32=options.fp32,
-        data=options.data or default_data(),
-        clip=clip,
-        peers=options.peers,
-        devices=options.devices,
-        notes=tuple(options.note or ()),
-        out=options.out,
-    )
-    if options.quick:
-        settings = replace(settings, **QUICK)  # type: ignore[arg-type]
-    given = {name: getattr(options, name) for name in _EXTENT}
-    return replace(settings, **{name: value for name, value in given.items() if value is not None})
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m benchmarks", description="Throughput and IoU parity of edge_seg against Keras.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_run(
-        commands.add_parser(
-            "run", help="measure (the default)", description="Measure; without options, what ships with the project."
-        )
-    )
-    compared = commands.add_parser(
-        "compare",
-        help="compare two results",
-        description="How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed or in mean IoU; "
-        "2: the two cannot be compared.",
-    )
-    compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run")
-    compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run")
-    compared.add_argument(
-        "--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)"
-    )
-    compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
-    text = "cost against batch, resolution, threads and clip length"
-    add_growth_arguments(commands.add_parser("growth", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "mean IoU, size and speed of each width that `python -m train study widths` trained"
-    add_widths_arguments(commands.add_parser("widths", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
-    add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
-    text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder (unproved)"
-    add_gpu_arguments(commands.add_parser("gpu", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "images a second of the input pipeline, of the training step and of both"
-    add_training_arguments(commands.add_parser("training", help=text, description=text + "."))
-    return parser
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--run",
-        type=Path,
-        metavar="RUN",
-        help="folder of the Keras run that is the reference (default: the bundled weights)",
-    )
-    add(
-        "--model",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="ONNX file that takes part; give it again for more (default: the bundled model)",
-    )
-    add(
-        "--fp32", type=Path, metavar="FILE", help="the run's own fp32 ONNX file (default: exported once into OUT/cache)"
-    )
-    add(
-        "--data",
-        type=Path,
-        metavar="DATASET",
-        help="dataset whose test folder is segmented (default: dataset1 of EDGE_SEG_DATA, else rendered scenes)",
-    )
-    clip = parser.add_mutually_exclusive_group()
-    clip.add_argument(
-        "--clip",
-        type=Path,
-        metavar="FILE",
-        help="video for the measurement from end to end (default: the bundled clip)",
-    )
-    clip.add_argument(
-        "--no-clip", action="store_true", help="leave out the measurement from end to end (default: do it)"
-    )
-    add("--data-limit", type=positive, metavar="N", help="frames of the data, evenly spread (default: all)")
-    add("--clip-frames", type=positive, metavar="N", help="frames of the clip (default: all)")
-    add("--note", action="append", metavar="TEXT", help="a line that the result keeps among its notes (default: none)")
-    add("--devices", type=_devices, metavar="D,D", help="edge_seg's devices (default: each that is present)")
-    add(
-        "--peers",
-        type=_peers,
-        default=PEERS,
-        metavar="P,P",
-        help=f"other runtimes that take part, of {','.join(PEERS)}, or none (default: all; the missing are skipped)",
-    )
-    _add_extent(parser)
-    add(
-        "--out",
-        type=path,
-        default=DEFAULT_OUT,
-        metavar="DIR",
-        help="each run gets a folder of its own in DIR (default: %(default)s)",
-    )
-    add("--json", action="store_true", help="print results.json instead of the tables (default: tables)")
-
-
-def _add_extent(parser: argparse.ArgumentParser) -> None:
-    """How much is measured."""
-    defaults = Settings(run=BUNDLED_RUN, models=())
-    add = parser.add_argument
-    add(
-        "--batch-sizes",
-        type=_numbers,
-        metavar="N,N",
-        help=f"frames a call (default: {','.join(map(str, defaults.batch_sizes))}; 1 with --quick)",
-    )
-    add(
-        "--repeats",
-        type=positive,
-        metavar="N",
-        help=f"turns of each contender (default: {defaults.repeats}; {QUICK['repeats']} with --quick)",
-    )
-    add(
-        "--frames",
-        type=positive,
-        metavar="N",
-        help=f"frames of one turn (default: {defaults.frames}; {QUICK['frames']} with --quick)",
-    )
-    add(
-        "--quick",
-        action="store_true",
-        help="a rough look: few frames, batch 1, a second of the clip once (default: the whole)",
-    )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """ "1,4,8" -> (1, 4, 8), ascending, each once."""
-    return tuple(sorted({positive(part) for part in text.split(",")}))
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
-def _devices(text: str) -> tuple[str, ...]:
-    """ "cpu,cuda" -> ("cpu", "cuda:0"): known at once to be devices, before minutes are spent."""
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        return tuple(dict.fromkeys(str(parse_device(word.strip())) for word in text.split(",")))
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        from .commands import run_command
 
-
-def _peers(text: str) -> tuple[str, ...]:
-    """ "litert,torch" -> ("litert", "torch"); "none" -> (), "all" -> every one."""
-    words = {"none": (), "all": PEERS}.get(text, _words(text))
-    unknown = [word for word in words if word not in PEERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"expected peers of {','.join(PEERS)}, or none; got {', '.join(unknown)}")
-    return words
-
-
-def _progress(text: str) -> None:
-    """One line that replaces itself on a terminal, a line each elsewhere; on standard error."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
-    elif text:
-        print(text, file=sys.stderr, flush=True)
+        return run_command(arguments)
+    except ModuleNotFoundError as error:
+        complain(f"{error.name} is not installed; from the clone: pip install -e '.[bench]'")
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

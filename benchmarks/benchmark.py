@@ -22,7 +22,7 @@ from .measure import NOISE_BOUND
 from .pipeline import describe_clip, measure_clip
 from .process import Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
-from .rows import ClipRow, Result, Row
+from .rows import OUTRUN, ClipRow, Result, Row
 from .settings import Settings, check_run
 from .suite import Measured, Plan, Start, measure_batch
 
@@ -105,7 +105,7 @@ def noise_notes(
     if restless:
         named = ", ".join(f"{row.name} batch {row.batch} {row.idle_share:.0%}" for row in restless[:4])
         notes.append(f"NOISY: contenders computed while they should have waited ({named} of a core).")
-    outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > 1.0]
+    outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > OUTRUN]
     if outrun:
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
         notes.append(f"NOISY: {named} outran the peak, which was measured while the machine was busier. Run again.")

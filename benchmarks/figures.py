@@ -19,7 +19,7 @@ from .environment import ROOT
 from .family import draw_family, trained
 from .growth import FILE_NAME, read_growth
 from .growth_chart import draw_growth
-from .rows import ClipRow, Result, Row, read_result
+from .rows import OUTRUN, ClipRow, Result, Row, read_result
 from .table import NONE, number, percent
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
@@ -153,7 +153,7 @@ def speed_table(result: Result) -> str:
 
 def _outrun(result: Result) -> bool:
     """Whether a row outran the peak, which then was measured while something else computed, and limits nothing."""
-    return any((row.share_of_peak or 0.0) > 1.0 for row in result.rows)
+    return any((row.share_of_peak or 0.0) > OUTRUN for row in result.rows)
 
 
 def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool, limited: bool) -> list[str]:

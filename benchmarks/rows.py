@@ -15,6 +15,10 @@ from edge_seg.errors import ConfigurationError
 FORMAT = 1
 
 
+# Share of the peak from which on the peak was measured too low: two measurements of one limit differ by a hundredth.
+OUTRUN = 1.02
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One contender at one batch size. Figures are None where `status` is not "ok".

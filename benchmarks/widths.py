@@ -17,7 +17,6 @@ from typing import Any
 
 from edge_seg.errors import ConfigurationError
 from train.arguments import positive
-from train.fcn8 import Fcn8Config
 from train.files import CONFIG_NAME, replacing
 
 from .cases import session_contenders
@@ -60,6 +59,9 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
         ConfigurationError: the folder is no finished study of widths.
         ModelFileError: a network could not be exported.
     """
+    # Not above: Keras comes with it, and every other command would wait for that.
+    from train.fcn8 import Fcn8Config
+
     points = read_study(folder)
     runs = {name: folder / f"{name.replace(' ', '-')}-seed{point['seeds'][0]}" for name, point in points.items()}
     configs = {name: json.loads((run / CONFIG_NAME).read_text()) for name, run in runs.items()}

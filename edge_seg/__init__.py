@@ -50,6 +50,7 @@ __all__ = [
     "bundled_model",
 ]
 
+BUNDLED_MODELS = {"best": "fcn8_camvid_int8.onnx", "fast": "fcn8_camvid_fast_int8.onnx"}
 _LAZY = {"ModelSpec": "spec", "Segmentation": "segmenter", "Segmenter": "segmenter"}
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -66,13 +67,19 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def bundled_model() -> Path:
-    """Path of the small model that ships with the package; see its licence file: non-commercial terms.
+def bundled_model(name: str = "best") -> Path:
+    """Path of a model that ships with the package; see its licence file: non-commercial terms.
+
+    Args:
+        name: "best", the more accurate one, or "fast".
 
     Raises:
+        ConfigurationError: no such name.
         ModelFileError: this copy of the package has no model.
     """
-    path = _ASSETS / "fcn8_camvid_int8.onnx"
+    if name not in BUNDLED_MODELS:
+        raise ConfigurationError(f"The bundled models are {' and '.join(BUNDLED_MODELS)}, got {name!r}.")
+    path = _ASSETS / BUNDLED_MODELS[name]
     if not path.is_file():
         raise ModelFileError(f"This copy of edge_seg has no bundled model ({path}). Name one: -m MODEL")
     return path

@@ -17,6 +17,7 @@ from .errors import ConfigurationError
 from .signals import asked_twice, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
+MODEL_HELP = "ONNX file, or fast, the bundled model for speed (default: best, the accurate one)"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,14 +27,15 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)
     info = _add_command(commands, "info", "what a model file says of itself, its licence terms too")
-    info.add_argument("model", metavar="MODEL", nargs="?", type=name, help="ONNX file (default: the bundled model)")
+    info.add_argument("model", metavar="MODEL", nargs="?", type=name, help=MODEL_HELP)
     verify = _add_command(commands, "verify", "prove parity with Keras again, on this device")
-    verify.add_argument("model", metavar="MODEL", nargs="?", type=name, help="ONNX file (default: the bundled model)")
+    verify.add_argument("model", metavar="MODEL", nargs="?", type=name, help=MODEL_HELP)
     verify.add_argument(
         "--device", type=_device_or_all, default="auto", metavar="D", help=f"{DEVICE_HELP}; or all (default: auto)"
     )
     checks = _add_command(commands, "checks", "versions, devices, and what auto would pick here and why")
-    demo = _add_command(commands, "demo", "the bundled clip through the bundled model")
+    demo = _add_command(commands, "demo", "the bundled clip through a bundled model")
+    demo.add_argument("-m", "--model", type=name, metavar="MODEL", help=MODEL_HELP)
     demo.add_argument(
         "-o", "--out", type=name, metavar="OUT", help="file or folder for the overlay (default: edge_seg_out/)"
     )
@@ -60,7 +62,7 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
         nargs="+",
         help='video, picture, folder, quoted "glob", camera index, or rtsp://, http://, https:// address',
     )
-    predict.add_argument("-m", "--model", type=name, metavar="MODEL", help="ONNX file (default: the bundled model)")
+    predict.add_argument("-m", "--model", type=name, metavar="MODEL", help=MODEL_HELP)
     predict.add_argument(
         "-o",
         "--out",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import bundled_clip, bundled_model
+from . import BUNDLED_MODELS, bundled_clip, bundled_model
 from .console import printable, put
 from .signals import asked_twice
 
@@ -49,7 +49,7 @@ def predict(options: argparse.Namespace) -> int:
     # OpenCV looks at the machine and not at the container's quota.
     cv2.setNumThreads(available_threads())
     reports = []
-    model = Path(options.model) if options.model else bundled_model()
+    model = _model(options.model)
     records = Records(read_model_header(model).sha256, lambda item, kind: options_that_matter(settings, item, kind))
     settled: dict[int, SourceReport] = {}
     if options.resume:
@@ -77,7 +77,7 @@ def info(options: argparse.Namespace) -> int:
     """`edge-seg info`."""
     from .modelfile import read_model_header
 
-    header = read_model_header(options.model or bundled_model())
+    header = read_model_header(_model(options.model))
     facts = _info_facts(header)
     if options.json:
         _print_json(facts)
@@ -93,7 +93,7 @@ def verify(options: argparse.Namespace) -> int:
     """`edge-seg verify`."""
     from .verify import verify as verify_model
 
-    report = verify_model(options.model or bundled_model(), options.device)
+    report = verify_model(_model(options.model), options.device)
     if options.json:
         _print_json(report.to_dict())
     else:
@@ -122,9 +122,17 @@ def demo(options: argparse.Namespace) -> int:
     from .cli import build_parser
 
     arguments = ["predict", str(bundled_clip()), "--device", options.device, "--overwrite"]
+    arguments += [f"--model={options.model}"] if options.model else []
     arguments += [f"--out={options.out}"] if options.out else []
     arguments += ["--json"] if options.json else []
     return predict(build_parser().parse_args(arguments))
+
+
+def _model(name: str | None) -> Path:
+    """The file that MODEL names: a path, or "best" or "fast", unless a file is called so."""
+    if name is None:
+        return bundled_model()
+    return bundled_model(name) if name in BUNDLED_MODELS and not Path(name).exists() else Path(name)
 
 
 def _predict_options(options: argparse.Namespace) -> Any:

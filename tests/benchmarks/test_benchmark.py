@@ -169,7 +169,7 @@ def test_what_is_not_there_is_one_line(call, capsys, tmp_path, extra, message):
 
 def test_a_folder_that_cannot_be_is_found_out_before_anything_is_measured(call, monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr("benchmarks.__main__.run_benchmark", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr("benchmarks.commands.run_benchmark", lambda *_, **__: pytest.fail("it was measured"))
     assert call("--out", str(tmp_path / "file" / "deep")) == 2
     assert "choose another with --out" in capsys.readouterr().err
 
@@ -259,3 +259,14 @@ def test_help_keeps_the_names_of_things(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         command.main(["gpu", "--help"])
     assert "A CUDA machine in one run" in capsys.readouterr().out
+
+
+def test_a_missing_package_is_one_line_and_help_waits_for_no_keras(tmp_path):
+    start = "from benchmarks.__main__ import main"
+    hidden = f"import sys; sys.modules['numpy'] = None; {start}; sys.exit(main(['compare', 'a.json', 'b.json']))"
+    child = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, cwd=ROOT)
+    assert child.returncode == 1
+    assert child.stderr == "error: numpy is not installed; from the clone: pip install -e '.[bench]'\n"
+    shown = f"import sys; {start}\ntry: main(['--help'])\nfinally: print('keras' in sys.modules)"
+    child = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, cwd=ROOT)
+    assert child.stdout.endswith("False\n"), child.stderr

@@ -93,9 +93,12 @@ def test_missing_assets_are_named(monkeypatch, tmp_path):
         edge_seg.bundled_model()
     with pytest.raises(errors.MediaError, match="no bundled clip"):
         edge_seg.bundled_clip()
-    for name in ("fcn8_camvid_int8.onnx", "street.mp4"):
+    for name in ("fcn8_camvid_int8.onnx", "fcn8_camvid_fast_int8.onnx", "street.mp4"):
         (tmp_path / name).touch()
-    assert edge_seg.bundled_model().is_file()
+    assert edge_seg.bundled_model() == edge_seg.bundled_model("best") == tmp_path / "fcn8_camvid_int8.onnx"
+    assert edge_seg.bundled_model("fast").is_file()
+    with pytest.raises(errors.ConfigurationError, match="The bundled models are best and fast, got 'slow'"):
+        edge_seg.bundled_model("slow")
     assert edge_seg.bundled_clip().is_file()
 
 

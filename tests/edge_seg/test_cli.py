@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -335,16 +336,33 @@ def test_demo_makes_its_overlay_anew_each_time(
 ) -> None:
     clip = make_clip(tmp_path / "street.mp4", count=6)
     monkeypatch.setattr("edge_seg.commands.bundled_clip", lambda: clip)
-    monkeypatch.setattr("edge_seg.commands.bundled_model", lambda: Path(model))
+    asked: list[str] = []
+
+    def bundled(name: str = "best") -> Path:
+        asked.append(name)
+        return Path(model)
+
+    monkeypatch.setattr("edge_seg.commands.bundled_model", bundled)
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert main(["demo", "--device", "cpu"]) == 0
+    for more in ([], ["--model", "fast"]):
+        assert main(["demo", "--device", "cpu", *more]) == 0
         printed = capsys.readouterr()
         assert "street_overlay.mp4" in printed.out
         assert "frames/s: 6 frames" in printed.err
     assert count_frames(tmp_path / "edge_seg_out" / "street_overlay.mp4") == 6
     assert main(["demo", "--device", "cpu", "--out=-new"]) == 0
     assert count_frames(tmp_path / "-new" / "street_overlay.mp4") == 6
+    assert asked == ["best", "fast", "best"]
+
+
+def test_a_file_of_a_bundled_models_name_is_that_file(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edge_seg.commands.bundled_model", lambda name="best": pytest.fail(name))
+    shutil.copy(model, tmp_path / "fast")
+    assert main(["info", "fast", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["file"].endswith("fast")
 
 
 def test_help_is_quick_and_says_every_default() -> None:
