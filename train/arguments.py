@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_seg.arguments import name, positive
 
-__all__ = ["names", "natural", "path", "positive", "scales", "size"]
+__all__ = ["names", "natural", "path", "positive", "scales", "seed", "size"]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -29,6 +29,14 @@ def natural(text: str) -> int:
     if not text.strip().isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, 0 or above; got {text!r}")
     return int(text)
+
+
+def seed(text: str) -> int:
+    """A seed that Keras takes: 0 to 2**32 - 1."""
+    found = natural(text)
+    if found >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a seed below 2**32; got {text!r}")
+    return found
 
 
 def scales(text: str) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.spec import CAMVID_CLASSES
 
-from .arguments import positive, size
+from .arguments import path, positive, seed, size
 from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="folder in the dataset1 layout (default: --images and --masks)",
     )
-    add("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
+    add("--out", type=path, required=True, metavar="RUN", help="folder of the run to make")
     add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
     add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
     add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
@@ -81,7 +81,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
-    add("--seed", type=int, help="of every random draw (default: 1)")
+    add("--seed", type=seed, help="of every random draw (default: 1)")
     policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
     text = "precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it"
     add("--policy", choices=policies, help=text)

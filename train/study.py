@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError
 
-from .arguments import path, positive, size
+from .arguments import path, positive, seed, size
 from .files import CONFIG_NAME, replacing
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def seeds(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
         raise argparse.ArgumentTypeError(f"expected different whole numbers with commas between, got {text!r}")
-    return tuple(int(part) for part in parts)
+    return tuple(seed(part) for part in parts)
 
 
 def run_study(args: argparse.Namespace) -> int:
@@ -115,9 +115,9 @@ def run_study(args: argparse.Namespace) -> int:
         variants = [variant for variant in variants if variant.name != "without ImageNet kernels"]
     records = []
     # Seed by seed, so that a study stopped early holds every variant at least once.
-    for seed in args.seeds:
+    for drawn in args.seeds:
         for variant in variants:
-            records.append(train_variant(variant, seed, args))
+            records.append(train_variant(variant, drawn, args))
             write_study(args.out, args.study, variants, records)
     print(study_table(variants, records))
     print(f"done: {args.out / args.study}.md, {args.study}.json")

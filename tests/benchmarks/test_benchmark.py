@@ -48,7 +48,7 @@ def clip(tmp_path):
 @pytest.fixture
 def call(monkeypatch, start_fake, run_folder, tiny_model, tmp_path, clip, dataset):
     """Runs the command line with fake contenders; the model file and the clip are real."""
-    monkeypatch.setattr(command, "run_benchmark", functools.partial(run_benchmark, start=start_fake))
+    monkeypatch.setattr("benchmarks.commands.run_benchmark", functools.partial(run_benchmark, start=start_fake))
     model = str(tiny_model())
 
     def run(*extra: str) -> int:
@@ -118,7 +118,7 @@ def test_two_results_compare_on_the_command_line(result, capsys, tmp_path):
 
 
 def test_a_failed_contender_is_exit_code_1(monkeypatch, result, capsys, run_folder, tiny_model, tmp_path):
-    monkeypatch.setattr(command, "run_benchmark", lambda settings, say: result)
+    monkeypatch.setattr("benchmarks.commands.run_benchmark", lambda settings, say: result)
     given = ["--run", str(run_folder), "--model", str(tiny_model()), "--no-clip", "--out", str(tmp_path / "out")]
     assert command.main(given) == 1
     assert "failed: broken, batch 1: <planted>" in capsys.readouterr().out

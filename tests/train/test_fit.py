@@ -317,6 +317,23 @@ def test_calls_that_cannot_be_say_why(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "-1"], "--seed: expected a whole number, 0 or above; got '-1'"),
+        (["--seed", str(2**32)], "--seed: expected a seed below 2**32"),
+        (["--out", ""], "--out:"),
+    ],
+)
+def test_values_that_keras_would_not_take_are_wrong_calls(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fit(dataset, tmp_path / "run", *options)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_bad_files_are_all_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (dataset / "images_prepped_train" / "drive_001.png").write_bytes(b"not a picture")
     (dataset / "annotations_prepped_train" / "drive_002.png").unlink()
