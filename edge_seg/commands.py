@@ -91,13 +91,14 @@ def info(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """`edge-seg verify`."""
+    from .account import counted
     from .verify import verify as verify_model
 
     report = verify_model(_model(options.model), options.device)
     if options.json:
         _print_json(report.to_dict())
     else:
-        put(f"{report.model}: {report.frames} golden frames")
+        put(f"{report.model}: {counted(report.frames, 'golden frame')}")
         for verdict in report.verdicts:
             put(f"  {verdict.line()}")
         for name, reason in report.absent.items():
