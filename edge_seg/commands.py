@@ -201,6 +201,8 @@ def _flicker_line(report: SourceReport) -> str:
 
 def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport]) -> list[str]:
     """One line a stage, and one for the whole way."""
+    from .account import counted
+
     lines = []
     for stage, watch in watches.items():
         if (time := watch.summary()) is not None:
@@ -210,8 +212,7 @@ def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport]) -> 
     walls = {report.wall_s: report.frames_per_s * report.wall_s for report in reports if report.wall_s}
     if frames := round(sum(walls.values())):
         seconds = sum(walls)
-        counted = f"{frames} frame{'s' if frames > 1 else ''}"
-        lines.append(f"end to end {frames / seconds:7.1f} frames/s: {counted} in {seconds:.1f} s")
+        lines.append(f"end to end {frames / seconds:7.1f} frames/s: {counted(frames, 'frame')} in {seconds:.1f} s")
     return lines
 
 
