@@ -67,6 +67,11 @@ class Fcn8Config:
             raise ConfigurationError(f'skip_activation must be "relu" or "linear", got {self.skip_activation!r}.')
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Filters of blocks 1 to 5, conv6 and conv7."""
+        return (*self.block_widths, *self.head_widths)
+
+    @property
     def parameters(self) -> int:
         """Weights of the plain network, worked out without building it."""
         widths = [
@@ -108,8 +113,7 @@ def check_input_size(size: tuple[int, int]) -> None:
 def check_narrower(wide: Fcn8Config, narrow: Fcn8Config) -> None:
     """Raise `ConfigurationError` where a layer is asked to have more filters than the finished network has."""
     names = [f"block {block}" for block in range(1, 6)] + ["conv6", "conv7"]
-    there, asked = ((*config.block_widths, *config.head_widths) for config in (wide, narrow))
-    for name, has, wants in zip(names, there, asked, strict=True):
+    for name, has, wants in zip(names, wide.widths, narrow.widths, strict=True):
         if wants > has:
             raise ConfigurationError(
                 f"--start: expected at most the {has} filters that its network has in {name}, got {wants}; a network "

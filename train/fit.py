@@ -28,7 +28,7 @@ from .options import Encoder, FitOptions, fcn8_config, refuse_overwriting, run_c
 from .preflight import check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, load_model, open_run, save_run
-from .weights import even_out, fits_whole, load_encoder, read_encoder
+from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
 SOME_FRAMES = 12
@@ -170,6 +170,9 @@ class Trainer:
             whole = recorded.whole
         else:
             whole = given is not None and fits_whole(read_encoder(given), self.fcn8_config.block_widths, 2)
+        if recorded is None and start is not None:
+            run = open_run(start)
+            finished, whole = load_model(run, input_size=recipe.input_size), run.fcn8.widths == self.fcn8_config.widths
         # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
         first_norm = None if not recipe.batch_norm else 3 if whole else 1
         # Sizes open, so that crops and whole validation images go through one network.
@@ -182,8 +185,8 @@ class Trainer:
         if recorded is not None:
             encoder = recorded
         elif start is not None:
-            encoder = Encoder()
-            narrow_from(network, load_model(open_run(start), input_size=recipe.input_size), some_frames(pairs, recipe))
+            encoder = Encoder(whole, tuple(name for name in ENCODER_LAYERS if whole and name[5] in "12"))
+            narrow_from(network, finished, some_frames(pairs, recipe))
         elif given is not None:
             narrow = recipe.batch_norm and not whole
             encoder = Encoder(whole, tuple(load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow)))

@@ -28,6 +28,7 @@ RECIPE_VALUES = (
     "epochs",
     "batch_size",
     "learning_rate",
+    "batch_norm",
     "input_size",
     "crop_size",
     "rendered_share",
@@ -55,7 +56,13 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--learning-rate",
         type=float,
-        help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start at its own widths: 1e-4)",
+        help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start without normalisation: 1e-4)",
+    )
+    add(
+        "--batch-norm",
+        action=argparse.BooleanOptionalAction,
+        help="normalise while training, folded into the weights at the end; "
+        "default: notebook no, default yes (--start at its own widths: no)",
     )
     add(
         "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
@@ -167,9 +174,16 @@ def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Re
         input_size=args.input_size or network.input_size or recipe.input_size,
     )
     finished = open_run(args.start).fcn8
-    if (network.block_widths, network.head_widths) != (finished.block_widths, finished.head_widths):
+    if network.widths != finished.widths:
+        if args.batch_norm is False:
+            raise ConfigurationError(
+                "--no-batch-norm: a part of a network goes on only with normalisation; give it with the network's own "
+                "widths."
+            )
         return recipe
-    # What it was trained with beside it has been folded into its weights, and large steps would undo them.
+    if args.batch_norm:
+        return recipe
+    # What normalised it has been folded into its weights, and large steps would undo them.
     rate = START_RATE if args.learning_rate is None else args.learning_rate
     return replace(recipe, batch_norm=False, learning_rate=rate)
 

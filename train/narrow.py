@@ -1,10 +1,11 @@
-"""A narrower FCN8 begun from a finished one: of each layer the filters that matter most, with the statistics they had.
+"""An FCN8 begun from a finished one, narrower or to be normalised anew: of each layer the filters that matter most.
 
 A filter matters as much as its output swings, times what is read of it: s_c * sum |V_c|, with s_c the deviation before
 Relu over some images and V_c the kernels that read channel c. (Li et al., "Pruning Filters for Efficient ConvNets",
 2017, arXiv 1608.08710, rank by a filter's own norm alone, which a factor moved to the next layer changes.) What filters
 read is then no longer whole, so the narrower network normalises after each, and gives it the mean m_c that it had in
-the wide one: beta = m_c / s_c, at a deviation of 1, since s_c has moved into the kernels that read it.
+the wide one: beta = m_c / s_c, at a deviation of 1, since s_c has moved into the kernels that read it. At equal widths
+all filters are taken, and the network computes the same.
 """
 
 from __future__ import annotations
@@ -33,17 +34,23 @@ class Statistics:
 
 
 def narrow_from(network: keras.Model, finished: keras.Model, frames: Iterable[np.ndarray]) -> None:
-    """Fill a narrower network with the filters of a finished one that matter most.
+    """Fill a network that normalises with the filters of a finished one that matter most.
 
     Args:
-        network: an FCN8 that normalises from block 1 on, no layer wider than in `finished`; changed in place.
+        network: an FCN8 with no layer wider than in `finished`, and none narrower that it does not normalise; changed
+            in place.
         finished: a plain FCN8.
         frames: some scaled frames, (1, H, W, 3) float32 in [-1, 1] each, to see what its filters give.
     """
     statistics = filter_statistics(finished, frames)
     kept, gains = np.arange(3), np.ones(3)
+    normalised = {layer.name for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)}
     for position, name in enumerate(CHAIN):
         layer, seen = network.get_layer(name), statistics[name]
+        if f"{name}_bn" not in normalised:
+            layer.set_weights(finished.get_layer(name).get_weights())
+            kept, gains = np.arange(len(seen.mean)), np.ones(len(seen.mean))
+            continue
         # A filter that never moves has no scale of its own; it is the last to be taken.
         deviation = np.maximum(seen.deviation, 1e-6 * seen.deviation.max() + 1e-30)
         readers = [
