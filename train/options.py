@@ -25,7 +25,7 @@ from .run import open_run, versions
 
 @dataclass(frozen=True)
 class Encoder:
-    """What of given weights a network took: `loaded`, names of layers; `whole`: blocks 1 and 2 took them as they are."""
+    """What of given weights a network took: `loaded`, names of layers; `whole`: blocks 1 and 2 as they are."""
 
     whole: bool = False
     loaded: tuple[str, ...] = ()

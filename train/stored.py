@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,31 @@ def check_h5(path: Path, *, max_bytes: int = MAX_BYTES) -> int:
             "network, or is made to fill the memory. Give the weights of this network."
         )
     return total
+
+
+def read_h5(path: Path, names: Sequence[str] | None = None) -> dict[str, list[np.ndarray]]:
+    """The arrays of an HDF5 file that was looked through before any was read: group -> all arrays below it.
+
+    Args:
+        path: an existing file, of weights or a saved model.
+        names: the groups to read, those that are there; None for all.
+
+    Raises:
+        ModelFileError: as `check_h5`, or an array that cannot be read; names what and where.
+    """
+    import h5py
+
+    check_h5(path)
+    found: dict[str, list[np.ndarray]] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            groups = file.get("model_weights", file)
+            for name in names or groups:
+                if name in groups:
+                    found[name] = [np.asarray(dataset[()]) for dataset in _below(groups[name])]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise ModelFileError(f"{path}: damaged HDF5 ({_line(error)}). Copy or download it again.") from error
+    return found
 
 
 def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
@@ -141,6 +166,15 @@ def _datasets(path: Path, file: Any) -> Iterator[Any]:
                 yield item
             else:
                 raise _refused(path, f"{where} is a stored type")
+
+
+def _below(item: Any) -> Iterator[Any]:
+    """Every dataset of a group that `check_h5` has been through, by name; or the dataset itself."""
+    if hasattr(item, "shape"):
+        yield item
+        return
+    for name in item:
+        yield from _below(item[name])
 
 
 def _check_dataset(path: Path, dataset: Any) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from edge_seg.errors import ModelFileError
 
 from .fcn8 import CONVOLUTIONS_PER_BLOCK, IMAGENET_MEAN_BGR
-from .stored import check_h5, read_npz
+from .stored import read_h5, read_npz
 
 ENCODER_LAYERS = tuple(
     f"block{block}_conv{index}"
@@ -71,11 +71,7 @@ def read_encoder(path: Path | str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     if path.suffix == ".npz":
         arrays = _pairs(read_npz(path))
     else:
-        check_h5(path)
-        try:
-            arrays = _read_h5(path)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelFileError(f"{path}: not a readable weights file ({error}).") from error
+        arrays = {name: _by_rank(path, name, below) for name, below in read_h5(path, ENCODER_LAYERS).items()}
     found = {name: arrays[name] for name in ENCODER_LAYERS if name in arrays}
     if not found:
         raise ModelFileError(
@@ -164,28 +160,15 @@ def _pairs(arrays: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndar
     return {name: (arrays[f"{name}_kernel"], arrays[f"{name}_bias"]) for name in names if f"{name}_bias" in arrays}
 
 
-def _read_h5(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    import h5py
-
-    layers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    with h5py.File(path, "r") as file:
-        groups = file.get("model_weights", file)
-        for name in ENCODER_LAYERS:
-            if name in groups:
-                arrays = _arrays_below(groups[name])
-                kernel = next(array for array in arrays if array.ndim == 4)
-                bias = next(array for array in arrays if array.ndim == 1)
-                layers[name] = (kernel, bias)
-    return layers
-
-
-def _arrays_below(group: Any) -> list[np.ndarray]:
+def _by_rank(path: Path, name: str, arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     # Keras 1 stored block1_conv1_W_1:0, Keras 2 block1_conv1/kernel:0; only the rank tells kernel from bias in both.
-    found: list[np.ndarray] = []
-    group.visititems(lambda _, item: found.append(np.asarray(item, np.float32)) if hasattr(item, "shape") else None)
-    if sorted(array.ndim for array in found) != [1, 4]:
-        raise ValueError(f"group {group.name} should hold one kernel and one bias")
-    return found
+    if sorted(array.ndim for array in arrays) != [1, 4]:
+        raise ModelFileError(
+            f"{path}: {name} holds {len(arrays)} array(s), {[array.shape for array in arrays]}; expected one kernel "
+            "(3, 3, in, out) and one bias (out,)."
+        )
+    bias, kernel = sorted((array.astype(np.float32) for array in arrays), key=lambda array: array.ndim)
+    return kernel, bias
 
 
 def _rescaled(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -64,17 +64,11 @@ def dataset(path: Path) -> None:
 
 
 def weights(path: Path) -> None:
-    """An .h5 or .npz of weights: looked through, then every array read."""
-    import h5py
+    """An .h5 or .npz of weights, as `fit` reads it."""
+    from train.stored import read_h5, read_npz
 
-    from train.stored import check_h5, read_npz
-
-    if path.read_bytes()[:2] == b"PK":
-        read_npz(path)
-        return
-    check_h5(path)
-    with h5py.File(path, "r") as file:
-        file.visititems(lambda name, item: item[()] if isinstance(item, h5py.Dataset) else None)
+    read = read_npz if path.read_bytes()[:2] == b"PK" else read_h5
+    read(path)
 
 
 def crash(path: Path) -> None:

@@ -167,6 +167,48 @@ def test_fit_begins_a_narrower_network_from_a_finished_one(
     assert (out / "model.weights.h5").is_file()
 
 
+def test_what_is_not_normalised_goes_over_as_it_is() -> None:
+    finished = random_network(NARROW)
+    network = fcn8(NARROW, batch_norm_from=3)
+    narrow_from(network, finished, frames())
+    np.testing.assert_allclose(logits(network), logits(finished), atol=1e-4 * np.abs(logits(finished)).max())
+    for name in CHAIN[:4]:
+        np.testing.assert_array_equal(network.get_layer(name).kernel, finished.get_layer(name).kernel)
+    assert not np.allclose(network.get_layer("conv6").kernel, finished.get_layer("conv6").kernel)
+
+
+def test_fit_goes_on_with_normalisation_where_asked(
+    make_dataset: Callable[..., Path], finished: Path, tmp_path: Path
+) -> None:
+    dataset, out = make_dataset(count=8, size=(64, 64)), tmp_path / "on"
+    start = ["fit", str(dataset), "--out", str(out), "--start", str(finished)]
+    assert main([*start, "--epochs", "1", "--batch-norm", *SHORT]) == 0
+    run, wide = open_run(out), load_model(open_run(finished))
+    assert (run.config["recipe"]["batch_norm"], run.config["recipe"]["learning_rate"]) == (True, 1e-3)
+    ended = load_model(run)
+    first, second, third = ("block1_conv1", "block2_conv1", "block3_conv1")
+    # Block 1 keeps its kernels, but for a power of two that moves from the first to block 3's.
+    ratio = np.asarray(ended.get_layer(first).kernel) / np.asarray(wide.get_layer(first).kernel)
+    np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-6)
+    for name in (second, third):
+        assert not np.allclose(ended.get_layer(name).kernel, wide.get_layer(name).kernel)
+    # Its checkpoint holds all of it.
+    shutil.rmtree(finished)
+    (out / "model.weights.h5").unlink()
+    assert main(["fit", "--out", str(out), "--resume"]) == 0
+    for before, after in zip(ended.get_weights(), load_model(run).get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_part_of_a_network_goes_on_only_with_normalisation(
+    make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["fit", str(make_dataset(count=8, size=(64, 64))), "--out", str(tmp_path / "n"), "--start", str(finished)]
+    assert main([*start, "--head-widths", "6,5", "--no-batch-norm"]) == 2
+    assert "error: --no-batch-norm: a part of a network" in capsys.readouterr().err
+    assert not (tmp_path / "n").exists()
+
+
 def test_fit_refuses_to_begin_a_wider_one(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

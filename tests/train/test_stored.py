@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_seg.errors import ModelFileError
-from train.stored import check_h5, read_npz
+from train.stored import check_h5, read_h5, read_npz
 
 
 def plain_h5(path: Path) -> Path:
@@ -172,6 +172,26 @@ def test_every_cut_is_refused_or_whole(tmp_path: Path) -> None:
         cut.write_bytes(data[:length])
         with pytest.raises(ModelFileError, match=r"cut\.h5"):
             check_h5(cut)
+
+
+def test_arrays_are_read_by_group_and_only_those_asked_for(tmp_path: Path) -> None:
+    file = plain_h5(tmp_path / "w.h5")
+    (layers,) = read_h5(file).values()
+    np.testing.assert_array_equal(layers[0], np.arange(12, dtype="f").reshape(3, 4))
+    assert [(array.dtype, array.shape) for array in layers] == [("f4", (3, 4)), ("f2", (4,))]
+    assert read_h5(file, ["conv1"]) == {}
+
+
+def test_an_array_that_cannot_be_unpacked_is_refused_though_its_header_is_right(tmp_path: Path) -> None:
+    file = plain_h5(tmp_path / "w.h5")
+    with h5py.File(file) as opened:
+        place = opened["layers/conv/vars/1"].id.get_chunk_info(0)
+    data = bytearray(file.read_bytes())
+    data[place.byte_offset : place.byte_offset + place.size] = b"\xff" * place.size
+    file.write_bytes(data)
+    check_h5(file)
+    with pytest.raises(ModelFileError, match=r"w\.h5: damaged HDF5 \(.+\)\. Copy or download it again"):
+        read_h5(file)
 
 
 def npz(path: Path, **members: bytes) -> Path:
