@@ -30,9 +30,17 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> i
         stdout = _Stdout(sys.stdout)
         with contextlib.redirect_stdout(cast(TextIO, stdout)):
             try:
-                return work()
-            finally:
+                code = work()
+            except EdgeSegError:
+                # What went wrong is worth more than that a part of the log is lost.
+                with contextlib.suppress(OSError):
+                    stdout.settle()
+                raise
+            except BaseException:
                 stdout.settle()
+                raise
+            stdout.settle()
+            return code
     except EdgeSegError as error:
         complain(str(error))
         return error.exit_code

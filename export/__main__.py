@@ -134,7 +134,7 @@ def _add_proof_arguments(parser: argparse.ArgumentParser, positive: Any) -> None
         help="frames that travel in the file with their Keras labels; "
         "only rendered ones may be handed on freely (default: rendered)",
     )
-    group.add_argument("--golden-frames", metavar="N", type=positive, default=4, help="how many (default: 4)")
+    group.add_argument("--golden-frames", metavar="N", type=positive, default=4, help="how many, 1 to 64 (default: 4)")
     group.add_argument(
         "--prove-on",
         metavar="DEVICE,...",

@@ -14,6 +14,8 @@ from train.fcn8 import check_input_size
 from .calibrate import Calibration
 from .convert import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 
+DEFAULT_GOLDEN = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
@@ -51,7 +53,7 @@ class ExportOptions:
     gate_on: str = "auto"
     gate_frames: int = 64
     golden: str = "rendered"
-    golden_frames: int = 4
+    golden_frames: int = DEFAULT_GOLDEN
     calibration: Calibration = field(default_factory=Calibration)
     calibration_data: str = "train"
     license: str | None = None
@@ -92,6 +94,14 @@ class ExportOptions:
             raise ConfigurationError(
                 f"calibration is for --precision int8; this export is {self.precision}. Add --precision int8, or leave "
                 "the options of calibration out."
+            )
+        if self.golden == "none" and self.golden_frames != DEFAULT_GOLDEN:
+            raise ConfigurationError("--golden-frames needs golden frames: leave it out, or --golden none.")
+        calibrates = self.precision == "int8" and self.calibration_data == "train"
+        if self.data is not None and self.gate_on == "rendered" and self.golden != "validation" and not calibrates:
+            raise ConfigurationError(
+                "--data is for images of the gate and of calibration, and both are to be rendered; leave it out, or "
+                "--gate-on rendered."
             )
         if self.confidence_type != "float16" and "confidence" not in self.outputs:
             raise ConfigurationError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_seg.arguments import name, positive
 
-__all__ = ["names", "natural", "path", "positive", "scales", "seed", "size"]
+__all__ = ["folder", "names", "natural", "path", "positive", "scales", "seed", "size"]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -22,6 +22,17 @@ def size(text: str) -> tuple[int, int]:
 def path(text: str) -> Path:
     """A file's or a folder's name, not empty."""
     return Path(name(text))
+
+
+def folder(text: str) -> Path:
+    """A folder's name: one that is there, or can be made."""
+    found = path(text)
+    for place in (found, *found.parents):
+        if place.is_dir():
+            break
+        if place.exists():
+            raise argparse.ArgumentTypeError(f"{str(place)!r} is a file; name a folder")
+    return found
 
 
 def natural(text: str) -> int:

@@ -64,7 +64,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
     parser.add_argument(
         "--out",
-        type=arguments.path,
+        type=arguments.folder,
         help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx)",
     )
     parser.add_argument(
@@ -88,8 +88,6 @@ def run_evaluate(args: argparse.Namespace) -> int:
     """
     if args.images and (args.dataset or args.split):
         raise ConfigurationError("--images and --masks are evaluated whole; leave the dataset and --split out.")
-    if args.out is not None and args.out.exists() and not args.out.is_dir():
-        raise ConfigurationError(f"--out {args.out} is a file; name a folder for the tables and pictures.")
     onnx = args.model.suffix == ".onnx"
     subject = _onnx_subject(args) if onnx else _run_subject(args)
     folder_name = f"evaluate-{subject.split.replace(' ', '-')}"
@@ -146,7 +144,8 @@ def split_samples(run: Any, split: str, root: Path | str | None = None) -> list[
     missing = sorted(set(recorded) - {sample.stem for sample in samples})
     if missing:
         raise DatasetError(
-            f"{len(missing)} of the run's {len(recorded)} {split} images are missing; give the dataset of the fit:",
+            f"the dataset lacks {len(missing)} of the {len(recorded)} {split} images that the run recorded; give the "
+            "one that it was trained on. Missing:",
             tuple(missing),
         )
     return samples

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edge_seg.errors import ConfigurationError
+from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, scale_frames
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
@@ -25,7 +25,7 @@ from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .narrow import narrow_from
 from .options import Encoder, FitOptions, fcn8_config, refuse_overwriting, run_config
-from .preflight import check_dataset
+from .preflight import PreflightReport, check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, load_model, open_run, save_run
 from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
@@ -45,9 +45,11 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     """
     hosts = join_hosts()
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
-    check_dataset(*folders, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
+    report = check_dataset(*folders, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
     samples = find_samples(None, images=folders[0], masks=folders[1])
     training, validation = split_samples(samples, recipe, options.seed)
+    if recipe.ignore_unlabelled:
+        refuse_unlabelled(report, training)
     config = run_config(recipe, options, samples, training, validation)
     # While the first host's folder is written by it, the others may still be on their way here.
     if hosts.index == 0 or options.resume:
@@ -253,6 +255,17 @@ def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[lis
             f"{len(samples)} image(s) with --validation-share {recipe.validation_share} leave none to train on."
         )
     return training, validation
+
+
+def refuse_unlabelled(report: PreflightReport, training: Sequence[Sample]) -> None:
+    """Raise `DatasetError` where the training images have nothing to learn: every pixel of them is unlabelled."""
+    stems = {sample.stem for sample in training}
+    mine = report.class_pixels[[sample.stem in stems for sample in report.samples]].sum(axis=0)
+    if mine.sum() == mine[CAMVID_UNLABELLED]:
+        raise DatasetError(
+            f"The masks of the {len(training)} training images hold nothing but {CAMVID_UNLABELLED} (unlabelled), "
+            "which is left out of training; expected ids of classes. `python -m train inspect` shows what masks hold."
+        )
 
 
 def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:

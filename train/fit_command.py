@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.spec import CAMVID_CLASSES
 
-from .arguments import path, positive, seed, size
+from .arguments import folder, positive, seed, size
 from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="folder in the dataset1 layout (default: --images and --masks)",
     )
-    add("--out", type=path, required=True, metavar="RUN", help="folder of the run to make")
+    add("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
     add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
     add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
     add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")

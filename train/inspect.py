@@ -22,6 +22,7 @@ from .files import write_csv
 from .preflight import PreflightReport, preflight, problem_summary
 
 WARNINGS_SHOWN = 20
+MOST_SAMPLES = 50
 
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         "dataset", nargs="?", help="folder in the dataset1 layout; not needed with --images and --masks"
     )
     parser.add_argument(
-        "--out", required=True, type=arguments.path, help="folder for classes.csv and the pictures; made if missing"
+        "--out", required=True, type=arguments.folder, help="folder for classes.csv and the pictures; made if missing"
     )
     parser.add_argument("--split", choices=SPLITS, default="train", help="which half of the layout (default: train)")
     parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
@@ -45,7 +46,9 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-size", type=arguments.size, default=(224, 224), help="HxW to show images at (default: 224x224)"
     )
-    parser.add_argument("--samples", type=arguments.positive, default=3, help="random images to show (default: 3)")
+    parser.add_argument(
+        "--samples", type=arguments.positive, default=3, help="random images to show, up to 50 (default: 3)"
+    )
     parser.add_argument("--seed", type=arguments.natural, default=0, help="which random images (default: 0)")
 
 
@@ -58,6 +61,10 @@ def run_inspect(args: argparse.Namespace) -> int:
     """
     if args.dataset and args.images:
         raise ConfigurationError("Give either a dataset folder or --images and --masks, not both.")
+    if args.samples > MOST_SAMPLES:
+        raise ConfigurationError(
+            f"--samples must be at most {MOST_SAMPLES}, which one picture holds; got {args.samples}."
+        )
     classes = args.classes
     unlabelled = unlabelled_id(classes, args.unlabelled)
     folders = dataset_folders(args.dataset, args.split, images=args.images, masks=args.masks)

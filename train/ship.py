@@ -21,7 +21,7 @@ from edge_seg.files import replacing
 from edge_seg.overlay import legend
 from edge_seg.sources import open_source
 
-from .arguments import natural, path, positive, size
+from .arguments import folder, natural, path, positive, size
 from .files import WEIGHTS_NAME
 from .scenes import LEAST_SIDE, SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
@@ -34,6 +34,7 @@ SHIPPED_KEYS = (
     "seed",
     "policy",
     "weights",
+    "start",
     "license",
     "training",
     "versions",
@@ -135,6 +136,8 @@ def _seconds(text: str) -> float:
 
 def run_clip(args: argparse.Namespace) -> int:
     """Carry out `python -m train clip`; returns the exit code."""
+    if args.out.suffix.lower() != ".mp4":
+        raise ConfigurationError(f"--out must name a file ending in .mp4; got {str(args.out)!r}.")
     if round(args.seconds * args.rate) < 1:
         raise ConfigurationError(f"--seconds {args.seconds:g} at --rate {args.rate} is less than one frame.")
     if min(args.size) < LEAST_SIDE:
@@ -157,7 +160,7 @@ def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train ship`."""
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="a finished run")
     parser.add_argument(
-        "--out", type=path, required=True, metavar="DIR", help="folder for config.json and float16 weights"
+        "--out", type=folder, required=True, metavar="DIR", help="folder for config.json and float16 weights"
     )
 
 

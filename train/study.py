@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError
 
-from .arguments import path, positive, seed, size
+from .arguments import folder, positive, seed, size
 from .files import CONFIG_NAME, replacing
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("study", choices=tuple(STUDIES), help="parts: the recipe without each part; widths: the recipe at each width")
     add("dataset", type=Path, metavar="DATASET", help="folder in the dataset1 layout")
-    add("--out", type=path, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
+    add("--out", type=folder, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
     add("--epochs", type=positive, default=10, help="of each training (default: %(default)s)")
     add("--crop-size", type=size, default=(160, 224), metavar="HxW", help="of a training crop (default: 160x224)")
     add("--batch-size", type=positive, default=8, help="default: %(default)s")

@@ -63,6 +63,22 @@ def test_a_full_stdout_is_one_line(model: str, tmp_path: Path, more: tuple[str, 
 
 @posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_what_went_wrong_is_told_though_stdout_is_full(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import sys\nfrom edge_seg.console import answer\nfrom edge_seg.errors import MediaError\n\n"
+        "def work():\n    print('a line of the log')\n    raise MediaError('drive.mp4: damaged')\n\n"
+        "sys.exit(answer(work))\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        # Unbuffered, the line itself would be what fails first.
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+        words = [sys.executable, tmp_path / "own.py"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    assert (done.returncode, done.stderr) == (1, "error: drive.mp4: damaged\n")
+
+
+@posix
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     ("module", "call"),

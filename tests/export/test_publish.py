@@ -27,11 +27,12 @@ from train.run import open_run, save_run
 
 ROOT = Path(__file__).parents[2]
 # Frames that are at hand; the tests of rendered ones say so.
-QUICK = ["--golden-frames", "1", "--golden", "validation"]
+ONE_GOLDEN = ["--golden-frames", "1", "--golden", "validation"]
 
 
 def export(run_folder, out, *more) -> int:
-    return main([str(run_folder), "--out", str(out), *QUICK, *more])
+    quick = () if "none" in more else ONE_GOLDEN
+    return main([str(run_folder), "--out", str(out), *quick, *more])
 
 
 def only_files(folder) -> list[str]:
@@ -283,7 +284,7 @@ def test_every_bad_file_of_the_proof_is_named_before_anything_is_done(
     run = save_run(tmp_path / "run", config, model).folder
     out = tmp_path / "out"
     out.mkdir()
-    # Golden validation frames, as QUICK asks for, are looked at too.
+    # Golden validation frames, as ONE_GOLDEN asks for, are looked at too.
     assert export(run, out / "model.onnx", "--golden-frames", "2", *asked) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: 2 problem(s)")
@@ -305,7 +306,7 @@ def test_a_shipped_run_is_told_what_export_can_do(run_folder, model, tmp_path, c
 def test_no_part_of_the_runs_images_stands_for_all_of_them(run_folder):
     run = open_run(run_folder)
     data = {**run.config["data"], "val": [*run.config["data"]["val"], "drive_lost"]}
-    with pytest.raises(DatasetError, match=r"images are missing(.|\n)*drive_lost"):
+    with pytest.raises(DatasetError, match=r"lacks 1 of the(.|\n)*drive_lost"):
         find(replace(run, config={**run.config, "data": data}), "val", None)
 
 
@@ -322,6 +323,12 @@ def test_no_part_of_the_runs_images_stands_for_all_of_them(run_folder):
         (["--calibration", "entropy"], "Add --precision int8"),
         (["--calibration-data", "rendered", "--precision", "fp16"], "Add --precision int8"),
         (["--confidence-dtype", "float32"], "--outputs labels,confidence"),
+        (["--golden", "none", "--golden-frames", "8"], "--golden-frames needs golden frames"),
+        (["--data", ".", "--gate-on", "rendered"], "--data is for images of the gate"),
+        (
+            ["--data", ".", "--gate-on", "rendered", "--precision", "int8", "--calibration-data", "rendered"],
+            "both are to be rendered",
+        ),
         (["--report", "model.onnx"], "another file than --out"),
         (["--report", "../no/such/folder/report.json"], "--report must name a file in a folder that exists"),
         (["--report", "."], "--report must name a file"),

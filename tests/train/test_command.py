@@ -29,9 +29,9 @@ def test_help_waits_for_neither_keras_nor_matplotlib() -> None:
 def test_a_folder_that_cannot_be_made_is_one_line(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    assert main(["inspect", str(make_dataset(count=1)), "--out", str(tmp_path / "file")]) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path / 'file'}: File exists\n"
+    long = tmp_path / ("long" * 100)
+    assert main(["inspect", str(make_dataset(count=1)), "--out", str(long)]) == 1
+    assert capsys.readouterr().err == f"error: {long}: File name too long\n"
 
 
 def test_no_command_at_all_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,10 +53,26 @@ def test_an_empty_name_is_a_wrong_call_and_not_the_working_directory(
     assert "expected a name, got none" in capsys.readouterr().err
 
 
-def test_what_cannot_be_is_told_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("below", ["", "below"])
+@pytest.mark.parametrize(
+    "call",
+    [["inspect", "data"], ["evaluate", "run"], ["ship", "run"], ["study", "parts", "data"], ["fit", "data"]],
+    ids=lambda call: call[0],
+)
+def test_a_file_where_a_folder_is_to_be_is_a_wrong_call(
+    tmp_path: Path, call: list[str], below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("not a folder")
-    assert main(["evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "file")]) == 2
-    assert "is a file; name a folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main([*call, "--out", str(tmp_path / "file" / below)])
+    assert stop.value.code == 2
+    assert "file' is a file; name a folder" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_cannot_be_is_told_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "parts", "data", "--out", str(tmp_path / "study"), "--crop-size", "30x30"]) == 2
     assert "multiples of 32" in capsys.readouterr().err
+    assert main(["inspect", "data", "--out", str(tmp_path / "study"), "--samples", "51"]) == 2
+    assert "--samples must be at most 50" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()

@@ -270,7 +270,7 @@ def test_what_cannot_be_evaluated(small_run: SmallRun, make_dataset: Callable[..
     with pytest.raises(ConfigurationError, match="multiples of 32"):
         command(small_run.folder, "--input-size", "50x50")
     other = make_dataset(count=3)
-    with pytest.raises(DatasetError, match="3 of the run's 3 val images are missing") as caught:
+    with pytest.raises(DatasetError, match="lacks 3 of the 3 val images that the run recorded") as caught:
         command(small_run.folder, other)
     assert caught.value.problems == ("drive_2", "drive_3", "drive_4")
     for wrong in (["--scales", "9"], ["--batch", "0"], ["--input-size", "big"], ["--split", "all"]):

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -70,6 +71,19 @@ def weights(out: Path) -> list[np.ndarray]:
 def probabilities(out: Path) -> np.ndarray:
     frames = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     return np.asarray(load_model(open_run(out)).predict_on_batch(frames))
+
+
+def test_masks_with_nothing_labelled_are_refused(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, out = make_dataset(count=6, size=(64, 64)), tmp_path / "run"
+    masks = sorted((dataset / "annotations_prepped_train").iterdir())
+    # The last one, which is validated on, is labelled: it teaches nothing.
+    for mask in masks[:-1]:
+        cv2.imwrite(str(mask), np.full((64, 64), CAMVID_CLASSES.index("unlabelled"), np.uint8))
+    assert fit(dataset, out) == 1
+    assert "5 training images hold nothing but 11 (unlabelled)" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_default_recipe_leaves_a_whole_run(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ def test_clip_has_the_frames_and_size_asked_for(tmp_path: Path) -> None:
         *(["--seconds", seconds] for seconds in ("0", "0.001", "nan", "inf", "-1")),
         *(["--size", size] for size in ("wide", "32x64", "64x63")),
         ["--style", "desert"],
+        ["--out", "drive.txt"],
         ["--seed", "-1"],
     ],
     ids="=".join,
@@ -54,10 +55,11 @@ def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> Non
     # Just below a power of two: float16 rounds it up into the next exponent.
     layer.set_weights([np.full_like(layer.get_weights()[0], 0.06249999), layer.get_weights()[1]])
     data = {"root": "/home/somebody/dataset1", "hash": "ab", "train": ["a", "b"], "val": ["c"]}
-    run = save_run(tmp_path / "run", {"fcn8": config.to_dict(), "license": "own", "data": data}, model)
+    run = save_run(tmp_path / "run", {"fcn8": config.to_dict(), "license": "own", "start": "wide", "data": data}, model)
     ship_run(run.folder, tmp_path / "shipped")
     shipped = open_run(tmp_path / "shipped")
     assert "somebody" not in (shipped.folder / "config.json").read_text()
+    assert shipped.config["start"] == "wide"
     assert shipped.config["trained_on"] == {"train": 2, "val": 1}
     assert shipped.weights.stat().st_size < 0.65 * run.weights.stat().st_size
     for ours, theirs in zip(load_model(shipped).get_weights(), model.get_weights(), strict=True):
