@@ -13,7 +13,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -39,10 +38,11 @@ from .errors import (
     OutOfMemoryError,
 )
 from .memory import available_memory
-from .modelfile import ModelHeader, check_model_argument, read_model_header
+from .modelfile import check_model_argument, read_model_header
 from .ort_session import OrtSession, is_out_of_memory
+from .proof import Candidate, open_first_proved
 from .providers import Plan, make_inner
-from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY, ModelSpec
+from .spec import ModelSpec
 from .threads import available_threads
 
 BUILDS = (
@@ -190,9 +190,6 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-Candidate = tuple[str, Callable[[], Session]]
-
-
 def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
     """Devices that `auto` tries, the fastest first, as the benchmarks found them (docs/performance.md).
 
@@ -220,55 +217,6 @@ def no_gain(ort: Any, plan: Plan, name: DeviceName) -> str:
     if name.kind != "openvino" or plan.header.spec.precision == "int8" or openvino_has_bf16(openvino_devices(ort)[0]):
         return ""
     return "no faster than cpu: this processor does not multiply in bf16"
-
-
-def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch_size: int = 1) -> Session:
-    """The first candidate that opens and whose labels agree with the golden frames; why others fell out is recorded.
-
-    The last candidate is the CPU, on which the export gate proved the file: it needs no second proof.
-    """
-    passed_over: list[str] = []
-    for position, (name, attempt) in enumerate(candidates):
-        try:
-            session = attempt()
-        except DeviceError as error:
-            if position == len(candidates) - 1:
-                raise
-            # The first sentence says why; the cure belongs to who asks for the device by name.
-            passed_over.append(f"{name}: {re.split(r'[.] (?=[A-Z])', first_line(error))[0]}")
-            continue
-        proof, problem = ("the provider it was proved on at export", "")
-        if position < len(candidates) - 1:
-            proof, problem = prove(session, header, batch_size=batch_size)
-        if not problem:
-            reason = "; ".join([f"auto chose {name}, the fastest that keeps parity here: {proof}", *passed_over])
-            session.device = replace(session.device, reason=reason)
-            return session
-        session.close()
-        passed_over.append(f"{name}: {problem}")
-    raise DeviceError(f"No device runs this model: {'; '.join(passed_over)}.")
-
-
-def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tuple[str, str]:
-    """(proof, problem) of a session against the golden frames in its file: one of the two is empty."""
-    arithmetic = session.device.arithmetic
-    from .golden import decode_golden, labels_of, lost_classes  # here, so that `checks` works where cv2 does not
-
-    if GOLDEN_KEY not in header.metadata:
-        if arithmetic == session.spec.precision:
-            return f"in the file's own {arithmetic}, unproved: the file has no golden frames", ""
-        return "", f"would compute in {arithmetic}, and the file has no golden frames to prove that with"
-    frames, labels = decode_golden(header.metadata[GOLDEN_KEY])
-    try:
-        found = labels_of(session.run, frames, batch_size=batch_size)
-    except EdgeSegError as error:
-        return "", first_line(error)
-    share, bound = float(np.mean(found == labels)), AGREEMENT_BOUNDS[arithmetic]
-    lost = lost_classes(found, labels, session.spec.classes)
-    text = f"{share:.3%} of the golden frames' pixels agree with Keras in {arithmetic} (bound {bound:.2%})"
-    if share < bound:
-        return "", f"only {text}"
-    return ("", "; ".join(lost)) if lost else (text, "")
 
 
 def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtSession:

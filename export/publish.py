@@ -25,7 +25,8 @@ from edge_seg.errors import ConfigurationError, ParityError
 from edge_seg.files import replacing, temporary_path
 from edge_seg.golden import encode_golden
 from edge_seg.modelfile import read_model_header
-from edge_seg.session import load_runtime, open_session, prove
+from edge_seg.proof import prove
+from edge_seg.session import load_runtime, open_session
 from edge_seg.spec import GOLDEN_KEY, ModelSpec, palette_for
 from train.run import Run, load_model, open_run
 

@@ -16,7 +16,8 @@ from edge_seg import checks, devices, session, tensorrt
 from edge_seg.errors import ConfigurationError, DeviceError, MissingDependencyError, ModelFileError, OutOfMemoryError
 from edge_seg.fake import FakeSession
 from edge_seg.modelfile import read_model_header
-from edge_seg.session import open_first_proved, open_session
+from edge_seg.proof import open_first_proved
+from edge_seg.session import open_session
 from edge_seg.spec import ModelSpec
 
 NO_GPU = devices.nvidia_gpus() in (None, 0)
