@@ -1,4 +1,4 @@
-"""README's commands are calls that the command lines take, and its Python runs as it stands."""
+"""README's commands are calls that the command lines take, its Python runs as it stands, and its tree is whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from edge_seg.cli import parse_arguments
 from export.__main__ import build_parser as export_parser
 from train.__main__ import build_parser as train_parser
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line
@@ -63,3 +64,22 @@ def test_every_extra_of_readme_exists() -> None:
     assert {"gpu", "export", "bench"} <= named
     for extra in named:
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
+
+
+def test_the_tree_has_a_line_for_every_file_and_no_other() -> None:
+    lines = README.split("## The tree\n\n```\n")[1].split("```")[0].splitlines()
+    listed, folders = [], [""]
+    for line in lines:
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders = folders[: depth + 1]
+        listed.append("".join([*folders, name]))
+        if name.endswith("/"):
+            folders.append(name)
+    assert all((ROOT / name).exists() for name in listed)
+    files = [
+        str(path.relative_to(ROOT))
+        for top in ("edge_seg", "train", "export", "benchmarks")
+        for path in (ROOT / top).rglob("*.py")
+    ]
+    wanted = [name for name in files if not name.endswith("__.py")]
+    assert sorted(name for name in listed if name.endswith(".py") and not name.startswith("tests/")) == sorted(wanted)
