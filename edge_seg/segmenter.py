@@ -143,17 +143,21 @@ class Segmenter:
         """Segment one frame (H, W, 3) uint8 BGR of any size."""
         return self._segment([frame], [index], [time_s])[0]
 
-    def segment_batch(self, frames: Sequence[np.ndarray]) -> list[Segmentation]:
+    def segment_batch(self, frames: Sequence[np.ndarray] | np.ndarray) -> list[Segmentation]:
         """Segment frames, each (H, W, 3) uint8 BGR, of any and of different sizes; as many results, in order."""
         self._open()
         if not isinstance(frames, (Sequence, np.ndarray)):
             raise ConfigurationError(
                 f"Expected a list of frames; got {type(frames).__name__}. `stream(source)` takes any iterable."
             )
-        results: list[Segmentation] = []
-        for first in range(0, len(frames), self.batch_size):
-            part = list(frames[first : first + self.batch_size])
-            results += self._segment(part, list(range(first, first + len(part))), [None] * len(part))
+        if isinstance(frames, np.ndarray) and frames.ndim == 3:
+            raise ConfigurationError("Expected a list of frames, got a single frame; `segment(frame)` takes one.")
+        given, results = list(frames), []
+        # What the memory stops holding makes `batch_size` smaller on the way.
+        while len(results) < len(given):
+            part = given[len(results) : len(results) + self.batch_size]
+            places = list(range(len(results), len(results) + len(part)))
+            results += self._segment(part, places, [None] * len(part))
         return results
 
     def stream(self, source: Any) -> ResultStream:

@@ -9,6 +9,7 @@ import pickle
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -84,6 +85,8 @@ def test_a_batch_may_mix_sizes(fake):
     results = Segmenter(fake, batch_size=2).segment_batch(frames)
     assert [result.labels.shape for result in results] == [(20, 30), (50, 10), (32, 64)]
     assert [result.index for result in results] == [0, 1, 2]
+    again = Segmenter(fake, batch_size=2).segment_batch(deque(frames))
+    assert [result.labels.shape for result in again] == [(20, 30), (50, 10), (32, 64)], "any sequence, slices or not"
 
 
 def test_a_results_numbers_are_those_of_its_labels(fake):
@@ -285,6 +288,15 @@ def test_a_batch_the_memory_stops_holding_is_halved_and_that_is_said():
         segmenter.segment(frames[0])
 
 
+def test_a_batch_halved_on_the_way_leaves_no_frame_out():
+    segmenter = Segmenter(FakeSession(ModelSpec(input_size=(32, 64)), memory_frames=3), batch_size=8)
+    frames = pictures(19)
+    with pytest.warns(RuntimeWarning, match="going on with 2 at a time"):
+        results = segmenter.segment_batch(list(frames))
+    assert [result.index for result in results] == list(range(19))
+    np.testing.assert_array_equal([result.labels for result in results], brightness_labels(frames, 12))
+
+
 def run_in_threads(count: int, work: Callable[[int], None]) -> list[BaseException]:
     """Call `work(0)` to `work(count - 1)` at once; what they raised."""
     raised: list[BaseException] = []
@@ -410,6 +422,7 @@ def test_values_of_wrong_kinds_are_named(tiny_model, fake):
         (lambda: Segmenter(dynamic, device="cpu", threads=10**6), "threads must be .* to 1024"),
         (lambda: segmenter.segment_batch(frame for _ in range(2)), "list of frames; got generator"),
         (lambda: segmenter.segment_batch(None), "list of frames; got NoneType"),
+        (lambda: segmenter.segment_batch(frame), r"single frame; `segment\(frame\)` takes one"),
         (lambda: segmenter.predict([frame]), r"\(N, 32, 64, 3\), uint8; got list"),
         (lambda: segmenter.stream(b"drive.mp4"), "got bytes"),
         (lambda: list(segmenter.stream("drive\0.mp4")), "zero byte"),
