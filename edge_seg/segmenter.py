@@ -166,7 +166,7 @@ class Segmenter:
         Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
         frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every
         frame. Items of an iterable are (H, W, 3) uint8 arrays, or objects with `.image`, `.index` and `.time_s` as
-        `edge_seg.sources` gives them.
+        `edge_seg.sources` gives them; each an array of its own, since a batch and its results hold several at once.
 
         Raises:
             ConfigurationError: none of these. While the results are taken: an item that is no frame, or a source that

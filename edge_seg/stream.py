@@ -17,6 +17,8 @@ import numpy as np
 from .account import StreamReport, frame_counts, source_facts
 from .errors import ConfigurationError
 from .media import Source, SourceCounts
+from .preprocess import check_frame
+from .redact import redact
 
 if TYPE_CHECKING:
     from .segmenter import Segmentation
@@ -38,7 +40,8 @@ class ResultStream(Iterator["Segmentation"]):
     """A lazy iterator of results; `report` says what became of the frames.
 
     Memory is that of one batch, whatever the length. A source that breaks off before its declared end, or loses frames,
-    gives what it has, then a `RuntimeWarning` that says so.
+    gives what it has, then a `RuntimeWarning` that says so; one that fails gives what came before, then its error. Use
+    it from one thread.
 
     Args:
         segment: (frames, indices, times) -> results, a Segmenter's.
@@ -77,9 +80,15 @@ class ResultStream(Iterator["Segmentation"]):
         if source is not None:
             frames = frame_counts(source.counts, segmented=segmented, lost=taken - segmented)
             return StreamReport(frames=frames, **source_facts(source))
-        name = type(self._given).__name__ if not isinstance(self._given, (str, os.PathLike)) else str(self._given)
         frames = frame_counts(SourceCounts(read=taken), segmented=segmented, lost=taken - segmented)
-        return StreamReport(source=name, frames=frames)
+        return StreamReport(source=_printable(self._given), frames=frames)
+
+
+def _printable(given: Any) -> str:
+    """What a source that is not open is called: without credentials, as an open one's name is."""
+    if isinstance(given, (str, os.PathLike)):
+        return redact(str(given))
+    return f"camera {given}" if isinstance(given, int) else type(given).__name__
 
 
 def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress) -> Generator[Segmentation]:
@@ -97,30 +106,38 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
             results = segment(*map(list, zip(*batch, strict=True)))
             progress.segmented += len(results)
             yield from results
-        _warn_of_losses(items)
+        _warn_of_losses(items, items.info.name if isinstance(items, Source) else _printable(items))
 
 
 def _batches(frames: Iterable[Any], size: int, progress: _Progress) -> Iterator[list[tuple[Any, Any, Any]]]:
-    """(frame, index, time) of each item, `size` at a time; counted one by one, for the next one may be an error."""
+    """(frame, index, time) of each item, `size` at a time; counted one by one, for the next one may be an error.
+
+    What came before an error is given first: how many results there are does not depend on the size of a batch.
+    """
     batch: list[tuple[Any, Any, Any]] = []
-    for item in frames:
-        image, index = getattr(item, "image", item), getattr(item, "index", progress.taken)
-        batch.append((image, index, getattr(item, "time_s", None)))
-        progress.taken += 1
-        if len(batch) == size:
+    try:
+        for item in frames:
+            image, index = getattr(item, "image", item), getattr(item, "index", progress.taken)
+            progress.taken += 1
+            batch.append((check_frame(image), index, getattr(item, "time_s", None)))
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
             yield batch
-            batch = []
+        raise
     if batch:
         yield batch
 
 
-def _warn_of_losses(source: Any) -> None:
+def _warn_of_losses(source: Any, name: str) -> None:
     """Sources of ours know what they should have given; an iterable of arrays ends where it ends."""
     end, counts = getattr(source, "end", None), getattr(source, "counts", None)
     if end is not None and end.early:
-        text = f"The source ended early, at {end.at_s:.2f} s: {end.reason}"
+        text = f"{name} ended early, at {end.at_s:.2f} s: {end.reason}"
     elif counts is not None and counts.failed:
-        text = f"{counts.failed} of {counts.read} frames could not be decoded"
+        text = f"{name}: {counts.failed} of {counts.read} frames could not be decoded"
     else:
         return
     warnings.warn(text, RuntimeWarning, stacklevel=4)
