@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .devices import DeviceReport
-from .errors import ConfigurationError, MediaError, OutOfMemoryError
+from .devices import DeviceReport, parse_device
+from .errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError
 from .files import Seal, name_of, replacing
 from .opencv import cv2
 from .overlay import colorize, overlay
@@ -103,7 +103,7 @@ class Segmenter:
         model: path of an ONNX file exported by this project, its bytes, or an open session (`edge_seg.fake` has one).
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one is that one or a `DeviceError`.
         batch_size: frames a run; halved, with a `RuntimeWarning`, if the device's memory stops holding them.
-        threads: CPU threads; by default what affinity and the container's quota allow.
+        threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
         input_size: (height, width) frames are brought to, for models exported with a dynamic size.
 
     Raises:
@@ -126,6 +126,7 @@ class Segmenter:
             session = open_session(model, device=device, batch_size=batch_size, threads=threads, input_size=input_size)
         elif hasattr(model, "run") and hasattr(model, "spec"):
             session = model
+            _demand_device(session, device)
         else:
             raise ConfigurationError(f"A model is a path, bytes or a session; got {type(model).__name__}.")
         self.batch_size = batch_size
@@ -152,7 +153,8 @@ class Segmenter:
             )
         if isinstance(frames, np.ndarray) and frames.ndim == 3:
             raise ConfigurationError("Expected a list of frames, got a single frame; `segment(frame)` takes one.")
-        given, results = list(frames), []
+        given = list(frames)
+        results: list[Segmentation] = []
         # What the memory stops holding makes `batch_size` smaller on the way.
         while len(results) < len(given):
             part = given[len(results) : len(results) + self.batch_size]
@@ -267,6 +269,15 @@ class Segmenter:
     def __repr__(self) -> str:
         state = "closed" if self._session is None else f"on {self.device.name}"
         return f"Segmenter({self.spec.name!r}, {self.spec.precision}, {state}, batch_size={self.batch_size})"
+
+
+def _demand_device(session: Session, asked: str) -> None:
+    """A device that is named is a promise of an open session too."""
+    if str(parse_device(asked)) not in ("auto", session.device.name):
+        raise DeviceError(
+            f"device {asked} was asked for, and the session that was given is on {session.device.name}. "
+            "Leave device out, or pass the model's path."
+        )
 
 
 def _in_parts(session: Session, batch: np.ndarray, size: int) -> dict[str, np.ndarray]:

@@ -244,6 +244,15 @@ def test_wrong_options_are_wrong_calls(fake, options):
         Segmenter(fake, **options)
 
 
+def test_a_named_device_is_a_promise_of_an_open_session_too():
+    for device in ("auto", "cuda", "cuda:0"):
+        assert Segmenter(FakeSession(name="cuda:0"), device=device).device.name == "cuda:0"
+    with pytest.raises(DeviceError, match="device cuda was asked for, and the session that was given is on cpu"):
+        Segmenter(FakeSession(name="cpu"), device="cuda")
+    with pytest.raises(ConfigurationError, match="device must be"):
+        Segmenter(FakeSession(), device="gpu")
+
+
 def test_what_is_no_model_is_named():
     with pytest.raises(ConfigurationError, match="path, bytes or a session; got int"):
         Segmenter(7)
