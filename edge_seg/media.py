@@ -6,6 +6,7 @@ A source is a context manager and an iterator of `Frame`; while it is read, `cou
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Self
 import numpy as np
 
 from .errors import MediaError
+from .forks import keep_in_children
 
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26
@@ -141,7 +143,8 @@ class SourceEnd:
 
 
 class Source(ABC):
-    """A context manager whose frames can be read once. Use it from one thread; `stop` may be called from any.
+    """A context manager whose frames can be read once. Use it in the process that opened it and from one thread; `stop`
+    may be called from any.
 
     Subclasses give `_frames`, and `_release` where there is something to let go of.
     """
@@ -150,6 +153,9 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self._asked = self._closed = False
+        # A decoder's threads do not come along through a fork, and the place in the file is the parent's too.
+        self._process = os.getpid()
+        keep_in_children(self)
         self.counts = SourceCounts()
         self.end = SourceEnd()
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
@@ -158,13 +164,27 @@ class Source(ABC):
         """Frames in order, decoded as they are asked for.
 
         Raises:
-            MediaError: the source is closed, or its frames were asked for before.
+            MediaError: the source is closed, was opened before a fork, or its frames were asked for before.
         """
+        self._demand_own_process()
         if self._closed or self._asked:
             state = "is closed" if self._closed else "was read already"
             raise MediaError(f"{self.info.name}: {state}; open it again to read it.")
         self._asked = True
-        return self._frames()
+        return self._watched(self._frames())
+
+    def _watched(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """The same frames, to the process that opened them."""
+        try:
+            for frame in frames:
+                yield frame
+                self._demand_own_process()
+        finally:
+            frames.close()  # type: ignore[attr-defined]
+
+    def _demand_own_process(self) -> None:
+        if os.getpid() != self._process:
+            raise MediaError(f"{self.info.name}: was opened before a fork; open it in the process that reads it.")
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
@@ -175,11 +195,13 @@ class Source(ABC):
         return
 
     def close(self) -> None:
-        """Let go of files, devices and threads. Calling it twice is harmless."""
+        """Let go of files, devices and threads. Harmless when called twice, or in a forked child."""
         if not self._closed:
             self._closed = True
-            self.stop()
-            self._release()
+            # In a forked child it is the parent's to let go of; there, ending a decoder waits for ever.
+            if os.getpid() == self._process:
+                self.stop()
+                self._release()
 
     def _release(self) -> None:
         """Called once, after `stop`."""

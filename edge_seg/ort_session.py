@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from .binding import BoundRuns
 from .devices import DeviceReport, first_line
 from .errors import ConfigurationError, DeviceError, ModelFileError, OutOfMemoryError
+from .forks import keep_in_children
 from .spec import ModelSpec
 
 
@@ -29,19 +29,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-# A forked child must not even destroy what came along: that waits for threads which did not.
-_open_sessions: weakref.WeakSet[OrtSession] = weakref.WeakSet()
-_inherited: list[Any] = []
-
-
-def _keep_inherited() -> None:
-    _inherited.extend((session._inner, session._bound) for session in _open_sessions)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited)
-
-
 class OrtSession:
     """A session of onnxruntime. Threads share it; a forked child may not use it."""
 
@@ -57,7 +44,8 @@ class OrtSession:
         self._inner, self._bound = inner, bound
         self._name = name
         self._process = os.getpid()
-        _open_sessions.add(self)
+        # A forked child must not even destroy what came along.
+        keep_in_children(self)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them.

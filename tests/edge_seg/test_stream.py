@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_seg import ConfigurationError, MediaError, Segmenter
+from edge_seg import ConfigurationError, MediaError, Segmenter, bundled_clip
 from edge_seg.fake import FakeSession
+from edge_seg.sources import open_source
+from edge_seg.stream import ResultStream
 from tests.edge_seg.clips import make_clip, write_image
 
 
@@ -70,3 +74,59 @@ def test_a_report_names_a_source_that_does_not_open_without_its_password(given: 
     with pytest.raises(MediaError):
         next(stream)
     assert stream.report.source == name
+
+
+def read_on(held: list[ResultStream]) -> str:
+    try:
+        return f"result {next(held[0]).index}"
+    except MediaError as error:
+        return str(error)
+
+
+def close_it(held: list[ResultStream]) -> str:
+    held[0].close()
+    return "done"
+
+
+def drop_it(held: list[ResultStream]) -> str:
+    held.clear()
+    gc.collect()
+    return "done"
+
+
+def answer(pipe: Any, use: Callable[[list[ResultStream]], str], held: list[ResultStream]) -> None:
+    pipe.send(use(held))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (read_on, f"{bundled_clip()}: was opened before a fork; open it in the process that reads it."),
+        (close_it, "done"),
+        (drop_it, "done"),
+    ],
+)
+def test_a_forked_worker_leaves_its_parents_stream_alone(use: Callable[[list[ResultStream]], str], told: str) -> None:
+    held = [Segmenter(FakeSession()).stream(bundled_clip())]
+    next(held[0])
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=answer, args=(theirs, use, held))
+    worker.start()
+    # The decoder's threads did not come along: what waits for them waits for ever.
+    said = ours.recv() if ours.poll(20) else "nothing: it hangs"
+    worker.kill()
+    worker.join()
+    assert said == told
+    assert next(held[0]).index == 1, "the parent reads on"
+    held[0].close()
+
+
+def test_a_source_opened_before_a_fork_is_refused_before_its_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_source(bundled_clip()) as source:
+        with monkeypatch.context() as child:
+            child.setattr("os.getpid", lambda: -1)
+            with pytest.raises(MediaError, match="was opened before a fork"):
+                iter(source)
+        assert next(iter(source)).index == 0
