@@ -26,6 +26,8 @@ def check_frame(frame: np.ndarray) -> np.ndarray:
 
 def _frame_cure(frame: object) -> str:
     """What makes a frame of what was given, as far as its type and shape tell."""
+    if isinstance(getattr(frame, "image", None), np.ndarray):
+        return "Pass its .image."
     if not isinstance(frame, np.ndarray):
         return "cv2.imread(path) reads a picture as one."
     if frame.ndim == 4 and frame.shape[3] == 3:

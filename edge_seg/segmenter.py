@@ -99,6 +99,9 @@ def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> 
 class Segmenter:
     """Segments frames with one model on one device. A context manager; threads may share it.
 
+    Let threads that segment come to their end before the program does: Python up to 3.13 aborts with a daemon thread
+    in native code, this one's or OpenCV's. A forked worker opens a Segmenter of its own.
+
     Args:
         model: path of an ONNX file exported by this project, its bytes, or an open session (`edge_seg.fake` has one).
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one is that one or a `DeviceError`.
@@ -141,11 +144,20 @@ class Segmenter:
         return getattr(self._session, "runs_at_once", 1)
 
     def segment(self, frame: np.ndarray, *, index: int = 0, time_s: float | None = None) -> Segmentation:
-        """Segment one frame (H, W, 3) uint8 BGR of any size."""
+        """Segment one frame (H, W, 3) uint8 BGR of any size; `index` and `time_s` are handed on to the result.
+
+        Raises:
+            ConfigurationError: no such frame, or the Segmenter is closed.
+            DeviceError: the device fails, does not hold one frame (`OutOfMemoryError`), or was opened before a fork.
+        """
         return self._segment([frame], [index], [time_s])[0]
 
     def segment_batch(self, frames: Sequence[np.ndarray] | np.ndarray) -> list[Segmentation]:
-        """Segment frames, each (H, W, 3) uint8 BGR, of any and of different sizes; as many results, in order."""
+        """Segment frames, each (H, W, 3) uint8 BGR, of any and of different sizes; as many results, in order.
+
+        Raises:
+            ConfigurationError, DeviceError: as `segment`; no list of frames.
+        """
         self._open()
         if not isinstance(frames, (Sequence, np.ndarray)):
             raise ConfigurationError(

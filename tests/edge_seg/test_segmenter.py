@@ -206,6 +206,7 @@ def test_a_stream_of_an_image_file(fake, tmp_path):
         (np.zeros((0, 8, 3), np.uint8), r"got shape \(0, 8, 3\)\.$"),
         (None, "got NoneType. cv2.imread"),
         ([[1, 2, 3]], "got list"),
+        (SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8)), r"got SimpleNamespace. Pass its \.image\."),
     ],
 )
 def test_what_is_no_frame_is_named_with_its_own_cure(fake, frame, cure):
