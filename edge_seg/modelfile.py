@@ -20,6 +20,7 @@ from typing import Any
 
 from .demand import MAX_WORK, OPERATORS, Demand, GraphError, demand
 from .errors import ConfigurationError, ModelFileError
+from .files import name_of
 from .onnxwalk import Contents, walk_model
 from .protobuf import DamagedError, Reader
 from .spec import METADATA_KEY, ModelSpec
@@ -251,5 +252,11 @@ def _check_contents(contents: Contents, name: str) -> None:
 
 def check_model_argument(model: object) -> None:
     """Raise `ConfigurationError` unless `model` is a path or bytes."""
-    if not isinstance(model, (str, bytes, os.PathLike)):
+    if isinstance(model, bytes):
+        return
+    if not isinstance(model, (str, os.PathLike)):
         raise ConfigurationError(f"A model is given as a path or as bytes; got {type(model).__name__}.")
+    if not name_of(model, "a model"):
+        raise ConfigurationError(
+            "A model has no name (a variable that is not set?). Expected the path of a .onnx file."
+        )

@@ -257,6 +257,10 @@ def test_a_named_device_is_a_promise_of_an_open_session_too():
 def test_what_is_no_model_is_named():
     with pytest.raises(ConfigurationError, match="path, bytes or a session; got int"):
         Segmenter(7)
+    with pytest.raises(ConfigurationError, match=r"no name \(a variable that is not set\?\)"):
+        Segmenter("")
+    with pytest.raises(ConfigurationError, match=r"No file can have the name 'a\\x00\.onnx'"):
+        Segmenter("a\0.onnx")
 
 
 def test_failures_of_the_device_come_through_typed():
