@@ -240,7 +240,8 @@ def open_source(source: str | os.PathLike[str] | int) -> Source:
 class SourceChain(Source):
     """Several items as one stream: `index` counts on, `name` says which file, times are each file's own.
 
-    Its end is that of the last file, or of the first one that ended early; the reason names each that did.
+    Its end is that of the last file, or of the first one that ended early; the reason names each that did. Before the
+    last file has ended, nobody knows whether the chain ends early.
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -265,7 +266,7 @@ class SourceChain(Source):
                             break
                 finally:
                     # Whoever leaves in the middle of a file has read what he has read.
-                    self._add(source)
+                    self._add(source, last=item is self._items[-1])
             self._open = None
             if self._stopped:
                 return
@@ -277,12 +278,14 @@ class SourceChain(Source):
         if self._open is not None:
             self._open.close()
 
-    def _add(self, source: Source) -> None:
+    def _add(self, source: Source, *, last: bool) -> None:
         for key, value in vars(source.counts).items():
             setattr(self.counts, key, getattr(self.counts, key) + value)
         end = source.end
         if end.early:
             end = replace(end, reason=f"{source.info.name}: {end.reason}")
+        elif not last:
+            end = replace(end, early=None)
         if self.end.early:
             end = replace(self.end, reason="; ".join(filter(None, (self.end.reason, end.reason))))
         self.end = end

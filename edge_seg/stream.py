@@ -41,7 +41,7 @@ class ResultStream(Iterator["Segmentation"]):
 
     Memory is that of one batch, whatever the length. A source that breaks off before its declared end, or loses frames,
     gives what it has, then a `RuntimeWarning` that says so; one that fails gives what came before, then its error. Use
-    it from one thread.
+    it from one thread; `edge_seg.sources.open_source` gives sources that any other may `stop`.
 
     Args:
         segment: (frames, indices, times) -> results, a Segmenter's.

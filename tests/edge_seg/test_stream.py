@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +59,38 @@ def test_what_came_before_an_error_is_given_whatever_the_batch(tmp_path: Path, b
         assert [result.index for result in results] == [0, 1, 2]
         assert stream.report.balanced
         assert stream.report.frames["segmented"] == 3
+
+
+def test_a_folder_that_breaks_off_between_two_files_is_not_said_to_have_ended(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(tmp_path / name, count=3)
+    whole = Segmenter(FakeSession()).stream(tmp_path)
+    assert len(list(whole)) == 6
+    assert whole.report.ended_early is False
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    broken = Segmenter(FakeSession()).stream(tmp_path)
+    with pytest.raises(MediaError, match=r"b\.mp4"):
+        list(broken)
+    assert (broken.report.frames["segmented"], broken.report.ended_early) == (3, None)
+
+
+def test_another_thread_may_stop_the_source(tmp_path: Path) -> None:
+    seen = threading.Event()
+    with open_source(bundled_clip()) as source:
+        stream, results = Segmenter(FakeSession()).stream(source), []
+
+        def loop() -> None:
+            for result in stream:
+                results.append(result.index)
+                seen.wait(10)
+
+        thread = threading.Thread(target=loop)
+        thread.start()
+        source.stop()
+        seen.set()
+        thread.join(20)
+    assert len(results) < 3
+    assert stream.report.balanced
 
 
 @pytest.mark.parametrize(
