@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +18,11 @@ from edge_seg.errors import ModelFileError
 from edge_seg.files import replacing
 
 from .files import CONFIG_NAME
-from .stored import read_npz
+from .stored import NPZ_DAMAGE, read_npz
 
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"
 MAX_RECORD = 64 * 2**20
-# What numpy and zipfile raise over a file that is no checkpoint, or one no longer.
-DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    struct.error,
-    zlib.error,
-)
 
 
 def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) -> None:
@@ -73,7 +58,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
             )
             _assign(model.variables, arrays, "model")
             _assign(model.optimizer.variables, arrays, "optimizer")
-        except DAMAGE as error:
+        except NPZ_DAMAGE as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             troubles.append(f"{name}: {words.removeprefix(f'{path}: ')}")
             continue
@@ -94,7 +79,7 @@ def kept(folder: Path) -> str:
         try:
             with np.load(folder / name, allow_pickle=False) as file:
                 epoch = json.loads(file["record"].tobytes())["epoch"]
-        except DAMAGE:
+        except NPZ_DAMAGE:
             continue
         return f"The checkpoint after epoch {epoch} is kept; go on from it with --resume"
     if (folder / CONFIG_NAME).exists():

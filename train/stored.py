@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import json
 import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,21 @@ _CODE_FREE_LAYERS = {
     "Model", "ReLU", "Sequential", "Softmax", "ZeroPadding2D",
 }  # fmt: skip
 _CODE = {"Lambda", "__lambda__", "function"}
+# What numpy and zipfile raise over an .npz that is none, or one no longer; numpy parses a header as Python's own text.
+NPZ_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    struct.error,
+    zlib.error,
+)
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the weights. Fetch them: git lfs pull"),
     (
@@ -117,7 +135,7 @@ def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]
             return {key: file[key] for key in file.files}
     except ModelFileError:
         raise  # a ValueError itself
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+    except NPZ_DAMAGE as error:
         raise ModelFileError(f"{path}: a damaged .npz ({_line(error)}). Copy it again.") from error
 
 

@@ -247,6 +247,23 @@ def test_a_spoiled_npz_is_read_or_refused(place: float, value: int, cut: int, tm
         assert read_npz(path).keys() <= {"a", "b"}
 
 
+def test_a_compressed_npz_spoiled_anywhere_is_read_or_refused(tmp_path: Path) -> None:
+    """What is deflated fails in other words than what is stored, and so does a header that numpy parses as text."""
+    path = tmp_path / "spoiled.npz"
+    np.savez_compressed(path, a=np.arange(5), b=np.ones((2, 3), "f"))
+    data, refused = path.read_bytes(), 0
+    for place in range(len(data)):
+        spoiled = bytearray(data)
+        spoiled[place] ^= 0x10
+        path.write_bytes(spoiled)
+        try:
+            read_npz(path)
+        except ModelFileError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ")
+    assert refused > len(data) / 2
+
+
 class Evil:
     """Unpickled, it writes the canary."""
 
