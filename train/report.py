@@ -246,7 +246,9 @@ def _pictures_section(folder: Path, names: Iterable[str]) -> str:
 
 def _embedded(path: Path) -> str:
     """A picture as a data address, JPEG to keep the page small; "" where there is none."""
-    picture = cv2.imread(str(path)) if path.is_file() else None
+    # Not by imread: a folder's name outside UTF-8 ends the process there.
+    data = np.frombuffer(path.read_bytes() if path.is_file() else b"", np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
         return ""
     encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]

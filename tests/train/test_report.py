@@ -1,7 +1,10 @@
 """A run's page: whole HTML, nothing fetched from elsewhere, robust to what is missing. And its charts."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -160,6 +163,18 @@ def test_names_are_text_and_never_markup(tmp_path: Path) -> None:
     found = outline(write_report(tmp_path))
     assert "script" not in found.tags
     assert found.tags.count("img") == 2
+
+
+def test_a_folder_whose_name_is_not_utf8_has_its_pictures(tmp_path: Path) -> None:
+    (tmp_path / "ascii").mkdir()
+    write_config(tmp_path / "ascii")
+    write_evaluation_of(tmp_path / "ascii", "val", CAMVID_CLASSES)
+    place = (tmp_path / "ascii").rename(tmp_path / os.fsdecode(b"m\xfcller"))
+    # In a process of its own: what is wrong with such a name ends the whole of it.
+    code = "import sys; from train.report import write_report; write_report(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, place], cwd=Path(__file__).parents[2], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (place / "report.html").read_text().count('src="data:image/jpeg') == 2
 
 
 def test_the_page_is_made_anew_each_time(tmp_path: Path) -> None:
