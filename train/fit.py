@@ -24,7 +24,7 @@ from .fcn8 import fcn8, logits_model
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .narrow import narrow_from
-from .options import Encoder, FitOptions, fcn8_config, refuse_overwriting, run_config
+from .options import Encoder, FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
 from .preflight import PreflightReport, check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, load_model, open_run, save_run
@@ -43,7 +43,9 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
         TrainingError: the loss is no longer a number; the last finite checkpoint is kept.
         KeyboardInterrupt: stopped by a signal after a whole batch; checkpoints stay.
     """
-    hosts = join_hosts()
+    # While the first host's folder is written by it, the others may still be on their way here.
+    if join_hosts().index == 0 or options.resume:
+        refuse_folder(options)
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
     report = check_dataset(*folders, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
     samples = find_samples(None, images=folders[0], masks=folders[1])
@@ -51,9 +53,8 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     if recipe.ignore_unlabelled:
         refuse_unlabelled(report, training)
     config = run_config(recipe, options, samples, training, validation)
-    # While the first host's folder is written by it, the others may still be on their way here.
-    if hosts.index == 0 or options.resume:
-        refuse_overwriting(options, config)
+    if options.resume:
+        refuse_changes(options, config)
     devices = choose_devices(min(recipe.batch_size, len(training)), options.devices)
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)

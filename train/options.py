@@ -154,22 +154,24 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def refuse_overwriting(options: FitOptions, config: dict[str, Any]) -> None:
-    """A folder with a run in it is only ever gone on with, and only by the same recipe on the same data."""
-    path = options.out / CONFIG_NAME
-    if not path.exists():
-        if options.resume:
-            raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")
-        return
-    if not options.resume:
+def refuse_folder(options: FitOptions) -> None:
+    """A folder with a run in it is only ever gone on with, and no other; needs none of the data, so it comes first."""
+    begun = (options.out / CONFIG_NAME).exists()
+    if options.resume and not begun:
+        raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")
+    if begun and not options.resume:
         raise ConfigurationError(
             f"{options.out} already holds a run; go on with it by --resume, or choose another --out."
         )
-    stored = json.loads(path.read_text())
+
+
+def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
+    """A run is gone on with only by the same recipe, in the same precision, on the same data."""
+    stored = json.loads((options.out / CONFIG_NAME).read_text())
     ours = json.loads(json.dumps(config))
     for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
         known["recipe"].pop("learning_rate", None)
-    keys = ("fcn8", "recipe", "seed", "weights", "start")
+    keys = ("fcn8", "recipe", "seed", "policy", "weights", "start")
     changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
     changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")
     if changed:

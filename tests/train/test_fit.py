@@ -222,6 +222,18 @@ def test_a_run_is_never_overwritten(dataset: Path, tmp_path: Path, capsys: pytes
     assert "seed is 1 there, 7 here" in said
 
 
+def test_a_folder_that_cannot_be_is_told_before_the_data_is_read(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert resume(tmp_path / "none") == 2
+    assert f"--resume: {tmp_path / 'none'} holds no run to go on with" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (dataset / "images_prepped_train" / "drive_001.png").write_bytes(b"not a picture")
+    assert fit(dataset, tmp_path / "run") == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
 BOTH_ENDS = ("block1_conv1", "block3_conv1")
 
 
@@ -277,12 +289,14 @@ def test_resume_refuses_what_contradicts_and_names_both(
         (["--epochs", "9"], "recipe.epochs is 2 there, 9 here"),
         (["--recipe", "notebook"], "recipe.name is default there, notebook here"),
         (["--head-widths", "8,8"], "fcn8.head_widths is 4,4 there, 8,8 here"),
+        (["--policy", "mixed_float16"], "policy is float32 there, mixed_float16 here"),
         (["--start", str(out)], "start is None there, run here"),
     ):
         assert resume(out, *given) == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count(" there, ") == 1, "nothing that was not given differs"
+    assert resume(out) == 0, "a call that was refused has changed nothing"
 
 
 def test_an_older_run_needs_its_weights_file_again(
