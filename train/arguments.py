@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from edge_seg.arguments import name, positive
+from edge_seg.errors import ConfigurationError
 
-__all__ = ["folder", "names", "natural", "path", "positive", "scales", "seed", "size"]
+__all__ = ["folder", "names", "natural", "one_source", "path", "positive", "scales", "seed", "size"]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -69,3 +70,9 @@ def names(text: str) -> tuple[str, ...]:
     if len(found) < 2 or not all(found) or len(set(found)) != len(found) or len(found) > 256:
         raise argparse.ArgumentTypeError(f"expected 2 to 256 different class names with commas between; got {text!r}")
     return found
+
+
+def one_source(args: argparse.Namespace) -> None:
+    """Raise `ConfigurationError` where a dataset and plain folders are given at once: one of them would be ignored."""
+    if args.dataset and (args.images or args.masks):
+        raise ConfigurationError("Give either a dataset folder or --images and --masks, not both.")

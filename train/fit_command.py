@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.spec import CAMVID_CLASSES
 
-from .arguments import folder, positive, seed, size
+from .arguments import folder, one_source, positive, seed, size
 from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def run_fit(args: argparse.Namespace) -> int:
     from .fit import fit
     from .memory import keep_freed_memory
 
+    one_source(args)
     keep_freed_memory()
     join_hosts()
     # A folder without a run is refused by `fit`.
@@ -128,7 +129,9 @@ def run_fit(args: argparse.Namespace) -> int:
     try:
         run = fit(recipe, options)
     except KeyboardInterrupt:
-        print(f"stopped. {kept(options.out)}: python -m train fit --out {options.out} --resume", file=sys.stderr)
+        begun = (options.out / CONFIG_NAME).exists()
+        command = f": python -m train fit --out {options.out} --resume" if begun else "."
+        print(f"stopped. {kept(options.out)}{command}", file=sys.stderr)
         return 1
     except OSError as error:
         if isinstance(error, EdgeSegError):
@@ -254,6 +257,10 @@ def check_recipe(recipe: Recipe) -> None:
     for size_asked in (recipe.input_size, recipe.crop_size):
         if size_asked is not None:
             check_input_size(size_asked)
+    if recipe.crop_size is not None and recipe.augmentation is None:
+        raise ConfigurationError(
+            f"--crop-size: the recipe {recipe.name} trains on whole images; leave it out, or give --input-size."
+        )
     for name in ("rendered_share", "validation_share"):
         if not 0.0 <= getattr(recipe, name) < 1.0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must lie in 0 <= x < 1, got {getattr(recipe, name)}.")

@@ -59,8 +59,7 @@ def run_inspect(args: argparse.Namespace) -> int:
         ConfigurationError: options that do not go together.
         DatasetError: a folder that does not exist.
     """
-    if args.dataset and args.images:
-        raise ConfigurationError("Give either a dataset folder or --images and --masks, not both.")
+    arguments.one_source(args)
     if args.samples > MOST_SAMPLES:
         raise ConfigurationError(
             f"--samples must be at most {MOST_SAMPLES}, which one picture holds; got {args.samples}."

@@ -333,6 +333,8 @@ def test_resume_alone_goes_on_from_a_start_that_is_gone(
         (["--validation-share", "1.5"], "--validation-share must lie in 0 <= x < 1"),
         (["--learning-rate", "-1"], "--learning-rate must lie in 0 < x < 100, got -1.0"),
         (["--weights", "absent.h5"], "absent.h5: no such weights file"),
+        (["--images", "a", "--masks", "b"], "either a dataset folder or --images and --masks, not both"),
+        (["--recipe", "notebook"], "--crop-size: the recipe notebook trains on whole images"),
     ],
 )
 def test_calls_that_cannot_be_say_why(
@@ -360,6 +362,18 @@ def test_values_that_keras_would_not_take_are_wrong_calls(
         fit(dataset, tmp_path / "run", *options)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_run_that_is_stopped_before_it_begins_names_no_way_to_go_on(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.fit.check_dataset", interrupted)
+    assert fit(dataset, tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert said == "stopped. No epoch had been begun; start over with the same command.\n"
 
 
 def test_bad_files_are_all_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
