@@ -15,6 +15,7 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, scale_frames
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
+from .augment import Pair
 from .batches import PairStore, ResizedBatches, TrainingBatches, class_shares, rendered_scenes
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
@@ -234,9 +235,9 @@ class Trainer:
         )
 
 
-def some_frames(pairs: PairStore, recipe: Recipe) -> Iterator[np.ndarray]:
-    """A few training images, far apart, as the network sees them: (1, H, W, 3) float32 in [-1, 1] each."""
-    for index in range(0, len(pairs), max(1, len(pairs) // SOME_FRAMES)):
+def some_frames(pairs: Sequence[Pair], recipe: Recipe) -> Iterator[np.ndarray]:
+    """Up to twelve training images, far apart, as the network sees them: (1, H, W, 3) float32 in [-1, 1] each."""
+    for index in np.linspace(0, len(pairs) - 1, min(SOME_FRAMES, len(pairs))).round().astype(int).tolist():
         yield scale_frames(resize_frame(pairs[index][0], recipe.input_size)[None])
 
 

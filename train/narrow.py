@@ -45,30 +45,33 @@ def narrow_from(network: keras.Model, finished: keras.Model, frames: Iterable[np
     statistics = filter_statistics(finished, frames)
     kept, gains = np.arange(3), np.ones(3)
     normalised = {layer.name for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)}
-    for position, name in enumerate(CHAIN):
-        layer, seen = network.get_layer(name), statistics[name]
-        if f"{name}_bn" not in normalised:
-            layer.set_weights(finished.get_layer(name).get_weights())
+    for name in CHAIN:
+        layer, whole, seen = network.get_layer(name), finished.get_layer(name), statistics[name]
+        if f"{name}_bn" in normalised:
+            chosen = _most_important(finished, name, seen, layer.kernel.shape[-1])
+            # A filter that never moves has no scale of its own; it is the last to be taken.
+            deviation = np.maximum(seen.deviation, 1e-6 * seen.deviation.max() + 1e-30)[chosen]
+            kernel, bias = (np.asarray(array, np.float64) for array in whole.get_weights())
+            kernel = (kernel[:, :, kept] * gains[:, None])[..., chosen] / deviation
+            layer.set_weights([kernel, bias[chosen] / deviation])
+            norm, mean, ones = network.get_layer(f"{name}_bn"), seen.mean[chosen] / deviation, np.ones(len(chosen))
+            norm.set_weights([ones * np.sqrt(1.0 + norm.epsilon), mean, mean, ones])
+            kept, gains = chosen, deviation
+        else:
+            layer.set_weights(whole.get_weights())
             kept, gains = np.arange(len(seen.mean)), np.ones(len(seen.mean))
-            continue
-        # A filter that never moves has no scale of its own; it is the last to be taken.
-        deviation = np.maximum(seen.deviation, 1e-6 * seen.deviation.max() + 1e-30)
-        readers = [
-            finished.get_layer(reader) for reader in (*CHAIN[position + 1 : position + 2], SCORES.get(name)) if reader
-        ]
-        importance = seen.deviation * sum(read_of(reader) for reader in readers)
-        chosen = np.sort(np.argsort(-importance, kind="stable")[: layer.kernel.shape[-1]])
-        kernel, bias = (np.asarray(array, np.float64) for array in finished.get_layer(name).get_weights())
-        kernel = (kernel[:, :, kept] * gains[:, None])[..., chosen] / deviation[chosen]
-        layer.set_weights([kernel, bias[chosen] / deviation[chosen]])
-        norm, mean = network.get_layer(f"{name}_bn"), seen.mean[chosen] / deviation[chosen]
-        ones = np.ones(len(chosen))
-        norm.set_weights([ones * np.sqrt(1.0 + norm.epsilon), mean, mean, ones])
-        kept, gains = chosen, deviation[chosen]
         if name in SCORES:
             _narrow_scores(network.get_layer(SCORES[name]), finished.get_layer(SCORES[name]), kept, gains)
     for name in AFTER_SCORES:
         network.get_layer(name).set_weights(finished.get_layer(name).get_weights())
+
+
+def _most_important(finished: keras.Model, name: str, seen: Statistics, count: int) -> np.ndarray:
+    """Which `count` filters of a layer matter most, ascending."""
+    after = CHAIN.index(name) + 1
+    readers = [finished.get_layer(reader) for reader in (*CHAIN[after : after + 1], SCORES.get(name)) if reader]
+    importance = seen.deviation * sum(read_of(reader) for reader in readers)
+    return np.sort(np.argsort(-importance, kind="stable")[:count])
 
 
 def filter_statistics(finished: keras.Model, frames: Iterable[np.ndarray]) -> dict[str, Statistics]:

@@ -30,14 +30,15 @@ class Recipe:
         crop_size: (height, width) of a training crop; None trains on whole images at `input_size`.
         optimizer: "sgd" (the notebook's) or "adamw".
         learning_rate: the peak; warmed up over `warmup_epochs`, then a cosine to 0 ("adamw" only).
-        encoder_rate: factor on the learning rate of layers that were given ImageNet kernels.
+        encoder_rate: factor on the learning rate of layers that were given kernels whole: ImageNet's, or with `--start`
+            and batch normalisation blocks 1 and 2 of the finished network.
         weight_decay: decoupled (AdamW).
         ema: decay a step of the moving average of the weights that is validated and saved; 0 for none.
         ignore_unlabelled: leave unlabelled pixels out of loss and metrics.
         weighted: weight classes by `losses.class_weights`.
         jaccard: weight of the soft Jaccard term.
         batch_norm: normalise while training, fold at the end.
-        freeze_blocks: blocks that keep their ImageNet kernels as they are, where they were given.
+        freeze_blocks: blocks that keep kernels that they were given whole, ImageNet's or a finished network's.
         dropout: in the head.
         rescale_weights: adapt ImageNet kernels to frames in [-1, 1].
         skip_activation: see `Fcn8Config`.

@@ -16,8 +16,10 @@ import pytest
 from edge_seg.errors import ConfigurationError
 from train.__main__ import main
 from train.fcn8 import Fcn8Config, check_narrower, fcn8, logits_model
+from train.fit import some_frames
 from train.fold import fold_batch_norm
 from train.narrow import CHAIN, filter_statistics, narrow_from
+from train.recipes import RECIPES
 from train.run import load_model, open_run, save_run
 
 NARROW = Fcn8Config(input_size=(64, 96), block_widths=(3, 4, 5, 6, 4), head_widths=(7, 5))
@@ -120,6 +122,14 @@ def test_statistics_are_those_before_relu_over_all_frames() -> None:
     np.testing.assert_allclose(seen.deviation, before.std((0, 1, 2)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 12, 23, 331])
+def test_twelve_images_are_shown_from_the_first_to_the_last(count: int) -> None:
+    pairs = [(np.full((32, 32, 3), index % 256, np.uint8), np.zeros((32, 32), np.uint8)) for index in range(count)]
+    shown = [frame.mean() for frame in some_frames(pairs, replace(RECIPES["default"], input_size=(32, 32)))]
+    assert len(shown) == min(12, count)
+    assert shown[-1] == pytest.approx((count - 1) % 256 / 127.5 - 1, abs=1e-5)
+
+
 def test_wider_than_the_finished_network_is_refused() -> None:
     check_narrower(WIDE, WIDE)
     with pytest.raises(ConfigurationError, match=r"at most the 9 filters that its network has in block 3, got 10"):
@@ -167,14 +177,16 @@ def test_fit_begins_a_narrower_network_from_a_finished_one(
     assert (out / "model.weights.h5").is_file()
 
 
-def test_what_is_not_normalised_goes_over_as_it_is() -> None:
+@pytest.mark.parametrize("first", [3, 5, None])
+def test_what_is_not_normalised_goes_over_as_it_is(first: int | None) -> None:
     finished = random_network(NARROW)
-    network = fcn8(NARROW, batch_norm_from=3)
+    network = fcn8(NARROW, batch_norm_from=first)
     narrow_from(network, finished, frames())
     np.testing.assert_allclose(logits(network), logits(finished), atol=1e-4 * np.abs(logits(finished)).max())
     for name in CHAIN[:4]:
         np.testing.assert_array_equal(network.get_layer(name).kernel, finished.get_layer(name).kernel)
-    assert not np.allclose(network.get_layer("conv6").kernel, finished.get_layer("conv6").kernel)
+    same = np.allclose(network.get_layer("conv6").kernel, finished.get_layer("conv6").kernel)
+    assert same is (first is None)
 
 
 def test_fit_goes_on_with_normalisation_where_asked(
