@@ -176,8 +176,7 @@ def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Re
         skip_activation=network.skip_activation,
         input_size=args.input_size or network.input_size or recipe.input_size,
     )
-    finished = open_run(args.start).fcn8
-    if network.widths != finished.widths:
+    if network.widths != open_run(args.start).fcn8.widths:
         if args.batch_norm is False:
             raise ConfigurationError(
                 "--no-batch-norm: a part of a network goes on only with normalisation; give it with the network's own "
@@ -204,13 +203,14 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     data = ("dataset", "images", "masks")
     if given(args, data):
         changes |= {name: getattr(args, name) for name in data}
-    if args.weights or args.start:
-        changes["encoder"] = None  # The file is named, so it is read.
-    elif options.weights and not options.encoder and not options.weights.is_file():
+    options = replace(options, tensorboard=args.tensorboard, devices=args.devices, **changes)
+    if options.encoder is None and options.weights and not args.weights and not options.weights.is_file():
         raise ConfigurationError(
             f"--resume: the run in {args.out} began with {options.weights}, which is not there; give it with --weights."
         )
-    return recipe, replace(options, tensorboard=args.tensorboard, devices=args.devices, **changes)
+    if options.encoder is None and options.start:
+        refuse_other_start(options.start, options, recipe)
+    return recipe, options
 
 
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
@@ -221,7 +221,6 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
     """The widths asked for, or those of the network to start from; raises `ConfigurationError` where they conflict."""
     from .fcn8 import Fcn8Config, check_narrower
-    from .run import open_run
 
     asked = given(args, ("block_widths", "head_widths"))
     if args.start is None:
@@ -230,15 +229,36 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
         raise ConfigurationError(
             "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
         )
-    run = open_run(args.start)
+    finished = finished_network(args.start)
+    network = replace(finished, **asked)
+    check_narrower(finished, network)
+    return network
+
+
+def finished_network(start: Path) -> Fcn8Config:
+    """The network of a run to start from; raises `ConfigurationError` unless its classes are ours."""
+    from .run import open_run
+
+    run = open_run(start)
     if run.classes != CAMVID_CLASSES:
         raise ConfigurationError(
-            f"--start {args.start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
+            f"--start {start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
             f"got {', '.join(run.classes)}."
         )
-    network = replace(run.fcn8, **asked)
-    check_narrower(run.fcn8, network)
-    return network
+    return run.fcn8
+
+
+def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None:
+    """Raise `ConfigurationError` where another network has taken the place of the one that a run began from."""
+    from .fcn8 import check_narrower
+
+    finished = finished_network(start)
+    ours = replace(finished, block_widths=options.block_widths, head_widths=options.head_widths)
+    check_narrower(finished, ours)
+    if not recipe.batch_norm and ours != finished:
+        raise ConfigurationError(
+            f"--start {start}: expected the filters {ours.widths} that the run began with, got {finished.widths}."
+        )
 
 
 def terms(args: argparse.Namespace) -> str:

@@ -212,6 +212,32 @@ def test_fit_goes_on_with_normalisation_where_asked(
         np.testing.assert_array_equal(before, after)
 
 
+def test_another_network_under_the_name_of_the_start_is_not_taken(
+    make_dataset: Callable[..., Path],
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    out, start = tmp_path / "on", ["--start", str(finished)]
+    begin = ["fit", str(make_dataset(count=8, size=(64, 64))), "--out", str(out), *start, "--epochs", "1", *SHORT]
+    with monkeypatch.context() as patch:
+        patch.setattr("train.callbacks.StopOnNan.on_train_batch_end", stopped)
+        assert main(begin) == 1
+    record = open_run(finished).config
+    other = replace(WIDE, input_size=(64, 64), block_widths=(6, 7, 9, 8, 8))
+    save_run(tmp_path / "other" / "wide", {**record, "fcn8": other.to_dict()}, random_network(other))
+    capsys.readouterr()
+    assert main(["fit", "--out", str(out), "--resume", "--start", str(tmp_path / "other" / "wide")]) == 2
+    assert "expected the filters (5, 7, 9, 8, 8, 12, 9) that the run began with, got (6," in capsys.readouterr().err
+    assert main(["fit", "--out", str(out), "--resume"]) == 0
+    # From here on it needs no start, whatever its name stands for.
+    assert main(["fit", "--out", str(out), "--resume", "--start", str(tmp_path / "other" / "wide")]) == 0
+
+
 def test_a_part_of_a_network_goes_on_only_with_normalisation(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
