@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edge_seg.errors import ConfigurationError
 
 from .arguments import folder, positive, seed, size
+from .dataset import data_hash, find_samples
 from .files import CONFIG_NAME, replacing
 
 if TYPE_CHECKING:
@@ -135,15 +136,14 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
     folder = args.out / f"{variant.folder}-seed{seed}"
     recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size)
     weights = args.weights if variant.pretrained else None
-    if not _finished(folder, recipe, weights):
+    if not _finished(folder, recipe, weights, args.dataset):
         print(f"study: {variant.name}, seed {seed}", file=sys.stderr)
         fit(
             recipe,
             FitOptions(
                 out=folder, dataset=args.dataset, images=None, masks=None, block_widths=variant.widths[0],
                 head_widths=variant.widths[1], weights=weights, seed=seed, policy=auto_policy(),
-                resume=(folder / CONFIG_NAME).exists() and any(folder.glob("checkpoint*.npz")), tensorboard=False,
-                brief=True,
+                resume=(folder / CONFIG_NAME).exists(), tensorboard=False, brief=True,
             ),
         )  # fmt: skip
         keras.backend.clear_session()
@@ -220,7 +220,7 @@ def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
     return statistics.fmean(run[key] for run in runs) if runs else float("nan")
 
 
-def _finished(folder: Path, recipe: Recipe, weights: Path | None) -> bool:
+def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path) -> bool:
     """Whether the folder holds this very training, done. Raises `ConfigurationError` where it holds another."""
     path = folder / CONFIG_NAME
     if not path.exists():
@@ -229,4 +229,6 @@ def _finished(folder: Path, recipe: Recipe, weights: Path | None) -> bool:
     same = config["recipe"] == json.loads(json.dumps(recipe.to_dict()))
     if not same or config["weights"] != (weights.name if weights else None):
         raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
+    if config["data"]["hash"] != data_hash(find_samples(dataset)):
+        raise ConfigurationError(f"{folder} holds a run on other data than {dataset}; choose another --out.")
     return "training" in config

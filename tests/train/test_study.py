@@ -70,6 +70,14 @@ def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     call = ["study", "parts", str(dataset), "--out", str(out), "--epochs", "1", "--crop-size", "32x32"]
     call += ["--batch-size", "2", "--seeds", "3"]
     call[call.index("--epochs") + 1] = "2"
+
+    def interrupted(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.callbacks.StopOnNan.on_train_batch_end", interrupted)
+        assert main(call) == 1
+    assert (out / f"{first.folder}-seed3" / "config.json").exists()  # its first epoch was under way
     assert main(call) == 0
     scores = [row["val_mean_iou"] for row in read_history(out / f"{first.folder}-seed3" / "history.csv")]
     assert [bool(score) for score in scores] == [False, True]  # the last epoch's alone
@@ -83,6 +91,9 @@ def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     assert main(call) == 0
     assert weights.stat().st_mtime_ns == trained
     capsys.readouterr()
+    other = [str(make_dataset(count=5)) if part == str(dataset) else part for part in call]
+    assert main(other) == 2
+    assert "holds a run on other data than" in capsys.readouterr().err
     call[call.index("--epochs") + 1] = "3"
     assert main(call) == 2
     error = capsys.readouterr().err
