@@ -150,12 +150,13 @@ def calibration_frames(
 
 def find(run: Run, split: str, data: Path | None) -> list[Sample]:
     """A run's samples, none missing. Raises `DatasetError` or `ConfigurationError` with the cure."""
-    if data is None and not run.config.get("data"):
+    recorded = run.config.get("data", {})
+    if data is None and (not recorded or (split == "test" and not recorded.get("root"))):
         raise ConfigurationError(
             f"{run.folder} records no dataset; name one with --data DATASET, "
             f"or use rendered scenes ({RENDERED_OPTIONS})."
         )
-    if split != "test" and not run.config.get("data", {}).get(split):
+    if split != "test" and not recorded.get(split):
         raise ConfigurationError(
             f"{run.folder} records no {split!r} images: it was fitted without, or shipped without their names. "
             f"Use rendered scenes ({RENDERED_OPTIONS}), or a test folder (--gate-on test --data DATASET)."

@@ -41,7 +41,7 @@ class GateResult:
         provider, onnxruntime: what ran it.
         source: what the frames are, in words.
         frames, pixels: how many were compared.
-        batch_sizes: of the runs, in turn.
+        batch_sizes: that were run, ascending.
         agreement, bound: share of pixels with Keras' label (0..1), and the least allowed.
         worst_logit_error, largest_logit: biggest difference from a Keras logit, beside the biggest logit.
         mean_iou_keras, mean_iou_onnx: against the true labels, unlabelled left out; None without true labels.

@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         add(command)
-        command.set_defaults(run=run, needs_keras=name in ("fit", "evaluate", "study", "ship"))
+        command.set_defaults(run=run, needs_keras=name in ("fit", "study", "ship"))
     return parser
 
 

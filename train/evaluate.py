@@ -28,6 +28,7 @@ from .files import write_csv
 from .labelers import Labeler, open_keras, open_onnx
 from .metrics import Scores, none_if_nan
 from .preflight import check_pairs, refuse_problems
+from .quiet import import_keras_quietly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ def evaluate_subject(subject: Subject, *, batch: int = 8) -> Evaluation:
 
 
 def _run_subject(args: argparse.Namespace) -> Subject:
+    import_keras_quietly()
     from .run import open_run
 
     run = open_run(args.model)

@@ -301,6 +301,8 @@ def test_a_shipped_run_is_told_what_export_can_do(run_folder, model, tmp_path, c
     error = capsys.readouterr().err
     assert "--calibration-data rendered" in error
     assert "--split" not in error
+    assert main([str(shipped), "--out", str(tmp_path / "model.onnx"), "--gate-on", "test"]) == 2
+    assert "records no dataset; name one with --data DATASET" in capsys.readouterr().err
 
 
 def test_no_part_of_the_runs_images_stands_for_all_of_them(run_folder):

@@ -3,6 +3,8 @@
 import argparse
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,6 +304,17 @@ def test_an_onnx_file_is_evaluated_by_the_same_protocol(
     expected = evaluate(list(labels), samples)
     for item in record["results"]:
         assert item["confusion"] == expected.result(item["protocol"]).scores.confusion.tolist()
+
+
+def test_an_onnx_file_needs_no_keras(
+    make_dataset: Callable[..., Path], tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    call = ["evaluate", tiny_model(size=SIZE), make_dataset(count=1, splits=("test",)), "--out", tmp_path / "out"]
+    code = "import sys; from train.__main__ import main; print(main(sys.argv[1:]), 'keras' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, call)], capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr
 
 
 @pytest.mark.parametrize(
