@@ -33,7 +33,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=arguments.folder, help="folder for classes.csv and the pictures; made if missing"
     )
-    parser.add_argument("--split", choices=SPLITS, default="train", help="which half of the layout (default: train)")
+    parser.add_argument("--split", choices=SPLITS, help="which half of the layout (default: train)")
     parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
     parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
     parser.add_argument(
@@ -60,13 +60,15 @@ def run_inspect(args: argparse.Namespace) -> int:
         DatasetError: a folder that does not exist.
     """
     arguments.one_source(args)
+    if args.split and args.images:
+        raise ConfigurationError("--split is of a dataset folder; leave it out with --images and --masks.")
     if args.samples > MOST_SAMPLES:
         raise ConfigurationError(
             f"--samples must be at most {MOST_SAMPLES}, which one picture holds; got {args.samples}."
         )
     classes = args.classes
     unlabelled = unlabelled_id(classes, args.unlabelled)
-    folders = dataset_folders(args.dataset, args.split, images=args.images, masks=args.masks)
+    folders = dataset_folders(args.dataset, args.split or "train", images=args.images, masks=args.masks)
     report = preflight(*folders, classes, unlabelled=unlabelled, on_pair=_progress)
     args.out.mkdir(parents=True, exist_ok=True)
     if report.samples:

@@ -22,7 +22,7 @@ from edge_seg.overlay import legend
 from edge_seg.sources import open_source
 
 from .arguments import folder, natural, path, positive, size
-from .files import WEIGHTS_NAME
+from .files import CONFIG_NAME, WEIGHTS_NAME
 from .scenes import LEAST_SIDE, SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
 # What of a run's config travels: enough to rebuild the network and to say how it came about.
@@ -72,12 +72,19 @@ def write_clip(
 
 
 def ship_run(folder: Path, out: Path) -> int:
-    """Copy a finished run as float16 weights and the shipped part of its config; returns the weights' size in bytes."""
+    """Copy a finished run as float16 weights and the shipped part of its config; returns the weights' size in bytes.
+
+    Raises:
+        ConfigurationError: `out` holds a run of its own, this one or another; what was shipped before is replaced.
+        ModelFileError: the run is damaged or has not finished.
+    """
     from .run import load_model, open_run, save_float16, save_run
 
     run = open_run(folder)
     if run.weights.resolve() == (out / WEIGHTS_NAME).resolve():
         raise ConfigurationError(f"--out {out} is the run itself; choose another folder.")
+    if (out / CONFIG_NAME).exists() and "trained_on" not in open_run(out).config:
+        raise ConfigurationError(f"--out {out} holds a run, whose weights would be lost; choose another folder.")
     model = load_model(run)
     config = {key: run.config[key] for key in SHIPPED_KEYS if key in run.config}
     data = run.config.get("data", {})

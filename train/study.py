@@ -98,9 +98,10 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
 def seeds(text: str) -> tuple[int, ...]:
     """argparse type: "1,2" -> (1, 2)."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+    found = tuple(seed(part) for part in parts if part.isdecimal())
+    if len(found) != len(parts) or len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(f"expected different whole numbers with commas between, got {text!r}")
-    return tuple(seed(part) for part in parts)
+    return found
 
 
 def run_study(args: argparse.Namespace) -> int:

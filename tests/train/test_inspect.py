@@ -139,6 +139,9 @@ def test_calls_that_cannot_be(make_dataset: Callable[..., Path], tmp_path: Path)
     root = make_dataset(count=1)
     with pytest.raises(ConfigurationError, match="not both"):
         inspect(root, "--images", root, "--masks", root, "--out", tmp_path)
+    folders = ("--images", root / "images_prepped_train", "--masks", root / "annotations_prepped_train")
+    with pytest.raises(ConfigurationError, match="--split is of a dataset folder"):
+        inspect(*folders, "--split", "train", "--out", tmp_path)
     with pytest.raises(DatasetError, match="is not a folder"):
         inspect(root, "--split", "test", "--out", tmp_path)
     with pytest.raises(ConfigurationError, match="not one of the classes"):

@@ -66,6 +66,12 @@ def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> Non
         np.testing.assert_array_equal(ours, theirs.astype(np.float16).astype(np.float32))
     with pytest.raises(ConfigurationError, match="is the run itself"):
         ship_run(shipped.folder, shipped.folder)
+    assert ship_run(run.folder, shipped.folder) == shipped.weights.stat().st_size  # in place of what was shipped before
+    other = save_run(tmp_path / "other", {"fcn8": config.to_dict(), "data": data}, model)
+    kept = other.weights.read_bytes()
+    with pytest.raises(ConfigurationError, match="holds a run, whose weights would be lost"):
+        ship_run(run.folder, other.folder)
+    assert other.weights.read_bytes() == kept
 
 
 def test_poster_shows_the_frame_asked_for(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:

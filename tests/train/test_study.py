@@ -102,8 +102,9 @@ def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     assert "choose another --out" in error
 
 
-def test_seeds_are_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("text", ["1,1", "1,01", "1,b", "1,"])
+def test_seeds_are_numbers_each_once(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["study", "parts", str(tmp_path), "--out", str(tmp_path / "x"), "--seeds", "1,1"])
+        main(["study", "parts", str(tmp_path), "--out", str(tmp_path / "x"), "--seeds", text])
     assert stopped.value.code == 2
     assert "expected different whole numbers" in capsys.readouterr().err
