@@ -101,7 +101,7 @@ def int8_model() -> bytes:
 
 
 def weights(folder: Path) -> list[bytes]:
-    """HDF5 as Keras writes it, plain and compressed, old layout and new; an .npz, stored and deflated."""
+    """HDF5 as Keras writes it, plain and compressed, old layout and new; an .npz."""
     import h5py
 
     kernel, bias = np.arange(24, dtype="f").reshape(2, 3, 4), np.ones(4, "f2")
@@ -113,10 +113,8 @@ def weights(folder: Path) -> list[bytes]:
             file.create_dataset("layers/conv/vars/0", data=kernel)
             file.create_dataset("layers/conv/vars/1", data=bias, compression="gzip", shuffle=True)
         made.append(path.read_bytes())
-    for save in (np.savez, np.savez_compressed):
-        save(folder / "w.npz", kernel=kernel, bias=bias)
-        made.append((folder / "w.npz").read_bytes())
-    return made
+    np.savez(folder / "w.npz", kernel=kernel, bias=bias)
+    return [*made, (folder / "w.npz").read_bytes()]
 
 
 def of(target: str, folder: Path) -> list[Case]:
