@@ -201,9 +201,17 @@ def _open_file(path: Path) -> Any:
     except ModelFileError:
         raise  # a ValueError itself
     except FileNotFoundError as error:
-        raise ModelFileError(f"No model at {path}. Export one: python -m export RUN --out {path.name}") from error
+        raise ModelFileError(f"No model at {path}. {_no_model_cure(path)}") from error
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _no_model_cure(path: Path) -> str:
+    from . import BUNDLED_MODELS
+
+    if str(path) in BUNDLED_MODELS:
+        return f'The bundled one of this name: edge_seg.bundled_model("{path}")'
+    return f"Export one: python -m export RUN --out {path.name}"
 
 
 def _check_size(size: int, name: str) -> None:

@@ -62,6 +62,12 @@ def test_a_missing_file_names_itself_and_the_command(tmp_path):
         read_model_header(tmp_path / "gone.onnx")
 
 
+def test_a_bundled_model_by_its_name_alone_is_told_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match=r'No model at fast\. The bundled .* edge_seg\.bundled_model\("fast"\)'):
+        read_model_header("fast")
+
+
 def archive(path: Path) -> bytes:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", "{}")
