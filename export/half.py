@@ -6,6 +6,8 @@ sees them as they are. Frames, labels and confidence keep their types. Knows no 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
@@ -35,6 +37,29 @@ def to_half(draft: Draft) -> Draft:
             )
         ],
     )
+
+
+def summed_tensors(draft: Draft) -> list[str]:
+    """What a wrapped float32 draft adds up, and `to_half` will hold in float16: all but the last scores."""
+    sums = [node.output[0] for node in draft.nodes if node.op_type in ("Conv", "ConvTranspose", "Add")]
+    return [name for name in sums if name != draft.logits]
+
+
+def refuse_overflow(ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise `ConversionError` where a sum passes what float16 can hold: a GPU would make it infinite.
+
+    Args:
+        ranges: (lowest, highest) of each of `summed_tensors`.
+
+    The gate cannot see it: onnxruntime's CPU provider computes such files in float32.
+    """
+    extremes = {name: max(map(abs, pair)) for name, pair in ranges.items()}
+    name = max(extremes, key=lambda name: extremes[name])
+    if not extremes[name] <= FLOAT16_MAX:
+        raise ConversionError(
+            f"{name} reaches {extremes[name]:.3g} on the gate's frames, and float16 ends at 65504. "
+            "Export --precision fp32, or train with weight decay."
+        )
 
 
 def _halve(draft: Draft) -> None:

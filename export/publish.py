@@ -30,6 +30,7 @@ from edge_seg.session import load_runtime, open_session
 from edge_seg.spec import GOLDEN_KEY, ModelSpec, palette_for
 from train.run import Run, load_model, open_run
 
+from .calibrate import Calibration, find_ranges
 from .convert import convert
 from .draft import Draft, append_metadata, write_draft
 from .evidence import (
@@ -45,7 +46,7 @@ from .evidence import (
     visible_classes,
 )
 from .gate import GateResult, judge_device, run_gate
-from .half import to_half
+from .half import refuse_overflow, summed_tensors, to_half
 from .options import ExportOptions
 from .quantize import count_operators, quantize
 from .stages import Stages
@@ -53,6 +54,8 @@ from .wrap import wrap
 
 # Candidates rendered or read for each golden frame that is kept.
 CANDIDATES = 3
+# A sum that passes float16's range on none of so many frames is not what the range is lost to.
+OVERFLOW_FRAMES = 16
 
 
 def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -150,7 +153,7 @@ def publish(
     out = job.options.out.absolute()
     parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
     with tempfile.TemporaryDirectory(prefix=f"{temporary_path(out).name}-", dir=out.parent) as scratch:
-        draft, calibrated = to_precision(job, draft, Path(scratch))
+        draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
     draft.check()
     # The report is written first and takes its name last: it never speaks of a model that is not there.
     with replacing(job.options.report_path.absolute()) as report_file, replacing(out) as temporary:
@@ -176,11 +179,14 @@ def publish(
     return report
 
 
-def to_precision(job: Job, draft: Draft, scratch: Path) -> tuple[Draft, int]:
+def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> tuple[Draft, int]:
     """The float32 draft in the precision asked for, and the number of calibration frames it took."""
     options = job.options
     if options.precision == "fp16":
         with job.stages.stage("float16"):
+            seen = evidence.pictures.frames[:OVERFLOW_FRAMES]
+            ranges, _ = find_ranges(draft, summed_tensors(draft), seen, Calibration(), scratch)
+            refuse_overflow(ranges)
             return to_half(draft), 0
     if options.precision == "int8":
         frames = calibration_frames(

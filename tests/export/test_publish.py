@@ -23,7 +23,7 @@ from edge_seg.session import open_session
 from export import publish
 from export.__main__ import main
 from export.evidence import find
-from train.run import open_run, save_run
+from train.run import load_model, open_run, save_run
 
 ROOT = Path(__file__).parents[2]
 # Frames that are at hand; the tests of rendered ones say so.
@@ -131,6 +131,21 @@ def planted(monkeypatch):
         return draft, calibrated
 
     monkeypatch.setattr(publish, "to_precision", wrong)
+
+
+@pytest.mark.parametrize(("strength", "code"), [(2.0**10, 0), (2.0**20, 1)])
+def test_float16_that_a_gpu_would_overflow_is_refused(run_folder, tmp_path, capsys, strength, code):
+    """The same network with one layer's values larger and the next one's kernel smaller."""
+    network = load_model(open_run(run_folder))
+    for name, factor in (("block1_conv2", strength), ("block2_conv1", 1 / strength)):
+        layer = network.get_layer(name)
+        kernel, bias = layer.get_weights()
+        layer.set_weights([kernel * factor, bias * (factor if factor > 1 else 1)])
+    run = save_run(tmp_path / "run", json.loads((run_folder / "config.json").read_text()), network).folder
+    assert export(run, tmp_path / "model.onnx", "--precision", "fp16") == code
+    assert (tmp_path / "model.onnx").exists() is (code == 0)
+    if code:
+        assert "float16 ends at 65504" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
