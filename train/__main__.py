@@ -1,4 +1,4 @@
-"""`python -m train inspect | fit | evaluate | study | clip | ship | poster`: the command line of training."""
+"""`python -m train inspect | fit | average | evaluate | study | clip | ship | poster`: the command line of training."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def _run(argv: list[str] | None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; loads no Keras."""
     # Here, so that a package that is missing or does not load is one line too.
+    from .average import add_average_arguments, run_average
     from .evaluate import add_evaluate_arguments, run_evaluate
     from .fit_command import add_fit_arguments, run_fit
     from .inspect import add_inspect_arguments, run_inspect
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
             run_inspect,
         ),
         ("fit", "train a network", add_fit_arguments, run_fit),
+        ("average", "a network and what it went on to, weight by weight", add_average_arguments, run_average),
         ("evaluate", "per class TP, FP, FN, IoU; mean IoU; accuracy", add_evaluate_arguments, run_evaluate),
         ("study", "what each part or width gives, by short trainings", add_study_arguments, run_study),
         ("clip", "render a drive to an MP4, as the bundled clip was", add_clip_arguments, run_clip),
@@ -55,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         add(command)
-        command.set_defaults(run=run, needs_keras=name in ("fit", "study", "ship"))
+        command.set_defaults(run=run, needs_keras=name in ("fit", "average", "study", "ship"))
     return parser
 
 

@@ -1,0 +1,129 @@
+"""`python -m train average`: two finished runs of one network, where one began as the other, averaged weight by weight.
+
+A network that goes on on new images, or by a new schedule, and what it began as lie in one basin; what lies between
+them keeps more of the old images' accuracy at the new one's (Wortsman et al., "Robust fine-tuning of zero-shot models",
+2022, arXiv 2109.01903). Filters are first brought to one scale: folded normalisation leaves each of them with its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_seg.arguments import number
+from edge_seg.errors import ConfigurationError
+
+from .arguments import folder
+from .files import CONFIG_NAME
+
+if TYPE_CHECKING:
+    from .run import Run
+
+Weights = dict[str, list[np.ndarray]]
+# Kernels of two networks with nothing in common have a cosine of about 0, those of a network that went on of 0.7 to 1.
+LEAST_COSINE = 0.3
+
+
+def add_average_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train average`."""
+    parser.add_argument("first", type=Path, metavar="RUN", help="a finished run, or edge_seg/assets/keras")
+    parser.add_argument("second", type=Path, metavar="OTHER", help="a run that was begun from it with --start")
+    parser.add_argument("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
+    parser.add_argument("--share", type=_share, default=0.5, help="of OTHER, 0 to 1 (default: 0.5)")
+
+
+def _share(text: str) -> float:
+    """argparse type: a share from 0 to 1."""
+    return number(text, 0, 1)
+
+
+def run_average(args: argparse.Namespace) -> int:
+    """Carry out `python -m train average`; returns the exit code."""
+    average_runs(args.first, args.second, args.out, share=args.share)
+    print(f"{args.out}: {1 - args.share:g} of {args.first} and {args.share:g} of {args.second}")
+    return 0
+
+
+def average_runs(first: Path, second: Path, out: Path, *, share: float = 0.5) -> Run:
+    """Write a run whose network is (1 - share) of the first run's and share of the second's.
+
+    Its data and recipe are the second's, without the scores, which are those of another network.
+
+    Raises:
+        ConfigurationError: other sizes or classes, networks with no common start, or `out` holds a run.
+        ModelFileError: a run is damaged or has not finished.
+    """
+    from .run import load_model, open_run, save_run
+
+    if (out / CONFIG_NAME).exists():
+        raise ConfigurationError(f"--out {out} already holds a run; choose another folder.")
+    one, other = open_run(first), open_run(second)
+    for what, ours, theirs in (
+        ("widths", one.fcn8.widths, other.fcn8.widths),
+        ("Relu after the skips", one.fcn8.skip_activation, other.fcn8.skip_activation),
+        ("classes", one.classes, other.classes),
+    ):
+        if ours != theirs:
+            raise ConfigurationError(f"{first} and {second} have other {what}: {ours} and {theirs}.")
+    model, begun = load_model(one), weights_of(load_model(other))
+    own = weights_of(model)
+    rescale_filters(begun, own)
+    strangers = [name for name in own if cosine(own[name][0], begun[name][0]) < LEAST_COSINE]
+    if strangers:
+        raise ConfigurationError(
+            f"{second} was not begun from {first}: their kernels of {', '.join(strangers)} have nothing in common; "
+            "expected a run of `fit --start`."
+        )
+    for name, arrays in own.items():
+        mixed = [(1 - share) * ours + share * theirs for ours, theirs in zip(arrays, begun[name], strict=True)]
+        model.get_layer(name).set_weights([array.astype(np.float32) for array in mixed])
+    return save_run(out, averaged_config(one, other, share), model)
+
+
+def averaged_config(one: Run, other: Run, share: float) -> dict[str, Any]:
+    """config.json of the average."""
+    config = {**other.config, "averaged": {"with": one.folder.name, "share": 1 - share}}
+    training = other.config.get("training", {})
+    config["training"] = {key: value for key, value in training.items() if not key.startswith(("val_", "loss"))}
+    terms = dict.fromkeys(filter(None, (str(run.config.get("license") or "") for run in (one, other))))
+    config["license"] = "; ".join(terms)
+    return config
+
+
+def weights_of(model: Any) -> Weights:
+    """Layer -> its arrays, float64, kernel first."""
+    return {
+        layer.name: [np.asarray(array, np.float64) for array in layer.get_weights()]
+        for layer in model.layers
+        if layer.weights
+    }
+
+
+def rescale_filters(weights: Weights, like: Weights) -> None:
+    """Give each filter before a Relu the norm that it has in another network, in place; the network computes the same.
+
+    What is multiplied into a filter is divided out of the kernels that read it: Relu(a x) = a Relu(x) for a > 0.
+    """
+    from .narrow import CHAIN, SCORES
+
+    for position, name in enumerate(CHAIN):
+        kernel, bias = weights[name]
+        norms, wanted = (np.sqrt((array**2).sum((0, 1, 2))) for array in (kernel, like[name][0]))
+        alive = (norms > 0) & (wanted > 0)
+        scale = np.where(alive, wanted, 1.0) / np.where(alive, norms, 1.0)
+        weights[name] = [kernel * scale, bias * scale]
+        for reader in CHAIN[position + 1 : position + 2]:
+            weights[reader][0] = weights[reader][0] / scale[:, None]
+        if name in SCORES:
+            scores = SCORES[name]
+            # A transposed convolution's kernel has its channels last.
+            weights[scores][0] = weights[scores][0] / (scale if scores == "conv7_upsample4" else scale[:, None])
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Of the angle between two kernels; 1 where either holds nothing but zeros."""
+    product = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float((one * other).sum()) / product if product else 1.0
