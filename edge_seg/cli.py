@@ -72,6 +72,13 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     predict.add_argument("--device", type=_device, default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
     predict.add_argument("--batch", type=positive, default=1, metavar="N", help="frames a run (default: 1)")
+    _add_results(predict)
+    _add_frames(predict)
+    _add_encoding(predict)
+    _add_json(predict)
+
+
+def _add_results(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "--save", default="overlay", metavar="KINDS", help="comma list of overlay,mask,labels,jsonl (default: overlay)"
     )
@@ -82,6 +89,16 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="A",
         help="overlay: 0 frame alone, 1 colours alone (default: 0.5)",
     )
+    again = predict.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an earlier run stopped: what it finished is checked and kept (default: refuse)",
+    )
+    again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
+
+
+def _add_frames(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "--stride", type=positive, default=1, metavar="N", help="segment every Nth frame of a video (default: 1)"
     )
@@ -104,15 +121,6 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="S",
         help="end a live source after S seconds without a frame (default: 30)",
     )
-    again = predict.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where an earlier run stopped: what it finished is checked and kept (default: refuse)",
-    )
-    again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
-    _add_encoding(predict)
-    _add_json(predict)
 
 
 def _add_encoding(predict: argparse.ArgumentParser) -> None:

@@ -46,12 +46,15 @@ def summed_tensors(draft: Draft) -> list[str]:
 
 
 def refuse_overflow(ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Raise `ConversionError` where a sum passes what float16 can hold: a GPU would make it infinite.
+    """Refuse a network with a sum that float16 cannot hold: a GPU would make it infinite.
+
+    The gate cannot see it: onnxruntime's CPU provider computes such files in float32.
 
     Args:
         ranges: (lowest, highest) of each of `summed_tensors`.
 
-    The gate cannot see it: onnxruntime's CPU provider computes such files in float32.
+    Raises:
+        ConversionError: a sum passes 65504; the message names it.
     """
     extremes = {name: max(map(abs, pair)) for name, pair in ranges.items()}
     name = max(extremes, key=lambda name: extremes[name])

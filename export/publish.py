@@ -54,7 +54,7 @@ from .wrap import wrap
 
 # Candidates rendered or read for each golden frame that is kept.
 CANDIDATES = 3
-# A sum that passes float16's range on none of so many frames is not what the range is lost to.
+# Of the gate's, to see whether float16 can hold what a network sums up.
 OVERFLOW_FRAMES = 16
 
 

@@ -85,7 +85,7 @@ def average_runs(first: Path, second: Path, out: Path, *, share: float = 0.5) ->
 
 def averaged_config(one: Run, other: Run, share: float) -> dict[str, Any]:
     """config.json of the average."""
-    config = {**other.config, "averaged": {"with": one.folder.name, "share": 1 - share}}
+    config = {**other.config, "averaged": {"with": one.folder.name, "share": round(1 - share, 6)}}
     training = other.config.get("training", {})
     config["training"] = {key: value for key, value in training.items() if not key.startswith(("val_", "loss"))}
     terms = dict.fromkeys(filter(None, (str(run.config.get("license") or "") for run in (one, other))))

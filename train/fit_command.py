@@ -39,7 +39,14 @@ RECIPE_VALUES = (
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train fit`."""
-    add = parser.add_argument
+    _add_data(parser.add_argument_group("data"))
+    _add_recipe(parser.add_argument_group("recipe"))
+    _add_network(parser.add_argument_group("network"))
+    _add_running(parser.add_argument_group("running"))
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add(
         "dataset",
         nargs="?",
@@ -50,6 +57,12 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
     add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
     add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
+    add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
+    add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
+
+
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
     add("--epochs", type=positive, help="default: notebook 10, default 60")
     add("--batch-size", type=positive, help="default: notebook 32, default 6")
@@ -65,11 +78,18 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         "default: notebook no, default yes (--start at its own widths: no)",
     )
     add(
-        "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
+        "--rendered-share",
+        type=float,
+        help="share of rendered scenes among training images; default: notebook 0, default 0.12",
     )
+    add("--seed", type=seed, help="of every random draw (default: 1)")
     add(
         "--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320"
     )
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--block-widths", type=widths(5), metavar="A,B,C,D,E",
         help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
     add("--head-widths", type=widths(2), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
@@ -82,13 +102,17 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         "filters: a run, or edge_seg/assets/keras (default: none)",
     )
     add(
-        "--rendered-share",
-        type=float,
-        help="share of rendered scenes among training images; default: notebook 0, default 0.12",
+        "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
     )
-    add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
-    add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
-    add("--seed", type=seed, help="of every random draw (default: 1)")
+    add(
+        "--license",
+        help="terms of use of the resulting weights, one line, carried into exported files "
+        "(default: none; with --start, those of its weights)",
+    )
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
     text = "precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it"
     add("--policy", choices=policies, help=text)
@@ -98,11 +122,6 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="D,D",
         help="devices that share each batch, as gpu:0,gpu:1 (default: every GPU that is visible, else the CPU)",
-    )
-    add(
-        "--license",
-        help="terms of use of the resulting weights, one line, carried into exported files "
-        "(default: none; with --start, those of its weights)",
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard (default: no)")
     add(
