@@ -163,3 +163,16 @@ def test_a_source_opened_before_a_fork_is_refused_before_its_first_frame(monkeyp
             with pytest.raises(MediaError, match="was opened before a fork"):
                 iter(source)
         assert next(iter(source)).index == 0
+
+
+def test_what_the_parent_holds_is_not_let_go_of_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = []
+    with open_source(bundled_clip()) as source:
+        monkeypatch.setattr(type(source), "_release", lambda self: released.append(self))
+        with monkeypatch.context() as child:
+            child.setattr("os.getpid", lambda: -1)
+            source.close()
+        assert not released
+        with open_source(bundled_clip()) as other:
+            pass
+        assert released == [other]
