@@ -1,11 +1,13 @@
 """Augmentation of one image and its mask, all drawn from one generator: geometry, rare objects, light and lens.
 
-Images are (H, W, 3) uint8 BGR, masks (H, W) uint8; masks are only ever warped by nearest neighbour. Knows no files.
+Images are (H, W, 3) uint8 BGR, masks (H, W) uint8; masks are only ever warped by nearest neighbour. What a teacher
+thinks of an image (`Example.opinion`) is warped as the image is. Knows no files and no networks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -39,64 +41,84 @@ class Augmentation:
 Pair = tuple[np.ndarray, np.ndarray]
 
 
+class Example(NamedTuple):
+    """An image, its mask, and what a teacher thinks of it, where there is one.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR.
+        mask: (H, W) uint8 class ids.
+        opinion: (h, w, classes) uint8, probabilities times 255 over the same field of view, often at a lower
+            resolution.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    opinion: np.ndarray | None = None
+
+
 def augment(
-    pair: Pair,
-    other: Pair,
+    example: Example,
+    other: Example,
     size: tuple[int, int],
     options: Augmentation,
     rng: np.random.Generator,
     *,
     rare: tuple[int, ...],
     fill: int,
-) -> Pair:
-    """One training crop.
+) -> Example:
+    """One training crop; its opinion, if any, has the crop's size.
 
     Args:
-        pair: image and mask.
-        other: image and mask that rare objects are taken from.
+        example: what the crop is cut from.
+        other: what rare objects are taken from; with an opinion if `example` has one.
         size: (height, width) of the crop.
         rare: ids of the rare classes.
         fill: id of what lies outside the image (the unlabelled class).
     """
-    image, mask = pair
     if rng.random() < options.paste:
-        image, mask = paste_rare(pair, other, rare, rng)
-    image, mask = warp_crop(image, mask, size, options, rng, rare=rare, fill=fill)
+        example = paste_rare(example, other, rare, rng)
+    image, mask, opinion = warp_crop(example, size, options, rng, rare=rare, fill=fill)
     if options.light:
         image = change_light(image, options.light, rng)
     if rng.random() < options.lens:
         image = degrade_lens(image, rng)
-    return image, mask
+    return Example(image, mask, opinion)
 
 
-def paste_rare(pair: Pair, other: Pair, rare: tuple[int, ...], rng: np.random.Generator) -> Pair:
+def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.random.Generator) -> Example:
     """Copy the other image's objects of up to three rare classes over this image, where they stood or mirrored."""
-    image, mask = pair
-    source, source_mask = other
+    image, mask, opinion = example
+    source, source_mask, source_opinion = other
     if source_mask.shape != mask.shape or not rare:
-        return pair
-    if rng.random() < 0.5:
+        return example
+    mirrored = rng.random() < 0.5
+    if mirrored:
         source, source_mask = source[:, ::-1], source_mask[:, ::-1]
     chosen = rng.choice(rare, size=min(len(rare), int(rng.integers(1, 4))), replace=False)
     where = np.isin(source_mask, chosen)
     if not where.any():
-        return pair
+        return example
     image, mask = image.copy(), mask.copy()
     image[where], mask[where] = source[where], source_mask[where]
-    return image, mask
+    if opinion is not None and source_opinion is not None:
+        opinion = opinion.copy()
+        theirs = source_opinion[:, ::-1] if mirrored else source_opinion
+        coarse = cv2.resize(where.astype(np.uint8), opinion.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
+        opinion[coarse] = theirs[coarse]
+    return Example(image, mask, opinion)
 
 
 def warp_crop(
-    image: np.ndarray,
-    mask: np.ndarray,
+    example: Example,
     size: tuple[int, int],
     options: Augmentation,
     rng: np.random.Generator,
     *,
     rare: tuple[int, ...],
     fill: int,
-) -> Pair:
+) -> Example:
     """Zoom, stretch, rotate, mirror and cut in one affine warp, so that each pixel is filtered once."""
+    image, mask, opinion = example
     height, width = size
     zoom = float(np.exp(rng.uniform(np.log(options.scale[0]), np.log(options.scale[1]))))
     stretch = float(np.exp(rng.uniform(-1, 1) * np.log(options.aspect) / 2))
@@ -112,7 +134,24 @@ def warp_crop(
     warped_mask = cv2.warpAffine(
         mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,)
     )
-    return warped, warped_mask
+    if opinion is not None:
+        opinion = _warp_opinion(opinion, matrix, mask.shape, size)
+    return Example(warped, warped_mask, opinion)
+
+
+def _warp_opinion(opinion: np.ndarray, matrix: np.ndarray, full: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+    """An opinion cut as the image is, whose (2, 3) `matrix` is in pixels of the `full` (height, width)."""
+    scale_y, scale_x = full[0] / opinion.shape[0], full[1] / opinion.shape[1]
+    # Pixel centres: the first of a half-size map lies between the image's first two.
+    to_full = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+    parts = [  # cv2 warps no more than four channels at once.
+        cv2.warpAffine(
+            np.ascontiguousarray(opinion[..., first : first + 4]), matrix @ to_full, size[::-1],
+            flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101,
+        ).reshape(*size, -1)
+        for first in range(0, opinion.shape[-1], 4)
+    ]  # fmt: skip
+    return np.concatenate(parts, axis=-1)
 
 
 def _crop_center(

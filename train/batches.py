@@ -18,7 +18,7 @@ from edge_seg.errors import DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.threads import available_threads
 
-from .augment import Augmentation, Pair, augment
+from .augment import Augmentation, Example, Pair, augment
 from .dataset import Sample, read_image, read_mask
 
 # What a store keeps of what it has read: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
@@ -93,6 +93,9 @@ def rendered_scenes(count: int, size: tuple[int, int], seed: int) -> RenderedSto
 class TrainingBatches:
     """Augmented batches: (N, H, W, 3) float32 in [-1, 1] and (N, H, W) uint8 class ids.
 
+    With a teacher's opinions the second is (N, H, W, 1 + classes) uint8: the ids, then the teacher's probabilities
+    times 255; of a rendered scene, which it has not seen, the truth.
+
     Not a `keras.utils.PyDataset`: that one counts epochs while batches of the epoch before are still being drawn, and
     what a batch holds would hang on the timing of threads.
 
@@ -101,6 +104,7 @@ class TrainingBatches:
         rendered: scenes mixed in; each image is drawn from them with probability `rendered_share`.
         size: (height, width) of a crop.
         augmentation: None resizes the whole image instead, as the notebook does.
+        opinions: of each of `pairs` what a teacher thinks of it (`Example.opinion`); none without a teacher.
         parts: every batch can be cut into as many equal parts; images that are over stay out of an epoch's last batch.
     """
 
@@ -116,11 +120,17 @@ class TrainingBatches:
         rendered_share: float = 0.0,
         rare: tuple[int, ...] = (),
         fill: int = 0,
+        opinions: Sequence[np.ndarray] = (),
         parts: int = 1,
     ) -> None:
         self.pairs, self.rendered, self.rendered_share = pairs, rendered, rendered_share if len(rendered) else 0.0
         self.size, self.batch_size, self.seed, self.parts = size, min(batch_size, len(pairs)), seed, parts
-        self.augmentation, self.rare, self.fill = augmentation, rare, fill
+        self.augmentation, self.rare, self.fill, self.opinions = augmentation, rare, fill, opinions
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Shape of one image's part of the second array."""
+        return (*self.size, 1 + self.opinions[0].shape[-1]) if len(self.opinions) else self.size
 
     def __len__(self) -> int:
         """Batches an epoch. Augmented epochs drop an odd last batch; its images come in some other epoch's order."""
@@ -133,8 +143,8 @@ class TrainingBatches:
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         chosen = chosen[: len(chosen) // self.parts * self.parts]
         rng = np.random.default_rng((self.seed, epoch, index))
-        pairs = [self._draw(int(position), rng) for position in chosen]
-        return scale_frames(np.stack([image for image, _ in pairs])), np.stack([mask for _, mask in pairs])
+        drawn = [self._draw(int(position), rng) for position in chosen]
+        return scale_frames(np.stack([image for image, _ in drawn])), np.stack([target for _, target in drawn])
 
     def stream(self, first_epoch: int = 0, *, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """Batches in order from an epoch on, without end, drawn ahead of their use by threads (up to one a core)."""
@@ -149,11 +159,24 @@ class TrainingBatches:
 
     def _draw(self, position: int, rng: np.random.Generator) -> Pair:
         rendered = rng.random() < self.rendered_share
-        pair = self.rendered[int(rng.integers(len(self.rendered)))] if rendered else self.pairs[position]
+        if rendered:
+            example = Example(*self.rendered[int(rng.integers(len(self.rendered)))])
+        else:
+            example = self._example(position)
         if self.augmentation is None:
-            return resize_frame(pair[0], self.size), resize_labels(pair[1], self.size)
-        other = self.pairs[int(rng.integers(len(self.pairs)))]
-        return augment(pair, other, self.size, self.augmentation, rng, rare=self.rare, fill=self.fill)
+            return resize_frame(example.image, self.size), resize_labels(example.mask, self.size)
+        other = self._example(int(rng.integers(len(self.pairs))))
+        image, mask, opinion = augment(
+            example, other, self.size, self.augmentation, rng, rare=self.rare, fill=self.fill
+        )
+        if not len(self.opinions):
+            return image, mask
+        if opinion is None:
+            opinion = np.eye(self.target_shape[-1] - 1, dtype=np.uint8)[mask] * np.uint8(255)
+        return image, np.concatenate([mask[..., None], opinion], axis=-1)
+
+    def _example(self, position: int) -> Example:
+        return Example(*self.pairs[position], self.opinions[position] if len(self.opinions) else None)
 
 
 class ResizedBatches:

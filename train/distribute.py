@@ -99,7 +99,7 @@ class Devices:
 
         signature = (
             tf.TensorSpec((None, *batches.size, 3), tf.float32),
-            tf.TensorSpec((None, *batches.size), tf.uint8),
+            tf.TensorSpec((None, *batches.target_shape), tf.uint8),
         )
         return tf.data.Dataset.from_generator(
             lambda: self._shares(batches.stream(first_epoch), self.count, range(self.count)),

@@ -19,7 +19,7 @@ from .augment import Pair
 from .batches import PairStore, ResizedBatches, TrainingBatches, class_shares, rendered_scenes
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
-from .dataset import Sample, dataset_folders, find_samples, random_split, time_split
+from .dataset import Sample, dataset_folders, find_samples, random_split, read_image, time_split
 from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import fcn8, logits_model
 from .fold import fold_batch_norm
@@ -29,6 +29,7 @@ from .options import Encoder, FitOptions, fcn8_config, refuse_changes, refuse_fo
 from .preflight import PreflightReport, check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, load_model, open_run, save_run
+from .teacher import WithFrames, opinions, unlabelled_frames
 from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
@@ -53,7 +54,8 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     training, validation = split_samples(samples, recipe, options.seed)
     if recipe.ignore_unlabelled:
         refuse_unlabelled(report, training)
-    config = run_config(recipe, options, samples, training, validation)
+    frames = unlabelled_frames(options.unlabelled, read_image(training[0].image).shape[:2])
+    config = run_config(recipe, options, samples, training, validation, frames)
     if options.resume:
         refuse_changes(options, config)
     devices = choose_devices(min(recipe.batch_size, len(training)), options.devices)
@@ -62,7 +64,7 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
 
     with devices.folder(options.out) as folder:
         with devices.scope():
-            trainer = Trainer(recipe, options, training, validation, devices, folder)
+            trainer = Trainer(recipe, options, training, validation, devices, folder, frames)
             config["encoder"] = asdict(trainer.encoder)
             print_setup(trainer, config, samples, training, validation)
             save_run(folder, config)
@@ -96,11 +98,14 @@ class Trainer:
         validation: list[Sample],
         devices: Devices,
         folder: Path,
+        frames: Sequence[np.ndarray] = (),
     ) -> None:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
         self.fcn8_config = fcn8_config(recipe, options)
-        pairs = PairStore(training)
+        pairs: Sequence[Pair] = PairStore(training)
+        if len(frames):
+            pairs = WithFrames(pairs, frames, CAMVID_UNLABELLED)
         self.batches = self._training_batches(pairs)
         self.network, self.encoder = self._network(pairs)
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
@@ -148,8 +153,8 @@ class Trainer:
         print(f"resuming after epoch {record['epoch']} of {self.recipe.epochs}", file=sys.stderr)
         return int(record["epoch"])
 
-    def _training_batches(self, pairs: PairStore) -> TrainingBatches:
-        recipe = self.recipe
+    def _training_batches(self, pairs: Sequence[Pair]) -> TrainingBatches:
+        recipe, teacher = self.recipe, self.options.teacher
         size = recipe.crop_size or recipe.input_size
         rendered = rendered_scenes(RENDERED_POOL, (360, 480), self.options.seed) if recipe.rendered_share else ()
         return TrainingBatches(
@@ -162,10 +167,11 @@ class Trainer:
             rendered_share=recipe.rendered_share,
             rare=tuple(CAMVID_CLASSES.index(name) for name in RARE_CLASSES),
             fill=CAMVID_UNLABELLED,
+            opinions=opinions(open_run(teacher), pairs, recipe.input_size) if teacher else (),
             parts=self.devices.count,
         )
 
-    def _network(self, pairs: PairStore) -> tuple[keras.Model, Encoder]:
+    def _network(self, pairs: Sequence[Pair]) -> tuple[keras.Model, Encoder]:
         """Build the network; with a weights file its encoder takes it, and the first blocks are frozen."""
         recipe, given, recorded, start = self.recipe, self.options.weights, self.options.encoder, self.options.start
         if start is not None and not recipe.batch_norm:
@@ -214,7 +220,7 @@ class Trainer:
             even_out(network)
         return network
 
-    def _compile(self, pairs: PairStore) -> None:
+    def _compile(self, pairs: Sequence[Pair]) -> None:
         recipe = self.recipe
         # A selection of filters has more to learn anew than whole blocks have.
         slowed = self.encoder.loaded if self.encoder.whole else ()
@@ -298,3 +304,7 @@ def print_setup(
     print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")
     if trainer.options.weights:
         print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.encoder.loaded)}")
+    if trainer.options.teacher:
+        frames = config["data"]["frames"]
+        also = f", and of {frames['count']} frames without masks" if frames else ""
+        print(f"teacher {config['teacher']['run']}: its opinion of the training images is learnt too{also}")

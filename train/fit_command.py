@@ -57,6 +57,13 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
     add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
     add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
+    add(
+        "--unlabelled",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="pictures, clips (two frames a second) or folders of them, learnt from --teacher alone (default: none)",
+    )
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
 
@@ -102,12 +109,19 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         "filters: a run, or edge_seg/assets/keras (default: none)",
     )
     add(
+        "--teacher",
+        type=Path,
+        metavar="RUN",
+        help="learn its opinion of each image too, half and half with the masks: a finished run, or "
+        "edge_seg/assets/keras (default: none)",
+    )
+    add(
         "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
     )
     add(
         "--license",
         help="terms of use of the resulting weights, one line, carried into exported files "
-        "(default: none; with --start, those of its weights)",
+        "(default: none; with --start or --teacher, those of its weights)",
     )
 
 
@@ -172,6 +186,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     from .recipes import RECIPES
 
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
+    check_teacher(recipe, args.teacher, args.unlabelled or ())
     network = fcn8_shape(args)
     if args.start:
         recipe = started(recipe, network, args)
@@ -181,7 +196,8 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     return recipe, FitOptions(
         out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
         block_widths=network.block_widths, head_widths=network.head_widths,
-        weights=args.weights, start=args.start, seed=1 if args.seed is None else args.seed, policy=policy,
+        weights=args.weights, start=args.start, teacher=args.teacher, unlabelled=tuple(args.unlabelled or ()),
+        seed=1 if args.seed is None else args.seed, policy=policy,
         resume=args.resume, tensorboard=args.tensorboard, license=terms(args), devices=args.devices,
     )  # fmt: skip
 
@@ -216,7 +232,10 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
 
     recipe, options = read_begun(args.out)
     recipe = replace(recipe, **given(args, RECIPE_VALUES), **({"name": args.recipe} if args.recipe else {}))
-    changes = given(args, ("block_widths", "head_widths", "weights", "start", "seed", "policy", "license"))
+    names = ("block_widths", "head_widths", "weights", "start", "teacher", "unlabelled", "seed", "policy", "license")
+    changes = given(args, names)
+    if "unlabelled" in changes:
+        changes["unlabelled"] = tuple(changes["unlabelled"])
     if changes.get("policy") == "auto":
         changes["policy"] = "float32" if recipe.name == "notebook" else auto_policy()
     data = ("dataset", "images", "masks")
@@ -229,6 +248,7 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         )
     if options.encoder is None and options.start:
         refuse_other_start(options.start, options, recipe)
+    check_teacher(recipe, options.teacher, options.unlabelled)
     return recipe, options
 
 
@@ -254,14 +274,27 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
     return network
 
 
-def finished_network(start: Path) -> Fcn8Config:
-    """The network of a run to start from; raises `ConfigurationError` unless its classes are ours."""
+def check_teacher(recipe: Recipe, teacher: Path | None, unlabelled: Sequence[Path]) -> None:
+    """Raise `ConfigurationError` for a teacher that cannot teach this training, or frames that nobody labels."""
+    if teacher is None:
+        if unlabelled:
+            raise ConfigurationError(
+                "--unlabelled: frames without masks are learnt from a teacher; give --teacher too."
+            )
+        return
+    if recipe.name == "notebook":
+        raise ConfigurationError("--teacher: the notebook's recipe learns from masks alone; leave one of the two out.")
+    finished_network(teacher, "--teacher")
+
+
+def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
+    """The network of a run to start or to learn from; raises `ConfigurationError` unless its classes are ours."""
     from .run import open_run
 
     run = open_run(start)
     if run.classes != CAMVID_CLASSES:
         raise ConfigurationError(
-            f"--start {start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
+            f"{option} {start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
             f"got {', '.join(run.classes)}."
         )
     return run.fcn8
@@ -281,12 +314,13 @@ def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None
 
 
 def terms(args: argparse.Namespace) -> str:
-    """The terms asked for; else those of the network to start from, which bind what is made of it."""
+    """The terms asked for; else those of the networks to start and to learn from, which bind what is made of them."""
     from .run import open_run
 
     if args.license is not None:
         return str(args.license)
-    return str(open_run(args.start).config.get("license", "")) if args.start else ""
+    found = (str(open_run(run).config.get("license", "")) for run in (args.start, args.teacher) if run)
+    return "; ".join(dict.fromkeys(text for text in found if text))
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -63,15 +63,19 @@ class KerasLabeler:
 
     def label(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `Labeler.label`."""
+        return [_most_probable(found) for found in self.probabilities(frames)]
+
+    def probabilities(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What `label` takes the most probable of: for each variant, (N, height, width, classes) float32."""
         plain = self._probabilities(frames, self.size, mirrored=False)
-        found = [_most_probable(plain)]
+        found = [plain]
         if len(self.variants) > 1:
             total = np.zeros_like(plain)
             for size in self._sizes:
                 for mirrored in (False, True) if self._flip else (False,):
                     known = size == self.size and not mirrored
                     total += plain if known else self._resized(self._probabilities(frames, size, mirrored=mirrored))
-            found.append(_most_probable(total))
+            found.append(total / (len(self._sizes) * (2 if self._flip else 1)))
         return found
 
     def _probabilities(self, frames: Sequence[np.ndarray], size: tuple[int, int], *, mirrored: bool) -> np.ndarray:
@@ -86,7 +90,7 @@ class KerasLabeler:
         if probabilities.shape[1:3] == self.size:
             return probabilities
         width_height = self.size[::-1]
-        return np.stack([_resize_channels(item, width_height) for item in probabilities])
+        return np.stack([resize_channels(item, width_height) for item in probabilities])
 
 
 class OnnxLabeler:
@@ -155,9 +159,12 @@ def _most_probable(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.argmax(axis=-1).astype(np.uint8)
 
 
-def _resize_channels(probabilities: np.ndarray, width_height: tuple[int, int]) -> np.ndarray:
-    """Bilinear, a channel at a time: cv2 resizes no more than four channels at once."""
+def resize_channels(
+    probabilities: np.ndarray, width_height: tuple[int, int], interpolation: int = cv2.INTER_LINEAR
+) -> np.ndarray:
+    """A channel at a time, bilinear unless told: cv2 resizes no more than four channels at once."""
     channels = [
-        cv2.resize(np.ascontiguousarray(channel), width_height) for channel in np.moveaxis(probabilities, -1, 0)
+        cv2.resize(np.ascontiguousarray(channel), width_height, interpolation=interpolation)
+        for channel in np.moveaxis(probabilities, -1, 0)
     ]
     return np.stack(channels, axis=-1)

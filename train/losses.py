@@ -10,6 +10,9 @@ from keras import ops
 
 from .distribute import device_share, summed_over_devices
 
+# Of the loss, where there is a teacher.
+TEACHER_SHARE = 0.5
+
 
 def class_weights(shares: np.ndarray, unlabelled: int | None) -> np.ndarray:
     """Weight of each class, 1 / ln(1.1 + share) (ENet, Paszke et al. 2016, with c = 1.1), scaled to mean 1.
@@ -24,14 +27,27 @@ def class_weights(shares: np.ndarray, unlabelled: int | None) -> np.ndarray:
     return (weights / weights[weights > 0].mean()).astype(np.float32)
 
 
+def class_ids(y_true: Any, y_pred: Any) -> Any:
+    """The int32 class ids (N, H, W) of a batch's truth, with a teacher's opinion behind them or without."""
+    return ops.cast(y_true[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true, "int32")
+
+
 class SegmentationLoss(keras.losses.Loss):
-    """Weighted cross-entropy plus a soft Jaccard term, over labelled pixels.
+    """Weighted cross-entropy plus a soft Jaccard term, over labelled pixels; with a teacher, also its opinion.
 
     loss = sum_p w[y_p] CE_p / sum_p w[y_p]  +  jaccard * (1 - mean over classes present of sum p y / sum (p + y - p y))
 
     The second term is the mean IoU itself with probabilities in place of decisions (Rahman and Wang, 2016).
-    Truth (N, H, W) class ids; predictions (N, H, W, classes) logits. The sums are the whole batch's, however many
-    devices share it: a mean of the devices' quotients would be another loss on every number of devices.
+    Truth (N, H, W) class ids; predictions (N, H, W, classes) logits.
+
+    Truth of (N, H, W, 1 + classes) brings a teacher's probabilities t behind the ids, times 255. Then
+
+    loss = (1 - TEACHER_SHARE) * the above  +  TEACHER_SHARE * sum_p v_p CE(t_p, p) / sum_p v_p,   v_p = sum_c w[c] t_pc
+
+    over all pixels, labelled or not (Hinton and others, 2015, arXiv 1503.02531, at a temperature of 1).
+
+    The sums are the whole batch's, however many devices share it: a mean of the devices' quotients would be another
+    loss on every number of devices.
     """
 
     def __init__(self, weights: np.ndarray, *, jaccard: float = 0.0, name: str = "segmentation_loss") -> None:
@@ -42,21 +58,37 @@ class SegmentationLoss(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         classes = len(self.weights)
         logits = ops.cast(y_pred, "float32")
-        truth = ops.cast(y_true, "int32")
+        taught = len(y_true.shape) == len(y_pred.shape)
+        truth = class_ids(y_true, y_pred)
         weight = ops.take(ops.convert_to_tensor(self.weights), truth)
         entropy = ops.sparse_categorical_crossentropy(truth, logits, from_logits=True)
         sums = [ops.sum(entropy * weight), ops.sum(weight)]
+        if taught:
+            sums += self._disagreement(y_true[..., 1:], logits)
         if self.jaccard:
             sums += self._overlaps(truth, logits, weight, classes)
-        entropies, weights, *overlaps = summed_over_devices(sums)
+        entropies, weights, *others = summed_over_devices(sums)
         loss = entropies / (weights + 1e-6)
+        teacher, overlaps = (others[:2], others[2:]) if taught else ([], others)
         if self.jaccard:
             both, truths, probabilities = overlaps
             union = probabilities + truths - both
             present = ops.cast(truths > 0, "float32")
             share = ops.sum(present * both / (union + 1e-6)) / (ops.sum(present) + 1e-6)
             loss = loss + self.jaccard * (1.0 - share)
+        if taught:
+            disagreement, voices = teacher
+            loss = (1.0 - TEACHER_SHARE) * loss + TEACHER_SHARE * disagreement / (voices + 1e-6)
         return device_share(loss)
+
+    def _disagreement(self, opinion: Any, logits: Any) -> list[Any]:
+        """Sum over pixels of v CE(t, p), and sum of v."""
+        opinion = ops.cast(opinion, "float32") / 255.0
+        # Rounding to bytes leaves sums beside 1.
+        opinion = opinion / (ops.sum(opinion, -1, keepdims=True) + 1e-6)
+        voice = ops.sum(opinion * ops.convert_to_tensor(self.weights), -1)
+        entropy = -ops.sum(opinion * ops.log_softmax(logits), -1)
+        return [ops.sum(voice * entropy), ops.sum(voice)]
 
     @staticmethod
     def _overlaps(truth: Any, logits: Any, weight: Any, classes: int) -> list[Any]:
@@ -80,7 +112,7 @@ class ConfusionMetric(keras.metrics.Metric):
         self.matrix = self.add_variable((classes, classes), initializer="zeros", name="matrix", dtype="float32")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        truth = ops.reshape(class_ids(y_true, y_pred), (-1,))
         found = ops.reshape(ops.cast(ops.argmax(y_pred, -1), "int32"), (-1,))
         # A product of one-hot rows, not bincount: JAX cannot trace that one.
         hot = (ops.one_hot(ids, self.classes, dtype="float32") for ids in (truth, found))

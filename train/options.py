@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_seg.errors import ConfigurationError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
@@ -21,6 +23,10 @@ from .fcn8 import Fcn8Config
 from .files import CONFIG_NAME
 from .recipes import Recipe
 from .run import open_run, versions
+from .teacher import frames_hash, teacher_record
+
+# Of what a run begins with, whose places its config.json keeps.
+PATHS = ("weights", "start", "teacher")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class FitOptions:
     Attributes:
         out: folder of the run; `dataset`, or `images` and `masks`, the folders of its data.
         weights: ImageNet kernels, an .h5 or .npz; `start`: a finished run's folder to go on from.
+        teacher: a finished run's folder whose opinion of the images is learnt too, or None.
+        unlabelled: pictures, clips and folders of them, learnt from the teacher alone.
         encoder: what a run that is gone on with recorded of them. Its checkpoint holds every weight, so that neither
             `weights` nor `start` is read.
         brief: validate after the last epoch alone and draw nothing: of a study only the figures are wanted.
@@ -51,6 +59,8 @@ class FitOptions:
     head_widths: tuple[int, int]
     weights: Path | None
     start: Path | None = None
+    teacher: Path | None = None
+    unlabelled: tuple[Path, ...] = ()
     seed: int
     policy: str
     resume: bool
@@ -78,8 +88,9 @@ def run_config(
     samples: Sequence[Sample],
     training: Sequence[Sample],
     validation: Sequence[Sample],
+    frames: Sequence[np.ndarray] = (),
 ) -> dict[str, Any]:
-    """Everything the run is made from, as JSON."""
+    """Everything the run is made from, as JSON; `frames` are those without masks."""
     return {
         "fcn8": fcn8_config(recipe, options).to_dict(),
         "classes": list(CAMVID_CLASSES),
@@ -89,7 +100,8 @@ def run_config(
         "policy": options.policy,
         "weights": options.weights.name if options.weights else None,
         "start": options.start.name if options.start else None,
-        "paths": {name: str(path) if (path := getattr(options, name)) else None for name in ("weights", "start")},
+        "teacher": teacher_record(options.teacher) if options.teacher else None,
+        "paths": {name: str(path) if (path := getattr(options, name)) else None for name in PATHS},
         "license": options.license,
         "data": {
             "root": str(options.dataset) if options.dataset else None,
@@ -98,6 +110,8 @@ def run_config(
             "hash": data_hash(list(samples)),
             "train": [sample.stem for sample in training],
             "val": [sample.stem for sample in validation],
+            "unlabelled": list(map(str, options.unlabelled)),
+            "frames": {"count": len(frames), "hash": frames_hash(frames)} if len(frames) else None,
         },
         "versions": versions(),
     }
@@ -115,10 +129,12 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
         data, paths, network = config["data"], config.get("paths", {}), Fcn8Config.from_dict(config["fcn8"])
         # Runs made before paths were recorded have the name alone.
         files = {name: paths.get(name) or config.get(name) for name in ("weights", "start")}
+        teacher = config.get("teacher") and paths["teacher"]
         return recipe_from(config["recipe"]), FitOptions(
             out=out, dataset=_path(data["root"]), images=_path(data["images"]), masks=_path(data["masks"]),
             block_widths=network.block_widths, head_widths=network.head_widths,
             weights=_path(files["weights"]), start=_path(files["start"]), seed=int(config["seed"]),
+            teacher=_path(teacher), unlabelled=tuple(map(Path, data.get("unlabelled", ()))),
             policy=str(config["policy"]), resume=True, tensorboard=False, license=str(config.get("license", "")),
             encoder=_recorded_encoder(config) if has_checkpoint(out) else None,
         )  # fmt: skip
@@ -171,9 +187,10 @@ def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
     ours = json.loads(json.dumps(config))
     for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
         known["recipe"].pop("learning_rate", None)
-    keys = ("fcn8", "recipe", "seed", "policy", "weights", "start")
+    keys = ("fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")
     changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
     changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")
+    changed += differences(stored["data"].get("frames"), ours["data"]["frames"], "unlabelled")
     if changed:
         raise ConfigurationError(
             f"--resume: the run in {options.out} began with other options; give them again: {'; '.join(changed)}."

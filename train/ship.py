@@ -35,6 +35,7 @@ SHIPPED_KEYS = (
     "policy",
     "weights",
     "start",
+    "teacher",
     "averaged",
     "license",
     "training",

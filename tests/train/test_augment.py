@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.augment import Augmentation, augment, paste_rare
+from train.augment import Augmentation, Example, augment, paste_rare
 from train.batches import TrainingBatches
 
 CALM = Augmentation(light=0.0, lens=0.0, paste=0.0)
 
 
-def coded_pair(seed: int = 0, size: tuple[int, int] = (90, 120)) -> tuple[np.ndarray, np.ndarray]:
+def coded_pair(seed: int = 0, size: tuple[int, int] = (90, 120)) -> Example:
     """An image whose blue channel is 20 times the mask's id, in blocks large enough to survive filtering."""
     ids = np.random.default_rng(seed).integers(0, 10, (size[0] // 30, size[1] // 30)).astype(np.uint8)
     mask = np.kron(ids, np.ones((30, 30), np.uint8))
-    return np.stack([mask * 20, mask, mask], -1), mask
+    return Example(np.stack([mask * 20, mask, mask], -1), mask)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_image_and_mask_move_together(seed: int) -> None:
     pair = coded_pair(seed)
-    image, mask = augment(pair, pair, (64, 64), CALM, np.random.default_rng(seed), rare=(2, 6), fill=11)
+    image, mask, _ = augment(pair, pair, (64, 64), CALM, np.random.default_rng(seed), rare=(2, 6), fill=11)
     assert image.shape == (64, 64, 3)
     assert mask.shape == (64, 64)
     inside = mask != 11
@@ -32,7 +32,7 @@ def test_image_and_mask_move_together(seed: int) -> None:
 def test_masks_hold_only_ids_that_were_there() -> None:
     for seed in range(20):
         pair = coded_pair(seed)
-        _, mask = augment(
+        _, mask, _ = augment(
             pair, coded_pair(99), (64, 96), Augmentation(), np.random.default_rng(seed), rare=(2, 6, 9), fill=11
         )
         assert set(np.unique(mask)) <= set(range(10)) | {11}
@@ -42,7 +42,9 @@ def test_pasting_brings_rare_pixels_and_their_ids() -> None:
     image, mask = np.zeros((30, 30, 3), np.uint8), np.zeros((30, 30), np.uint8)
     other, other_mask = np.full((30, 30, 3), 200, np.uint8), np.zeros((30, 30), np.uint8)
     other_mask[10:20, 12:18] = 9
-    pasted, pasted_mask = paste_rare((image, mask), (other, other_mask), (9,), np.random.default_rng(0))
+    pasted, pasted_mask, _ = paste_rare(
+        Example(image, mask), Example(other, other_mask), (9,), np.random.default_rng(0)
+    )
     assert (pasted_mask == 9).sum() == 60
     assert (pasted[pasted_mask == 9] == 200).all()
     assert (pasted[pasted_mask == 0] == 0).all()
@@ -50,7 +52,7 @@ def test_pasting_brings_rare_pixels_and_their_ids() -> None:
 
 
 def test_batches_depend_on_seed_epoch_and_index_alone() -> None:
-    pairs = [coded_pair(seed) for seed in range(5)]
+    pairs = [coded_pair(seed)[:2] for seed in range(5)]
 
     def batches(seed: int) -> TrainingBatches:
         return TrainingBatches(

@@ -1,0 +1,125 @@
+"""What a finished network thinks of the training images, for another to learn; frames without masks to learn on.
+
+The teacher looks once at each image, whole and clean, and at its mirror image; the learner meets its opinion cut and
+mirrored with its crop, under whatever light and blur the crop was given (Hinton and others, 2015, arXiv 1503.02531, for
+learning from probabilities; Xie and others, 2020, arXiv 1911.04252, for unlabelled images and a learner made to work
+harder than its teacher). Knows no losses and no batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.preprocess import resize_frame
+from edge_seg.sources import Item, expand_sources, open_item
+
+from .augment import Pair
+from .labelers import open_keras, resize_channels
+from .run import Run, open_run
+
+BATCH = 4
+# Of a clip one frame in so many seconds: neighbours are nearly the same picture.
+EVERY_S = 0.5
+# A frame of 360x480 with the teacher's opinion takes 1.2 MB.
+MOST_FRAMES = 2000
+
+
+def opinions(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> list[np.ndarray]:
+    """What the teacher thinks of each image: (height / 2, width / 2, classes) uint8, probabilities times 255.
+
+    The mean over the image and its mirror image, at half the resolution: FCN8's scores are eight times coarser.
+
+    Args:
+        teacher: a finished run.
+        pairs: (image, mask); the masks are not looked at.
+        size: (height, width) that a teacher without an input size of its own sees images at.
+    """
+    labeler = open_keras(teacher, input_size=teacher.fcn8.input_size or size, batch=BATCH, flip=True, scales=(1.0,))
+    half = labeler.size[1] // 2, labeler.size[0] // 2
+    found: list[np.ndarray] = []
+    for first in range(0, len(pairs), BATCH):
+        images = [pairs[index][0] for index in range(first, min(first + BATCH, len(pairs)))]
+        for probabilities in labeler.probabilities(images)[-1]:
+            small = resize_channels(probabilities, half, cv2.INTER_AREA)
+            found.append((small * 255.0 + 0.5).astype(np.uint8))
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2Kteacher: {len(found)} of {len(pairs)} images", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    return found
+
+
+class WithFrames(Sequence[Pair]):
+    """Labelled pairs, and behind them frames whose mask is `unlabelled` throughout."""
+
+    def __init__(self, pairs: Sequence[Pair], frames: Sequence[np.ndarray], unlabelled: int) -> None:
+        self._pairs, self._frames = pairs, frames
+        self._mask = np.full(frames[0].shape[:2], unlabelled, np.uint8) if len(frames) else None
+
+    def __len__(self) -> int:
+        return len(self._pairs) + len(self._frames)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index < len(self._pairs):
+            return self._pairs[index]
+        return self._frames[index - len(self._pairs)], self._mask
+
+
+def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.ndarray]:
+    """Pictures, and of each clip two frames a second, stretched to `size`: (height, width, 3) uint8 BGR each.
+
+    Args:
+        places: pictures, clips, and folders of them.
+        size: (height, width) of the labelled images, so that objects can be pasted from them.
+
+    Raises:
+        ConfigurationError: a camera or an address, which have no end; more than 2000 frames; none at all.
+        MediaError: one cannot be read.
+    """
+    frames: list[np.ndarray] = []
+    for item in expand_sources(list(places)):
+        if item.live:
+            raise ConfigurationError(f"--unlabelled: expected pictures, clips or folders of them; got {item.name}.")
+        for image in _spaced(item):
+            frames.append(resize_frame(image, size))
+            if len(frames) > MOST_FRAMES:
+                raise ConfigurationError(
+                    f"--unlabelled: more than {MOST_FRAMES} frames (of a clip, two a second); give fewer or shorter "
+                    "clips."
+                )
+    if places and not frames:
+        raise ConfigurationError(f"--unlabelled: no frame in {', '.join(map(str, places))}.")
+    return frames
+
+
+def _spaced(item: Item) -> Iterator[np.ndarray]:
+    due = -np.inf
+    with open_item(item) as source:
+        for frame in source:
+            if frame.time_s >= due and not frame.corrupt:
+                yield frame.image
+                due = frame.time_s + EVERY_S
+
+
+def frames_hash(frames: Sequence[np.ndarray]) -> str:
+    """SHA-256 of the frames' pixels, first 16 hex digits."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame).data)
+    return digest.hexdigest()[:16]
+
+
+def teacher_record(folder: Path) -> dict[str, str]:
+    """What a run records of its teacher: the folder's name, and the first 16 hex digits of its weights' SHA-256."""
+    run = open_run(folder)
+    digest = hashlib.sha256(run.weights.read_bytes()).hexdigest()[:16]
+    return {"run": os.path.basename(os.path.abspath(folder)), "hash": digest}
