@@ -22,7 +22,7 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError
 from train.arguments import positive, size
-from train.fit_command import widths
+from train.fit_arguments import widths
 from train.quiet import import_keras_quietly
 
 from .data import rendered_scenes

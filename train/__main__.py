@@ -33,7 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     # Here, so that a package that is missing or does not load is one line too.
     from .average import add_average_arguments, run_average
     from .evaluate import add_evaluate_arguments, run_evaluate
-    from .fit_command import add_fit_arguments, run_fit
+    from .fit_arguments import add_fit_arguments
+    from .fit_command import run_fit
     from .inspect import add_inspect_arguments, run_inspect
     from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
     from .study import add_study_arguments, run_study

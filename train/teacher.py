@@ -86,7 +86,7 @@ def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.
         MediaError: one cannot be read.
     """
     frames: list[np.ndarray] = []
-    for item in expand_sources(list(places)):
+    for item in expand_sources(list(places)) if places else ():
         if item.live:
             raise ConfigurationError(f"--unlabelled: expected pictures, clips or folders of them; got {item.name}.")
         for image in _spaced(item):

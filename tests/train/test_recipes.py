@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train.callbacks import MovingAverage
-from train.fit_command import add_fit_arguments
+from train.fit_arguments import add_fit_arguments
 from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, make_optimizer
 
 

@@ -1,0 +1,140 @@
+"""The options of `python -m train fit`, and the readers of their values. Imports no Keras: `--help` should not wait."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from .arguments import folder, positive, seed, size
+
+RECIPE_NAMES = ("default", "notebook")
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m train fit`."""
+    _add_data(parser.add_argument_group("data"))
+    _add_recipe(parser.add_argument_group("recipe"))
+    _add_network(parser.add_argument_group("network"))
+    _add_running(parser.add_argument_group("running"))
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "dataset",
+        nargs="?",
+        type=Path,
+        metavar="DATASET",
+        help="folder in the dataset1 layout (default: --images and --masks)",
+    )
+    add("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
+    add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
+    add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
+    add(
+        "--unlabelled",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="pictures, clips (two frames a second) or folders of them, learnt from --teacher alone (default: none)",
+    )
+    add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
+    add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
+
+
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
+    add("--epochs", type=positive, help="default: notebook 10, default 60")
+    add("--batch-size", type=positive, help="default: notebook 32, default 6")
+    add(
+        "--learning-rate",
+        type=float,
+        help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start without normalisation: 1e-4)",
+    )
+    add(
+        "--batch-norm",
+        action=argparse.BooleanOptionalAction,
+        help="normalise while training, folded into the weights at the end; "
+        "default: notebook no, default yes (--start at its own widths: no)",
+    )
+    add(
+        "--rendered-share",
+        type=float,
+        help="share of rendered scenes among training images; default: notebook 0, default 0.12",
+    )
+    add("--seed", type=seed, help="of every random draw (default: 1)")
+    add(
+        "--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320"
+    )
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--block-widths", type=widths(5), metavar="A,B,C,D,E",
+        help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
+    add("--head-widths", type=widths(2), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
+    add("--weights", type=Path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
+    add(
+        "--start",
+        type=Path,
+        metavar="RUN",
+        help="go on from a finished network with new data or a new schedule, or, with widths, from its strongest "
+        "filters: a run, or edge_seg/assets/keras (default: none)",
+    )
+    add(
+        "--teacher",
+        type=Path,
+        metavar="RUN",
+        help="learn its opinion of each image too, half and half with the masks: a finished run, or "
+        "edge_seg/assets/keras (default: none)",
+    )
+    add(
+        "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
+    )
+    add(
+        "--license",
+        help="terms of use of the resulting weights, one line, carried into exported files "
+        "(default: none; with --start or --teacher, those of its weights)",
+    )
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+    text = "precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it"
+    add("--policy", choices=policies, help=text)
+    add(
+        "--devices",
+        type=device_names,
+        default=(),
+        metavar="D,D",
+        help="devices that share each batch, as gpu:0,gpu:1 (default: every GPU that is visible, else the CPU)",
+    )
+    add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard (default: no)")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the last good checkpoint in RUN, with the options it began with (default: start anew)",
+    )
+
+
+def device_names(text: str) -> tuple[str, ...]:
+    """argparse type: "gpu:0,gpu:1" -> its parts, each once."""
+    parts = tuple(part.strip().lower() for part in text.split(","))
+    if len(set(parts)) != len(parts) or not all(re.fullmatch(r"(cpu|gpu|tpu):\d+", part) for part in parts):
+        raise argparse.ArgumentTypeError(f"expected different devices with commas between, as gpu:0, got {text!r}")
+    return parts
+
+
+def widths(count: int) -> Any:
+    """argparse type: `count` positive numbers with commas between."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        parts = text.split(",")
+        if len(parts) != count or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+            raise argparse.ArgumentTypeError(f"expected {count} positive numbers with commas between, got {text!r}")
+        return tuple(int(part) for part in parts)
+
+    return parse
