@@ -18,7 +18,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 
 from .errors import MediaError
-from .opening import clock_origin_s, open_file
+from .opening import CLOCK_RESTART_S, clock_origin_s, open_file
 
 # What MP4 carries and browsers play. MP2, AC-3, ALAC and others fit into an MP4 too, but come out silent there.
 COPIED = frozenset({"aac", "mp3", "opus", "flac"})
@@ -47,6 +47,7 @@ class AudioTrack:
         self._packets = self._read()
         self._ahead: Any = None
         self._ended = False
+        self._last_dts: int | None = None
 
     @classmethod
     def open(cls, path: str | Path, target: OutputContainer) -> Self | None:
@@ -73,7 +74,7 @@ class AudioTrack:
             if self._ahead is None:
                 self._ended = True
                 if not self.copied:
-                    self._target.mux(self._out.encode(None))
+                    self._mux(self._out.encode(None))
                 return
             item, self._ahead = self._ahead, None
             if end_s is not None and item.pts is not None and _seconds(item) - self._origin_s >= end_s:
@@ -96,16 +97,44 @@ class AudioTrack:
         return stream
 
     def _read(self) -> Iterator[Any]:
-        """Packets to copy, or frames to encode; damaged ones are left out, and a broken end is the end."""
+        """Packets to copy, or frames to encode; damaged ones are left out, and a broken end is the end.
+
+        So is a clock that starts anew, or another kind of sound: an MP4 takes no more of it.
+        """
+        kind, latest_s = None, float("-inf")
         try:
-            for packet in self._source.demux(self._track):
-                if self.copied:
-                    if packet.size and packet.dts is not None:
-                        yield packet
-                else:
-                    yield from self._decode(packet)
+            for item in self._items():
+                time_s = latest_s if item.pts is None else _seconds(item)
+                kind = kind or self._kind(item)
+                if latest_s - time_s > CLOCK_RESTART_S:
+                    self.summary += ", cut short where its clock starts anew"
+                    return
+                if self._kind(item) != kind:
+                    self.summary += ", cut short where its format changes"
+                    return
+                latest_s = max(latest_s, time_s)
+                yield item
         except (av.error.FFmpegError, OSError):
             self.summary += ", cut short where the source is damaged"
+        except IndexError:
+            return  # PyAV, at the end of a file in which a track appeared on the way.
+
+    def _items(self) -> Iterator[Any]:
+        for packet in self._source.demux(self._track):
+            if not self.copied:
+                yield from self._decode(packet)
+            elif packet.size and packet.dts is not None:
+                yield from self._unframed(packet)
+
+    def _unframed(self, packet: Any) -> list[Any]:
+        try:
+            return self._unframe.filter(packet) if self._unframe else [packet]
+        except av.error.FFmpegError:
+            return []
+
+    def _kind(self, item: Any) -> tuple[Any, ...]:
+        """What an encoder cannot change on the way; packets say nothing of it."""
+        return () if self.copied else (item.format.name, item.layout.name, item.sample_rate)
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
@@ -117,13 +146,17 @@ class AudioTrack:
         moved = round((shift_s - self._origin_s) / (item.time_base or Fraction(1, 1000)))
         if item.pts is not None:
             item.pts += moved
-        if not self.copied:
-            self._target.mux(self._out.encode(item))
-            return
-        item.dts += moved
-        for packet in self._unframe.filter(item) if self._unframe else [item]:
-            packet.stream = self._out
-            self._target.mux(packet)
+        if self.copied:
+            item.dts += moved
+            item.stream = self._out
+        self._mux([item] if self.copied else self._out.encode(item))
+
+    def _mux(self, packets: list[Any]) -> None:
+        """Pass packets on; those that do not come after the last one, as where the source is damaged, no MP4 takes."""
+        for packet in packets:
+            if self._last_dts is None or packet.dts > self._last_dts:
+                self._last_dts = packet.dts
+                self._target.mux(packet)
 
 
 def _seconds(item: Any) -> float:

@@ -30,8 +30,12 @@ READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.2
 
 def explain_file(path: Path, detail: str) -> str:
     """One line on what is wrong with `path`; `detail` is what the decoder said, used when nothing better is known."""
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return f"{path}: no such file."
+    except OSError as error:
+        return f"{path}: cannot be read ({(error.strerror or str(error)).lower()})."
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         return f"{path}: the folder cannot be read (permission denied)."
     if path.is_dir():

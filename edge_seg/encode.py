@@ -31,7 +31,7 @@ from .audio import AudioTrack
 from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
-from .files import Seal, reason, replacing
+from .files import DISK_FULL, Seal, reason, replacing
 from .names import partial_path
 from .opencv import cv2
 from .threads import available_threads, usual_scheduling
@@ -189,7 +189,8 @@ class VideoWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Created here so that a folder without permission is an error now, not after the first second.
             self.partial.open("wb").close()
-            return av.open(str(self.partial), "w", format="mp4", container_options=options)
+            # Without "file:", what stands before a colon in a name would be a protocol.
+            return av.open(f"file:{self.partial}", "w", format="mp4", container_options=options)
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"{self.path} cannot be written ({reason(error)}).") from error
 
@@ -243,9 +244,10 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
-            # The record beside it may be what cannot be written.
-            other = f"{error.filename}: " if error.filename not in (None, str(self.path)) else ""
-            full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+            # The record beside it may be what cannot be written; what libav names ("file:...") is one of the two.
+            name = str(error.filename or self.path)
+            other = "" if name == str(self.path) or name.startswith("file:") else f"{name}: "
+            full = error.errno in (*DISK_FULL, errno.EFBIG)
             raise MediaError(
                 f"{self.path}: all {self.frames} frames are in {self.partial}, but the final file could not be made "
                 f"({other}{reason(error)}).{' It takes as much space again.' if full else ''}"
@@ -304,7 +306,7 @@ def remux(source: Path, target: Path, options: dict[str, str]) -> None:
     """Copy every packet of an MP4 into a new one whose index comes first; nothing is encoded."""
     with (
         av.open(f"file:{source}") as given,
-        av.open(str(target), "w", format="mp4", container_options={"movflags": "faststart", **options}) as made,
+        av.open(f"file:{target}", "w", format="mp4", container_options={"movflags": "faststart", **options}) as made,
     ):
         streams = {stream.index: made.add_stream_from_template(stream, opaque=True) for stream in given.streams}
         for packet in given.demux():

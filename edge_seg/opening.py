@@ -9,6 +9,7 @@ send us on to another web address, as servers of downloads do, and nowhere else.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -45,6 +46,8 @@ CLOCKS_WITHOUT_ZERO = frozenset({"mpeg", "mpegts", "rtsp"})
 CHECK = "Check the address and that the camera is on."
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 8.0
+# Who falls back by more has started its clock anew; by less, a single time is wrong.
+CLOCK_RESTART_S = 0.5
 
 
 def open_file(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
@@ -53,7 +56,7 @@ def open_file(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> InputContain
     Raises:
         MediaError: it cannot be opened; the message names it and says what is wrong with it.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         # Opening a pipe would wait for its writer, for ever.
         raise MediaError(explain_file(Path(path), ""))
     if refers_elsewhere(Path(path)):

@@ -4,15 +4,15 @@ With `opening.py`, `audio.py` and `encode.py` the only importer of av. Knows not
 command line.
 
 Policies: frames keep the source's own pts and time base, variable rate included; formats whose clock has no zero (MPEG
-program and transport streams, RTSP) are counted from the first timestamp. The display matrix is applied here, once. A
-size that changes in mid-stream is brought back to the first one and counted. Damaged frames, and
-those built on them, are passed on and counted; what gives no picture is counted and leaves a gap in the indices.
+program and transport streams, RTSP) are counted from the first timestamp. Where a clock starts anew, as in recordings
+that were joined, time goes on. The display matrix is applied here, once. A size that changes in mid-stream is brought
+back to the first one and counted. Damaged frames, and those built on them, are passed on and counted; what gives no
+picture is counted and leaves a gap in the indices.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,48 +28,19 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from . import rotation
+from . import cycles, rotation
 from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
 from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
 from .memory import available_memory
 from .opencv import cv2
-from .opening import READ_TIMEOUT_S, clock_origin_s, open_address, open_file, reason_of
+from .opening import CLOCK_RESTART_S, READ_TIMEOUT_S, clock_origin_s, open_address, open_file, reason_of
 from .redact import redact
 from .threads import available_threads
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
-
-
-class _Collector:
-    """Collects the cycles that closed files leave, at a twentieth of the time at most.
-
-    PyAV's container and streams hold each other, and with them the decoder's threads and pictures. Python's collector,
-    which counts objects, sees two small ones and lets them wait, two threads a file. A collection takes milliseconds
-    in `edge-seg` and a second in a program with millions of objects, where a few files wait for the next one.
-    """
-
-    MOST_WAITING = 16
-    SHARE = 0.05
-
-    def __init__(self) -> None:
-        self._waiting = 0
-        self._rest_until = 0.0
-
-    def file_closed(self) -> None:
-        """To be called once nothing refers to the file's container."""
-        self._waiting += 1
-        began = time.monotonic()
-        if self._waiting < self.MOST_WAITING and began < self._rest_until:
-            return
-        gc.collect()
-        ended = time.monotonic()
-        self._waiting, self._rest_until = 0, ended + (ended - began) / self.SHARE
-
-
-_collector = _Collector()
 
 
 class VideoFile(Source):
@@ -149,7 +120,7 @@ class VideoFile(Source):
         with contextlib.suppress(av.error.FFmpegError):
             self._container.close()
         del self._container, self._stream
-        _collector.file_closed()
+        cycles.collector.file_closed()
 
     # Opening
 
@@ -234,6 +205,8 @@ class VideoFile(Source):
         while True:
             try:
                 packet = next(demux, None)
+            except IndexError:
+                return  # PyAV, at the end of a file in which a track appeared on the way.
             except (av.error.FFmpegError, OSError) as error:
                 self._broken = self._silence() if isinstance(error, av.error.ExitError) else reason_of(error)
                 return
@@ -296,6 +269,10 @@ class VideoFile(Source):
         pts = picture.pts if picture.pts is not None else picture.dts
         if pts is not None:
             pts -= self._origin
+            if last_pts is not None and (last_pts - pts) * self._time_base > CLOCK_RESTART_S:
+                self._origin -= last_pts + duration - pts
+                pts = last_pts + duration
+                self.counts.retimed += 1
         if pts is None or (last_pts is not None and pts <= last_pts):
             # libx264 and MP4 refuse time that stands still or runs backwards.
             missing = pts is None

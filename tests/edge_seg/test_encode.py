@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from edge_seg.audio import AudioTrack
 from edge_seg.cli import main
 from edge_seg.codecs import CODECS, EncodeOptions
 from edge_seg.encode import VideoWriter, WrittenVideo, count_frames
@@ -104,6 +105,52 @@ def test_sound_that_browsers_do_not_play_becomes_aac(tmp_path: Path, suffix: str
     # The tone of the source, not silence and not noise.
     spectrum = np.abs(np.fft.rfft(samples[22050:66150]))
     assert abs(int(spectrum.argmax()) - 440) <= 2
+
+
+@pytest.mark.parametrize("sound", ["aac", "mp2"])
+def test_sound_whose_clock_starts_anew_costs_no_picture(tmp_path: Path, sound: str) -> None:
+    parts = [make_clip(tmp_path / f"{first}.ts", count=25, audio=sound, first=first) for first in (0, 25)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    written = copy(joined, tmp_path / "out.mp4")
+    assert written.audio.endswith(", cut short where its clock starts anew")
+    assert video_numbers(tmp_path / "out.mp4") == list(range(50))
+    assert float(video_times(tmp_path / "out.mp4")[-1]) == pytest.approx(1.96, abs=0.03)
+    assert float(audio_packets(tmp_path / "out.mp4")[-1][0]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_sound_that_becomes_another_kind_costs_no_picture(tmp_path: Path) -> None:
+    stereo = np.zeros((1, 2 * 1152), np.int16)
+    source = make_clip(tmp_path / "in.mkv", count=50, audio="pcm_s16le")
+    with VideoWriter(tmp_path / "o.mp4", size=(48, 64), time_base=Fraction(1, 25))._container as target:
+        track = AudioTrack.open(source, target)
+        assert track is not None
+        frames = [*track._items()]
+        frames[9] = av.AudioFrame.from_ndarray(stereo, format="s16", layout="stereo")
+        frames[9].sample_rate, frames[9].pts, frames[9].time_base = 48000, frames[8].pts + 1, frames[8].time_base
+        track._items = lambda: iter(frames)  # type: ignore[method-assign]
+        assert len([*track._read()]) == 9
+        assert track.summary.endswith(", cut short where its format changes")
+        track.close()
+
+
+def test_damaged_sound_costs_no_picture(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.ts", count=50, audio="aac")
+    data = bytearray(source.read_bytes())
+    # The header that AAC carries on each packet in a transport stream, in the middle of the file.
+    place = data.index(b"\xff\xf1", len(data) // 2)
+    data[place + 1 : place + 4] = bytes(3)
+    source.write_bytes(data)
+    written = copy(source, tmp_path / "out.mp4")
+    assert (written.frames, written.audio) == (50, "aac copied")
+    assert video_numbers(tmp_path / "out.mp4") == list(range(50))
+
+
+def test_a_name_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = Path("2026-11-26T10:00:00.mp4")
+    copy(make_clip(tmp_path / "in.mp4"), name)
+    assert video_numbers(name.absolute()) == list(range(30))
 
 
 def test_no_sound_no_track(tmp_path: Path) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_seg import rotation
+from edge_seg.cycles import Collector
 from edge_seg.errors import MediaError
 from edge_seg.media import Frame
 from edge_seg.threads import available_threads
-from edge_seg.video import VideoFile, _Collector
+from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip, paint_number, read_number, video_times
 
 ONE = 65536
@@ -54,6 +58,45 @@ def test_variable_rate_is_kept(tmp_path: Path) -> None:
     _, frames = read(clip)
     assert [frame.pts * frame.time_base for frame in frames] == [Fraction(value, 90000) for value in pts]
     assert [frame.pts * frame.time_base for frame in frames] == video_times(clip)
+
+
+def test_time_goes_on_where_recordings_were_joined(tmp_path: Path) -> None:
+    parts = [make_clip(tmp_path / f"{first}.ts", count=25, first=first) for first in (0, 25, 50)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    video, frames = read(joined)
+    assert [read_number(frame.image) for frame in frames] == list(range(75))
+    assert [frame.time_s for frame in frames] == pytest.approx([0.04 * number for number in range(75)], abs=0.001)
+    assert (video.counts.read, video.counts.failed, video.counts.retimed) == (75, 0, 2)
+
+
+def test_a_single_time_that_falls_back_a_little_moves_nothing_else(tmp_path: Path) -> None:
+    found: list[int] = []
+    with VideoFile(make_clip(tmp_path / "a.mkv", count=2)) as video:  # its clock counts milliseconds
+        for pts in (0, 40, 40, 120, 100, 200):
+            picture = SimpleNamespace(pts=pts, dts=None, duration=40)
+            found.append(video._timing(picture, found[-1] if found else None)[0])  # type: ignore[arg-type]
+    assert found == [0, 40, 41, 120, 121, 200]
+
+
+def test_a_track_that_appears_on_the_way_is_no_error(tmp_path: Path) -> None:
+    """At the end PyAV asks for tracks that were not there at the beginning (PyAV#692)."""
+
+    class Late:
+        def __init__(self, container: Any) -> None:
+            self._container = container
+
+        def demux(self, streams: Any) -> Iterator[Any]:
+            yield from (packet for packet in self._container.demux(streams) if packet.size)
+            raise IndexError("list index out of range")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+    with VideoFile(make_clip(tmp_path / "a.mp4", count=20)) as video:
+        video._container = Late(video._container)  # type: ignore[assignment]
+        assert [read_number(frame.image) for frame in video] == list(range(20))
+    assert video.end.early is False
 
 
 @pytest.mark.parametrize("turn", list(TURNS))
@@ -199,10 +242,10 @@ def test_closing_lets_go_of_threads_and_files(tmp_path: Path, monkeypatch: pytes
     clip = make_clip(tmp_path / "a.mp4", count=10)
     # Each file collected at once, and, as in a program whose collections take long, only when enough of them wait.
     for share, most in ((1e9, 16), (1e-9, 4)):
-        collector = _Collector()
+        collector = Collector()
         monkeypatch.setattr(collector, "SHARE", share)
         monkeypatch.setattr(collector, "MOST_WAITING", most)
-        monkeypatch.setattr("edge_seg.video._collector", collector)
+        monkeypatch.setattr("edge_seg.cycles.collector", collector)
         held = []
         for _ in range(13):
             read(clip)
