@@ -25,6 +25,9 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 2.0
 STALL_S = 8.0
 LONGEST_OPENING_S = 20.0
+# A camera that sets its clock: time that outruns ours by so much within one frame, or falls back by so much.
+AHEAD_S = 60.0
+BACK_S = 0.5
 # A connection keeps its own deadline; whoever is later than that by so much does not keep it.
 GRACE_S = 1.0
 Connect = Callable[[], Source]
@@ -37,7 +40,8 @@ def ignore_event(event: Event) -> None:
 class LiveSource(Source):
     """The newest frames of a connection that is opened again when it breaks.
 
-    Frames carry the connection's own timestamps counted from the first frame; across a break they go on by the clock.
+    Frames carry the connection's own timestamps counted from the first frame; across a break, or where the camera sets
+    its clock, they go on by ours.
 
     Args:
         connect: opens a new connection, a `Source`; raises `MediaError` when it cannot. One that raises `RefusedError`
@@ -59,7 +63,8 @@ class LiveSource(Source):
     ) -> None:
         super().__init__()
         self.info = replace(first.info, live=True, frame_count=None, end_s=None, time_base=TIME_BASE, audio=None)
-        self._connect, self._first = connect, first
+        self._connect = connect
+        self._first: Source | None = first
         self._stall_s, self._give_up_s = stall_s, give_up_s
         self._on_event = on_event
         self._changed = threading.Condition()
@@ -72,7 +77,7 @@ class LiveSource(Source):
         self._refused = ""
         self._last_arrival = self._started_at
         self._said: set[str] = set()
-        self._offset_s = 0.0
+        self._offset_s = self._last_time_s = 0.0
         self._last_pts = -1
         # Frames that came and those replaced by a newer one; what connections counted: earlier ones, the present one.
         self._taken = self._replaced = 0
@@ -80,7 +85,8 @@ class LiveSource(Source):
 
     def _frames(self) -> Iterator[Frame]:
         self._started_at = self._last_arrival = time.monotonic()
-        self._start_reader(self._first)
+        first, self._first = self._first, None
+        self._start_reader(first)
         try:
             yield from self._as_they_come()
         finally:
@@ -125,6 +131,9 @@ class LiveSource(Source):
     def _release(self) -> None:
         with self._changed:
             self._generation += 1
+        # The reader closes what it was given; what nobody asked to read is closed here.
+        if self._first is not None:
+            self._first.close()
 
     def _give_up(self, reason: str) -> None:
         self._say("ended", reason)
@@ -246,10 +255,16 @@ class LiveSource(Source):
         return frame
 
     def _continued(self, frame: Frame, connection: Source, arrived: float) -> int:
-        """The frame's time in `TIME_BASE` since the very first one: by its own clock, across a break by ours."""
+        """The frame's time in `TIME_BASE` since the very first one: by its own clock; by ours across a break, or where
+        its own is set."""
+        passed_s, waited_s = frame.time_s - self._last_time_s, arrived - self._last_arrival
         if connection.counts is not self._present:
             self._settle(connection.counts)
             self._offset_s = (arrived - self._started_at if self._taken else 0.0) - frame.time_s
+        elif passed_s < -BACK_S or passed_s > waited_s + AHEAD_S:
+            self._offset_s += waited_s - passed_s
+            self._before.retimed += 1
+        self._last_time_s = frame.time_s
         self._last_pts = max(self._last_pts + 1, round((frame.time_s + self._offset_s) / TIME_BASE))
         return self._last_pts
 
@@ -275,7 +290,7 @@ class LiveSource(Source):
 
     def _settle(self, counts: SourceCounts) -> None:
         """What the connection before counted is past; `counts` are those of the present one."""
-        for key in ("failed", "dropped", "damaged_packets"):
+        for key in ("failed", "dropped", "damaged_packets", "retimed"):
             setattr(self._before, key, getattr(self._before, key) + getattr(self._present, key))
         self._present = counts
 
@@ -284,5 +299,6 @@ class LiveSource(Source):
         repeated = before.dropped + present.dropped
         counts.failed = before.failed + present.failed
         counts.damaged_packets = before.damaged_packets + present.damaged_packets
+        counts.retimed = before.retimed + present.retimed
         counts.dropped = self._replaced + repeated
         counts.read = self._taken + counts.failed + repeated

@@ -193,7 +193,7 @@ class Pipeline:
         self.watches = {stage: Stopwatch() for stage in STAGES}
         self._ages = Stopwatch()
         self._raw_flicker, self._flicker = Flicker(), Flicker()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._left_out = self._segmented = self._skipped = self._delivered = 0
         self._interrupted = self._limited = False
 
@@ -206,32 +206,36 @@ class Pipeline:
     def run(self) -> PipelineReport:
         """Run to the end of the source, its limit, a stop or an error; the report says which. Never raises for frames.
 
-        KeyboardInterrupt and the like end both threads before they go on.
+        KeyboardInterrupt and the like, `SystemExit` in a callback too, end both threads before they go on.
         """
         started = time.perf_counter()
-        threads = [
+        reader, writer = (
             threading.Thread(target=self._guarded, args=(work,), name=f"edge_seg-{name}", daemon=True)
             for name, work in (("read", self._read), ("write", self._write))
-        ]
-        for thread in threads:
-            thread.start()
+        )
+
+        def work() -> None:
+            for thread in (reader, writer):
+                thread.start()
+            self._infer()
+
         try:
-            self._guarded(self._infer)
-        except BaseException:
-            self._cancel()
-            raise
+            self._guarded(work)
         finally:
             # The reader may hang in a dead connection: it is a daemon, and its frames go nowhere any more.
-            threads[1].join()
-            threads[0].join(timeout=None if not self._source.info.live else 1.0)
-        return self._report(time.perf_counter() - started)
+            for thread, patience_s in ((writer, None), (reader, 1.0 if self._source.info.live else None)):
+                if thread.ident is not None:
+                    thread.join(patience_s)
+        if self._error is not None and not isinstance(self._error, Exception):
+            raise self._error
+        return self._report(time.perf_counter() - started, self._error)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Run one stage; its error stops the others."""
+        """Run one stage; its error stops the others, whatever it is: they would wait for it for ever."""
         try:
             work()
-        except Exception as error:
-            if self._error is None:
+        except BaseException as error:
+            if self._error is None or not isinstance(error, Exception):
                 self._error = error
             self._cancel()
 
@@ -346,7 +350,7 @@ class Pipeline:
             if self._on_progress is not None:
                 self._on_progress(self._segmented + self._skipped)
 
-    def _report(self, wall_s: float) -> PipelineReport:
+    def _report(self, wall_s: float, error: Exception | None) -> PipelineReport:
         counts = self._source.counts
         lost = self._delivered - self._segmented - self._skipped
         summaries = {stage: watch.summary() for stage, watch in self.watches.items()}
@@ -361,7 +365,7 @@ class Pipeline:
             age=self._ages.summary(),
             flicker=self._flicker.share,
             raw_flicker=self._raw_flicker.share,
-            error=self._error,
+            error=error,
             interrupted=self._interrupted,
             limited=self._limited,
         )

@@ -42,11 +42,14 @@ class Stopwatch:
             self._sample[place] = seconds
 
     def absorb(self, other: Stopwatch) -> None:
-        """Add what another one collected; the mean stays exact."""
+        """Add what another one collected; the mean stays exact, and each has its share of the sample."""
         self._sum += other._sum
         self._count += other._count
-        joined = self._sample + other._sample
-        self._sample = joined if len(joined) <= SAMPLE_SIZE else self._random.sample(joined, SAMPLE_SIZE)
+        if len(self._sample) + len(other._sample) <= SAMPLE_SIZE:
+            self._sample += other._sample
+            return
+        part = round(SAMPLE_SIZE * other._count / self._count)
+        self._sample = self._random.sample(self._sample, SAMPLE_SIZE - part) + self._random.sample(other._sample, part)
 
     def summary(self) -> StageTime | None:
         """What was collected, None if nothing was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import tracemalloc
@@ -23,7 +24,7 @@ from edge_seg.pipeline import Pipeline, PipelineOptions, PipelineReport
 from edge_seg.preprocess import resize_labels
 from edge_seg.segmenter import Segmenter
 from edge_seg.spec import CAMVID_PALETTE_RGB, ModelSpec
-from edge_seg.timings import Stopwatch
+from edge_seg.timings import SAMPLE_SIZE, Stopwatch
 
 SIZE = (32, 32)
 
@@ -240,6 +241,49 @@ def test_threads_end() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("place", ["sink", "progress", "source", "model"])
+def test_whatever_a_callback_raises_ends_all_threads(place: str) -> None:
+    def leave(*_: object) -> Any:
+        raise SystemExit(3)
+
+    source, sink, model = NumberedFrames(20), Collected(), segmenter()
+    if place == "source":
+        source._frames = leave  # type: ignore[method-assign]
+    elif place == "sink":
+        sink.write = leave  # type: ignore[method-assign]
+    elif place == "model":
+        model = segmenter(labels=leave)
+    before, ended = threading.active_count(), []
+    pipeline = Pipeline(source, model, sink, on_progress=leave if place == "progress" else None)
+
+    def work() -> None:
+        with pytest.raises(SystemExit):
+            pipeline.run()
+        ended.append(True)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert ended
+    assert threading.active_count() == before
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "edge_seg-write":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = threading.active_count()
+    report = run(NumberedFrames(50), Collected())
+    assert str(report.error) == "can't start new thread"
+    assert balanced(report)
+    assert threading.active_count() == before
+
+
 class Connection(NumberedFrames):
     """A live connection: a frame every `pace_s`, then silence, an error, or the end."""
 
@@ -289,6 +333,43 @@ def test_a_broken_connection_is_opened_again_and_time_goes_on() -> None:
     assert times[-1] > 0.9, "two pauses of half a second and a second lie in between"
     assert live.counts.read == len(frames) + live.counts.dropped
     assert any("trying again" in event.text for event in events)
+
+
+class Clocked(Source):
+    """A connection whose camera says these times, in seconds."""
+
+    def __init__(self, *times_s: float) -> None:
+        super().__init__()
+        self.info = SourceInfo(name="clocked", kind="stream", size=SIZE, live=True)
+        self._times_s, self.released = times_s, False
+
+    def _frames(self) -> Iterator[Frame]:
+        image = np.zeros((*SIZE, 3), np.uint8)
+        for index, time_s in enumerate(self._times_s):
+            self.counts.read += 1
+            yield Frame(image=image, index=index, pts=round(1000 * time_s), time_base=Fraction(1, 1000))
+            time.sleep(0.05)
+
+    def _release(self) -> None:
+        self.released = True
+
+
+def test_a_camera_that_sets_its_clock_moves_time_by_what_passed() -> None:
+    connection = Clocked(100.0, 100.05, 3.0, 3.05, 9000.0, 9000.05)
+    with LiveSource(lambda: Clocked(), connection, give_up_s=0.3) as live:
+        times_s = [frame.time_s for frame in live]
+    steps_s = [later - sooner for sooner, later in itertools.pairwise(times_s)]
+    assert len(times_s) == 6
+    assert min(steps_s) >= 0.04
+    assert max(steps_s) < 2
+    assert live.counts.retimed == 2
+
+
+def test_a_live_source_that_nobody_reads_lets_go_of_its_connection() -> None:
+    connection = Clocked(0.0)
+    with LiveSource(lambda: Clocked(), connection):
+        pass
+    assert connection.released
 
 
 def test_a_hanging_connection_is_disowned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,6 +441,21 @@ def test_stopwatches_are_exact_in_the_mean_and_bounded() -> None:
     assert summary.mean_ms == pytest.approx((sum(range(10_000)) / 1e6 + 0.5) / 10_002 * 1000)
     assert summary.median_ms == pytest.approx(5.0, rel=0.1)
     assert summary.p95_ms == pytest.approx(9.5, rel=0.05)
+
+
+def test_each_stopwatch_has_its_share_of_what_is_kept() -> None:
+    long, short = Stopwatch(), Stopwatch()
+    for watch, seconds, count in ((long, 1.0, 45_000), (short, 2.0, 5_000)):
+        for _ in range(count):
+            watch.add(seconds)
+    together = Stopwatch()
+    together.absorb(long)
+    together.absorb(short)
+    summary = together.summary()
+    assert summary is not None
+    assert (summary.median_ms, summary.p95_ms, summary.mean_ms) == (1000, 2000, 1100)
+    assert len(together._sample) == SAMPLE_SIZE
+    assert together._sample.count(1.0) / SAMPLE_SIZE == pytest.approx(0.9, abs=0.001)
 
 
 class TwoAtOnce(FakeSession):
