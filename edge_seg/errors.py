@@ -13,10 +13,13 @@
     └── MissingDependencyError (ImportError) a package that is not installed; names the cure                   exit 1
 
 Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the
-cure.
+cure. What is no error, but not as asked for either, is a `RuntimeWarning`.
 """
 
 from __future__ import annotations
+
+import sys
+import warnings
 
 __all__ = [
     "ConfigurationError",
@@ -83,3 +86,11 @@ class ConversionError(EdgeSegError, RuntimeError):
 
 class MissingDependencyError(EdgeSegError, ImportError):
     """A package that is not installed; the message names the command that installs it."""
+
+
+def warn_caller(text: str) -> None:
+    """A `RuntimeWarning` that points at the line which called into this package, however deep this is called."""
+    depth, frame = 1, sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        depth, frame = depth + 1, frame.f_back  # type: ignore[assignment]
+    warnings.warn(text, RuntimeWarning, stacklevel=depth)

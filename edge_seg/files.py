@@ -24,6 +24,8 @@ Seal = Callable[[Path, Path], None]
 # What a killed process leaves under a hidden name is taken away by a later one; a day's leeway is not needed, but a
 # process in another container, whose number means nothing here, may still be writing.
 STALE_S = 600.0
+# With which no other file would fare better.
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-\d+-")
 _numbers = itertools.count()
 
@@ -77,8 +79,9 @@ def replacing(path: Path, *, seal: Seal | None = None, keep: Path | None = None)
 def temporary_path(path: Path) -> Path:
     """A hidden name beside `path` that no other thread or process has; what dead ones left there goes."""
     _sweep_once(path.parent.absolute())
-    # Keras and matplotlib pick their format by suffix, so the temporary name keeps all of them.
-    return path.with_name(f".partial-{os.getpid()}-{next(_numbers)}-{path.name}")
+    # Keras and matplotlib pick their format by suffix, so the temporary name keeps all of them; of a name as long as
+    # names may be, it keeps the end.
+    return path.with_name(f".partial-{os.getpid()}-{next(_numbers)}-{path.name[-50:]}")
 
 
 def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | None = None) -> None:

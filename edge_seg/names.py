@@ -88,7 +88,7 @@ def _around_file(item: Item, kinds: Sequence[str], out: Path) -> Plan:
 def _check_distinct(items: Sequence[Item], plans: Sequence[Plan]) -> None:
     taken: dict[str, str] = {os.path.realpath(item.location): item.name for item in items if not item.live}
     for item, plan in zip(items, plans, strict=True):
-        for path in plan.values():
+        for path in (name for final in plan.values() for name in (final, partial_path(final))):
             place = os.path.realpath(path)
             if place in taken:
                 raise ConfigurationError(
@@ -100,8 +100,9 @@ def _check_distinct(items: Sequence[Item], plans: Sequence[Plan]) -> None:
 
 def check_free(plans: Sequence[Plan]) -> None:
     """Raise `ConfigurationError` naming results of an earlier run, whole or partial, that would be overwritten."""
+    # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
     finals = [final for plan in plans for final in plan.values()]
-    found = [path for final in finals for path in (final, partial_path(final)) if path.exists()]
+    found = [path for final in finals for path in (final, partial_path(final)) if os.path.exists(path)]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ConfigurationError(

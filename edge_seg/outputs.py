@@ -23,7 +23,7 @@ import numpy as np
 from .codecs import EncodeOptions
 from .encode import VideoWriter
 from .errors import MediaError
-from .files import Seal, publish, reason
+from .files import DISK_FULL, Seal, publish, reason
 from .media import Frame, SourceInfo
 from .names import Plan, partial_path
 from .opencv import cv2
@@ -302,6 +302,9 @@ class VideoOutputs:
 class ImageOutputs:
     """A pipeline's sink for pictures: each result is written whole, under its final name, as soon as it is there.
 
+    `written` holds what there is, `problems` why a picture's results are not all there; both by the picture's name. A
+    full disk alone is an error, for it is one for all.
+
     Args:
         paths: name of the picture -> kind -> final path.
         spec: classes and palette.
@@ -315,22 +318,31 @@ class ImageOutputs:
         self._paths, self._spec, self._seals = paths, spec, seals or {}
         self._painter = Painter(spec.palette, alpha=style.alpha)
         self.written: dict[str, list[Written]] = {}
+        self.problems: dict[str, str] = {}
 
     def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
         spent: Spent = defaultdict(float)
-        for kind, path in self._paths[frame.name].items():
-            started = time.perf_counter()
-            data = self._render(kind, frame, labels)
-            painted = time.perf_counter()
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise MediaError(f"{path.parent}: the folder cannot be made ({error.strerror}).") from error
-            write_atomically(path, data, seal=self._seals.get(frame.name))
-            spent["paint"] += painted - started
-            spent["write"] += time.perf_counter() - painted
-            self.written.setdefault(frame.name, []).append(Written(kind=kind, path=path, frames=1, whole=True))
+        try:
+            for kind, path in self._paths[frame.name].items():
+                self._write_one(kind, path, frame, labels, spent)
+        except MediaError as error:
+            if getattr(error.__cause__, "errno", None) in DISK_FULL:
+                raise
+            self.problems[frame.name] = str(error)
         _note(spent, watches)
+
+    def _write_one(self, kind: str, path: Path, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
+        started = time.perf_counter()
+        data = self._render(kind, frame, labels)
+        painted = time.perf_counter()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MediaError(f"{path.parent}: the folder cannot be made ({error.strerror}).") from error
+        write_atomically(path, data, seal=self._seals.get(frame.name))
+        spent["paint"] += painted - started
+        spent["write"] += time.perf_counter() - painted
+        self.written.setdefault(frame.name, []).append(Written(kind=kind, path=path, frames=1, whole=True))
 
     def _render(self, kind: str, frame: Frame, labels: np.ndarray) -> bytes:
         size = frame.image.shape[:2]

@@ -242,11 +242,11 @@ class Run:
         if self._stopped.is_set():
             yield from (self._guard(item, _unreachable) for item, _ in waiting)
             return
-        problems: dict[str, str] = {}
         files = [Path(item.location) for item, _ in waiting]
         plans = {str(path): plan for path, (_, plan) in zip(files, waiting, strict=True)}
         seals = {str(path): self._records.begin(*pair).seal for path, pair in zip(files, waiting, strict=True)}
         sink = ImageOutputs(plans, self._predictor.spec, style=self._options.style, seals=seals)
+        problems = sink.problems
         with ImageFiles(files, on_error=lambda path, error: problems.__setitem__(str(path), str(error))) as source:
             report = self._pump(source, sink)
         for path, (item, plan) in zip(files, waiting, strict=True):

@@ -6,6 +6,7 @@ with these options, and its content is what was written then. Anything else is m
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def take_up(
     left: list[Plan] = []
     settled: dict[int, SourceReport] = {}
     for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
-        found = {kind: records.find(item, kind, path) for kind, path in plan.items() if path.exists()}
+        # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
+        found = {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
         strangers = [str(plan[kind]) for kind, finding in found.items() if not finding.known]
         todo = {} if strangers else {kind: path for kind, path in plan.items() if not _finished(found.get(kind))}
         left.append(todo)
@@ -73,13 +75,13 @@ def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     """Say what there is of one result that is not as a finished run leaves it, and what happens to it."""
     partial = partial_path(path)
     if _finished(finding):
-        if partial.is_file():
+        if os.path.isfile(partial):
             say(f"{partial}: left by a run that was stopped; {path} is whole, so it is removed.")
             partial.unlink()
         return
     if finding is not None:
         say(f"{path}: {finding.doubt}; it is made again.")
-    if partial.exists():
+    if os.path.exists(partial):
         say(
             f"{partial}: left by a run that was stopped, {contents(partial)}; "
             f"{path.name} is made anew from the start of {item.name}."

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from .devices import DeviceReport, parse_device
-from .errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError
+from .errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError, warn_caller
 from .files import Seal, name_of, replacing
 from .opencv import cv2
 from .overlay import colorize, overlay
@@ -256,8 +255,7 @@ class Segmenter:
                 if size == 1:
                     raise
                 self.batch_size = min(self.batch_size, size // 2)
-                text = f"{str(error).partition('.')[0]}; going on with {self.batch_size} at a time"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
+                warn_caller(f"{str(error).partition('.')[0]}; going on with {self.batch_size} at a time")
 
     def _open(self) -> Session:
         if self._session is None:

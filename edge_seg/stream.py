@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .account import StreamReport, frame_counts, source_facts
-from .errors import ConfigurationError
+from .errors import ConfigurationError, warn_caller
 from .media import Source, SourceCounts
 from .preprocess import check_frame
 from .redact import redact
@@ -140,4 +139,4 @@ def _warn_of_losses(source: Any, name: str) -> None:
         text = f"{name}: {counts.failed} of {counts.read} frames could not be decoded"
     else:
         return
-    warnings.warn(text, RuntimeWarning, stacklevel=4)
+    warn_caller(text)

@@ -90,6 +90,26 @@ def test_one_bad_file_does_not_stop_the_others(predict: Any, tmp_path: Path) -> 
     assert names == ["a_overlay.mp4", "c_overlay.png", "e_overlay.png"]
 
 
+def test_a_picture_that_cannot_be_written_does_not_stop_the_others(predict: Any, tmp_path: Path) -> None:
+    pictures = [write_image(tmp_path / f"{number}.png", number) for number in range(4)]
+    (tmp_path / "out" / "1_overlay.png" / "kept").mkdir(parents=True)
+    code, summary, err = predict(*pictures, "--overwrite")
+    assert code == 1
+    assert [source["status"] for source in summary["sources"]] == ["done", "failed", "done", "done"]
+    assert [line for line in err.splitlines() if line.startswith("error:")] == [
+        f"error: {pictures[1]}: failed: {tmp_path / 'out' / '1_overlay.png'} cannot be written (is a directory)."
+    ]
+
+
+@pytest.mark.parametrize("again", ["--overwrite", "--resume", None])
+def test_a_name_too_long_for_a_result_does_not_stop_the_others(predict: Any, tmp_path: Path, again: str) -> None:
+    clips = [make_clip(tmp_path / f"{name}.mp4", count=2) for name in ("n" * 247, "z")]
+    (tmp_path / "out").mkdir()
+    code, summary, err = predict(*clips, *([again] if again else []))
+    assert (code, [source["status"] for source in summary["sources"]]) == (1, ["failed", "done"])
+    assert "file name too long" in err
+
+
 def test_a_file_cut_short_gives_what_it_has_and_exit_code_1(predict: Any, tmp_path: Path) -> None:
     whole = make_clip(tmp_path / "x.mp4", count=100, size=(96, 128), container_options={"movflags": "faststart"})
     data = whole.read_bytes()

@@ -36,6 +36,15 @@ def test_the_name_is_taken_only_at_the_end(tmp_path: Path) -> None:
     assert (target.read_text(), names(tmp_path)) == ("new", ["a.txt"])
 
 
+def test_a_name_may_be_as_long_as_names_are(tmp_path: Path) -> None:
+    target = tmp_path / f"{'ü' * 125}.png"
+    assert len(os.fsencode(target.name)) == 254
+    with replacing(target) as temporary:
+        assert temporary.suffix == ".png"
+        temporary.write_text("new")
+    assert names(tmp_path) == [target.name]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), OSError(28, "No space left on device")])
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "a.txt"

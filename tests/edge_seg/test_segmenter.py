@@ -131,6 +131,8 @@ def test_save_keeps_ids_exactly_and_whole(fake, tmp_path):
         result.save(tmp_path / "labels.jpg")
     with pytest.raises(MediaError, match="cannot be written"):
         result.save(tmp_path / "no such folder" / "labels.png")
+    with pytest.raises(MediaError, match="name too long"):
+        result.save(tmp_path / f"{'n' * 252}.png")
     assert [file.name for file in tmp_path.iterdir()] == ["labels.png"]
 
 
@@ -290,6 +292,7 @@ def test_a_batch_the_memory_stops_holding_is_halved_and_that_is_said():
     ) as said:
         np.testing.assert_array_equal(segmenter.predict_labels(frames), expected)
     assert len(said) == 2, "8 to 4, 4 to 2"
+    assert {warning.filename for warning in said} == {__file__}, "it points at the line that called"
     assert segmenter.batch_size == 2
     fake.batch_sizes.clear()
     with warnings.catch_warnings():

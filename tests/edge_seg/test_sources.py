@@ -164,6 +164,9 @@ def test_a_result_never_replaces_a_source(media: Path) -> None:
         plan_outputs(expand_sources([media / "still.png"]), ("labels",), media)
     with pytest.raises(ConfigurationError, match="belongs to"):
         plan_outputs(expand_sources([media / "drive.mp4"]), ("overlay",), media / "drive.mp4")
+    # What an earlier run left is a source too, and would be written over.
+    with pytest.raises(ConfigurationError, match="belongs to"):
+        plan_outputs(expand_sources([media / "drive.partial.mp4"]), ("overlay",), media / "drive.mp4")
 
 
 def test_earlier_results_are_named_whole_or_partial(tmp_path: Path) -> None:
