@@ -108,9 +108,10 @@ class ModelSpec:
     resize: str = "bilinear stretch"
     label_resize: str = "nearest"
     license: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    parity: Mapping[str, Any] = field(default_factory=dict)
+    # Records compare, but cannot be hashed.
+    versions: Mapping[str, str] = field(default_factory=dict, hash=False)
+    training: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    parity: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):

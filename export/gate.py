@@ -111,6 +111,7 @@ def run_gate(
     bound = AGREEMENT_BOUNDS[precision]
     figures = _iou_figures(labels, evidence, classes, unlabelled)
     fallen = _class_failures(labels, evidence, classes, figures["iou_points"]) if trained else ()
+    worst = _worst_logit_error(draft, path.parent, evidence)
     result = GateResult(
         precision=precision,
         source=evidence.pictures.source,
@@ -119,13 +120,14 @@ def run_gate(
         batch_sizes=tuple(sorted({len(batch) for batch in odd_batches(evidence.pictures.frames)})),
         agreement=agreement,
         bound=bound,
-        worst_logit_error=_worst_logit_error(draft, path.parent, evidence),
+        worst_logit_error=worst,
         largest_logit=float(np.abs(evidence.logits).max()),
         other_size_agreement=other,
         failures=_failures(
             agreement, other, bound, figures["mean_iou_points"], judge_iou=trained and precision == "int8"
         )
-        + fallen,
+        + fallen
+        + _score_failures(worst),
         **figures,
     )
     return result
@@ -224,6 +226,11 @@ def _class_failures(
         if change < -CLASS_BOUND_POINTS:
             failures.append(f"class {name} loses {-change:.1f} points of IoU; {CLASS_BOUND_POINTS:.1f} are allowed")
     return tuple(failures)
+
+
+def _score_failures(worst: float) -> tuple[str, ...]:
+    """Scores that are no numbers fail by themselves: where all of a pixel's are, its label may be Keras' by chance."""
+    return () if np.isfinite(worst) else ("its scores are not all numbers, or not in Keras' shape",)
 
 
 def _by_class(classes: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:

@@ -40,6 +40,12 @@ def tensor(name="w", dims=(2, 2), data_type=1, raw=b"\0" * 16):
     return made
 
 
+def test_a_spec_is_a_key_and_its_records_are_no_part_of_it() -> None:
+    known = {ModelSpec(training={"epochs": 3}): "a"}
+    assert known[ModelSpec(training={"epochs": 3})] == "a"
+    assert ModelSpec(training={"epochs": 4}) not in known
+
+
 def test_the_header_says_what_the_onnx_package_says(tiny_model):
     import onnx
 

@@ -69,6 +69,16 @@ def test_a_planted_wrong_weight_fails(draft, evidence, tmp_path, name):
     assert "pixels agree with Keras; at least 99.99% must" in result.failures[0]
 
 
+def test_scores_that_are_no_numbers_fail_whatever_the_labels(draft, evidence, tmp_path):
+    unused = next(index for index in range(1, 12) if not (evidence.labels == index).any())
+    kernel = draft.weights["upsample8.kernel"].copy()
+    kernel[unused * draft.block**2 : (unused + 1) * draft.block**2] = np.nan
+    draft.weights["upsample8.kernel"] = kernel
+    result = judge(draft, evidence, tmp_path)
+    assert result.agreement == 1.0
+    assert result.failures == ("its scores are not all numbers, or not in Keras' shape",)
+
+
 def test_channels_in_the_wrong_order_fail(draft, evidence, tmp_path):
     kernel = draft.weights["block1_conv1.kernel"]
     draft.weights["block1_conv1.kernel"] = np.ascontiguousarray(kernel[:, ::-1])
