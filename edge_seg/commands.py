@@ -274,5 +274,5 @@ def _side(spec: Any, axis: int) -> str:
 
 def _print_json(value: dict[str, Any]) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    # A letter that stdout lacks, or a file's name that is no text: JSON has its own way to write them.
+    # A letter that stdout lacks or a terminal obeys, or a name that is no text: JSON has its own way to write them.
     put(text if printable(text) else json.dumps(value, indent=2, default=str))

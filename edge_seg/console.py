@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
@@ -16,6 +17,8 @@ from typing import Any, TextIO, cast
 from .errors import EdgeSegError
 
 STDOUT = "standard output"
+# Terminals obey them: a file's name could clear the screen or hide what follows. Lines and tabs are ours.
+_ORDERS = re.compile(r"[\x00-\x08\x0b-\x1f\x80-\x9f]")
 
 
 def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> int:
@@ -113,16 +116,23 @@ def prepare_streams() -> None:
 def complain(text: str) -> None:
     """An error's line on stderr; where that cannot be written either, the exit code alone speaks."""
     with contextlib.suppress(OSError):
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        print(f"error: {harmless(text)}", file=sys.stderr, flush=True)
 
 
 def put(text: str) -> None:
     """A result's line on stdout, at once."""
-    print(text, flush=True)
+    print(harmless(text), flush=True)
+
+
+def harmless(text: str) -> str:
+    """`text` with a question mark for each control character: names are written by anyone."""
+    return _ORDERS.sub("?", text)
 
 
 def printable(text: str) -> bool:
-    """Whether stdout's encoding has every letter of `text`."""
+    """Whether `put` shows `text` as it is: stdout's encoding has every letter, and a terminal obeys none."""
+    if harmless(text) != text:
+        return False
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:

@@ -113,7 +113,6 @@ class VideoWriter:
             self._audio = AudioTrack.open(audio_from, self._container) if audio_from is not None else None
         except BaseException:
             self.abort()
-            self.partial.unlink(missing_ok=True)
             raise
 
     def write(self, image: np.ndarray, *, pts: int, duration: int = 0) -> None:
@@ -169,9 +168,11 @@ class VideoWriter:
         return self._written(self.path, self.frames, whole=True, audio=audio)
 
     def abort(self) -> None:
-        """Let go of the file as it is; what was written stays under the partial name."""
+        """Let go of the file as it is; what was written stays under the partial name, an empty file does not."""
         with contextlib.suppress(Exception):
             self._shut()
+        if not self.frames:
+            self.partial.unlink(missing_ok=True)
 
     def _written(self, path: Path, frames: int, *, whole: bool, audio: str) -> WrittenVideo:
         return WrittenVideo(path=path, frames=frames, whole=whole, audio=audio, padding=self.padding)

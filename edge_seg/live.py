@@ -49,7 +49,8 @@ class LiveSource(Source):
         first: the connection already open.
         stall_s: without a frame for so long, the connection is taken for dead and opened again.
         give_up_s: without a frame for so long, the source ends.
-        on_event: called when the connection stalls, breaks or comes back; from any thread.
+        on_event: called when the connection stalls, breaks or comes back; from any thread. What it raises ends the
+            source: whoever takes the frames gets it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LiveSource(Source):
         self._first: Source | None = first
         self._stall_s, self._give_up_s = stall_s, give_up_s
         self._on_event = on_event
+        self._callback_error: BaseException | None = None
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._stopping = threading.Event()
@@ -118,8 +120,11 @@ class LiveSource(Source):
         with self._changed:
             until = min(deadline, self._expected_by)
             self._changed.wait_for(
-                lambda: self._newest or self._refused or self._stopping.is_set(), max(0.0, until - time.monotonic())
+                lambda: self._newest or self._refused or self._callback_error or self._stopping.is_set(),
+                max(0.0, until - time.monotonic()),
             )
+            if self._callback_error is not None:
+                raise self._callback_error
             frame, self._newest = self._newest, None
             return frame
 
@@ -137,6 +142,8 @@ class LiveSource(Source):
 
     def _give_up(self, reason: str) -> None:
         self._say("ended", reason)
+        if self._callback_error is not None:
+            raise self._callback_error
         if not self.counts.read:
             raise MediaError(f"{self.info.name}: {reason}; not one frame came.")
         self.end = SourceEnd(at_s=self.end.at_s, early=True, reason=reason)
@@ -281,7 +288,13 @@ class LiveSource(Source):
             state=state, at_s=round(time.monotonic() - self._started_at, 2), text=f"{self.info.name}: {text}."
         )
         self.events.append(event)
-        self._on_event(event)
+        try:
+            self._on_event(event)
+        except BaseException as error:
+            # The reader's thread would die of it, and nobody would know why no frames come.
+            with self._changed:
+                self._callback_error = error
+                self._changed.notify_all()
 
     def _drop_newest(self) -> None:
         self._replaced += self._newest is not None

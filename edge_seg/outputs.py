@@ -163,7 +163,8 @@ class LabelFolder:
         return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
-        return
+        if not self._count:
+            shutil.rmtree(self._partial, ignore_errors=True)
 
 
 class ShareLines:
@@ -209,6 +210,8 @@ class ShareLines:
 
     def abort(self) -> None:
         self._file.close()
+        if not self._count:
+            self._partial.unlink(missing_ok=True)
 
     def _fail(self, error: OSError) -> NoReturn:
         """Leave whole lines only, and say how many."""
@@ -284,7 +287,7 @@ class VideoOutputs:
         return [result for result in results if result.frames], problems
 
     def abort(self) -> None:
-        """Let go of every file as it is."""
+        """Let go of every file as it is; of those with nothing in them, altogether."""
         for writer in self._writers:
             writer.abort()
         self._writers = []

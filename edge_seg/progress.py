@@ -8,6 +8,8 @@ import threading
 import time
 from typing import TextIO
 
+from .console import harmless
+
 REDRAW_S = 0.1
 BAR_WIDTH = 24
 
@@ -32,12 +34,12 @@ class Progress:
         """A line that stays: a text, or an event of a source."""
         with self._lock:
             self._wipe()
-            self._write(f"{text}\n")
+            self._write(f"{harmless(str(text))}\n")
 
     def begin(self, title: str, total: int | None) -> None:
         """A new source of `total` frames, None when nobody knows."""
         with self._lock:
-            self._title, self._total = title, total or 0
+            self._title, self._total = harmless(title), total or 0
             self._started_at = time.monotonic()
             self._drawn_at = 0.0
 

@@ -110,6 +110,30 @@ def test_a_name_too_long_for_a_result_does_not_stop_the_others(predict: Any, tmp
     assert "file name too long" in err
 
 
+def test_a_files_name_gives_a_terminal_no_orders(
+    predict: Any, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_clip(tmp_path / "a\x1b]0;owned\x07\x9b2J.mp4", count=2)
+    assert main(["predict", str(clip), str(tmp_path / "\x1bc.mp4"), "-m", model, "-o", str(tmp_path / "text")]) == 1
+    printed = capsys.readouterr()
+    for text in printed:
+        assert "?]0;owned??2J" in text
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert "error: " in printed.err
+    _, summary, _ = predict(clip)
+    assert Path(summary["sources"][0]["outputs"]["overlay"]).is_file(), "to machines, names are what they are"
+
+
+def test_a_result_that_cannot_be_begun_leaves_no_empty_files(predict: Any, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mp4", count=5)
+    in_the_way = tmp_path / "out" / "a_labels.partial"
+    in_the_way.parent.mkdir()
+    in_the_way.write_text("a file where a folder is wanted")
+    code, summary, _ = predict(clip, "--save", "overlay,jsonl,labels", "--overwrite")
+    assert (code, summary["sources"][0]["status"]) == (1, "failed")
+    assert list(in_the_way.parent.iterdir()) == [in_the_way]
+
+
 def test_a_file_cut_short_gives_what_it_has_and_exit_code_1(predict: Any, tmp_path: Path) -> None:
     whole = make_clip(tmp_path / "x.mp4", count=100, size=(96, 128), container_options={"movflags": "faststart"})
     data = whole.read_bytes()

@@ -365,6 +365,18 @@ def test_a_camera_that_sets_its_clock_moves_time_by_what_passed() -> None:
     assert live.counts.retimed == 2
 
 
+@pytest.mark.parametrize("state", ["lost", "live", "ended"])
+def test_what_a_callback_of_events_raises_reaches_whoever_takes_the_frames(state: str) -> None:
+    def complain(event: Event) -> None:
+        if event.state == state:
+            raise ZeroDivisionError(event.state)
+
+    connections = iter([Clocked(0.0)])
+    live = LiveSource(lambda: next(connections), Clocked(0.0), give_up_s=1.5, on_event=complain)
+    with live, pytest.raises(ZeroDivisionError, match=state):
+        list(live)
+
+
 def test_a_live_source_that_nobody_reads_lets_go_of_its_connection() -> None:
     connection = Clocked(0.0)
     with LiveSource(lambda: Clocked(), connection):
