@@ -159,8 +159,11 @@ def torch_contenders(run: Path | str, size: tuple[int, int], digest: str, *, cud
 
 
 def distinct_labels(paths: Sequence[Path], precisions: Sequence[str]) -> list[str]:
-    """A file's precision where only one file has it, the file's name and precision where several do."""
+    """A file's precision where only one file has it, else its name too; its path where another has that as well."""
+    stems = [path.stem for path in paths]
     return [
-        precision if precisions.count(precision) == 1 else f"{path.stem} {precision}"
+        precision
+        if precisions.count(precision) == 1
+        else f"{path.stem if stems.count(path.stem) == 1 else path} {precision}"
         for path, precision in zip(paths, precisions, strict=True)
     ]

@@ -2,7 +2,8 @@
 
 Knows results alone. Different code and packages are what one compares; a different processor, number of cores, data or
 work is what makes a comparison a lie, and so is another model, unless that is what one asks about. A loss is what lies
-beyond the noise of both runs, in speed or in mean IoU, or a contender that does not run any more.
+beyond the noise of both runs, in speed or in mean IoU, or a contender that does not run any more; a peer that is not
+installed any more is none.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from edge_seg.errors import ConfigurationError
 
+from .cases import PEERS
 from .measure import Ratio, ratio_between_runs
 from .rows import ClipRow, Result, Row
 from .table import align
@@ -22,6 +24,7 @@ SPEED_NOISE = 0.03
 # Points of mean IoU that another order of the same sums may cost; the same frames and labels give the same figure.
 IOU_NOISE = 0.05
 ROW_HEAD = ("contender", "batch", "before ms", "after ms", "times faster", "quartiles", "", "x Keras", "mean IoU")
+END_TO_END = ", end to end"
 CLIP_HEAD = ("end to end", "batch", "before fps", "after fps", "times faster", "quartiles", "")
 
 
@@ -55,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two like results say of one another; `broken` names what ran in the first and failed in the second."""
+    """What two like results say of one another; `broken` names what ran in the first and does not in the second."""
 
     changes: tuple[Change, ...]
     clip_changes: tuple[Change, ...]
@@ -66,11 +69,12 @@ class Comparison:
     def losses(self) -> list[str]:
         """A line for each loss; empty when nothing was lost."""
         found = [
-            f"LOSS: {change.name}, batch {change.batch}: {_loss(change, kind)}"
-            for change in (*self.changes, *self.clip_changes)
+            f"LOSS: {change.name}, batch {change.batch}{where}: {_loss(change, kind)}"
+            for changes, where in ((self.changes, ""), (self.clip_changes, END_TO_END))
+            for change in changes
             for kind in change.losses
         ]
-        return [*found, *(f"LOSS: {name} ran before and failed now" for name in self.broken)]
+        return [*found, *(f"LOSS: {name}" for name in self.broken)]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -116,12 +120,7 @@ def compare(before: Result, after: Result, *, other_models: bool = False) -> Com
     clip_changes = tuple(_clip_change(*pair) for pair in _common(before.clip_rows, after.clip_rows))
     if not changes and not clip_changes:
         raise ConfigurationError("These results have no contender in common that ran in both.")
-    failed = {(row.name, row.batch) for row in after.everything if row.status == "failed"}
-    broken = tuple(
-        f"{row.name}, batch {row.batch}"
-        for row in before.everything
-        if row.status == "ok" and (row.name, row.batch) in failed
-    )
+    broken = (*_broken(before.rows, after.rows), *_broken(before.clip_rows, after.clip_rows))
     return Comparison(changes=changes, clip_changes=clip_changes, notes=tuple(_notes(before, after)), broken=broken)
 
 
@@ -204,6 +203,21 @@ def _common(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[Any, Any]
     return [(known[row.name, row.batch], row) for row in after if row.status == "ok" and (row.name, row.batch) in known]
 
 
+def _broken(before: Sequence[Row | ClipRow], after: Sequence[Row | ClipRow]) -> list[str]:
+    """What ran before and has no figures now, though it was asked for; a peer that is skipped is only not installed."""
+    now = {_titled(row): row for row in after if row.status != "ok"}
+    return [
+        f"{title} ran before and {'failed' if now[title].status == 'failed' else 'was skipped'} now"
+        for title in (_titled(row) for row in before if row.status == "ok")
+        if title in now and not (now[title].status == "skipped" and getattr(now[title], "kind", "") in PEERS)
+    ]
+
+
+def _titled(row: Row | ClipRow) -> str:
+    """What tells a row from every other of its result."""
+    return f"{row.name}, batch {row.batch}{END_TO_END if isinstance(row, ClipRow) else ''}"
+
+
 def _notes(before: Result, after: Result) -> list[str]:
     notes = [
         f"the {which} run was a noisy one" for which, result in (("first", before), ("second", after)) if result.noisy
@@ -215,9 +229,8 @@ def _notes(before: Result, after: Result) -> list[str]:
     if before.environment["revision"] != after.environment["revision"]:
         notes.append(f"revision: {before.environment['revision']} -> {after.environment['revision']}")
     notes += [f"the {label} model is another file" for label, _, _ in _other_models(before, after)]
-    ran = [{(row.name, row.batch) for row in result.everything if row.status == "ok"} for result in (before, after)]
-    notes += [f"only in one of the two: {name}, batch {batch}" for name, batch in sorted(ran[0] ^ ran[1])]
-    return notes
+    ran = [{_titled(row) for row in result.everything if row.status == "ok"} for result in (before, after)]
+    return [*notes, *(f"only in one of the two: {title}" for title in sorted(ran[0] ^ ran[1]))]
 
 
 def _cells(change: Change) -> tuple[str, ...]:

@@ -47,7 +47,8 @@ def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
     files, size = model_files(paths)
     if settings.fp32 is not None or all(file.precision != "fp32" for file in files):
         try:
-            paths.insert(0, fp32_file(settings, run_digest, size, say))
+            # It may be one of the models, too.
+            paths = list(dict.fromkeys([fp32_file(settings, run_digest, size, say), *paths]))
         except ModelFileError as error:
             unmade = ModelFile(path=Path(), label="fp32", precision="fp32", digest="")
             (missing,) = session_contenders([unmade], ["cpu"], size, optional=False)

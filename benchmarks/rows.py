@@ -13,8 +13,12 @@ from typing import Any
 from edge_seg.errors import ConfigurationError
 
 FORMAT = 1
-
-
+# What every reader of a result takes for granted.
+NEEDED = {
+    "environment": ("cpu", "cores", "gpus", "os", "python", "packages", "revision"),
+    "settings": ("size", "batch_sizes", "repeats", "frames"),
+    "data": ("name", "frames", "digest"),
+}
 # Share of the peak from which on the peak was measured too low: two measurements of one limit differ by a hundredth.
 OUTRUN = 1.02
 
@@ -175,9 +179,23 @@ def read_result(path: Path | str) -> Result:
         values["rows"] = tuple(_row(Row, row) for row in values["rows"])
         values["clip_rows"] = tuple(_row(ClipRow, row) for row in values["clip_rows"])
         values["notes"] = tuple(values["notes"])
-        return Result(**values)
-    except (TypeError, KeyError) as error:
+        result = Result(**values)
+        _check(result)
+    except (TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(f"{path} is not a whole results.json ({error}).") from error
+    return result
+
+
+def _check(result: Result) -> None:
+    """Raise `KeyError` with the name of what is missing."""
+    parts = [(getattr(result, part), names) for part, names in NEEDED.items()]
+    for values, names in (*parts, *((model, ("label", "digest")) for model in result.models)):
+        for name in names:
+            values[name]
+    figures = [(row, row.ms_median and row.repeats_ms) for row in result.rows]
+    for row, there in (*figures, *((row, row.frames_per_s and row.repeats_fps) for row in result.clip_rows)):
+        if row.status == "ok" and not there:
+            raise KeyError(f"figures of {row.name}")
 
 
 def _row(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -133,6 +134,20 @@ def test_devices_found_may_be_skipped_those_asked_for_may_not(run_folder, tiny_m
         assert not sessions[0].optional
         assert all(contender.optional is optional for contender in sessions[1:])
     assert sessions[1].device == "cuda:7"
+
+
+def test_files_of_one_name_keep_names_of_their_own(run_folder, tiny_model, tmp_path):
+    paths = tmp_path / "a" / "m.onnx", tmp_path / "b" / "m.onnx", tmp_path / "third.onnx"
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(tiny_model(), path)
+    settings = Settings(run=run_folder, models=paths, fp32=paths[2], devices=("cpu",), peers=())
+    field = find_field(settings, "digest", lambda _: None)
+    assert [contender.name for contender in field.contenders if contender.kind == "session"] == [
+        "edge_seg cpu third fp32",
+        f"edge_seg cpu {paths[0]} fp32",
+        f"edge_seg cpu {paths[1]} fp32",
+    ]
 
 
 def test_a_failed_export_is_a_failed_row_and_the_rest_goes_on(monkeypatch, run_folder, tiny_model, tmp_path):

@@ -124,7 +124,7 @@ def test_a_planted_loss_of_accuracy_is_a_loss_at_any_speed(result, points, lost)
 def test_a_slower_clip_is_a_loss(result):
     clip_rows = tuple(replace(row, frames_per_s=30.0, repeats_fps=(29.9, 30.0, 30.1)) for row in result.clip_rows)
     (loss,) = compare(result, replace(result, clip_rows=clip_rows)).losses
-    assert "0.75 times as fast" in loss
+    assert loss.startswith("LOSS: edge_seg cpu int8, batch 1, end to end: 0.75 times as fast")
 
 
 def test_what_ran_and_fails_now_is_a_loss(result):
@@ -136,3 +136,21 @@ def test_what_ran_and_fails_now_is_a_loss(result):
 def test_nothing_in_common_is_refused(result):
     with pytest.raises(ConfigurationError, match="no contender in common"):
         compare(result, replace(result, rows=(), clip_rows=()))
+
+
+def test_a_device_that_is_gone_is_a_loss_and_a_peer_that_is_not_installed_is_none(result):
+    gone = {"status": "skipped", "reason": "planted"}
+    assert compare(result, one_row(result, "edge_seg cpu int8", **gone)).losses == [
+        "LOSS: edge_seg cpu int8, batch 4 ran before and was skipped now"
+    ]
+    peer = one_row(result, "edge_seg cpu int8", kind="openvino")
+    found = compare(peer, one_row(peer, "edge_seg cpu int8", **gone))
+    assert found.losses == []
+    assert "only in one of the two: edge_seg cpu int8, batch 4" in found.notes
+
+
+def test_a_clip_that_fails_is_told_from_the_row_of_its_name(result):
+    failed = tuple(replace(row, status="failed", reason="planted") for row in result.clip_rows)
+    found = compare(result, replace(result, clip_rows=failed))
+    assert found.losses == ["LOSS: edge_seg cpu int8, batch 1, end to end ran before and failed now"]
+    assert found.notes == ("only in one of the two: edge_seg cpu int8, batch 1, end to end",)

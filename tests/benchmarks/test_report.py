@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -137,3 +138,32 @@ def test_other_files_are_no_results(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"results\.json"):
         read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "named"),
+    [
+        (("environment",), {}, "'cpu'"),
+        (("environment",), [], "list indices"),
+        (("settings", "batch_sizes"), None, "'batch_sizes'"),
+        (("models", 0), {"label": "int8"}, "'digest'"),
+        (("rows", 0), "a word", "'str' object"),
+        (("rows", 0, "repeats_ms"), [], "figures of Keras predict"),
+        (("clip_rows", 0, "repeats_fps"), [], "figures of edge_seg cpu int8"),
+    ],
+)
+def test_a_result_that_lacks_a_part_is_one_line(result, tmp_path, where, value, named):
+    values = json.loads(result.to_json())
+    *way, last = where
+    place = values
+    for key in way:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigurationError, match="not a whole results") as caught:
+        read_result(path)
+    assert named in str(caught.value)
