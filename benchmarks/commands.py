@@ -17,10 +17,11 @@ from train.arguments import path
 
 from .benchmark import run_benchmark
 from .cases import PEERS
+from .chart import import_pyplot
 from .compare import compare, render_comparison
 from .figures import add_readme_arguments, run_readme
 from .gpu import add_gpu_arguments, run_gpu
-from .growth import add_growth_arguments, run_growth
+from .growth import add_growth_arguments, run_growth, whole_numbers
 from .report import check_out, new_folder, write_report
 from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
@@ -56,6 +57,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(options)
     check_out(settings.out)
+    import_pyplot()
     result = run_benchmark(settings, say=_progress)
     _progress("")
     folder = new_folder(settings.out)
@@ -186,7 +188,7 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--batch-sizes",
-        type=_numbers,
+        type=whole_numbers,
         metavar="N,N",
         help=f"frames a call (default: {','.join(map(str, defaults.batch_sizes))}; 1 with --quick)",
     )
@@ -207,11 +209,6 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a rough look: few frames, batch 1, a second of the clip once (default: the whole)",
     )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """ "1,4,8" -> (1, 4, 8), ascending, each once."""
-    return tuple(sorted({positive(part) for part in text.split(",")}))
 
 
 def _words(text: str) -> tuple[str, ...]:

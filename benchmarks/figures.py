@@ -137,7 +137,10 @@ def speed_table(result: Result) -> str:
     cells = {(row.name, row.batch): row for row in result.rows}
     names = list(dict.fromkeys(row.name for row in result.rows))
     speed = [(f"batch {batch}, ms/frame", "x Keras `predict`") for batch in batches]
-    head = ["contender", *(title for pair in speed for title in pair), "of peak", "memory, MB", "mean IoU", "agreement"]
+    # What stands once is of the first batch size.
+    others = f", batch {batches[0]}" if len(batches) > 1 else ""
+    once = [f"{title}{others}" for title in ("of peak", "memory, MB", "mean IoU", "agreement")]
+    head = ["contender", *(title for pair in speed for title in pair), *once]
     best = min(
         (row for row in result.rows if row.kind == "session" and row.status == "ok" and row.batch == batches[0]),
         key=lambda row: row.ms_median or 0.0,
@@ -189,7 +192,7 @@ def clip_text(result: Result) -> str:
 def _clip_words(row: ClipRow) -> str:
     times = f", {row.times_naive:.1f} times the naive loop" if row.times_naive else ""
     allowed = f"{percent(row.share_of_allowed, 0)} of what the CPU time of its stages allows on these cores"
-    return f"{row.name} **{row.frames_per_s:.1f} frames/s**{times}, {allowed}, {row.peak_mb:,.0f} MB at the most"
+    return f"{row.name} **{row.frames_per_s:.1f} frames/s**{times}, {allowed}, {number(row.peak_mb, 0)} MB at the most"
 
 
 def limit_text(result: Result) -> str:

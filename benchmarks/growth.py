@@ -2,7 +2,8 @@
 
 Each point of the first three is a small benchmark of its own (`suite.measure_batch`), so that every figure is
 interleaved and has its parity beside it. All are kept in one file: a point measured again replaces the one there, and
-the others stay, so that a machine that is quiet for five minutes at a time suffices.
+the others stay, so that a machine that is quiet for five minutes at a time suffices. What the file says of packages and
+revision is the last run's.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from edge_seg import bundled_clip, bundled_model
+from edge_seg.arguments import number
 from edge_seg.errors import ConfigurationError
 from edge_seg.threads import available_threads
-from train.arguments import positive
+from train.arguments import path, positive
 from train.files import replacing
 
 from .cases import Contender, keras_contenders, session_contenders
+from .chart import import_pyplot
 from .environment import environment
 from .field import present_devices
 from .growth_chart import draw_growth
 from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Worker
+from .report import check_save, save_json
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
 from .suite import measure_batch, rendered_plan
@@ -85,16 +89,16 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the Keras run (default: the bundled one)",
     )
     add("--repeats", type=positive, metavar="N", help="turns of each contender at each point (default: 3)")
-    add("--batches", type=_whole, metavar="N,N", help="frames a call (default: 1,2,4,8,16)")
-    add("--sides", type=_whole, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
+    add("--batches", type=whole_numbers, metavar="N,N", help="frames a call (default: 1,2,4,8,16)")
+    add("--sides", type=whole_numbers, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
     add("--frames", type=positive, metavar="N", help="frames of a turn, a batch at the least (default: 3)")
     add("--stride", type=positive, metavar="N", help="clip length: segment every Nth frame (default: 50)")
-    add("--fps", type=float, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
+    add("--fps", type=_fps, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
     add("--minutes", type=_minutes, metavar="M,M", help="clip length: minutes of looped clip (default: 1,10,60)")
     add("--quick", action="store_true", help="a rough look: two small points an axis (default: the whole)")
     add(
         "--save",
-        type=Path,
+        type=path,
         default=DEFAULT_OUT / FILE_NAME,
         metavar="FILE",
         help="JSON that keeps the points, the picture beside it; other points in it stay (default: %(default)s)",
@@ -107,21 +111,25 @@ def run_growth(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in _GIVEN}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = GrowthSettings(**{**(QUICK if options.quick else {}), **chosen})
+    check_save(options.save)
+    import_pyplot()
     kept = read_growth(options.save) if options.save.is_file() else None
     surroundings = environment()
     if kept is not None:
         check_like(kept, surroundings, check_run(settings.run), options.save)
     found = measure_growth(settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True))
+    # Of this run: a failure that is kept from an earlier one was told then.
+    failed = [point for points in found["axes"].values() for point in points if point["status"] == "failed"]
     if kept is not None:
         found["axes"] = merged(kept["axes"], found["axes"])
-    options.save.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(options.save) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    save_json(found, options.save)
     picture = options.save.with_suffix(".png")
     with replacing(picture) as temporary:
         draw_growth(found, temporary)
     print(json.dumps(found, indent=1) if options.json else f"wrote {options.save} and {picture}")
-    return 1 if any(point.get("status") == "failed" for points in found["axes"].values() for point in points) else 0
+    for point in failed:
+        print(f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def read_growth(path: Path) -> dict[str, Any]:
@@ -130,7 +138,11 @@ def read_growth(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
         if values["kind"] != "growth" or values["format"] != FORMAT:
             raise KeyError("kind")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name in ("cpu", "cores"):
+            values["environment"][name]
+        for point in (one for points in values["axes"].values() for one in points):
+            point["value"], point["name"], point["status"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} is not a growth file of this version ({error}); name another with --save."
         ) from error
@@ -138,10 +150,14 @@ def read_growth(path: Path) -> dict[str, Any]:
 
 
 def merged(kept: dict[str, list[dict[str, Any]]], found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Points of both, by axis and in order; a point that was measured again replaces the one kept."""
+    """Points of both, by axis and in order; one measured again replaces the one kept, unless it has no figures now."""
     axes = {}
     for axis in dict.fromkeys((*kept, *found)):
-        both = {(one["value"], one["name"]): one for one in (*kept.get(axis, ()), *found.get(axis, ()))}
+        both = {(one["value"], one["name"]): one for one in kept.get(axis, ())}
+        for one in found.get(axis, ()):
+            key = one["value"], one["name"]
+            if one["status"] == "ok" or both.get(key, one)["status"] != "ok":
+                both[key] = one
         axes[axis] = sorted(both.values(), key=lambda one: one["value"])
     return axes
 
@@ -151,7 +167,8 @@ def check_like(kept: dict[str, Any], surroundings: dict[str, Any], run_digest: s
     pairs = (
         ("processor", kept["environment"]["cpu"], surroundings["cpu"]),
         ("cores", kept["environment"]["cores"], surroundings["cores"]),
-        ("run", kept["run"], run_digest),
+        ("run", kept.get("run"), run_digest),
+        ("size", kept.get("size"), list(SIZE)),
     )
     for what, old, new in pairs:
         if old != new:
@@ -190,13 +207,13 @@ def measure_growth(
     }
 
 
-def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[tuple[Path, str]]:
-    """(path, precision) of the run's fp32 and int8 files, exported for any size."""
+def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[Path]:
+    """The run's fp32 and int8 files, exported for any size."""
     keep = Settings(run=settings.run, models=(), out=settings.out)
     shared = ("--dynamic-size", "--gate-on", "rendered", "--gate-frames", "8")
     int8 = ("--calibration-data", "rendered")
     return [
-        (exported(keep, f"{digest}-any-{name}.onnx", ("--precision", name, *shared, *extra), say), name)
+        exported(keep, f"{digest}-any-{name}.onnx", ("--precision", name, *shared, *extra), say)
         for name, extra in (("fp32", ()), ("int8", int8))
     ]
 
@@ -227,7 +244,7 @@ def growing_contenders(
     settings: GrowthSettings, digest: str, size: tuple[int, int], threads: int | None, say: Say
 ) -> list[Contender]:
     """Keras both ways, and both files on each device that is here, all at one size."""
-    files, _ = model_files([path for path, _ in growing_files(settings, digest, say)])
+    files, _ = model_files(growing_files(settings, digest, say))
     devices, _ = present_devices(None)
     everyone = keras_contenders(settings.run, size, digest) + session_contenders(files, devices, size, optional=True)
     return [replace(one, threads=threads) for one in everyone]
@@ -254,9 +271,13 @@ def _axes(text: str) -> tuple[str, ...]:
     return words
 
 
-def _whole(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str) -> tuple[int, ...]:
     """ "1,4,8" -> (1, 4, 8), ascending, each once."""
     return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def _fps(text: str) -> float:
+    return number(text, 0.01, 1000)
 
 
 def _minutes(text: str) -> tuple[float, ...]:

@@ -96,7 +96,7 @@ def _draw_length(axes: Any, points: Points) -> None:
         share = [100 * second / seconds[-1] for second in seconds]
         label = f"{point['value']:g} min, {point['frames']:,} frames: peak {point['peak_mb']:,.0f} MB"
         axes.plot(share, memory, color=shades[min(number, 3)], lw=1.6, label=label)
-    axes.set_ylim(0, 1.45 * max((point["peak_mb"] for point in ok), default=1.0))
+    axes.set_ylim(0, 1.45 * (max((point["peak_mb"] or 0.0 for point in ok), default=0.0) or 1.0))
     style(axes, "Clip length: resident memory, MB", "% of the clip done (jsonl, most frames decoded only)", grid="y")
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 

@@ -1,10 +1,14 @@
-"""A benchmark's folder: results.json, chart.png and report.html, each whole or absent."""
+"""What a benchmark leaves behind, each file whole or absent: a folder of results.json, chart.png and report.html, or
+the one JSON file that `--save` names. What cannot be written is found out before anything is measured.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from edge_seg.errors import ConfigurationError
 from edge_seg.files import replacing
@@ -37,11 +41,28 @@ def new_folder(out: Path) -> Path:
     )
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, option: str = "--out") -> None:
     """Raise `ConfigurationError` if no folder can be made in `out`: better before the measuring than after it."""
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigurationError(f"{out} cannot be made: {there} is no folder to write to; choose another with --out.")
+        raise ConfigurationError(
+            f"{out} cannot be made: {there} is no folder to write to; choose another with {option}."
+        )
+
+
+def check_save(path: Path) -> None:
+    """Raise `ConfigurationError` if the JSON file that `--save` names cannot be, or has the name of its picture."""
+    if path.is_dir() or path.suffix.lower() == ".png":
+        what = "is a folder" if path.is_dir() else "is what the picture is called"
+        raise ConfigurationError(f"{path} {what}; name a JSON file with --save.")
+    check_out(path.parent, "--save")
+
+
+def save_json(found: dict[str, Any], path: Path) -> None:
+    """Write plain JSON types, making the folder where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def write_report(result: Result, folder: Path) -> tuple[Path, Path, Path]:

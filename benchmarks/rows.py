@@ -192,9 +192,9 @@ def _check(result: Result) -> None:
     for values, names in (*parts, *((model, ("label", "digest")) for model in result.models)):
         for name in names:
             values[name]
-    figures = [(row, row.ms_median and row.repeats_ms) for row in result.rows]
-    for row, there in (*figures, *((row, row.frames_per_s and row.repeats_fps) for row in result.clip_rows)):
-        if row.status == "ok" and not there:
+    for row in result.everything:
+        repeats = row.repeats_ms if isinstance(row, Row) else row.repeats_fps
+        if row.status == "ok" and not (row.frames_per_s and repeats):
             raise KeyError(f"figures of {row.name}")
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_seg.errors import ConfigurationError
-from train.arguments import positive
-from train.files import CONFIG_NAME, replacing
+from train.arguments import path, positive
+from train.files import replacing
 
 from .cases import session_contenders
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
 from .environment import environment
 from .process import Worker
+from .report import check_save, save_json
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
 from .suite import Say, Start, measure_batch, rendered_plan
 
@@ -36,16 +37,16 @@ def add_widths_arguments(parser: argparse.ArgumentParser) -> None:
     add("study", type=Path, metavar="STUDY", help="the --out folder of a finished `python -m train study widths`")
     add("--repeats", type=positive, default=5, metavar="N", help="turns of each width (default: %(default)s)")
     add("--frames", type=positive, default=4, metavar="N", help="frames of a turn (default: %(default)s)")
-    add("--save", type=Path, default=DEFAULT_SAVE, metavar="FILE",
+    add("--save", type=path, default=DEFAULT_SAVE, metavar="FILE",
         help="JSON to write, the picture beside it (default: %(default)s)")  # fmt: skip
 
 
 def run_widths(options: argparse.Namespace, *, say: Say, start: Start = Worker) -> int:
     """Carry out `python -m benchmarks widths`; returns the exit code."""
+    check_save(options.save)
+    import_pyplot()
     found = measure_widths(options.study, repeats=options.repeats, frames=options.frames, say=say, start=start)
-    options.save.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(options.save) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    save_json(found, options.save)
     with replacing(options.save.with_suffix(".png")) as temporary:
         draw_widths(found, temporary)
     print(widths_table(found["widths"]))
@@ -57,30 +58,41 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
 
     Raises:
         ConfigurationError: the folder is no finished study of widths.
-        ModelFileError: a network could not be exported.
+        ModelFileError: a run is not there or damaged, or could not be exported.
     """
     # Not above: Keras comes with it, and every other command would wait for that.
-    from train.fcn8 import Fcn8Config
+    from train.run import open_run
 
     points = read_study(folder)
     runs = {name: folder / f"{name.replace(' ', '-')}-seed{point['seeds'][0]}" for name, point in points.items()}
-    configs = {name: json.loads((run / CONFIG_NAME).read_text()) for name, run in runs.items()}
+    opened = {name: open_run(run) for name, run in runs.items()}
+    shared = _recipe(next(iter(opened.values())).config, folder)
     surroundings = environment()
     measured = _times(runs, repeats=repeats, frames=frames, say=say, start=start)
     for name, point in points.items():
-        network = Fcn8Config.from_dict(configs[name]["fcn8"])
+        network = opened[name].fcn8
         point |= {"block_widths": list(network.block_widths), "head_widths": list(network.head_widths)}
         point |= {"parameters": network.parameters, "ms_median": measured[name]}
-    recipe = next(iter(configs.values()))["recipe"]
     return {
         "format": FORMAT,
         "kind": "widths",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": surroundings,
-        "size": recipe["input_size"],
-        "schedule": {name: recipe[name] for name in ("epochs", "batch_size", "crop_size")},
+        **shared,
         "widths": sorted(points.values(), key=lambda point: point["parameters"]),
     }
+
+
+def _recipe(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The size and the schedule of a study, out of the configuration of one of its runs."""
+    try:
+        recipe = config["recipe"]
+        schedule = {name: recipe[name] for name in ("epochs", "batch_size", "crop_size")}
+        return {"size": recipe["input_size"], "schedule": schedule}
+    except (KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{folder}: its runs do not say by which recipe they were fitted ({error})."
+        ) from error
 
 
 def read_study(folder: Path) -> dict[str, dict[str, Any]]:

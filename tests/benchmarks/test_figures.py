@@ -35,6 +35,7 @@ def folder(fitted, tmp_path, monkeypatch):
     docs.mkdir(parents=True)
     length = {
         "value": 60.0,
+        "name": "edge_seg cpu int8",
         "status": "ok",
         "peak_mb": 321.0,
         "stride": 50,
@@ -96,6 +97,13 @@ def test_the_fast_model_has_a_table_and_a_place_in_the_picture_where_it_was_meas
     )
     figures.draw_pictures(folder)
     assert [name for name, _ in drawn[0]] == ["bundled", "bundled, fast", "full width"]
+
+
+def test_what_stands_once_says_of_which_batch_size_it_is(fitted):
+    head = figures.speed_table(fitted).splitlines()[0]
+    assert head.endswith("| of peak, batch 1 | memory, MB, batch 1 | mean IoU, batch 1 | agreement, batch 1 |")
+    single = replace(fitted, settings={**fitted.settings, "batch_sizes": [4]})
+    assert figures.speed_table(single).splitlines()[0].endswith("| of peak | memory, MB | mean IoU | agreement |")
 
 
 def test_a_peak_that_was_outrun_limits_nothing(fitted):

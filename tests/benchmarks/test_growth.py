@@ -39,7 +39,7 @@ def fakes(monkeypatch, start_fake, tiny_model, tmp_path):
     run.mkdir()
     (run / "config.json").write_text("{}")
     (run / "model.weights.h5").write_bytes(b"weights")
-    files = [(tiny_model(dynamic=True, precision=name), name) for name in ("fp32", "int8")]
+    files = [tiny_model(dynamic=True, precision=name) for name in ("fp32", "int8")]
     monkeypatch.setattr(growth, "growing_files", lambda settings, digest, say: files)
     monkeypatch.setattr(growth, "measure_batch", lambda plan, batch, say, start: measure(plan, batch, say, start_fake))
     monkeypatch.setattr(growth, "available_threads", lambda: 3)
@@ -73,12 +73,55 @@ def test_points_of_another_machine_or_run_are_not_mixed(fakes, tmp_path, capsys)
     assert command.main([*fakes, "--axes", "threads"]) == 0
     kept = json.loads((tmp_path / "growth.json").read_text())
     assert [one["value"] for one in kept["axes"]["threads"]][::4] == [1, 2, 3]
-    kept["environment"]["cpu"] = "Other CPU"
-    (tmp_path / "growth.json").write_text(json.dumps(kept))
-    capsys.readouterr()
-    assert command.main([*fakes, "--axes", "batch"]) == 2
-    assert "another processor: Other CPU" in capsys.readouterr().err
-    assert json.loads((tmp_path / "growth.json").read_text()) == kept
+    other = {**kept, "environment": {**kept["environment"], "cpu": "Other CPU"}}
+    for unlike, named in (
+        (other, "another processor: Other CPU"),
+        ({**kept, "size": [224, 224]}, "another size: [224, 224], here [352, 480]"),
+        ({key: kept[key] for key in kept if key != "run"}, "another run: None"),
+    ):
+        (tmp_path / "growth.json").write_text(json.dumps(unlike))
+        capsys.readouterr()
+        assert command.main([*fakes, "--axes", "batch"]) == 2
+        assert named in capsys.readouterr().err
+        assert json.loads((tmp_path / "growth.json").read_text()) == unlike
+
+
+def test_a_failure_is_named_and_counts_in_its_own_run_alone(fakes, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(growth, "measure_batch", failing(growth.measure_batch))
+        assert command.main([*fakes, "--axes", "batch"]) == 1
+    assert "failed: batch 2: edge_seg cpu int8: planted" in capsys.readouterr().err.splitlines()
+    assert command.main([*fakes, "--axes", "threads"]) == 0
+    kept = json.loads((tmp_path / "growth.json").read_text())["axes"]["batch"]
+    assert [one["status"] for one in kept if one["name"] == "edge_seg cpu int8"] == ["failed", "failed"]
+
+
+def failing(measure):
+    """As `measure`, but the int8 file fails."""
+
+    def measured(plan, batch, **given):
+        found = measure(plan, batch, **given)
+        rows = [
+            replace(row, status="failed", reason="planted") if row.precision == "int8" else row for row in found.rows
+        ]
+        return replace(found, rows=rows)
+
+    return measured
+
+
+@pytest.mark.parametrize(
+    ("save", "named"),
+    [
+        (".", "is a folder; name a JSON file with --save"),
+        ("growth.png", "is what the picture is called"),
+        ("file/growth.json", "is no folder to write to; choose another with --save"),
+    ],
+)
+def test_a_file_that_cannot_be_is_told_before_anything_is_measured(fakes, save, named, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(growth, "measure_growth", lambda *_, **__: pytest.fail("it was measured"))
+    assert command.main([*fakes, "--save", str(tmp_path / save)]) == 2
+    assert named in capsys.readouterr().err
 
 
 def test_threads_reach_the_contenders(fakes, tmp_path):
@@ -88,7 +131,15 @@ def test_threads_reach_the_contenders(fakes, tmp_path):
     assert {one.size for one in found} == {(32, 64)}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kind": "growth", "format": 99}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"kind": "growth", "format": 99}', '{"kind": "growth", "format": 1}'),
+        '{"kind": "growth", "format": 1, "environment": {"cpu": "x"}, "axes": {}}',
+        '{"kind": "growth", "format": 1, "environment": {"cpu": "x", "cores": 2}, "axes": {"batch": [{"value": 1}]}}',
+        '{"kind": "growth", "format": 1, "environment": {"cpu": "x", "cores": 2}, "axes": []}',
+    ],
+)
 def test_another_file_is_no_growth_file(tmp_path, text):
     path = tmp_path / "growth.json"
     path.write_text(text)
@@ -97,7 +148,11 @@ def test_another_file_is_no_growth_file(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "extra", [["--axes", "weather"], ["--minutes", "0"], ["--minutes", "x"], ["--stride", "0"], ["--sides", "x"]]
+    "extra",
+    [
+        *(["--axes", "weather"], ["--minutes", "0"], ["--minutes", "x"], ["--stride", "0"], ["--sides", "x"]),
+        *(["--fps", "0"], ["--fps", "nan"], ["--save", ""]),
+    ],
 )
 def test_bad_words_are_refused_by_the_parser(extra, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -136,9 +191,13 @@ def test_an_hour_may_have_fewer_frames(clip, tmp_path):
 
 
 def test_a_point_measured_again_replaces_the_one_kept():
-    kept = {"length": [{"value": 1, "name": "a", "ms": 1}, {"value": 60, "name": "a", "ms": 2}], "batch": []}
-    found = {"length": [{"value": 60, "name": "a", "ms": 3}, {"value": 10, "name": "a", "ms": 4}]}
-    assert [one["ms"] for one in growth.merged(kept, found)["length"]] == [1, 4, 3]
+    def one(value, ms, status="ok"):
+        return {"value": value, "name": "a", "ms": ms, "status": status}
+
+    kept = {"length": [one(1, 1), one(60, 2), one(90, 5, "failed")], "batch": []}
+    found = {"length": [one(60, 3), one(10, 4), one(1, None, "failed"), one(90, 6), one(99, None, "failed")]}
+    # A failure takes the place of no figures.
+    assert [point["ms"] for point in growth.merged(kept, found)["length"]] == [1, 4, 3, 6, None]
     assert growth.merged(kept, found)["batch"] == []
 
 

@@ -56,6 +56,28 @@ def test_scores_sizes_and_times_stand_together(study, tmp_path, capsys):
     assert cv2.imread(str(save.with_suffix(".png"))).std() > 10
 
 
+@pytest.mark.parametrize(
+    ("spoil", "named", "code"),
+    [
+        (lambda run: (run / "config.json").unlink(), "is not a run: it has no config.json", 1),
+        (lambda run: (run / "config.json").write_text("{}"), "damaged ('fcn8')", 1),
+        (
+            lambda run: (run / "config.json").write_text(json.dumps({"fcn8": NETWORKS["width 8"].to_dict()})),
+            "'recipe'",
+            2,
+        ),
+    ],
+)
+def test_a_run_that_lacks_something_is_told_before_anything_is_measured(
+    study, spoil, named, code, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(widths, "measure_batch", lambda *_, **__: pytest.fail("it was measured"))
+    spoil(study / "width-8-seed1")
+    assert command.main(["widths", str(study), "--save", str(tmp_path / "x.json")]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+
+
 def test_what_is_no_study_is_told(tmp_path, capsys):
     assert command.main(["widths", str(tmp_path), "--save", str(tmp_path / "x.json")]) == 2
     error = capsys.readouterr().err
