@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_seg.errors import DeviceError
+from edge_seg.providers import cuda_options, preload
 
 from .cases import Contender
 from .peers import Loaded, need
@@ -23,15 +23,11 @@ COPY_MB = 1024
 
 
 def bound_session(contender: Contender, batch: int) -> Loaded:
-    """The file on CUDA with input and output bound to device memory; `contender.compiled`: as one CUDA graph."""
+    """The file on CUDA as edge_seg asks for it, input and output bound to the device; `compiled`: as a CUDA graph."""
     ort = need("onnxruntime", "onnxruntime-gpu")
     index = int(contender.device.partition(":")[2] or 0)
-    options = {
-        "device_id": index,
-        # A fixed search: the exhaustive one stalls at each new shape, and a graph wants one shape for good.
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "enable_cuda_graph": "1" if contender.compiled else "0",
-    }
+    options = cuda_options(contender.precision, index, graph=contender.compiled)
+    preload(ort)
     session = ort.InferenceSession(contender.path, providers=[("CUDAExecutionProvider", options)])
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError(f"onnxruntime gave {session.get_providers()[0]} instead of CUDA: look with edge-seg checks.")
@@ -86,7 +82,7 @@ def _best(torch: Any, call: Callable[[], object], calls: int) -> float:
 
 
 def decode_speed(clip: str) -> dict[str, Any]:
-    """Frames/s of decoding to system memory by the processor and by the GPU's decoder; its None has a reason."""
+    """Frames/s of decoding to BGR in system memory by the processor and by the GPU's decoder; its None has a reason."""
     import av
     from av.codec.hwaccel import HWAccel
 
@@ -100,7 +96,12 @@ def decode_speed(clip: str) -> dict[str, Any]:
 
 
 def _decode(av: Any, clip: str, accelerator: Any) -> float:
-    began = time.perf_counter()
-    with av.open(str(Path(clip)), hwaccel=accelerator) as container:
-        count = sum(1 for frame in container.decode(video=0) if frame.to_ndarray(format="bgr24") is not None)
-    return count / (time.perf_counter() - began)
+    """From the first frame on: before it a GPU spends longer on its context than on a short clip."""
+    with av.open(clip, hwaccel=accelerator) as container:
+        if accelerator is None:
+            container.streams.video[0].thread_type = "AUTO"  # as edge_seg decodes
+        pictures = (frame.to_ndarray(format="bgr24") for frame in container.decode(video=0))
+        next(pictures)
+        began = time.perf_counter()
+        count = sum(1 for _ in pictures)
+        return count / (time.perf_counter() - began)

@@ -23,12 +23,12 @@ from edge_seg import bundled_clip
 from edge_seg.devices import device_problem, parse_device
 from edge_seg.errors import ConfigurationError
 from edge_seg.session import load_runtime
-from train.arguments import size
-from train.files import replacing
+from train.arguments import path, size
 
 from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
 from .environment import environment
 from .process import Worker, WorkerError
+from .report import check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
@@ -40,8 +40,6 @@ BATCHES = (1, 8, 32, 64)
 HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GFLOP/s", "of peak", "agreement")
 # What every other row is told against.
 YARDSTICK = "torch cuda fp16"
-# Where the arithmetic of a precision has a faster unit that is used unasked, its peak is that unit's.
-PEAK_OF = {"fp16": "fp16", "fp32": "tf32"}
 Start = Callable[[str], Worker]
 
 
@@ -68,17 +66,16 @@ def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the Keras run (default: the bundled one)",
     )
     add("--input-size", type=size, metavar="HxW", help="height and width (default: the run's)")
-    add("--save", type=Path, default=DEFAULT_OUT / "gpu.json", metavar="FILE", help="(default: %(default)s)")
+    add("--save", type=path, default=DEFAULT_OUT / "gpu.json", metavar="FILE", help="(default: %(default)s)")
     add("--json", action="store_true", help="print the JSON instead of a table (default: a table)")
 
 
 def run_gpu(options: argparse.Namespace) -> int:
     """Carry out `python -m benchmarks gpu`; returns the exit code."""
+    check_save(options.save)
     settings = GpuSettings(run=options.run, input_size=options.input_size)
     found = measure_gpu(settings, say=lambda text: print(text, file=sys.stderr, flush=True))
-    options.save.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(options.save) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    save_json(found, options.save)
     print(json.dumps(found, indent=1) if options.json else render_gpu(found))
     print(f"wrote {options.save}", file=sys.stderr)
     return 1 if any(row["status"] == "failed" for row in found["rows"]) else 0
@@ -169,7 +166,7 @@ def gpu_rows(rows: Sequence[Row], gflop: float | None, limits: dict[str, Any]) -
             speed = gflop * row.frames_per_s if gflop else None
             yardstick = yardsticks.get(row.batch)
             times = row.frames_per_s / yardstick if yardstick else None
-            peak = limits.get("peaks", {}).get(PEAK_OF.get(row.precision, ""), {}).get("gflops")
+            peak = limits.get("peaks", {}).get(row.precision, {}).get("gflops")
             share = speed / peak if speed and peak and row.device != "cpu" else None
         found.append({**asdict(row), "gflops": speed, "share_of_peak": share, "times_torch_fp16": times})
     return found

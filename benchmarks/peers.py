@@ -37,9 +37,9 @@ def need(module: str, package: str) -> Any:
 
 
 def plain_onnxruntime(contender: Contender, batch: int) -> Loaded:
-    """onnxruntime with every option at its default."""
+    """onnxruntime with every option at its default, on the processor: unasked, its GPU build would take the GPU."""
     ort = need("onnxruntime", "onnxruntime")
-    session = ort.InferenceSession(contender.path)
+    session = ort.InferenceSession(contender.path, providers=["CPUExecutionProvider"])
 
     def predict(frames: np.ndarray) -> np.ndarray:
         (probabilities,) = session.run(None, {INPUT: scale_frames(frames).transpose(0, 3, 1, 2)})

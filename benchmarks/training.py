@@ -187,6 +187,11 @@ def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
     """What is measured; each turn returns the seconds of `steps` batches in the middle of a flow of them."""
     import keras
 
+    from train.batches import drawing_threads
+
+    # A flow begins with as many batches as are drawn at once, all ready at almost the same time: they are not counted.
+    first = drawing_threads()
+
     class Clock(keras.callbacks.Callback):
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
             self.ends: list[float] = []
@@ -197,7 +202,8 @@ def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
 
     def pipeline() -> float:
         stream = trainer.batches.stream()
-        next(stream)
+        for _ in range(first):
+            next(stream)
         began = time.perf_counter()
         for _ in range(steps):
             next(stream)
@@ -207,8 +213,8 @@ def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
 
     def fit(stream: Iterator[Any]) -> float:
         clock = Clock()
-        trainer.model.fit(stream, steps_per_epoch=steps + 1, callbacks=[clock], verbose=0, shuffle=False)
-        return clock.ends[-1] - clock.ends[0]
+        trainer.model.fit(stream, steps_per_epoch=first + steps, callbacks=[clock], verbose=0, shuffle=False)
+        return clock.ends[-1] - clock.ends[first - 1]
 
     kept = trainer.batches.batch(0, 0)
 

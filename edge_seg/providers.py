@@ -128,7 +128,8 @@ def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> Made:
 
 def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
     def make(graph: bool) -> Made:
-        return _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, _cuda_options(plan, device, graph=graph))], graph=graph)
+        options = cuda_options(plan.header.spec.precision, device.index, graph=graph)
+        return _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, options)], graph=graph)
 
     return _with_or_without_graph(make, plan)
 
@@ -139,7 +140,7 @@ def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
     def make(graph: bool) -> Made:
         own = {**options, "trt_cuda_graph_enable": "1"} if graph else options
         # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
-        providers = [(TENSORRT_PROVIDER, own), (CUDA_PROVIDER, _cuda_options(plan, device))]
+        providers = [(TENSORRT_PROVIDER, own), (CUDA_PROVIDER, cuda_options(plan.header.spec.precision, device.index))]
         return _make_nvidia(ort, plan, device, providers, graph=graph)
 
     return _with_or_without_graph(make, plan)
@@ -161,9 +162,10 @@ def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
         return replace(made, remark="; ".join(filter(None, [f"no CUDA graph ({first_line(error)})", made.remark])))
 
 
-def _cuda_options(plan: Plan, device: DeviceName, *, graph: bool = False) -> dict[str, str]:
+def cuda_options(precision: str, index: int, *, graph: bool = False) -> dict[str, str]:
+    """What the CUDA provider is asked for a file of `precision` on GPU number `index`."""
     options = {
-        "device_id": str(device.index),
+        "device_id": str(index),
         # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16.
         "use_tf32": "0",
         # An exhaustive search runs every algorithm of every convolution before the first frame, and may choose
@@ -171,7 +173,7 @@ def _cuda_options(plan: Plan, device: DeviceName, *, graph: bool = False) -> dic
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
     }
-    if plan.header.spec.precision == "fp16":
+    if precision == "fp16":
         # The layout of tensor cores.
         options["prefer_nhwc"] = "1"
     if graph:
@@ -181,9 +183,7 @@ def _cuda_options(plan: Plan, device: DeviceName, *, graph: bool = False) -> dic
 
 def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple[str, Any]], *, graph: bool) -> Made:
     """A session on NVIDIA's providers: without any node on the CPU if that can be, else with light ones alone there."""
-    if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()
+    preload(ort)
     try:
         inner = ort.InferenceSession(
             plan.source, _options(ort, plan, strict=True), providers=providers, enable_fallback=0
@@ -209,6 +209,13 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
         remark="; ".join(filter(None, remarks)),
         bound=bound,
     )
+
+
+def preload(ort: Any) -> None:
+    """Load NVIDIA's libraries where its own wheels brought them; the provider would not find them there."""
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def _bind(ort: Any, inner: Any, plan: Plan, device: DeviceName, *, graph: bool) -> BoundRuns:

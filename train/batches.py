@@ -30,6 +30,11 @@ SEEDS_APART = 100_003
 MOST_WORKERS = 8
 
 
+def drawing_threads() -> int:
+    """Threads that draw batches unless told otherwise: one a core, two at the least."""
+    return min(MOST_WORKERS, max(2, available_threads()))
+
+
 class PairStore(Sequence[Pair]):
     """Images and masks by index, read once and kept while there is room for them. Holds nothing until asked.
 
@@ -148,7 +153,7 @@ class TrainingBatches:
 
     def stream(self, first_epoch: int = 0, *, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """Batches in order from an epoch on, without end, drawn ahead of their use by threads (up to one a core)."""
-        workers = workers or min(MOST_WORKERS, max(2, available_threads()))
+        workers = workers or drawing_threads()
         places = ((epoch, index) for epoch in itertools.count(first_epoch) for index in range(len(self)))
         with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
             waiting = deque(pool.submit(self.batch, *next(places)) for _ in range(3 * workers))

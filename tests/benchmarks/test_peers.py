@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import peers
-from benchmarks.cases import PEERS, Contender, plain_contenders
+from benchmarks import peers, torch_peer
+from benchmarks.cases import PEERS, Contender, plain_contenders, torch_contenders
 from benchmarks.field import find_field
 from benchmarks.floatgraph import INPUT, OUTPUT, cut_float_graph
 from benchmarks.settings import Settings
@@ -109,6 +112,84 @@ def test_runtimes_on_the_float_graph_agree(contender, kind, module):
     assert predict(frames).dtype == np.uint8
     assert arithmetic == "fp32"
     assert detail
+
+
+def test_onnxruntime_is_asked_for_the_processor(monkeypatch, contender):
+    """A build for GPUs takes one unasked, and the row says cpu."""
+    asked = []
+
+    class Runtime:
+        __version__ = "0"
+
+        def InferenceSession(self, path, providers=("CUDAExecutionProvider",)):
+            asked.append(list(providers))
+            return SimpleNamespace(get_providers=lambda: asked[-1])
+
+    monkeypatch.setattr(peers, "import_module", lambda name: Runtime())
+    _, detail, _ = peers.plain_onnxruntime(contender, 1)
+    assert asked == [["CPUExecutionProvider"]]
+    assert "CPUExecutionProvider" in detail
+
+
+class Tensor:
+    """As much of a tensor as the torch peer needs, in numpy."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def permute(self, *axes):
+        return Tensor(self.array.transpose(axes))
+
+    def to(self, kind, **_):
+        return self if isinstance(kind, str) else Tensor(self.array.astype(kind))
+
+    def __truediv__(self, number):
+        return Tensor(self.array / number)
+
+    def __sub__(self, number):
+        return Tensor(self.array - number)
+
+    def argmax(self, dim):
+        return Tensor(self.array.argmax(dim))
+
+    def cpu(self):
+        return self
+
+    def numpy(self):
+        return self.array
+
+
+def test_torch_gets_what_makes_it_fast_and_computes_what_its_name_says(monkeypatch):
+    """Scaling and argmax are compiled too, convolutions searched for, and fp32 is no TF32."""
+    compiled, cudnn = [], SimpleNamespace(benchmark=False, allow_tf32=True)
+
+    def network(scaled):
+        return Tensor(np.concatenate([scaled.array, -scaled.array], axis=1))
+
+    network.eval = lambda: network
+    network.to = lambda **_: network
+    fake = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: True, get_device_name=lambda: "Fake GPU"),
+        backends=SimpleNamespace(cudnn=cudnn),
+        set_num_threads=lambda count: None,
+        compile=lambda work: compiled.append(work) or work,
+        inference_mode=contextlib.nullcontext,
+        from_numpy=Tensor,
+        channels_last="channels_last",
+        **{name: np.dtype(name) for name in ("float16", "float32", "uint8")},
+    )
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setattr(torch_peer, "torch_installed", lambda: True)
+    monkeypatch.setattr(torch_peer, "_network", lambda contender: network)
+    *_, contender = torch_contenders("run", SIZE, "digest", cuda=True)
+    predict, name = torch_peer.torch_predictor(contender, 2)
+    frames = np.random.default_rng(3).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    scaled = (frames.astype(np.float32) / 127.5 - 1).astype(np.float16)
+    expected = np.concatenate([scaled, -scaled], axis=-1).argmax(axis=-1)
+    np.testing.assert_array_equal(predict(frames), expected)
+    np.testing.assert_array_equal(compiled[0](Tensor(frames)).array, expected)
+    assert (contender.compiled, cudnn.benchmark, cudnn.allow_tf32, name) == (True, True, False, "Fake GPU")
 
 
 @pytest.mark.parametrize(

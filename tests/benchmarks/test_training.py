@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import keras
@@ -11,7 +16,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.training import measure_training, render_training, speed, write_scenes
+from benchmarks.training import make_turns, measure_training, render_training, speed, write_scenes
 from train.dataset import find_samples, read_image, read_mask
 
 TINY = [
@@ -69,6 +74,29 @@ def test_a_row_is_the_median_of_its_turns() -> None:
     row = speed("step", [2.0, 1.0, 4.0], steps=10, batch_size=6)
     assert (row.images_per_s, row.ms_per_batch) == (30.0, 200.0)
     assert row.spread == pytest.approx(1.5 / 2.0)
+
+
+def test_what_was_drawn_ahead_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow begins with a batch of each thread, all at once; the step is told the same way."""
+    monkeypatch.setattr("train.batches.available_threads", lambda: 4)
+
+    def stream() -> Iterator[int]:
+        for index in itertools.count():
+            time.sleep(0.02 if index >= 4 else 0.0)
+            yield index
+
+    def fit(given: Iterator[int], *, steps_per_epoch: int, callbacks: list[keras.callbacks.Callback], **_: Any) -> None:
+        callbacks[0].on_train_begin()
+        for index in itertools.islice(given, steps_per_epoch):
+            callbacks[0].on_train_batch_end(index, {"loss": 1.0})
+
+    trainer: Any = SimpleNamespace(
+        batches=SimpleNamespace(stream=stream, batch=lambda *_: 0), model=SimpleNamespace(fit=fit)
+    )
+    turns = make_turns(trainer, 5)
+    assert turns["input pipeline alone"]() >= 5 * 0.02
+    assert turns["fit, both at once"]() >= 5 * 0.02
+    assert turns["training step alone"]() >= 0.0
 
 
 def test_scenes_stand_in_for_a_dataset(tmp_path: Path) -> None:
