@@ -224,6 +224,7 @@ def test_more_frames_than_memory_is_meant_for_are_refused(tmp_path: Path, monkey
         unlabelled_frames([clip], (32, 40))
 
 
+@pytest.mark.slow
 def test_fit_records_its_teacher_and_learns_from_it(
     dataset: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +249,7 @@ def test_fit_records_its_teacher_and_learns_from_it(
     assert str(tmp_path) not in shipped, "no place of this machine travels"
 
 
+@pytest.mark.slow
 def test_a_taught_run_is_gone_on_with_by_the_same_teacher_alone(
     dataset: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,7 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 from train.__main__ import main
+from train.augment import Augmentation
 from train.batches import PairStore, TrainingBatches
 from train.dataset import find_samples
 from train.distribute import choose_devices
@@ -34,7 +35,12 @@ def steps(dataset: Path, names: tuple[str, ...], norm: int | None, count: int) -
     keras.utils.set_random_seed(0)
     devices = choose_devices(4, names)
     pairs = PairStore(find_samples(dataset, "train"))
-    batches = TrainingBatches(pairs, size=(32, 32), batch_size=4, seed=0, parts=devices.count)
+    # Those of the plain network with a teacher's opinions too, whose sums are shared as well.
+    rng = np.random.default_rng(0)
+    opinions = [rng.integers(0, 256, (16, 16, 12), np.uint8) for _ in pairs] if norm is None else []
+    batches = TrainingBatches(
+        pairs, size=(32, 32), batch_size=4, seed=0, parts=devices.count, opinions=opinions, augmentation=Augmentation()
+    )
     weights = np.linspace(0.5, 2.0, 12).astype(np.float32)
     weights[11] = 0.0
     with devices.scope():
