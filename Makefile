@@ -16,8 +16,9 @@ INSTALL = -m pip install --quiet --disable-pip-version-check
 demo: $(DEMO)/ready-$(ACCELERATOR)
 	$(DEMO)/bin/edge-seg demo
 
+# A file's tests stay together: what they share is made once, and none waits for a camera while another measures one.
 test: $(TEST)/ready
-	$(TEST)/bin/python -m pytest -m "" -rs
+	$(TEST)/bin/python -m pytest -m "" -rs --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .

@@ -265,8 +265,11 @@ def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> Mod
 
 
 def training_summary(run: Run) -> dict[str, Any]:
-    """What the file says of where its weights come from: the run's own summary, its data and its rendered scenes."""
+    """What the file says of where its weights come from: the run's own summary, what it began as or learnt from, its
+    data and its rendered scenes.
+    """
     training = dict(run.config.get("training", {}))
+    training |= {key: run.config[key] for key in ("start", "teacher", "averaged") if run.config.get(key)}
     if data_hash := run.config.get("data", {}).get("hash"):
         training["data_hash"] = data_hash
     recipe = run.config.get("recipe")

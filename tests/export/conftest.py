@@ -60,6 +60,8 @@ def run_folder(tmp_path_factory, model, dataset):
         "training": {"recipe": "default", "epochs": 1, "val_mean_iou": 0.05},
         "recipe": {"name": "default", "rendered_share": 0.12},
         "license": "terms of the test",
+        "start": None,
+        "teacher": {"run": "larger", "hash": "00ff"},
         "data": {"root": str(dataset), "hash": "0123456789abcdef", "train": stems[:5], "val": stems[5:]},
     }
     folder = tmp_path_factory.mktemp("run")

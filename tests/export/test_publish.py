@@ -51,6 +51,8 @@ def test_a_run_becomes_a_proved_file(run_folder, tmp_path, capsys, precision):
     assert header.spec.training["val_mean_iou"] == 0.05
     assert header.spec.training["data_hash"] == "0123456789abcdef"
     assert header.spec.training["rendered_share"] == 0.12
+    assert header.spec.training["teacher"] == {"run": "larger", "hash": "00ff"}
+    assert "start" not in header.spec.training
     assert ("calibration" in header.spec.training) is (precision == "int8")
     assert header.spec.versions["opset"] == "17"
     assert header.spec.versions["ir"] == "8"
