@@ -150,6 +150,7 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
     """What `fit --recipe default` trains with, from all images of the train folder."""
     import keras
 
+    from train.batches import PairStore
     from train.dataset import find_samples
     from train.distribute import Devices
     from train.fit import Trainer
@@ -178,7 +179,7 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
     before = keras.mixed_precision.dtype_policy()
     keras.mixed_precision.set_dtype_policy(options.policy)
     try:
-        return Trainer(recipe, options, samples, [], Devices(), scratch)
+        return Trainer(recipe, options, PairStore(samples), [], Devices(), scratch)
     finally:
         keras.mixed_precision.set_dtype_policy(before)
 

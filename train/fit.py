@@ -29,7 +29,7 @@ from .options import Encoder, FitOptions, fcn8_config, refuse_changes, refuse_fo
 from .preflight import PreflightReport, check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, load_model, open_run, save_run
-from .teacher import WithFrames, opinions, unlabelled_frames
+from .teacher import WithFrames, opinions_of, unlabelled_frames
 from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
 
 RENDERED_POOL = 160
@@ -62,9 +62,15 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)
 
+    pairs: Sequence[Pair] = PairStore(training)
+    if len(frames):
+        pairs = WithFrames(pairs, frames, CAMVID_UNLABELLED)
+    # By one device: what a teacher is shown at once could not be shared among many.
+    opinions = opinions_of(open_run(options.teacher), pairs, recipe.input_size) if options.teacher else []
+
     with devices.folder(options.out) as folder:
         with devices.scope():
-            trainer = Trainer(recipe, options, training, validation, devices, folder, frames)
+            trainer = Trainer(recipe, options, pairs, validation, devices, folder, opinions)
             config["encoder"] = asdict(trainer.encoder)
             print_setup(trainer, config, samples, training, validation)
             save_run(folder, config)
@@ -94,19 +100,16 @@ class Trainer:
         self,
         recipe: Recipe,
         options: FitOptions,
-        training: list[Sample],
+        pairs: Sequence[Pair],
         validation: list[Sample],
         devices: Devices,
         folder: Path,
-        frames: Sequence[np.ndarray] = (),
+        opinions: Sequence[np.ndarray] = (),
     ) -> None:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
         self.fcn8_config = fcn8_config(recipe, options)
-        pairs: Sequence[Pair] = PairStore(training)
-        if len(frames):
-            pairs = WithFrames(pairs, frames, CAMVID_UNLABELLED)
-        self.batches = self._training_batches(pairs)
+        self.batches = self._training_batches(pairs, opinions)
         self.network, self.encoder = self._network(pairs)
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
         self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
@@ -153,8 +156,8 @@ class Trainer:
         print(f"resuming after epoch {record['epoch']} of {self.recipe.epochs}", file=sys.stderr)
         return int(record["epoch"])
 
-    def _training_batches(self, pairs: Sequence[Pair]) -> TrainingBatches:
-        recipe, teacher = self.recipe, self.options.teacher
+    def _training_batches(self, pairs: Sequence[Pair], opinions: Sequence[np.ndarray]) -> TrainingBatches:
+        recipe = self.recipe
         size = recipe.crop_size or recipe.input_size
         rendered = rendered_scenes(RENDERED_POOL, (360, 480), self.options.seed) if recipe.rendered_share else ()
         return TrainingBatches(
@@ -167,7 +170,7 @@ class Trainer:
             rendered_share=recipe.rendered_share,
             rare=tuple(CAMVID_CLASSES.index(name) for name in RARE_CLASSES),
             fill=CAMVID_UNLABELLED,
-            opinions=opinions(open_run(teacher), pairs, recipe.input_size) if teacher else (),
+            opinions=opinions,
             parts=self.devices.count,
         )
 

@@ -33,7 +33,7 @@ EVERY_S = 0.5
 MOST_FRAMES = 2000
 
 
-def opinions(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> list[np.ndarray]:
+def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> list[np.ndarray]:
     """What the teacher thinks of each image: (height / 2, width / 2, classes) uint8, probabilities times 255.
 
     The mean over the image and its mirror image, at half the resolution: FCN8's scores are eight times coarser.

@@ -23,7 +23,7 @@ from train.batches import TrainingBatches
 from train.fcn8 import Fcn8Config, fcn8
 from train.losses import TEACHER_SHARE, ConfusionMetric, SegmentationLoss
 from train.run import load_model, open_run, save_run
-from train.teacher import WithFrames, opinions, unlabelled_frames
+from train.teacher import WithFrames, opinions_of, unlabelled_frames
 
 WIDTHS = {"block_widths": (4, 4, 4, 4, 4), "head_widths": (4, 4)}
 FIT = (
@@ -176,7 +176,7 @@ def test_batches_carry_opinions_and_draw_the_same_crops() -> None:
 def test_an_opinion_is_the_mean_over_an_image_and_its_mirror_image(finished: Path) -> None:
     rng = np.random.default_rng(0)
     pairs = [(rng.integers(0, 256, (64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)) for _ in range(5)]
-    found = opinions(open_run(finished), pairs, (32, 32))
+    found = opinions_of(open_run(finished), pairs, (32, 32))
     assert [opinion.shape for opinion in found] == [(32, 32, 12)] * 5
     model = load_model(open_run(finished))
     for (image, _), opinion in zip(pairs, found, strict=True):
