@@ -30,14 +30,14 @@ lint: $(TEST)/ready
 assets: $(TEST)/ready
 	$(TEST)/bin/python -m train clip --out edge_seg/assets/street.mp4
 	$(call assets,$(BEST),keras,fcn8_camvid,4)
-	$(call assets,$(FAST),keras_fast,fcn8_camvid_fast,2)
+	$(call assets,$(FAST),keras_fast,fcn8_camvid_fast,1,--calibration percentile --percentile 99.999)
 	$(TEST)/bin/python -m train poster edge_seg/assets/fcn8_camvid_int8.onnx edge_seg/assets/street.mp4 \
 		--out docs/overlay.png
 
-# run, folder of the float16 weights, name, golden frames
+# run, folder of the float16 weights, name, golden frames, options of the calibration
 define assets
 	$(TEST)/bin/python -m train ship $(1) --out edge_seg/assets/$(2)
-	$(TEST)/bin/python -m export $(1) --precision int8 --data $(DATA) --golden rendered --golden-frames $(4) --name $(3) \
+	$(TEST)/bin/python -m export $(1) --precision int8 --data $(DATA) --golden rendered --golden-frames $(4) --name $(3) $(5) \
 		--report docs/$(3)_int8.report.json --out edge_seg/assets/$(3)_int8.onnx
 endef
 

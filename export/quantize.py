@@ -4,6 +4,9 @@ The score layers, a thousandth of the arithmetic, stay float32: argmax compares 
 would decide pixels. Frames enter as the bytes they are: the first convolution reads them through a DequantizeLinear
 with scale 1/128 and zero point 128, the half step that this is off (127.5) sits in its bias.
 
+What rounding its weights adds to a channel's sum on average is taken out of its bias (Nagel and others, 2019, arXiv
+1906.04721, section 4.2, with means over the calibration frames).
+
 x86 processors without VNNI add two products in 16 bits and cut off what does not fit. The scales are chosen so that
 nothing is cut off (`sums`), and every processor computes the same.
 """
@@ -21,7 +24,7 @@ from onnx import NodeProto
 
 from edge_seg.errors import ConversionError
 
-from .calibrate import Calibration, Ranges, find_ranges
+from .calibrate import Calibration, Means, Ranges, observe
 from .convert import SCALED
 from .draft import Draft, adopt
 from .passes import Pass, run_passes
@@ -48,7 +51,9 @@ def quantize(
         The int8 draft, and the number of frames it was calibrated on.
     """
     convolutions = quantized_convolutions(draft)
-    ranges, count = find_ranges(draft, _observed(draft, convolutions), frames, calibration, folder)
+    inputs = [node.input[0] for node in convolutions]
+    ranges, means, count = observe(draft, _observed(draft, convolutions), inputs, frames, calibration, folder)
+    _correct_biases(draft, convolutions, means)
     run_passes(draft, [_CENTER])
     quantized = _insert_qdq(draft, convolutions, _shared_by_pools(draft, ranges))
     return run_passes(quantized, [_READ_BYTES]), count
@@ -68,6 +73,16 @@ def _observed(draft: Draft, convolutions: list[NodeProto]) -> list[str]:
             raise ConversionError(f"expected a Relu alone after {node.name}; int8 folds it into the convolution.")
         names.append(readers[0].output[0])
     return names
+
+
+def _correct_biases(draft: Draft, convolutions: list[NodeProto], means: Means) -> None:
+    """Take out of each bias what its channel's rounded weights give more than the exact ones, on average."""
+    for node in convolutions:
+        kernel, bias = draft.weights[node.input[1]], draft.weights[node.input[2]]
+        scales = exact_scales(kernel)[:, None, None, None]
+        error = np.rint(kernel / scales).astype(np.float64) * scales - kernel
+        # Each input is met by all of a kernel's places, but for the picture's edge.
+        draft.weights[node.input[2]] = (bias - error.sum(axis=(2, 3)) @ means[node.input[0]]).astype(np.float32)
 
 
 def _shared_by_pools(draft: Draft, ranges: Ranges) -> Ranges:
