@@ -86,6 +86,25 @@ def test_weights_have_a_scale_for_each_output_channel(quantized, network):
             assert len(quantized.weights[node.input[1]]) == len(kernels[node.input[0]])
 
 
+def test_biases_make_up_for_rounded_weights_on_average(wrapped, quantized, scenes):
+    """By numpy alone, for the first convolution, whose input's means are the frames' own."""
+    exact = next(node for node in wrapped.nodes if node.op_type == "Conv")
+    kernel, bias = (wrapped.weights[name].astype(np.float64) for name in exact.input[1:3])
+    rounded = next(node for node in quantized.nodes if node.op_type == "Conv")
+    assert rounded.name == exact.name
+    made = {node.output[0]: node.input for node in quantized.nodes if node.op_type == "DequantizeLinear"}
+    (kernel_name, scales), (bias_name, bias_scales) = (made[name][:2] for name in rounded.input[1:3])
+    weights = quantized.weights
+    rounded_kernel = weights[kernel_name] * weights[scales].astype(np.float64)[:, None, None, None]
+    rounded_bias = weights[bias_name] * weights[bias_scales].astype(np.float64)
+    # Frames are (u - 127.5) / 128 before, (u - 128) / 128 in the int8 file.
+    mean, shifted = ((scenes[0].mean((0, 1, 2), dtype=np.float64) - middle) / 128 for middle in (127.5, 128))
+    wanted = kernel.sum((2, 3)) @ mean + bias
+    away = np.abs(rounded_kernel.sum((2, 3)) @ shifted + rounded_bias - wanted).max()
+    uncorrected = np.abs((rounded_kernel - kernel).sum((2, 3)) @ mean).max()
+    assert away < 0.1 * uncorrected
+
+
 def test_activations_are_unsigned_from_zero(quantized):
     zero_points = [quantized.weights[node.input[2]] for node in quantized.nodes if node.op_type == "QuantizeLinear"]
     assert len(zero_points) == CONVOLUTIONS + 5
