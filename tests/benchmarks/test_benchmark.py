@@ -236,6 +236,7 @@ def test_keras_its_export_and_torch_agree(tmp_path, dataset, clip):
         frames=4,
         clip_repeats=1,
         devices=("cpu",),
+        limits={"seconds": 0.05, "memory_mb": 24},
         out=tmp_path / "out",
     )
     result = run_benchmark(settings, say=lambda _: None)

@@ -67,7 +67,4 @@ if __name__ == "__main__":
     code = main(["fit", str(dataset), "--out", str(out / "run"), *options])
     # From the last checkpoint nothing is left to do, so the same network has to come out.
     (out / "run" / "model.weights.h5").rename(out / "fitted.weights.h5")
-    code = code or main(["fit", str(dataset), "--out", str(out / "run"), *options, "--resume"])
-    # A teacher's look at the images is no business of several devices.
-    taught = [*options, "--teacher", str(out / "run")]
-    sys.exit(code or main(["fit", str(dataset), "--out", str(out / "taught"), *taught]))
+    sys.exit(code or main(["fit", str(dataset), "--out", str(out / "run"), *options, "--resume"]))
