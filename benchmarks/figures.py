@@ -220,6 +220,9 @@ def growth_text(growth: dict[str, Any]) -> str:
     """What grows, in words: threads, resolution, and memory over the length of a clip."""
     lengths = [point for point in growth["axes"].get("length", ()) if point["status"] == "ok"]
     words = []
+    network = [axis for axis in growth["axes"] if axis != "length"]
+    if network and "parameters" in growth:
+        words.append(f"Cost against {', '.join(network)}: a network of {growth['parameters'] / 1e6:.1f} M weights.")
     if lengths:
         each = ", ".join(
             f"{point['value']:g} min ({point['frames']:,} frames{_at(point)}) {point['peak_mb']:,.0f} MB"

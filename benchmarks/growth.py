@@ -181,6 +181,8 @@ def measure_growth(
     settings: GrowthSettings, surroundings: dict[str, Any], *, say: Say, start: Start = Worker
 ) -> dict[str, Any]:
     """Measure the axes asked for; everything as plain JSON types."""
+    from train.run import open_run
+
     digest = check_run(settings.run)
     axes: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
@@ -202,6 +204,7 @@ def measure_growth(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": surroundings,
         "run": digest,
+        "parameters": open_run(settings.run).fcn8.parameters,
         "size": list(SIZE),
         "axes": axes,
     }
