@@ -183,7 +183,7 @@ def measure_growth(
     """Measure the axes asked for; everything as plain JSON types."""
     from train.run import open_run
 
-    digest = check_run(settings.run)
+    digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
     axes: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
         for axis in settings.axes:
@@ -204,7 +204,7 @@ def measure_growth(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": surroundings,
         "run": digest,
-        "parameters": open_run(settings.run).fcn8.parameters,
+        "parameters": parameters,
         "size": list(SIZE),
         "axes": axes,
     }

@@ -43,6 +43,7 @@ def folder(fitted, tmp_path, monkeypatch):
         "frames": 9,
     }
     growth = {"kind": "growth", "format": 1, "environment": fitted.environment, "axes": {"length": [length]}}
+    growth |= {"parameters": 924_688, "axes": growth["axes"] | {"batch": [], "threads": []}}
     (docs / "growth.json").write_text(json.dumps(growth))
     (docs / "bundled.json").write_text(fitted.to_json())
     (docs / "full.json").write_text(replace(fitted, models=fitted.models[1:]).to_json())
@@ -64,6 +65,7 @@ def test_the_command_writes_figures_and_pictures_and_check_sees_a_difference(fol
     for part in (
         "| **edge_seg cpu int8** | **20.0** | **5.00** |",
         "60 min (9 frames) 321 MB",
+        "Cost against batch, threads: a network of 0.9 M weights.",
         "8.6 M weights",
         "failed: <planted>",
     ):

@@ -16,6 +16,8 @@ from benchmarks.cases import REFERENCE
 from benchmarks.growth_chart import draw_growth
 from benchmarks.length import LengthPlan, growth_of_memory, loop_clip, measure_lengths
 from edge_seg.errors import ConfigurationError
+from edge_seg.spec import CAMVID_CLASSES
+from train.fcn8 import Fcn8Config
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def fakes(monkeypatch, start_fake, tiny_model, tmp_path):
     """The command with fake contenders in real workers; one dynamic model file stands for both."""
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.json").write_text("{}")
+    (run / "config.json").write_text(json.dumps({"fcn8": Fcn8Config().to_dict(), "classes": list(CAMVID_CLASSES)}))
     (run / "model.weights.h5").write_bytes(b"weights")
     files = [tiny_model(dynamic=True, precision=name) for name in ("fp32", "int8")]
     monkeypatch.setattr(growth, "growing_files", lambda settings, digest, say: files)
@@ -57,6 +59,7 @@ def test_axes_are_kept_beside_one_another(fakes, tmp_path, capsys):
     assert command.main([*fakes, "--axes", "resolution", "--json"]) == 0
     kept = json.loads((tmp_path / "growth.json").read_text())
     assert kept["axes"].keys() == {"batch", "resolution"}
+    assert kept["parameters"] == 135_066_008
     for axis, values in (("batch", [1, 2]), ("resolution", [96, 160])):
         points = kept["axes"][axis]
         assert [(one["value"], one["name"]) for one in points] == [
