@@ -65,7 +65,8 @@ def test_the_loss_is_half_the_masks_and_half_the_teachers() -> None:
     truth = rng.integers(0, 4, (2, 8, 8)).astype(np.uint8)
     truth[0, :4] = 3  # unlabelled: only the teacher speaks there
     logits = rng.normal(size=(2, 8, 8, 4)).astype(np.float32)
-    opinion = (rng.dirichlet(np.ones(4), (2, 8, 8)) * 255 + 0.5).astype(np.uint8)
+    # Half of 255 in all: rounding may leave any sum, and none must matter.
+    opinion = (rng.dirichlet(np.ones(4), (2, 8, 8)) * 127 + 0.5).astype(np.uint8)
     weights = np.array([1.0, 2.0, 0.5, 0.0], np.float32)
     loss = SegmentationLoss(weights, jaccard=0.5)
     found = float(loss(np.concatenate([truth[..., None], opinion], -1), logits))
@@ -115,9 +116,13 @@ def test_an_opinion_moves_with_its_image(seed: int) -> None:
     assert crop.opinion[~inside].sum(-1).min(initial=255) > 200, "it goes on beyond the edge, as the image does"
 
 
-def test_opinions_half_as_large_lie_where_the_image_does() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_opinions_half_as_large_lie_where_the_image_does(turned: bool) -> None:
     """A ramp, whose value tells the place: half a pixel astray would show."""
-    ramp = np.broadcast_to(np.arange(0, 240, 2, dtype=np.uint8), (80, 120))
+    if turned:
+        ramp = np.broadcast_to(np.arange(0, 160, 2, dtype=np.uint8)[:, None], (80, 120))
+    else:
+        ramp = np.broadcast_to(np.arange(0, 240, 2, dtype=np.uint8), (80, 120))
     opinion = cv2.resize(ramp, (60, 40), interpolation=cv2.INTER_AREA)[..., None].repeat(12, -1)
     example = Example(np.stack([ramp] * 3, -1), np.zeros((80, 120), np.uint8), opinion)
     for seed in range(5):
