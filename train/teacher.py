@@ -45,6 +45,8 @@ def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> l
     """
     labeler = open_keras(teacher, input_size=teacher.fcn8.input_size or size, batch=BATCH, flip=True, scales=(1.0,))
     half = labeler.size[1] // 2, labeler.size[0] // 2
+    # On two cores this takes minutes, before anything else is said.
+    print(f"teacher {teacher.folder.name}: looking at {len(pairs)} images", file=sys.stderr)
     found: list[np.ndarray] = []
     for first in range(0, len(pairs), BATCH):
         images = [pairs[index][0] for index in range(first, min(first + BATCH, len(pairs)))]

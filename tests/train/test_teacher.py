@@ -237,7 +237,8 @@ def test_fit_records_its_teacher_and_learns_from_it(
     assert fit(dataset, tmp_path / "plain", "--epochs", 1) == 0
     taught = tmp_path / "taught"
     assert fit(dataset, taught, "--epochs", 1, "--teacher", finished, "--unlabelled", clip) == 0
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
+    assert "teacher teacher: looking at 13 images" in told
     assert "teacher teacher: its opinion of the training images is learnt too, and of 6 frames without masks" in said
     assert "7 train, 1 validation" in said
     assert "1 epochs of 6 steps" in said, "13 images in twos"
