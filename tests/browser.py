@@ -47,9 +47,20 @@ return {duration_s: video.duration, end_s: video.currentTime, width: video.video
 DRAW = (
     HAPPENS
     + """
+// `seeked` can come before the new picture does: that one's time says it is here. A picture that stands already may
+// not come again.
+const time_s = arguments[0];
+const presented = new Promise(right => {
+  const look = (now, {mediaTime}) => {
+    if (mediaTime <= time_s + 1e-6 && time_s < mediaTime + 0.1) right();
+    else video.requestVideoFrameCallback(look);
+  };
+  video.requestVideoFrameCallback(look);
+});
 const seeked = happens('seeked');
-video.currentTime = arguments[0];
+video.currentTime = time_s;
 await seeked;
+await Promise.race([presented, new Promise(right => setTimeout(right, 3000))]);
 pictured();
 const canvas = Object.assign(document.createElement('canvas'), {width: video.videoWidth, height: video.videoHeight});
 canvas.getContext('2d').drawImage(video, 0, 0);
