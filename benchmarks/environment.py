@@ -69,6 +69,17 @@ def memory_mb() -> int | None:
     return int(found.group(1)) // 1024 if found else None
 
 
+def last_cache_mb(root: Path = Path("/sys/devices/system/cpu")) -> float:
+    """MB of the largest level of cache, over all the machine's cores; 0 where the system does not say."""
+    found: dict[int, dict[str, float]] = {}
+    for index in root.glob("cpu[0-9]*/cache/index[0-9]*"):
+        level, size = _read(str(index / "level")).strip(), _read(str(index / "size")).strip()
+        if level.isdigit() and re.fullmatch(r"\d+K", size):
+            # Cores that share a cache each name it, by the same list of cores.
+            found.setdefault(int(level), {})[_read(str(index / "shared_cpu_list")).strip()] = int(size[:-1]) / 1024
+    return sum(found[max(found)].values()) if found else 0.0
+
+
 def peak_memory_mb() -> float | None:
     """This process' largest resident memory so far, in MB.
 

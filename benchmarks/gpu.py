@@ -21,7 +21,7 @@ from typing import Any
 
 from edge_seg import bundled_clip
 from edge_seg.devices import device_problem, parse_device
-from edge_seg.errors import ConfigurationError
+from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.session import load_runtime
 from train.arguments import path, size
 
@@ -97,7 +97,7 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
     """
     check_gpu()
     digest = check_run(settings.run)
-    files, shape = gpu_files(settings, digest, say)
+    files, shape, missing = gpu_files(settings, digest, say)
     with start("limits") as worker:
         limits = _ask(worker, "gpu-limits")
         decoder = _ask(worker, "decode", clip=str(bundled_clip()))
@@ -122,23 +122,31 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
         "operations": count,
         "limits": limits,
         "decoder": decoder,
+        "missing": missing,
         "rows": gpu_rows(rows, count["gflop"] if count else None, limits),
     }
 
 
 def gpu_files(
     settings: GpuSettings, digest: str, say: Callable[[str], None]
-) -> tuple[list[ModelFile], tuple[int, int]]:
-    """The run's fp32 and fp16 files at the size asked for, exported once into the cache."""
+) -> tuple[list[ModelFile], tuple[int, int], list[str]]:
+    """The run's fp32 and fp16 files at the size asked for, exported once into the cache, and (height, width).
+
+    And why one is missing: a network whose float16 differs too much has no such file, and all else can be measured.
+    """
     keep = Settings(run=settings.run, models=(), out=settings.out)
     shape = () if settings.input_size is None else ("--input-size", "x".join(map(str, settings.input_size)))
     named = shape[1] if shape else "own"
     shared = ("--gate-on", "rendered", "--gate-frames", "8", *shape)
-    paths = [
-        exported(keep, f"{digest}-{named}-{name}-gpu.onnx", ("--precision", name, *shared), say)
-        for name in ("fp32", "fp16")
-    ]
-    return model_files(paths)
+    paths, missing = [], []
+    for name in ("fp32", "fp16"):
+        try:
+            paths.append(exported(keep, f"{digest}-{named}-{name}-gpu.onnx", ("--precision", name, *shared), say))
+        except ModelFileError as error:
+            if name == "fp32":
+                raise
+            missing.append(str(error))
+    return *model_files(paths), missing
 
 
 def gpu_contenders(
@@ -184,7 +192,7 @@ def render_gpu(found: dict[str, Any]) -> str:
         decoded = f"decoder: processor {decoder['cpu_fps']:,.0f} frames/s, GPU {by_gpu}"
     table = align([HEAD, *(_cells(row) for row in found["rows"])])
     problems = [f"  {row['status']}: {row['name']}: {row['reason']}" for row in found["rows"] if row["status"] != "ok"]
-    return "\n".join([head, decoded, "", table, *problems])
+    return "\n".join([head, decoded, "", table, *problems, *(f"  missing: {reason}" for reason in found["missing"])])
 
 
 def _cells(values: dict[str, Any]) -> tuple[str, ...]:

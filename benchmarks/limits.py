@@ -7,6 +7,7 @@ Meant to run in a process of its own (`worker`'s "limits").
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,12 @@ import numpy as np
 from edge_seg.opencv import cv2
 from edge_seg.threads import available_threads
 
-from . import probes
+from . import environment, probes
 from .probes import Probe
 
 SIDE = 2048
-MEMORY_MB = 192
+# Of each of three arrays: several times the last caches of all cores, but never much of the machine's memory.
+MEMORY_MB, CACHES, MEMORY_SHARE = 192, 4, 1 / 16
 PROBES: dict[str, tuple[Callable[[int], Probe], ...]] = {
     "fp32": (
         probes.numpy_product,
@@ -35,20 +37,31 @@ PROBES: dict[str, tuple[Callable[[int], Probe], ...]] = {
 }
 
 
-def measure_limits(*, seconds: float = 1.0, side: int = SIDE, memory_mb: int = MEMORY_MB) -> dict[str, Any]:
+def measure_limits(*, seconds: float = 1.0, side: int = SIDE, memory_mb: int | None = None) -> dict[str, Any]:
     """Peaks and bandwidth as plain JSON types.
 
     Args:
         seconds: how long each library is tried.
         side: of the square matrices.
-        memory_mb: size of each array that is read, several times any cache.
+        memory_mb: size of each array that is read; `array_mb` where None.
 
     Returns:
         {"peaks": {arithmetic: {"gflops", "library", "what", "tried": [...], "reason"}}, "bandwidth": {...}}; `gflops`
         None and `reason` a line where there is no such unit or no library.
     """
     peaks = {name: measure_peak(makers, seconds, side) for name, makers in PROBES.items()}
-    return {"threads": available_threads(), "peaks": peaks, "bandwidth": measure_bandwidth(seconds, memory_mb)}
+    return {
+        "threads": available_threads(),
+        "peaks": peaks,
+        "bandwidth": measure_bandwidth(seconds, memory_mb or array_mb()),
+    }
+
+
+def array_mb() -> int:
+    """MB of each array that the memory's speed is measured with, so large that no cache holds much of it."""
+    wanted = max(MEMORY_MB, math.ceil(CACHES * environment.last_cache_mb()))
+    most = int((environment.memory_mb() or 0) * MEMORY_SHARE)
+    return max(MEMORY_MB, min(wanted, most))
 
 
 def measure_peak(makers: Sequence[Callable[[int], Probe]], seconds: float, side: int) -> dict[str, Any]:

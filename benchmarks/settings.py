@@ -5,11 +5,13 @@ Resolves options into files that exist, with what ships in the clone where nothi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from edge_seg.errors import ConfigurationError, ModelFileError
@@ -18,7 +20,7 @@ from edge_seg.spec import ModelSpec
 from train.files import CONFIG_NAME, WEIGHTS_NAME
 
 from .cases import PEERS, ModelFile, distinct_labels
-from .environment import ROOT, file_hash
+from .environment import ROOT, file_hash, package_versions
 from .litertfile import file_of
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
@@ -131,9 +133,23 @@ def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) 
 
 
 def exported(settings: Settings, name: str, options: Sequence[str], say: Say) -> Path:
-    """A file that `python -m export` makes of the run, kept in the cache; raises `ModelFileError`."""
-    target = settings.cache / name
+    """A file that `python -m export` makes of the run; raises `ModelFileError`.
+
+    Kept in the cache until the export's code or its packages change.
+    """
+    target = settings.cache / f"{export_digest()}-{name}"
     return made(target, ("export", str(settings.run.resolve()), "--out", str(target.resolve()), *options), say)
+
+
+@cache
+def export_digest() -> str:
+    """Eight hex digits of what an exported file depends on besides its run: our code, and whose it calls."""
+    found = hashlib.sha256()
+    for path in sorted((ROOT / "export").glob("*.py")):
+        found.update(path.read_bytes())
+    for package in ("tf2onnx", "onnx", "onnxruntime"):
+        found.update(f"{package} {package_versions().get(package)}".encode())
+    return found.hexdigest()[:8]
 
 
 def float_graph(settings: Settings, fp32: ModelFile, say: Say) -> Path:

@@ -35,7 +35,7 @@ def tensorrt_version() -> int:
 
 
 def gpu_identity(index: int) -> str:
-    """Name, compute capability and driver of a GPU; "" without a driver."""
+    """Name, compute capability and the CUDA version of the driver (13000 is 13.0) of a GPU; "" without a driver."""
     if not nvidia_gpus():
         return ""
     driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")

@@ -8,12 +8,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks import settings
 from benchmarks.benchmark import noise_notes, run_benchmark
 from benchmarks.cases import REFERENCE
 from benchmarks.environment import ROOT
@@ -57,6 +59,38 @@ def call(monkeypatch, start_fake, run_folder, tiny_model, tmp_path, clip, datase
         return command.main([*given, "--data", str(dataset), "--quick", "--peers", "none", *extra])
 
     return run
+
+
+def test_an_exported_file_is_kept_until_the_code_that_exports_changes(monkeypatch, tmp_path):
+    calls = []
+
+    def run(call, **_):
+        calls.append(call)
+        Path(call[call.index("--out") + 1]).write_bytes(b"model")
+        return subprocess.CompletedProcess(call, 0, "", "")
+
+    monkeypatch.setattr(settings.subprocess, "run", run)
+    asked = settings.Settings(run=tmp_path, models=(), out=tmp_path / "out")
+
+    def export():
+        settings.export_digest.cache_clear()
+        return settings.exported(asked, "run-fp32.onnx", (), lambda _: None)
+
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "wrap.py").write_text("LEVELS = 255\n")
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    try:
+        first = export()
+        assert export() == first
+        assert len(calls) == 1
+        (tmp_path / "export" / "wrap.py").write_text("LEVELS = 127\n")
+        second = export()
+        assert second != first
+        monkeypatch.setattr(settings, "package_versions", lambda: {"tf2onnx": "99"})
+        assert len({first, second, export()}) == 3
+        assert len(calls) == 3
+    finally:
+        settings.export_digest.cache_clear()
 
 
 def test_a_dataset_that_is_not_there_is_told_before_anything_is_exported(call, monkeypatch, capsys, tmp_path):

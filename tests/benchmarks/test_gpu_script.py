@@ -14,7 +14,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import cuda_peer, gpu
 from benchmarks.cases import REFERENCE, Contender
-from edge_seg.errors import DeviceError, MissingDependencyError
+from edge_seg.errors import DeviceError, MissingDependencyError, ModelFileError
 from edge_seg.providers import cuda_options
 
 from .conftest import row
@@ -86,6 +86,22 @@ def test_one_run_measures_every_contender_at_every_batch(machine, tmp_path, caps
     text = capsys.readouterr().out
     assert "Fake GPU; fp16 2,000 GFLOP/s" in text
     assert "decoder: processor 100 frames/s, GPU planted" in text
+
+
+def test_a_network_without_a_float16_file_is_measured_in_float32(machine, monkeypatch, tiny_model, tmp_path, capsys):
+    def refuse(keep, name, options, say):
+        if options[1] == "fp16":
+            raise ModelFileError("`python -m export` of x.onnx failed: float16 agrees on 98.1 % of the pixels")
+        return tiny_model(precision="fp32")
+
+    monkeypatch.setattr(gpu, "exported", refuse)
+    assert command.main(machine) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    names = {each["name"] for each in found["rows"]}
+    assert {"edge_seg cuda fp32", "torch cuda fp16"} < names
+    assert "edge_seg cuda fp16" not in names
+    assert found["missing"] == ["`python -m export` of x.onnx failed: float16 agrees on 98.1 % of the pixels"]
+    assert "  missing: `python -m export` of x.onnx failed" in capsys.readouterr().out
 
 
 def test_rows_are_told_against_torch_and_the_peak_of_their_precision():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import limits, probes
+from benchmarks import environment, limits, probes
 from benchmarks.benchmark import limit_notes, noise_notes
 from benchmarks.operations import Layer, count_operations, gflop, limit_ms
 from benchmarks.roofline import against_limits, best_limits
@@ -77,6 +77,22 @@ def test_a_file_in_which_nothing_multiplies_is_refused(tmp_path):
     onnx.save(helper.make_model(graph), str(tmp_path / "none.onnx"))
     with pytest.raises(ModelFileError, match=r"none\.onnx: no layer of it multiplies"):
         count_operations(tmp_path / "none.onnx", (3, 8))
+
+
+def test_memory_is_measured_beyond_the_caches_of_all_cores(tmp_path, monkeypatch):
+    # Two sockets of two cores: each socket shares 256 MB of level 3.
+    for core in range(4):
+        for number, level, size, shared in ((0, 1, "32K", f"{core}"), (3, 3, "262144K", "0-1" if core < 2 else "2-3")):
+            folder = tmp_path / f"cpu{core}" / "cache" / f"index{number}"
+            folder.mkdir(parents=True)
+            for name, text in (("level", str(level)), ("size", size), ("shared_cpu_list", shared)):
+                (folder / name).write_text(text + "\n")
+    assert environment.last_cache_mb(tmp_path) == 512
+    assert environment.last_cache_mb(tmp_path / "none") == 0
+    monkeypatch.setattr(environment, "last_cache_mb", lambda: 512.0)
+    for memory, expected in ((512_000, 2048), (24_000, 1500), (1000, 192), (None, 192)):
+        monkeypatch.setattr(environment, "memory_mb", lambda memory=memory: memory)
+        assert limits.array_mb() == expected
 
 
 LAYERS = [Layer("computing", 10**9, 1000), Layer("reading", 1000, 10**9)]
