@@ -22,6 +22,7 @@ import numpy as np
 from .devices import DeviceReport, parse_device
 from .errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError, warn_caller
 from .files import Seal, name_of, replacing
+from .leaving import native_code
 from .opencv import cv2
 from .overlay import colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
@@ -98,8 +99,9 @@ def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> 
 class Segmenter:
     """Segments frames with one model on one device. A context manager; threads may share it.
 
-    Let threads that segment come to their end before the program does: Python up to 3.13 aborts with a daemon thread
-    in native code, this one's or OpenCV's. A forked worker opens a Segmenter of its own.
+    The program's end waits for a daemon thread that is segmenting; one that is in OpenCV's own calls by then makes
+    Python up to 3.13 abort, so let threads come to their end where you can. A forked worker opens a Segmenter of its
+    own.
 
     Args:
         model: path of an ONNX file exported by this project, its bytes, or an open session (`edge_seg.fake` has one).
@@ -125,7 +127,10 @@ class Segmenter:
         if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
             raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
         if isinstance(model, (str, bytes, os.PathLike)):
-            session = open_session(model, device=device, batch_size=batch_size, threads=threads, input_size=input_size)
+            with native_code():
+                session = open_session(
+                    model, device=device, batch_size=batch_size, threads=threads, input_size=input_size
+                )
         elif hasattr(model, "run") and hasattr(model, "spec"):
             session = model
             _demand_device(session, device)
@@ -204,7 +209,8 @@ class Segmenter:
         if not array or batch.shape[1:] != (height, width, 3) or not len(batch):
             came = f"{batch.dtype} {batch.shape}" if isinstance(batch, np.ndarray) else type(batch).__name__
             raise ConfigurationError(f"Expected a batch of shape (N, {height}, {width}, 3), uint8; got {came}.")
-        return self._run(session, batch)
+        with native_code():
+            return self._run(session, batch)
 
     def close(self) -> None:
         """Give the model's memory back. Closing twice is fine."""
@@ -213,7 +219,12 @@ class Segmenter:
             session.close()
 
     def _segment(self, frames: list[Any], indices: list[Any], times: list[Any]) -> list[Segmentation]:
-        session = self._open()
+        with native_code():
+            return self._segment_now(self._open(), frames, indices, times)
+
+    def _segment_now(
+        self, session: Session, frames: list[Any], indices: list[Any], times: list[Any]
+    ) -> list[Segmentation]:
         for frame in frames:
             check_frame(frame)
         started = time.perf_counter()

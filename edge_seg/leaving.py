@@ -1,0 +1,75 @@
+"""Python's own end: it is awaited by calls of native code in daemon threads, and none begins after it. Knows not what
+they do.
+
+Up to Python 3.13 a daemon thread that comes back from C++ once the interpreter is ending is unwound through it, and the
+program, done with all else, aborts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+
+# A frame of the widest network takes two seconds; a device that hangs must not keep the program from ending.
+PATIENCE_S = 10.0
+
+
+class _Door:
+    """Who is inside native code; closed for good at the end."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    def enter(self) -> None:
+        with self._changed:
+            if not self._closed or not threading.current_thread().daemon:
+                self._inside += 1
+                return
+        threading.Event().wait()  # until the process is gone
+
+    def leave(self) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._inside, PATIENCE_S)
+
+
+_door = _Door()
+
+
+def _begin_anew() -> None:
+    """A forked child: whoever was inside did not come along."""
+    global _door
+    _door = _Door()
+
+
+def _close() -> None:
+    _door.close()
+
+
+atexit.register(_close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+@contextlib.contextmanager
+def native_code() -> Iterator[None]:
+    """A stretch of native code, which the program's end waits for, up to 10 s. Not to be entered again inside.
+
+    A daemon thread that comes here when the program is ending stays here.
+    """
+    door = _door
+    door.enter()
+    try:
+        yield
+    finally:
+        door.leave()
