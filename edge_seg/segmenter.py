@@ -59,18 +59,21 @@ class Segmentation:
         """Class name -> share of the frame's pixels, 0..1, in the order of the ids."""
         if self.labels.size < 2**24:
             # Twenty times as fast as bincount; it counts in float32, which is exact up to 2**24.
-            counts = cv2.calcHist([self.labels], [0], None, [256], [0, 256]).ravel()
+            with native_code():
+                counts = cv2.calcHist([self.labels], [0], None, [256], [0, 256]).ravel()
         else:
             counts = np.bincount(self.labels.ravel(), minlength=256)
         return {name: int(count) / self.labels.size for name, count in zip(self.spec.classes, counts, strict=False)}
 
     def plot(self, alpha: float = 0.5) -> np.ndarray:
         """The classes' colours laid over the frame: (H, W, 3) uint8 BGR, a new array. `alpha` 0 is the frame alone."""
-        return overlay(self.frame, self.labels, self.spec.palette, alpha)
+        with native_code():
+            return overlay(self.frame, self.labels, self.spec.palette, alpha)
 
     def mask(self) -> np.ndarray:
         """The classes' colours alone: (H, W, 3) uint8 BGR."""
-        return colorize(self.labels, self.spec.palette)
+        with native_code():
+            return colorize(self.labels, self.spec.palette)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.
@@ -83,7 +86,9 @@ class Segmentation:
         target = Path(name_of(path, "a picture"))
         if target.suffix.lower() != ".png":
             raise ConfigurationError(f"Class ids are saved as PNG, which keeps them exactly; got {target.name!r}.")
-        return write_atomically(target, cv2.imencode(".png", self.labels)[1].tobytes())
+        with native_code():
+            data = cv2.imencode(".png", self.labels)[1].tobytes()
+        return write_atomically(target, data)
 
 
 def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> Path:
@@ -99,9 +104,9 @@ def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> 
 class Segmenter:
     """Segments frames with one model on one device. A context manager; threads may share it.
 
-    The program's end waits for a daemon thread that is segmenting; one that is in OpenCV's own calls by then makes
-    Python up to 3.13 abort, so let threads come to their end where you can. A forked worker opens a Segmenter of its
-    own.
+    The program's end waits for a daemon thread that is in a call of this or of a result; one that is in OpenCV's own
+    by then makes Python up to 3.13 abort, so let threads come to their end where you can. A forked worker opens a
+    Segmenter of its own.
 
     Args:
         model: path of an ONNX file exported by this project, its bytes, or an open session (`edge_seg.fake` has one).

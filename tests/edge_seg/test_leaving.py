@@ -33,7 +33,8 @@ def endless():
 def loop():
     while True:
         if work == "segment":
-            segmenter.segment(frame)
+            result = segmenter.segment(frame)
+            result.class_share(), result.plot(), result.mask()
         elif work == "predict":
             segmenter.predict(batch)
         elif work == "stream":
