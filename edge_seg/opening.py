@@ -133,8 +133,15 @@ def _open(
             # The description says what is coming; libav would watch frames go by, for seconds with a slow camera.
             options |= {"fpsprobesize": "2", "probesize": "32"}
     try:
-        # `options` also reach the decoders that look at the first frames, before any size is known here.
-        return av.open(target, container_options=options, options={"max_pixels": str(max_pixels)}, timeout=timeout)
+        # `options` also reach the decoders that look at the first frames, before any size is known here. Cameras write
+        # titles and handler names in any encoding; what they say is of no use here.
+        return av.open(
+            target,
+            container_options=options,
+            options={"max_pixels": str(max_pixels)},
+            timeout=timeout,
+            metadata_errors="replace",
+        )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         return error
 

@@ -50,8 +50,12 @@ def make_clip(
     matrix: Sequence[int] | None = None,
     container_options: dict[str, str] | None = None,
     first: int = 0,
+    title: str = "",
 ) -> Path:
-    """Write a clip of `count` numbered frames; `pts` in `time_base`, one a frame of `rate` by default."""
+    """Write a clip of `count` numbered frames; `pts` in `time_base`, one a frame of `rate` by default.
+
+    `title` is that of the file and of its picture, whose handler's name it is too.
+    """
     time_base = time_base or 1 / rate
     pts = pts if pts is not None else [round(index / rate / time_base) for index in range(count)]
     with av.open(str(path), "w", container_options=container_options or {}) as container:
@@ -62,6 +66,9 @@ def make_clip(
             "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p",
         )
         stream.codec_context.time_base = time_base
+        if title:
+            container.metadata["title"] = title
+            stream.metadata.update(title=title, handler_name=title)
         sound: Any = container.add_stream(audio, rate=48000 if audio == "libopus" else 44100) if audio else None
         if sound is not None:
             sound.layout = "mono"

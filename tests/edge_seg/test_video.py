@@ -16,6 +16,7 @@ import pytest
 
 from edge_seg import rotation
 from edge_seg.cycles import Collector
+from edge_seg.encode import VideoWriter
 from edge_seg.errors import MediaError
 from edge_seg.media import Frame
 from edge_seg.threads import available_threads
@@ -97,6 +98,19 @@ def test_a_track_that_appears_on_the_way_is_no_error(tmp_path: Path) -> None:
         video._container = Late(video._container)  # type: ignore[assignment]
         assert [read_number(frame.image) for frame in video] == list(range(20))
     assert video.end.early is False
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
+def test_names_in_any_encoding_are_no_damage(tmp_path: Path, suffix: str) -> None:
+    clip = make_clip(tmp_path / f"clip{suffix}", count=5, audio="aac", title="A TITLE OF OLD")
+    data = clip.read_bytes()
+    assert b"A TITLE OF OLD" in data
+    clip.write_bytes(data.replace(b"A TITLE OF OLD", "行车记录仪文件".encode("gb18030")))
+    _, frames = read(clip)
+    assert [read_number(frame.image) for frame in frames] == list(range(5))
+    writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25), audio_from=clip)
+    writer.write(frames[0].image, pts=0, duration=1)
+    assert writer.close().audio == "aac copied"
 
 
 @pytest.mark.parametrize("turn", list(TURNS))
