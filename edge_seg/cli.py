@@ -110,6 +110,13 @@ def _add_frames(predict: argparse.ArgumentParser) -> None:
         help="steady a video's classes: each pixel keeps its class, along the picture's motion, until up to N frames "
         "speak against it; 2 is a good N (default: 1, classes as the model gives them)",
     )
+    predict.add_argument(
+        "--track",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="which video track of a file that has several, as cameras with two lenses write (default: 1)",
+    )
     predict.add_argument("--limit", type=positive, metavar="N", help="stop after N frames a video (default: no limit)")
     predict.add_argument(
         "--drop-corrupt", action="store_true", help="leave damaged frames out (default: keep and count them)"

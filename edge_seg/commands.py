@@ -41,7 +41,7 @@ def predict(options: argparse.Namespace) -> int:
     from .threads import available_threads
 
     settings = _predict_options(options)
-    items = expand_sources(options.source)
+    items = expand_sources(options.source, track=options.track)
     out = Path(options.out) if options.out else None
     folder_asked = bool(options.out) and options.out.endswith(("/", os.sep))
     plans = plan_outputs(items, parse_kinds(options.save), out, folder_asked=folder_asked)

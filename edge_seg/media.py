@@ -72,6 +72,7 @@ class SourceInfo:
         pixel_aspect: width of a pixel over its height, upright.
         rotation: the turn and mirroring applied, in words; empty if none.
         audio: codec of the audio track, None without.
+        track, tracks: which video track this is, from 1, and how many there are.
     """
 
     name: str
@@ -85,6 +86,8 @@ class SourceInfo:
     pixel_aspect: Fraction = Fraction(1)
     rotation: str = ""
     audio: str | None = None
+    track: int = 1
+    tracks: int = 1
 
 
 @dataclass

@@ -56,6 +56,8 @@ def options_that_matter(options: PredictOptions, item: Item, kind: str) -> dict[
     if item.kind != "image":
         found |= {"--stride": pipeline.stride, "--limit": pipeline.limit, "--drop-corrupt": pipeline.drop_corrupt}
         found |= {"--smooth": options.hold}
+        if item.track > 1:
+            found |= {"--track": item.track}
     if kind == "overlay":
         found |= {"--alpha": style.alpha}
     if kind in ("overlay", "mask") and item.kind != "image":
@@ -79,7 +81,7 @@ class SourceReport(StreamReport):
         flicker: share of pixels (0..1) that change class from one segmented frame to the next, motion included; None
             for pictures.
         raw_flicker: the same before smoothing.
-        notes: remarks: rotation, padding, audio, damage.
+        notes: remarks: which of several tracks, rotation, padding, audio, damage.
     """
 
     status: str
@@ -217,7 +219,9 @@ class Run:
         if not whole:
             kept = [result for result in written if str(result.path) not in message]
             message = "; ".join((message, *(f"{result.frames} frames are kept in {result.path}" for result in kept)))
-        notes = [f"{source.info.rotation}, as the file asks"] if source.info.rotation else []
+        info = source.info
+        notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
+        notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
         notes += [note for result in written for note in result.notes]
         return SourceReport(
             status=status,

@@ -36,11 +36,13 @@ class Item:
         kind: "video", "image", "stream" or "camera".
         location: a path, an address with its credentials, or a camera's index as text.
         stem: what its results are called, different for each item of a run.
+        track: which video track of a file or a stream, from 1.
     """
 
     kind: str
     location: str = field(repr=False)
     stem: str
+    track: int = 1
 
     @property
     def name(self) -> str:
@@ -53,19 +55,23 @@ class Item:
         return self.kind in ("stream", "camera")
 
 
-def expand_sources(arguments: Sequence[str | os.PathLike[str] | int]) -> list[Item]:
+def expand_sources(arguments: Sequence[str | os.PathLike[str] | int], *, track: int = 1) -> list[Item]:
     """All items the arguments name, in order; files named twice count once, equal stems are told apart.
 
-    A file that does not exist is an item too: opening it says so, and the others are still processed.
+    A file that does not exist is an item too: opening it says so, and the others are still processed. Of videos,
+    `track` is the video track that is read, from 1; results of another than the first are called so.
 
     Raises:
-        ConfigurationError: nothing given, or an address of a kind that is not read.
+        ConfigurationError: nothing given, an address of a kind that is not read, or a track below 1.
     """
+    if type(track) is not int or track < 1:
+        raise ConfigurationError(f"A video track is a whole number from 1; got {track!r}.")
     items = [item for argument in arguments for item in _expand(argument)]
     if not items:
         raise ConfigurationError("No source given. Expected a video, picture, folder, glob, camera index or address.")
     unique = {_identity(item): item for item in reversed(items)}
-    return _distinct_stems([unique.pop(key) for item in items if (key := _identity(item)) in unique])
+    named = _distinct_stems([unique.pop(key) for item in items if (key := _identity(item)) in unique])
+    return [_on_track(item, track) for item in named]
 
 
 def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
@@ -141,6 +147,12 @@ def _identity(item: Item) -> str:
     return item.location if item.live else os.path.realpath(item.location)
 
 
+def _on_track(item: Item, track: int) -> Item:
+    if track == 1 or item.kind not in ("video", "stream"):
+        return item
+    return replace(item, stem=f"{item.stem}_track{track}", track=track)
+
+
 def _plain(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
 
@@ -187,7 +199,7 @@ def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[Event]
     if item.kind == "video":
         from .video import VideoFile
 
-        return VideoFile(item.location)
+        return VideoFile(item.location, track=item.track)
     return _open_live(item, give_up_s, on_event)
 
 
@@ -219,21 +231,31 @@ def _connection(item: Item, stall_s: float) -> Callable[[], Source]:
     def connect() -> Source:
         nonlocal limit_s
         began_at = time.monotonic()
-        source = VideoFile(item.location, network=True, open_timeout_s=limit_s, read_timeout_s=stall_s, low_delay=True)
+        source = VideoFile(
+            item.location,
+            network=True,
+            track=item.track,
+            open_timeout_s=limit_s,
+            read_timeout_s=stall_s,
+            low_delay=True,
+        )
         limit_s = min(SLOWEST_REOPENING_S, max(QUICKEST_REOPENING_S, 2 * (time.monotonic() - began_at)))
         return source
 
     return connect
 
 
-def open_source(source: str | os.PathLike[str] | int) -> Source:
+def open_source(source: str | os.PathLike[str] | int, *, track: int = 1) -> Source:
     """Open whatever a SOURCE names as one stream of frames; a folder or a glob gives its files one after the other.
 
+    Args:
+        source: see `expand_sources`, whose `track` it is too.
+
     Raises:
-        ConfigurationError: it names nothing that can be read.
+        ConfigurationError: it names nothing that can be read, or a track below 1.
         MediaError: it cannot be opened.
     """
-    items = expand_sources([source])
+    items = expand_sources([source], track=track)
     return open_item(items[0]) if len(items) == 1 else SourceChain(items)
 
 

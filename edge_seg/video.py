@@ -24,11 +24,13 @@ import av
 import av.error
 import numpy as np
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from . import cycles, rotation
+from .account import counted
 from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
@@ -49,13 +51,14 @@ class VideoFile(Source):
     Args:
         location: a path, or an address if `network`.
         network: whether `location` is an address.
+        track: which of its video tracks, from 1; a cover's picture is none.
         max_pixels: frames with more are refused from their header.
         open_timeout_s: how long each step of opening an address may take; None for the default.
         read_timeout_s: an address that gives no picture for so long has ended.
         low_delay: decode frame by frame, for live sources (frame threads hold pictures back).
 
     Raises:
-        MediaError: no such file, not a video, no video track, no decoder, or a frame size above `max_pixels`.
+        MediaError: no such file, not a video, no such video track, no decoder, or a frame size above `max_pixels`.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class VideoFile(Source):
         location: str | Path,
         *,
         network: bool = False,
+        track: int = 1,
         max_pixels: int = MAX_PIXELS,
         open_timeout_s: float | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
@@ -80,6 +84,7 @@ class VideoFile(Source):
         try:
             # Of a download the connection itself says whether it was whole.
             self._extent = Extent() if network else measure(Path(location))
+            self._track = track
             self._stream = self._pick_stream(max_pixels)
             self._time_base = self._stream.time_base or Fraction(1, 90000)
             context = self._stream.codec_context
@@ -125,11 +130,15 @@ class VideoFile(Source):
     # Opening
 
     def _pick_stream(self, max_pixels: int) -> VideoStream:
-        streams = [stream for stream in self._container.streams.video if stream.codec_context is not None]
+        streams = self._video_tracks()
         if not streams:
             why = f": {self._extent.cut}" if self._extent.cut else ""
             raise MediaError(f"{self.name}: holds no video track that can be decoded{why}.")
-        stream = streams[0]
+        if not 1 <= self._track <= len(streams):
+            raise MediaError(
+                f"{self.name}: has {counted(len(streams), 'video track')}, and track {self._track} was asked for."
+            )
+        stream = streams[self._track - 1]
         width, height = stream.codec_context.width, stream.codec_context.height
         if width <= 0 or height <= 0:
             raise MediaError(f"{self.name}: its header gives no frame size; the file is damaged or cut short.")
@@ -140,6 +149,10 @@ class VideoFile(Source):
             )
         self._check_memory(width * height)
         return stream
+
+    def _video_tracks(self) -> list[VideoStream]:
+        tracks = [stream for stream in self._container.streams.video if stream.codec_context is not None]
+        return [stream for stream in tracks if not stream.disposition & Disposition.attached_pic]
 
     def _check_memory(self, pixels: int) -> None:
         """A header of a kilobyte may ask for frames that this machine cannot hold; the system kills who takes them."""
@@ -166,6 +179,8 @@ class VideoFile(Source):
             live=network and (not container.duration or container.format.name == "rtsp"),
             pixel_aspect=stream.codec_context.sample_aspect_ratio or Fraction(1),
             audio=audio.codec_context.name if audio else None,
+            track=self._track,
+            tracks=len(self._video_tracks()),
         )
 
     def _expected_end(self) -> float | None:
@@ -175,7 +190,8 @@ class VideoFile(Source):
         if stream.duration:
             end = float(((stream.start_time or 0) + stream.duration) * self._time_base)
             return end - self.origin_s
-        if container.duration and not container.streams.audio:
+        # The longest track's.
+        if container.duration and len(container.streams.video) + len(container.streams.audio) == 1:
             return ((container.start_time or 0) + container.duration) / av.time_base - self.origin_s
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
@@ -34,6 +35,20 @@ def read_number(image: np.ndarray) -> int:
         image[height // 8 : height // 4, bit * block + block // 3 : bit * block + 2 * block // 3] for bit in range(BITS)
     ]
     return sum(1 << bit for bit, part in enumerate(middles) if part.mean() > 128)
+
+
+def lay_together(path: Path, *clips: Path) -> Path:
+    """A video with the picture of each clip as a track of its own, as cameras with two lenses write."""
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(av.open(str(path), "w"))
+        given = [stack.enter_context(av.open(str(clip))) for clip in clips]
+        tracks: list[Any] = [target.add_stream_from_template(one.streams.video[0]) for one in given]
+        for one, track in zip(given, tracks, strict=True):
+            for packet in one.demux(video=0):
+                if packet.size:
+                    packet.stream = track
+                    target.mux(packet)
+    return path
 
 
 def make_clip(

@@ -18,7 +18,7 @@ from edge_seg.cli import main
 from edge_seg.encode import count_frames
 from edge_seg.records import RECORDS_NAME, Records
 from edge_seg.sources import expand_sources
-from tests.edge_seg.clips import make_clip, video_numbers, video_times, write_image
+from tests.edge_seg.clips import lay_together, make_clip, video_numbers, video_times, write_image
 
 SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))
 Predict = Callable[..., tuple[int, Any, str]]
@@ -247,3 +247,24 @@ def test_the_line_is_on_disk_before_the_result_has_its_name(tmp_path: Path, clip
     publish(tmp_path / "made", tmp_path / "m.mp4", seal=seal)
     assert (tmp_path / "m.mp4").exists()
     assert not Records("model", lambda item, kind: {}).find(item, "mask", tmp_path / "m.mp4").doubt
+
+
+def test_the_tracks_of_one_file_have_results_of_their_own(predict: Predict, tmp_path: Path, clips: list[Path]) -> None:
+    (tmp_path / "two").mkdir()
+    both = lay_together(tmp_path / "two" / "both.mp4", clips[0], make_clip(tmp_path / "r.mp4", count=5, first=60))
+    code, sources, _ = predict(both, "--save", "overlay,jsonl")
+    assert (code, sources["both"]["notes"][0]) == (0, "video track 1 of 2")
+    code, sources, _ = predict(both, "--save", "overlay,jsonl", "--track", 2)
+    assert (code, sources["both"]["notes"][0]) == (0, "video track 2 of 2")
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {
+        "both.jsonl", "both_overlay.mp4", "both_track2.jsonl", "both_track2_overlay.mp4",
+    }  # fmt: skip
+    lines = [len((tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()) for name in ("both", "both_track2")]
+    assert lines == [8, 5]
+    before = stamps(tmp_path / "out")
+    code, sources, _ = predict(both, "--save", "overlay,jsonl", "--track", 2, "--resume")
+    assert statuses(sources) == ["already there"]
+    assert not made_again(before, tmp_path / "out")
+    code, sources, _ = predict(both, "--track", 3)
+    assert (code, statuses(sources)) == (1, ["failed"])
+    assert sources["both"]["message"].endswith("both.mp4: has 2 video tracks, and track 3 was asked for.")

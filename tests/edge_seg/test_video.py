@@ -11,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from edge_seg import rotation
 from edge_seg.cycles import Collector
@@ -21,7 +23,7 @@ from edge_seg.errors import MediaError
 from edge_seg.media import Frame
 from edge_seg.threads import available_threads
 from edge_seg.video import VideoFile
-from tests.edge_seg.clips import make_clip, paint_number, read_number, video_times
+from tests.edge_seg.clips import lay_together, make_clip, paint_number, read_number, video_times
 
 ONE = 65536
 # Display matrices as files carry them, and the turn of the picture that undoes each.
@@ -111,6 +113,48 @@ def test_names_in_any_encoding_are_no_damage(tmp_path: Path, suffix: str) -> Non
     writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25), audio_from=clip)
     writer.write(frames[0].image, pts=0, duration=1)
     assert writer.close().audio == "aac copied"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_each_track_of_a_camera_with_two_lenses_can_be_read(tmp_path: Path, suffix: str) -> None:
+    front = make_clip(tmp_path / "front.mp4", count=6)
+    rear = make_clip(tmp_path / "rear.mp4", count=4, first=100, size=(32, 96))
+    both = lay_together(tmp_path / f"both{suffix}", front, rear)
+    for track, first, count, size in ((1, 0, 6, (48, 64)), (2, 100, 4, (32, 96))):
+        video, frames = read(both, track=track)
+        assert [read_number(frame.image) for frame in frames] == list(range(first, first + count))
+        assert (video.info.track, video.info.tracks, video.info.size) == (track, 2, size)
+        assert video.end.early is False
+    for track in (0, 3):
+        with pytest.raises(MediaError, match=rf"both{suffix}: has 2 video tracks, and track {track} was asked for"):
+            VideoFile(both, track=track)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4a"])
+def test_a_cover_is_no_video(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    with av.open(str(path), "w", format="mp4") as container:
+        cover: Any = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        moving: Any = container.add_stream("libx264", rate=25) if suffix == ".mp4" else None
+        if moving is not None:
+            moving.width, moving.height, moving.pix_fmt = 64, 48, "yuv420p"
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 255, np.uint8), "bgr24")))
+        container.mux(cover.encode(None))
+        if moving is not None:
+            for index in range(3):
+                container.mux(moving.encode(av.VideoFrame.from_ndarray(paint_number(index, (48, 64)), "bgr24")))
+            container.mux(moving.encode(None))
+    with av.open(str(path)) as container:
+        assert any(track.disposition & Disposition.attached_pic for track in container.streams.video)
+    if suffix == ".m4a":
+        with pytest.raises(MediaError, match="holds no video track"):
+            VideoFile(path)
+        return
+    video, frames = read(path)
+    assert [read_number(frame.image) for frame in frames] == [0, 1, 2]
+    assert video.info.tracks == 1
 
 
 @pytest.mark.parametrize("turn", list(TURNS))
