@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
-from onnx import TensorProto, helper
+from onnx import NodeProto, helper
 
 from edge_seg.errors import ConfigurationError, ConversionError
 
-from .draft import Draft, write_draft
+from .cpu import watched
+from .draft import Draft
 
 METHODS = ("minmax", "percentile", "entropy")
+# Bins of a histogram, and how many times as many may become of them where later frames reach further.
+BINS = {"percentile": 2048, "entropy": 128}
+MOST_GROWTH = 16
 Ranges = dict[str, tuple[float, float]]
 Means = dict[str, np.ndarray]
 
@@ -53,6 +57,10 @@ class Calibration:
             raise ConfigurationError(
                 f"a percentile is for calibration by percentile; got {self.method}. Add --calibration percentile."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, without a percentile that played no part."""
+        return {key: value for key, value in asdict(self).items() if key != "percentile" or self.method == key}
 
 
 def find_ranges(
@@ -86,87 +94,101 @@ def observe(
     Raises:
         ConversionError: no frames, or an activation that is not finite.
     """
-    find = _observe_extremes if calibration.method == "minmax" else _observe_histograms
-    ranges, means, count = find(draft, tensors, averaged, frames, calibration, folder)
+    minmax = calibration.method == "minmax"
+    extent: _Extremes | _Histograms = _Extremes(tensors) if minmax else _Histograms(tensors, calibration)
+    means, count = _Averages(averaged), 0
+    outputs = [*extent.outputs, *means.outputs]
+    with watched(draft, outputs, folder, nodes=[*extent.nodes, *means.nodes]) as session:
+        for frame in frames:
+            values = session.run(outputs, {"frames": frame[None]})
+            extent.add(values[: len(extent.outputs)])
+            means.add(values[len(extent.outputs) :])
+            count += 1
     if not count:
         raise ConversionError("no calibration frames; int8 needs some to find the activations' ranges.")
-    broken = [name for name, pair in ranges.items() if not np.isfinite(pair).all()]
-    if broken:
-        raise ConversionError(
-            f"activations of {', '.join(broken)} are not finite on the calibration frames; train again."
-        )
-    return ranges, means, count
+    return extent.ranges(), means.means(), count
 
 
-def _observe_extremes(
-    draft: Draft,
-    tensors: list[str],
-    averaged: list[str],
-    frames: Iterable[np.ndarray],
-    calibration: Calibration,
-    folder: Path,
-) -> tuple[Ranges, Means, int]:
-    ends = [f"{name}.{end}" for name in tensors for end in ("lowest", "highest")]
+class _Extremes:
+    """The least and the largest value of each tensor, which the graph itself works out: `nodes` make `outputs`."""
 
-    def add_nodes(observed: Draft) -> None:
-        nodes = [
+    def __init__(self, tensors: list[str]) -> None:
+        self._tensors, self._found = tensors, np.array([[np.inf, -np.inf]] * len(tensors))
+        self.nodes = [
             helper.make_node(operator, [name], [f"{name}.{end}"], f"{name}.{end}", keepdims=0)
             for name in tensors
             for operator, end in (("ReduceMin", "lowest"), ("ReduceMax", "highest"))
         ]
-        observed.set_nodes([*observed.nodes, *nodes])
+        self.outputs = [node.output[0] for node in self.nodes]
 
-    with _session(draft, ends, averaged, folder, add_nodes) as session:
-        found = np.array([[np.inf, -np.inf]] * len(tensors))
-        sums, count = _Sums(averaged), 0
-        for frame in frames:
-            both = session.run([*ends, *sums.outputs], {"frames": frame[None]})
-            sums.add(both[len(ends) :])
-            values = np.array(both[: len(ends)], np.float64).reshape(-1, 2)
-            # A value that is not finite must stay visible: fmin and fmax would hide it.
-            found = np.stack([np.minimum(found[:, 0], values[:, 0]), np.maximum(found[:, 1], values[:, 1])], axis=1)
-            count += 1
-    ranges = {name: (float(low), float(high)) for name, (low, high) in zip(tensors, found, strict=True)}
-    return ranges, sums.means(), count
+    def add(self, values: list[np.ndarray]) -> None:
+        pairs = np.array(values, np.float64).reshape(-1, 2)
+        for name, pair in zip(self._tensors, pairs, strict=True):
+            _refuse_infinite(name, pair)
+        low, high = self._found.T
+        self._found = np.stack([np.minimum(low, pairs[:, 0]), np.maximum(high, pairs[:, 1])], axis=1)
+
+    def ranges(self) -> Ranges:
+        return {name: (float(low), float(high)) for name, (low, high) in zip(self._tensors, self._found, strict=True)}
 
 
-def _observe_histograms(
-    draft: Draft,
-    tensors: list[str],
-    averaged: list[str],
-    frames: Iterable[np.ndarray],
-    calibration: Calibration,
-    folder: Path,
-) -> tuple[Ranges, Means, int]:
-    from onnxruntime.quantization.calibrate import HistogramCollector
+class _Histograms:
+    """A histogram of each tensor, by onnxruntime's own collector."""
 
-    bins = 2048 if calibration.method == "percentile" else 128
-    collector = HistogramCollector(
-        method=calibration.method,
-        symmetric=False,
-        num_bins=bins,
-        num_quantized_bins=128,
-        percentile=calibration.percentile,
-        scenario="same",
-    )
-    sums, count = _Sums(averaged), 0
-    quiet = contextlib.redirect_stdout(io.StringIO())
-    with _session(draft, tensors, averaged, folder, lambda observed: None) as session, quiet:
-        for frame in frames:
-            values = session.run([*tensors, *sums.outputs], {"frames": frame[None]})
-            sums.add(values[len(tensors) :])
-            collector.collect({name: [array] for name, array in zip(tensors, values, strict=False)})
-            count += 1
-        found = collector.compute_collection_result() if count else {}
-    return {name: (float(pair[0]), float(pair[1])) for name, pair in found.items()}, sums.means(), count
+    def __init__(self, tensors: list[str], calibration: Calibration) -> None:
+        from onnxruntime.quantization.calibrate import HistogramCollector
+
+        self.outputs = tensors
+        self.nodes: list[NodeProto] = []
+        self._bins = BINS[calibration.method]
+        self._collector = HistogramCollector(
+            method=calibration.method,
+            symmetric=False,
+            num_bins=self._bins,
+            num_quantized_bins=128,
+            percentile=calibration.percentile,
+            scenario="same",
+        )
+
+    def add(self, values: list[np.ndarray]) -> None:
+        for name, array in zip(self.outputs, values, strict=True):
+            _refuse_infinite(name, array)
+            self._make_room(name, float(np.abs(array).max()))
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._collector.collect({name: [array] for name, array in zip(self.outputs, values, strict=True)})
+
+    def _make_room(self, name: str, largest: float) -> None:
+        """Make fewer, wider bins of a histogram that would become too long: the first frame's values set their width,
+        and after a dark one there could be millions of them, through which entropy would look for hours.
+        """
+        counts, edges, low, high, threshold = self._collector.histogram_dict.get(name, ((), None, 0, 0, 0))
+        needed = len(counts) * largest / float(threshold) if threshold else 0.0
+        if needed <= MOST_GROWTH * self._bins:
+            return
+        merged, half = int(needed // self._bins), len(counts) // 2
+        starts = np.arange(0, half, min(merged, half))
+        # Both halves from the middle outwards, so that zero stays an edge.
+        left, right = (np.add.reduceat(part, starts) for part in (counts[:half][::-1], counts[half:]))
+        threshold = threshold.dtype.type(len(right) * merged * (float(threshold) / half))
+        counts = np.concatenate([left[::-1], right])
+        edges = np.linspace(-threshold, threshold, len(counts) + 1).astype(edges.dtype)
+        self._collector.histogram_dict[name] = (counts, edges, low, high, threshold)
+
+    def ranges(self) -> Ranges:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = self._collector.compute_collection_result()
+        return {name: (float(pair[0]), float(pair[1])) for name, pair in found.items()}
 
 
-class _Sums:
-    """Running sums of what the nodes of `_session` give for each of some tensors."""
+class _Averages:
+    """The mean of each channel of each tensor, one frame's by the graph."""
 
     def __init__(self, averaged: list[str]) -> None:
         self._averaged, self._totals, self._count = averaged, [np.zeros(0)] * len(averaged), 0
-        self.outputs = [f"{name}.mean" for name in averaged]
+        self.nodes = [
+            helper.make_node("GlobalAveragePool", [name], [f"{name}.mean"], f"{name}.mean") for name in averaged
+        ]
+        self.outputs = [node.output[0] for node in self.nodes]
 
     def add(self, values: list[np.ndarray]) -> None:
         found = [value.astype(np.float64).reshape(-1) for value in values]
@@ -177,22 +199,6 @@ class _Sums:
         return {name: total / self._count for name, total in zip(self._averaged, self._totals, strict=True)}
 
 
-@contextlib.contextmanager
-def _session(
-    draft: Draft, outputs: list[str], averaged: list[str], folder: Path, change: Callable[[Draft], None]
-) -> Iterator[onnxruntime.InferenceSession]:
-    """A CPU session over a fork of `draft` that gives `outputs` and means too; its file is gone when the block ends."""
-    observed = draft.fork()
-    change(observed)
-    pools = [helper.make_node("GlobalAveragePool", [name], [f"{name}.mean"], f"{name}.mean") for name in averaged]
-    observed.set_nodes([*observed.nodes, *pools])
-    for name in [*outputs, *(pool.output[0] for pool in pools)]:
-        observed.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    path = folder / "observed.onnx"
-    write_draft(observed, path)
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        path.unlink()
-        yield session
-    finally:
-        path.unlink(missing_ok=True)
+def _refuse_infinite(name: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ConversionError(f"activations of {name} are not finite on a frame it was run over; train again.")

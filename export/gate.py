@@ -6,7 +6,6 @@ thrown away. Knows no datasets and no training.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,22 +13,20 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper
 
-from edge_seg.files import temporary_path
 from edge_seg.golden import labels_of, lost_classes
 from edge_seg.session import Session
 from edge_seg.spec import AGREEMENT_BOUNDS, VISIBLE_SHARE
-from edge_seg.threads import available_threads
 from train.metrics import confusion_matrix, none_if_nan, scores
 
-from .draft import Draft, write_draft
+from .cpu import PROVIDER, cpu_session, watched
+from .draft import Draft
 from .evidence import Evidence
 
 BATCH_SIZES = (1, 3, 2, 5)
 IOU_BOUND_POINTS = 1.0
 CLASS_BOUND_POINTS = 5.0  # a class has fewer pixels than all, so chance moves it more
-PROVIDER = "CPUExecutionProvider"
+CONFIDENCE_BOUND = 1e-3  # four times what float16 rounds off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,9 @@ class GateResult:
         batch_sizes: that were run, ascending.
         agreement, bound: share of pixels with Keras' label (0..1), and the least allowed.
         worst_logit_error, largest_logit: biggest difference from a Keras logit, beside the biggest logit.
-        mean_iou_keras, mean_iou_onnx: against the true labels, unlabelled left out; None without true labels.
+        worst_confidence_error: of the confidence, against what the file's own logits make it; None without one.
+        mean_iou_keras, mean_iou_onnx: against the true labels, over the classes that these hold, unlabelled left out;
+            None without true labels.
         mean_iou_points: ONNX less Keras, in points of 100.
         iou_points: the same for each class; None where a class has no IoU.
         iou_with_keras: IoU of each class of ONNX's labels with Keras' own as the truth.
@@ -63,6 +62,7 @@ class GateResult:
     bound: float
     worst_logit_error: float
     largest_logit: float
+    worst_confidence_error: float | None
     mean_iou_keras: float | None
     mean_iou_onnx: float | None
     mean_iou_points: float | None
@@ -72,8 +72,11 @@ class GateResult:
     failures: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
+        """As plain JSON types, which have no infinity: None stands for what is no number."""
+        return {
+            key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
 
 
 def run_gate(
@@ -111,7 +114,9 @@ def run_gate(
     bound = AGREEMENT_BOUNDS[precision]
     figures = _iou_figures(labels, evidence, classes, unlabelled)
     fallen = _class_failures(labels, evidence, classes, figures["iou_points"]) if trained else ()
-    worst = _worst_logit_error(draft, path.parent, evidence)
+    logits, confidence = _look_inside(draft, path.parent, evidence)
+    worst = _worst_error(logits, evidence.logits)
+    unsure = None if confidence is None else _worst_error(confidence, largest_shares(logits))
     result = GateResult(
         precision=precision,
         source=evidence.pictures.source,
@@ -122,12 +127,13 @@ def run_gate(
         bound=bound,
         worst_logit_error=worst,
         largest_logit=float(np.abs(evidence.logits).max()),
+        worst_confidence_error=unsure,
         other_size_agreement=other,
         failures=_failures(
             agreement, other, bound, figures["mean_iou_points"], judge_iou=trained and precision == "int8"
         )
         + fallen
-        + _score_failures(worst),
+        + _score_failures(worst, unsure),
         **figures,
     )
     return result
@@ -144,14 +150,6 @@ def judge_device(session: Session, evidence: Evidence) -> tuple[dict[str, Any], 
     return figures, tuple(f"on {name}, {failure}" for failure in failures)
 
 
-def cpu_session(path: Path) -> onnxruntime.InferenceSession:
-    """A session on the CPU provider, with the threads this process may use."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_threads()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
-
-
 def odd_batches(frames: np.ndarray) -> Iterator[np.ndarray]:
     """Frames in batches of 1, 3, 2, 5, 1, 3, ...: what is wrong for one size of batch shows."""
     first = turn = 0
@@ -165,17 +163,23 @@ def _agreement(labels: np.ndarray, expected: np.ndarray) -> float:
     return float(np.mean(labels == expected)) if labels.shape == expected.shape else 0.0
 
 
-def _worst_logit_error(draft: Draft, folder: Path, evidence: Evidence) -> float:
-    """Largest difference of a logit, from a fork of the graph that gives its logits too."""
-    variant = draft.fork()
-    variant.graph.output.append(helper.make_tensor_value_info(draft.logits, TensorProto.FLOAT, None))
-    frames = evidence.pictures.frames[: len(evidence.logits)]
-    with tempfile.TemporaryDirectory(prefix=f"{temporary_path(folder / 'logits').name}-", dir=folder) as scratch:
-        write_draft(variant, Path(scratch) / "logits.onnx")
-        session = cpu_session(Path(scratch) / "logits.onnx")
-        packed = [session.run([draft.logits], {"frames": frame[None]})[0] for frame in frames]
-    found = unpack_logits(np.concatenate(packed), draft.block)
-    return float(np.abs(found - evidence.logits).max()) if found.shape == evidence.logits.shape else float("inf")
+def _look_inside(draft: Draft, folder: Path, evidence: Evidence) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits (K, H, W, classes) of the frames of which Keras' are known, from a fork of the graph that gives them too,
+    and the confidence (K, H, W) beside them, None where the graph gives none.
+    """
+    names = [draft.logits, *(output.name for output in draft.graph.output if output.name == "confidence")]
+    with watched(draft, [draft.logits], folder) as session:
+        packed, *rest = session.run(names, {"frames": evidence.pictures.frames[: len(evidence.logits)]})
+    return unpack_logits(packed, draft.block), rest[0] if rest else None
+
+
+def largest_shares(logits: np.ndarray) -> np.ndarray:
+    """The largest softmax value of each pixel: (N, H, W, C) -> (N, H, W) float32."""
+    return np.asarray(1 / np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1))
+
+
+def _worst_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
 
 
 def unpack_logits(packed: np.ndarray, block: int) -> np.ndarray:
@@ -205,8 +209,12 @@ def _iou_figures(
         keras, onnx = (
             scores(confusion_matrix(truth, found, len(classes)), unlabelled) for found in (evidence.labels, labels)
         )
-        figures["mean_iou_keras"], figures["mean_iou_onnx"] = none_if_nan(keras.mean_iou), none_if_nan(onnx.mean_iou)
-        figures["mean_iou_points"] = none_if_nan(100 * (onnx.mean_iou - keras.mean_iou))
+        # A class that the truth lacks has an IoU, of 0, as soon as one of the two sees a pixel of it: one pixel would
+        # move that mean alone by points.
+        seen = (keras.confusion.sum(axis=1) > 0) & (np.arange(len(classes)) != unlabelled)
+        if seen.any():
+            figures["mean_iou_keras"], figures["mean_iou_onnx"] = (float(one.iou[seen].mean()) for one in (keras, onnx))
+            figures["mean_iou_points"] = 100 * (figures["mean_iou_onnx"] - figures["mean_iou_keras"])
         figures["iou_points"] = _by_class(classes, 100 * (onnx.iou - keras.iou))
     return figures
 
@@ -228,9 +236,13 @@ def _class_failures(
     return tuple(failures)
 
 
-def _score_failures(worst: float) -> tuple[str, ...]:
+def _score_failures(worst: float, unsure: float | None) -> tuple[str, ...]:
     """Scores that are no numbers fail by themselves: where all of a pixel's are, its label may be Keras' by chance."""
-    return () if np.isfinite(worst) else ("its scores are not all numbers, or not in Keras' shape",)
+    if not np.isfinite(worst):
+        return ("its scores are not all numbers, or not in Keras' shape",)
+    if unsure is not None and not unsure <= CONFIDENCE_BOUND:
+        return (f"its confidence is up to {unsure:.2g} off its own scores; {CONFIDENCE_BOUND} is allowed",)
+    return ()
 
 
 def _by_class(classes: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """The gate can fail: a planted wrong weight, wrong labels, a mean IoU that moved; and it passes what is right."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -77,6 +78,43 @@ def test_scores_that_are_no_numbers_fail_whatever_the_labels(draft, evidence, tm
     result = judge(draft, evidence, tmp_path)
     assert result.agreement == 1.0
     assert result.failures == ("its scores are not all numbers, or not in Keras' shape",)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["worst_logit_error"] is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_confidence_is_held_to_the_scores(network, evidence, tmp_path, dtype):
+    draft = wrap(network.fork(), size=SIZE, outputs=("labels", "confidence"), confidence_type=dtype)
+    result = judge(draft, evidence, tmp_path)
+    assert result.failures == ()
+    assert 0 <= result.worst_confidence_error < 1e-3
+    spread = next(node for node in draft.graph.node if node.name == "confidence.rows")
+    # Rows and columns change places.
+    spread.attribute[0].ints[:] = [0, 4, 1, 3, 2]
+    (failure,) = judge(draft, evidence, tmp_path).failures
+    assert "confidence is up to" in failure
+
+
+def test_a_file_without_a_confidence_has_no_error_of_it(draft, evidence, tmp_path):
+    assert judge(draft, evidence, tmp_path).worst_confidence_error is None
+
+
+@pytest.mark.parametrize("keras_sees_it", [False, True])
+def test_a_pixel_of_a_class_that_the_truth_lacks_moves_no_mean_by_points(evidence, keras_sees_it):
+    truth = np.zeros_like(evidence.labels)
+    truth[:, 32:] = 3
+    plain, speck = truth.copy(), truth.copy()
+    speck[0, 0, 0] = 5
+    pictures = dataclasses.replace(evidence.pictures, truth=truth)
+    told = dataclasses.replace(evidence, pictures=pictures, labels=speck if keras_sees_it else plain)
+    figures = gate._iou_figures(plain if keras_sees_it else speck, told, CAMVID_CLASSES, 11)
+    assert abs(figures["mean_iou_points"]) < 0.01
+    assert figures["mean_iou_keras"] > 0.999
+
+
+def test_nothing_but_unlabelled_truth_has_no_mean(evidence):
+    truth = np.full_like(evidence.labels, 11)
+    told = dataclasses.replace(evidence, pictures=dataclasses.replace(evidence.pictures, truth=truth))
+    assert gate._iou_figures(evidence.labels, told, CAMVID_CLASSES, 11)["mean_iou_points"] is None
 
 
 def test_channels_in_the_wrong_order_fail(draft, evidence, tmp_path):

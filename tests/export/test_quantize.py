@@ -11,6 +11,7 @@ import pytest
 
 from edge_seg.errors import ConfigurationError, ConversionError
 from edge_seg.preprocess import scale_frames
+from export import calibrate
 from export.calibrate import Calibration, find_ranges
 from export.draft import Draft, write_draft
 from export.passes import PROPERTIES
@@ -251,11 +252,38 @@ def test_no_calibration_frames_is_an_error(wrapped, tmp_path):
         quantize(wrapped.fork(), iter(()), tmp_path, calibration=Calibration())
 
 
-def test_activations_that_are_not_finite_are_named(wrapped, scenes, tmp_path):
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_activations_that_are_not_finite_are_named(wrapped, scenes, tmp_path, method):
     draft = wrapped.fork()
     draft.weights["block2_conv1.bias"] = np.full_like(draft.weights["block2_conv1.bias"], np.inf)
     with pytest.raises(ConversionError, match=r"block2_conv1\.relu.*not finite"):
-        quantize(draft, iter(scenes[0][:1]), tmp_path, calibration=Calibration())
+        quantize(draft, iter(scenes[0][:1]), tmp_path, calibration=Calibration(method=method))
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+@pytest.mark.parametrize("dark", [1e-2, 1e-6, 1e-30])
+def test_a_dark_first_frame_makes_no_endless_histogram(monkeypatch, method, dark):
+    """A first frame whose values are next to nothing sets bins of which later frames would need millions."""
+    random = np.random.default_rng(3)
+    frames = [np.maximum(random.standard_normal(4000), 0).astype(np.float32) for _ in range(4)]
+    found = []
+    for first in (frames[0], np.float32(dark) * frames[0]):
+        histograms = calibrate._Histograms(
+            ["x"], Calibration(method=method, percentile=99.0) if method == "percentile" else Calibration(method=method)
+        )
+        for values in (first, *frames[1:]):
+            histograms.add([values])
+        counts, edges, *_ = histograms._collector.histogram_dict["x"]
+        assert counts.sum() == 4 * 4000
+        assert calibrate.BINS[method] <= len(counts) == len(edges) - 1 <= calibrate.MOST_GROWTH * calibrate.BINS[method]
+        found.append(histograms.ranges()["x"])
+    assert found[1] == pytest.approx(found[0], rel=0.2, abs=0.1)
+
+
+def test_the_record_of_a_calibration_holds_what_played_a_part():
+    assert Calibration().to_dict() == {"method": "minmax", "frames": 64}
+    exact = Calibration(method="percentile", frames=3, percentile=99.5).to_dict()
+    assert exact == {"method": "percentile", "frames": 3, "percentile": 99.5}
 
 
 @pytest.mark.parametrize("options", [{"method": "guess"}, {"frames": 0}, {"percentile": 12.0}, {"percentile": 101.0}])
