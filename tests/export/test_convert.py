@@ -11,7 +11,7 @@ from edge_seg.errors import ConversionError
 from edge_seg.preprocess import scale_frames
 from export.convert import convert, rewrite_transposed_convolutions
 from export.draft import Draft, attributes, write_draft
-from export.gate import unpack_logits
+from export.gate import largest_shares, unpack_logits
 from export.half import to_half
 from export.passes import PLAIN_OPERATORS
 from export.wrap import wrap
@@ -53,6 +53,12 @@ def test_the_network_is_plain_and_gives_keras_logits(network, scenes, expected, 
     np.testing.assert_allclose(logits.transpose(0, 2, 3, 1), expected, atol=2e-5)
 
 
+def test_two_conversions_are_alike_to_the_letter(network, model):
+    again = convert(model)
+    assert again.model.SerializeToString(deterministic=True) == network.model.SerializeToString(deterministic=True)
+    assert (again.graph.name, again.graph.doc_string) == ("fcn8", "")
+
+
 def test_every_parameter_is_in_the_draft_once(network, model):
     assert sum(array.size for array in network.weights.values()) == model.count_params()
     assert "block1_conv1.kernel" in network.weights
@@ -78,6 +84,21 @@ def test_the_contract_holds_at_every_opset(network, scenes, expected, tmp_path, 
     assert model.ir_version == (8 if opset < 19 else 10)
     sides = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     assert sides == (["N", "H", "W", 3] if dynamic else ["N", *SIZE, 3])
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_each_pixel_of_a_square_gets_its_own_label_and_confidence(network, scenes, tmp_path, dynamic):
+    """A fresh network's upsampling is bilinear, which a change of rows and columns leaves as it is; this one is not."""
+    draft = network.fork()
+    kernel = draft.weights["upsample8.kernel"]
+    random = np.random.default_rng(5).standard_normal(kernel.shape)
+    draft.weights["upsample8.kernel"] = (kernel.std() * random).astype(np.float32)
+    draft = wrap(draft, size=SIZE, dynamic_size=dynamic, outputs=("labels", "confidence"), confidence_type="float32")
+    names = ["labels", "confidence", draft.logits]
+    labels, confidence, packed = run(expose(draft, draft.logits), tmp_path, {"frames": scenes[0][:3]}, names)
+    logits = unpack_logits(packed, draft.block)
+    np.testing.assert_array_equal(labels, logits.argmax(-1))
+    np.testing.assert_allclose(confidence, largest_shares(logits), rtol=1e-5)
 
 
 def test_a_dynamic_model_takes_other_sizes(model, network, scenes, tmp_path):
