@@ -32,7 +32,7 @@ def encode_golden(frames: np.ndarray, labels: np.ndarray) -> str:
         labels: (N, H, W) uint8 class ids that Keras gave for them.
 
     Raises:
-        ConfigurationError: other shapes or types, or more than `MAX_FRAMES` frames.
+        ConfigurationError: other shapes or types, or more of them than a file carries.
     """
     frames, labels = np.asarray(frames), np.asarray(labels)
     fits = frames.ndim == 4 and frames.shape[3] == 3 and frames.shape[:3] == labels.shape and 0 not in frames.shape
@@ -41,6 +41,7 @@ def encode_golden(frames: np.ndarray, labels: np.ndarray) -> str:
             f"Golden frames must be (N, H, W, 3) uint8 with labels (N, H, W) uint8, N from 1 to {MAX_FRAMES}; "
             f"got {frames.dtype} {frames.shape} and {labels.dtype} {labels.shape}."
         )
+    check_amount(len(frames), (frames.shape[1], frames.shape[2]))
     record = {
         "format": GOLDEN_FORMAT,
         "size": list(frames.shape[1:3]),
@@ -48,6 +49,17 @@ def encode_golden(frames: np.ndarray, labels: np.ndarray) -> str:
         "labels": [_to_png(label) for label in labels],
     }
     return json.dumps(record)
+
+
+def check_amount(count: int, size: tuple[int, int]) -> None:
+    """Raise `ConfigurationError` where `decode_golden` would refuse so many frames of (height, width) pixels."""
+    height, width = size
+    most = min(MAX_FRAMES, MAX_PIXELS // (height * width))
+    if count > most:
+        raise ConfigurationError(
+            f"A model file carries at most {most} golden frames of {height}x{width} pixels; got {count}. Export with "
+            + (f"--golden-frames {most}." if most else "--golden none.")
+        )
 
 
 def decode_golden(text: str) -> tuple[np.ndarray, np.ndarray]:

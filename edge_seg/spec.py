@@ -135,8 +135,10 @@ class ModelSpec:
         if not 1 <= len(self.classes) <= 256 or not all(isinstance(text, str) for text in texts):
             raise ConfigurationError("names must be texts, and classes from 1 to 256.")
         # They are printed to terminals, which obey control characters.
-        if not all(text.isprintable() for text in texts):
-            raise ConfigurationError("names and the license must be of printable characters, in one line.")
+        if strange := [text for text in texts if not text.isprintable()]:
+            raise ConfigurationError(
+                f"names and the license must be of printable characters, in one line; got {strange[0][:80]!a}."
+            )
         if len(self.input_size) != 2 or not all(whole(side, 1, MAX_SIDE) for side in self.input_size):
             raise ConfigurationError(
                 f"input_size must be two whole numbers from 1 to {MAX_SIDE}; got {self.input_size}."
@@ -162,7 +164,8 @@ class ModelSpec:
             "task": "semantic",
             "license": self.license,
             "model_info model_type": "Segmentation",
-            "model_info labels": " ".join(self.classes),
+            # Its readers split at spaces.
+            "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
             # Scaling happens in the graph, and frames stay BGR: nothing is left for the reader to do.
             "model_info mean_values": "0.0 0.0 0.0",
             "model_info scale_values": "1.0 1.0 1.0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,13 +67,14 @@ class ExportOptions:
             raise ConfigurationError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
         if self.out.suffix != ".onnx":
             raise ConfigurationError(f"--out must name a file ending in .onnx; got {str(self.out)!r}.")
-        if self.out.is_dir() or not self.out.absolute().parent.is_dir():
-            raise ConfigurationError(f"--out must name a file in a folder that exists; got {str(self.out)!r}.")
-        report = self.report_path.absolute()
-        if report.resolve() == self.out.resolve():
+        for option, path in (("--out", self.out), ("--report", self.report_path)):
+            folder = path.absolute().parent
+            if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigurationError(
+                    f"{option} must name a file in a folder that exists and takes new files; got {str(path)!r}."
+                )
+        if self.report_path.resolve() == self.out.resolve():
             raise ConfigurationError(f"--report must be another file than --out; both are {str(self.out)!r}.")
-        if report.is_dir() or not report.parent.is_dir():
-            raise ConfigurationError(f"--report must name a file in a folder that exists; got {str(self.report)!r}.")
         self._refuse_idle_options()
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise ConfigurationError(f"opset must lie between {MIN_OPSET} and {MAX_OPSET}; got {self.opset}.")

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import keras
 from edge_seg.devices import parse_device, require_device
 from edge_seg.errors import ConfigurationError, ParityError
 from edge_seg.files import replacing, temporary_path
-from edge_seg.golden import encode_golden
+from edge_seg.golden import check_amount, encode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.proof import prove
 from edge_seg.session import load_runtime, open_session
@@ -70,8 +70,9 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     if size is None:
         raise ConfigurationError("The run's network takes any size; name the one to export for with --input-size HxW.")
     gate_on = gate_split(run, data=options.data, asked=options.gate_on)
-    check_data(run, options, gate_on)
     job = Job(run=run, size=size, options=options, gate_on=gate_on, stages=Stages(say))
+    check_contract(job)
+    check_data(run, options, gate_on)
     with job.stages.stage("load"):
         model = load_model(run, input_size=size)
     golden = golden_frames(job, model)
@@ -86,6 +87,13 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     evidence, other = gate_evidence(job, model)
     del model
     return publish(job, draft, golden, evidence, other)
+
+
+def check_contract(job: Job) -> None:
+    """Raise `ConfigurationError` for what no reader of the file would take, before minutes are spent on it."""
+    contract(job).check_types()
+    if job.options.golden != "none":
+        check_amount(job.options.golden_frames, job.size)
 
 
 def check_data(run: Run, options: ExportOptions, gate_on: str) -> None:
@@ -239,14 +247,19 @@ def is_trained(run: Run) -> bool:
 
 def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> ModelSpec:
     """The spec that travels in the file."""
-    run, options = job.run, job.options
-    training = training_summary(run)
+    training = training_summary(job.run)
     if calibrated:
-        training["calibration"] = {
-            **asdict(options.calibration),
+        training["calibration"] = job.options.calibration.to_dict() | {
             "frames": calibrated,
-            "data": options.calibration_data,
+            "data": job.options.calibration_data,
         }
+    made_by = versions() | {"opset": str(draft.opset), "ir": str(draft.model.ir_version)}
+    return replace(contract(job), versions=made_by, training=training, parity=result.to_dict())
+
+
+def contract(job: Job) -> ModelSpec:
+    """Of the spec, what is known from the start."""
+    run, options = job.run, job.options
     return ModelSpec(
         name=options.name,
         classes=run.classes,
@@ -257,10 +270,7 @@ def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> Mod
         precision=options.precision,
         exact_sums=options.precision == "int8",
         outputs=options.outputs,
-        license=options.license if options.license is not None else run.config.get("license", ""),
-        versions=versions() | {"opset": str(draft.opset), "ir": str(draft.model.ir_version)},
-        training=training,
-        parity=result.to_dict(),
+        license=options.license if options.license is not None else run.config.get("license") or "",
     )
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edge_seg import golden
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.fake import brightness_labels
 from edge_seg.golden import MAX_FRAMES, decode_golden, encode_golden, labels_of, lost_classes
@@ -51,6 +52,16 @@ def test_other_shapes_and_types_are_wrong_calls():
     ):
         with pytest.raises(ConfigurationError, match="Golden frames must be"):
             encode_golden(*bad)
+
+
+def test_more_pixels_than_are_read_back_are_not_packed(monkeypatch):
+    monkeypatch.setattr(golden, "MAX_PIXELS", 2 * 8 * 12)
+    encode_golden(*pair(2))
+    with pytest.raises(ConfigurationError, match=r"at most 2 golden frames of 8x12 pixels; got 3.*--golden-frames 2"):
+        encode_golden(*pair(3))
+    monkeypatch.setattr(golden, "MAX_PIXELS", 8 * 12 - 1)
+    with pytest.raises(ConfigurationError, match=r"at most 0 .*--golden none"):
+        encode_golden(*pair(1))
 
 
 def bomb(width: int, height: int) -> str:

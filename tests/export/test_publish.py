@@ -350,6 +350,10 @@ def test_no_part_of_the_runs_images_stands_for_all_of_them(run_folder):
             "both are to be rendered",
         ),
         (["--report", "model.onnx"], "another file than --out"),
+        (["--license", "two\nlines"], r"of printable characters, in one line; got 'two\nlines'"),
+        (["--name", "\x1b[2J"], "of printable characters"),
+        (["--input-size", "8224x32"], "from 1 to 8192"),
+        (["--input-size", "2176x3840"], "at most 2 golden frames of 2176x3840 pixels; got 4"),
         (["--report", "../no/such/folder/report.json"], "--report must name a file in a folder that exists"),
         (["--report", "."], "--report must name a file"),
     ],
@@ -361,6 +365,19 @@ def test_a_wrong_call_is_told_in_one_line(run_folder, tmp_path, monkeypatch, cap
     assert message in error
     assert error.count("\n") == 1
     assert not only_files(tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_done(
+    run_folder, tmp_path, monkeypatch, capsys, option
+):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    # Whoever runs the tests may be root, whom no mode stops.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)
+    names = {"--out": tmp_path / "model.onnx", "--report": tmp_path / "report.json"} | {option: closed / "model.onnx"}
+    assert main([str(run_folder), *(str(part) for pair in names.items() for part in pair)]) == 2
+    assert f"{option} must name a file in a folder that exists and takes new files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--precision", "int4"], ["--outputs", "logits"], ["--input-size", "big"]])
