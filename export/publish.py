@@ -7,14 +7,10 @@ opened the way users open it. The steps themselves are in the other files.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ import keras
 
 from edge_seg.devices import parse_device, require_device
 from edge_seg.errors import ConfigurationError, ParityError
-from edge_seg.files import replacing, temporary_path
+from edge_seg.files import replacing
 from edge_seg.golden import check_amount, encode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.proof import prove
@@ -49,6 +45,7 @@ from .gate import GateResult, judge_device, run_gate
 from .half import refuse_overflow, summed_tensors, to_half
 from .options import ExportOptions
 from .quantize import count_operators, quantize
+from .record import is_trained, sha256, training_summary, versions, write_json
 from .stages import Stages
 from .wrap import wrap
 
@@ -160,11 +157,11 @@ def publish(
     """Lower the precision, write, gate, stamp, verify, rename; returns the report. Raises `ParityError`."""
     out = job.options.out.absolute()
     parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
-    with tempfile.TemporaryDirectory(prefix=f"{temporary_path(out).name}-", dir=out.parent) as scratch:
-        draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
-    draft.check()
     # The report is written first and takes its name last: it never speaks of a model that is not there.
     with replacing(job.options.report_path.absolute()) as report_file, replacing(out) as temporary:
+        with tempfile.TemporaryDirectory(prefix=f"{temporary.name}-", dir=out.parent) as scratch:
+            draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
+        draft.check()
         with job.stages.stage("write"):
             write_draft(draft, temporary)
         result = judge(job, draft, temporary, evidence, other)
@@ -177,13 +174,13 @@ def publish(
             "published": not failures,
             "failures": failures,
             "size_bytes": os.path.getsize(temporary),
-            "sha256": None if failures else _sha256(temporary),
+            "sha256": None if failures else sha256(temporary),
         }
         if failures:
             with replacing(job.options.report_path.absolute()) as refusal:
-                _write_json(report, refusal)
-            raise ParityError(_refusal(job.options, failures))
-        _write_json(report, report_file)
+                write_json(report, refusal)
+            raise ParityError(_refusal(job.options, failures, devices))
+        write_json(report, report_file)
     return report
 
 
@@ -240,11 +237,6 @@ def seal(
     return failures
 
 
-def is_trained(run: Run) -> bool:
-    """Whether the run says that it has finished at least one epoch."""
-    return int(run.config.get("training", {}).get("epochs", 0)) > 0
-
-
 def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> ModelSpec:
     """The spec that travels in the file."""
     training = training_summary(job.run)
@@ -274,20 +266,6 @@ def contract(job: Job) -> ModelSpec:
     )
 
 
-def training_summary(run: Run) -> dict[str, Any]:
-    """What the file says of where its weights come from: the run's own summary, what it began as or learnt from, its
-    data and its rendered scenes.
-    """
-    training = dict(run.config.get("training", {}))
-    training |= {key: run.config[key] for key in ("start", "teacher", "averaged") if run.config.get(key)}
-    if data_hash := run.config.get("data", {}).get("hash"):
-        training["data_hash"] = data_hash
-    recipe = run.config.get("recipe")
-    if isinstance(recipe, dict) and recipe.get("rendered_share"):
-        training["rendered_share"] = recipe["rendered_share"]
-    return training
-
-
 def stamp(path: Path, spec: ModelSpec, golden: Evidence | None) -> None:
     """Put the spec and the golden frames into a written file."""
     entries = spec.to_metadata()
@@ -307,17 +285,6 @@ def verify(path: Path) -> list[str]:
     return [f"on the golden frames, {problem}"] if problem else []
 
 
-def versions() -> dict[str, str]:
-    """The packages that made the file."""
-    found = {"python": sys.version.split()[0]}
-    for package in ("edge-seg", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _report(job: Job, draft: Draft, result: GateResult, spec: ModelSpec) -> dict[str, Any]:
     return {
         "run": str(job.run.folder),
@@ -334,19 +301,12 @@ def _report(job: Job, draft: Draft, result: GateResult, spec: ModelSpec) -> dict
     }
 
 
-def _refusal(options: ExportOptions, failures: list[str]) -> str:
+def _refusal(options: ExportOptions, failures: list[str], devices: list[dict[str, Any]]) -> str:
     old = "An old file of that name is untouched." if options.out.exists() else "No file of that name was made."
     cure = {
         "int8": "Try more --calibration-frames, another --calibration, or --precision fp16",
         "fp16": "Try --precision fp32",
     }.get(options.precision, "Look into the versions in the report, or train again")
+    if all(failure.startswith(tuple(f"on {figures['device']}, " for figures in devices)) for failure in failures):
+        cure = "Update the device's driver and onnxruntime, or leave it out of --prove-on"
     return f"{options.out} is not published: {'; '.join(failures)}. {cure}. Report: {options.report_path}. {old}"
-
-
-def _write_json(report: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from edge_seg.fake import FakeSession
 from edge_seg.golden import decode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session
-from export import publish
+from export import cpu, publish, record
 from export.__main__ import main
 from export.evidence import find
 from train.run import load_model, open_run, save_run
@@ -188,7 +188,9 @@ def test_a_device_that_must_pass_and_does_not_stops_the_file(run_folder, tmp_pat
     monkeypatch.setattr(publish, "require_device", lambda ort, name: None)
     assert export(run_folder, tmp_path / "model.onnx", "--prove-on", "cuda") == 1
     assert only_files(tmp_path) == ["model.report.json"]
-    assert "model.onnx is not published: on cuda, " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "model.onnx is not published: on cuda, " in error
+    assert "Update the device's driver and onnxruntime, or leave it out of --prove-on. Report: " in error
     assert json.loads((tmp_path / "model.report.json").read_text())["devices"][0]["device"] == "cuda"
 
 
@@ -252,6 +254,35 @@ def test_a_crash_while_writing_leaves_the_old_file(run_folder, tmp_path, monkeyp
     assert out.read_bytes() == b"the old model"
     assert only_files(tmp_path) == ["model.onnx"]
     assert f"{out}: the disk is full. Nothing was published." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_full_disk_is_named_whatever_was_being_written(run_folder, tmp_path, monkeypatch, capsys, precision):
+    """The second file of a draft, which calibration or the gate looks into, is on the same disk as the model."""
+
+    def full(draft, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cpu, "write_draft", full)
+    out = tmp_path / "model.onnx"
+    assert export(run_folder, out, "--precision", precision, "--golden", "none") == 1
+    assert not only_files(tmp_path)
+    assert f"error: {out}: the disk is full. Nothing was published." in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_named_and_not_the_model(run_folder, tmp_path, monkeypatch, capsys):
+    write = Path.write_text
+
+    def full(path, text, **more):
+        if path.name.endswith("kept.json"):
+            raise OSError(28, "No space left on device")
+        return write(path, text, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    kept = tmp_path / "kept.json"
+    assert export(run_folder, tmp_path / "model.onnx", "--report", str(kept)) == 1
+    assert not only_files(tmp_path)
+    assert f"error: {kept}: the disk is full. Nothing was published." in capsys.readouterr().err
 
 
 def test_an_interrupt_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):
@@ -404,8 +435,8 @@ def test_a_network_of_any_size_needs_one(run_folder, model, tmp_path, capsys):
 
 
 def test_whether_a_run_is_trained(run_folder, tmp_path):
-    assert publish.is_trained(open_run(run_folder))
-    assert not publish.is_trained(save_run(tmp_path, {"fcn8": {}}))
+    assert record.is_trained(open_run(run_folder))
+    assert not record.is_trained(save_run(tmp_path, {"fcn8": {}}))
 
 
 def test_another_backend_is_refused_with_the_cure(monkeypatch, run_folder, tmp_path, capsys):
