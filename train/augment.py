@@ -13,12 +13,16 @@ import cv2
 import numpy as np
 
 
+# Images whose sides differ from the network's by less than this share keep their own pixels: each is filtered once.
+NEARLY = 0.1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How far each draw may go.
 
     Attributes:
-        scale: smallest and largest zoom of the source image, drawn log-uniformly.
+        scale: smallest and largest zoom, drawn log-uniformly; at 1 objects are as large as the network sees them.
         aspect: largest ratio by which width is stretched against height.
         rotate_deg: largest rotation either way, in degrees.
         flip: probability of a mirror image.
@@ -65,6 +69,7 @@ def augment(
     *,
     rare: tuple[int, ...],
     fill: int,
+    view: tuple[int, int] | None = None,
 ) -> Example:
     """One training crop; its opinion, if any, has the crop's size.
 
@@ -74,10 +79,11 @@ def augment(
         size: (height, width) of the crop.
         rare: ids of the rare classes.
         fill: id of what lies outside the image (the unlabelled class).
+        view: (height, width) to which whole images are stretched for the network; None takes pixels as they are.
     """
     if rng.random() < options.paste:
         example = paste_rare(example, other, rare, rng)
-    image, mask, opinion = warp_crop(example, size, options, rng, rare=rare, fill=fill)
+    image, mask, opinion = warp_crop(example, size, options, rng, rare=rare, fill=fill, view=view)
     if options.light:
         image = change_light(image, options.light, rng)
     if rng.random() < options.lens:
@@ -116,13 +122,15 @@ def warp_crop(
     *,
     rare: tuple[int, ...],
     fill: int,
+    view: tuple[int, int] | None = None,
 ) -> Example:
     """Zoom, stretch, rotate, mirror and cut in one affine warp, so that each pixel is filtered once."""
     image, mask, opinion = example
     height, width = size
     zoom = float(np.exp(rng.uniform(np.log(options.scale[0]), np.log(options.scale[1]))))
     stretch = float(np.exp(rng.uniform(-1, 1) * np.log(options.aspect) / 2))
-    zoom_x, zoom_y = zoom * stretch, zoom / stretch
+    own_y, own_x = view_scale(mask.shape, view)
+    zoom_x, zoom_y = own_x * zoom * stretch, own_y * zoom / stretch
     center_x, center_y = _crop_center(mask, (height / zoom_y, width / zoom_x), options, rng, rare)
     angle = np.deg2rad(rng.uniform(-1, 1) * options.rotate_deg)
     mirror = -1.0 if rng.random() < options.flip else 1.0
@@ -137,6 +145,17 @@ def warp_crop(
     if opinion is not None:
         opinion = _warp_opinion(opinion, matrix, mask.shape, size)
     return Example(warped, warped_mask, opinion)
+
+
+def view_scale(shape: tuple[int, ...], view: tuple[int, int] | None) -> tuple[float, float]:
+    """By how much an image's (height, width) is stretched for the network; 1 where it has about that size already.
+
+    A camera's 1080x1920 is seen at 352x480: crops of its own pixels would show all things four times as large.
+    """
+    if view is None:
+        return 1.0, 1.0
+    factors = view[0] / shape[0], view[1] / shape[1]
+    return (1.0, 1.0) if all(abs(factor - 1.0) <= NEARLY for factor in factors) else factors
 
 
 def _warp_opinion(opinion: np.ndarray, matrix: np.ndarray, full: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:

@@ -108,6 +108,8 @@ class TrainingBatches:
         pairs: real images and masks.
         rendered: scenes mixed in; each image is drawn from them with probability `rendered_share`.
         size: (height, width) of a crop.
+        view: (height, width) to which whole images are stretched for the network, at which crops show them; None for
+            their own pixels.
         augmentation: None resizes the whole image instead, as the notebook does.
         opinions: of each of `pairs` what a teacher thinks of it (`Example.opinion`); none without a teacher.
         parts: every batch can be cut into as many equal parts; images that are over stay out of an epoch's last batch.
@@ -127,10 +129,12 @@ class TrainingBatches:
         fill: int = 0,
         opinions: Sequence[np.ndarray] = (),
         parts: int = 1,
+        view: tuple[int, int] | None = None,
     ) -> None:
         self.pairs, self.rendered, self.rendered_share = pairs, rendered, rendered_share if len(rendered) else 0.0
         self.size, self.batch_size, self.seed, self.parts = size, min(batch_size, len(pairs)), seed, parts
         self.augmentation, self.rare, self.fill, self.opinions = augmentation, rare, fill, opinions
+        self.view = view
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -172,7 +176,7 @@ class TrainingBatches:
             return resize_frame(example.image, self.size), resize_labels(example.mask, self.size)
         other = self._example(int(rng.integers(len(self.pairs))))
         image, mask, opinion = augment(
-            example, other, self.size, self.augmentation, rng, rare=self.rare, fill=self.fill
+            example, other, self.size, self.augmentation, rng, rare=self.rare, fill=self.fill, view=self.view
         )
         if not len(self.opinions):
             return image, mask

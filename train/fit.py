@@ -172,6 +172,7 @@ class Trainer:
             fill=CAMVID_UNLABELLED,
             opinions=opinions,
             parts=self.devices.count,
+            view=recipe.input_size,
         )
 
     def _network(self, pairs: Sequence[Pair]) -> tuple[keras.Model, Encoder]:

@@ -66,7 +66,10 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     )
     add("--seed", type=seed, help="of every random draw (default: 1)")
     add(
-        "--crop-size", type=size, metavar="HxW", help="size of a training crop; default: notebook none, default 256x320"
+        "--crop-size",
+        type=size,
+        metavar="HxW",
+        help="size of a training crop of the image at --input-size; default: notebook none, default 256x320 at most",
     )
 
 

@@ -80,6 +80,10 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     network = fcn8_shape(args)
     if args.start:
         recipe = started(recipe, network, args)
+    if recipe.crop_size and args.crop_size is None:
+        # Of a larger crop the rest would lie outside the image.
+        height, width = map(min, recipe.crop_size, recipe.input_size)
+        recipe = replace(recipe, crop_size=(height, width))
     policy = args.policy or "auto"
     if policy == "auto":
         policy = "float32" if recipe.name == "notebook" else auto_policy()

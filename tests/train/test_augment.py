@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -27,6 +28,28 @@ def test_image_and_mask_move_together(seed: int) -> None:
     inside = mask != 11
     agree = np.abs(image[..., 0].astype(int) - mask.astype(int) * 20) <= 10
     assert agree[inside].mean() > 0.85  # the rest are pixels that filtering blends along block edges
+
+
+@pytest.mark.parametrize("size", [(360, 480), (360, 240), (45, 60)], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_crops_show_things_as_large_as_the_network_sees_them(seed: int, size: tuple[int, int]) -> None:
+    pair = coded_pair(seed)
+    other_size = Example(*(cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST) for array in pair[:2]))
+    masks = [
+        augment(given, given, (64, 64), CALM, np.random.default_rng(seed), rare=(), fill=11, view=(90, 120)).mask
+        for given in (pair, other_size)
+    ]
+    assert (masks[0] == masks[1]).mean() > 0.9  # the rest are pixels along block edges
+
+
+def test_images_of_about_the_networks_size_keep_their_own_pixels() -> None:
+    pair = coded_pair(1)
+    near, own = (
+        augment(pair, pair, (64, 64), Augmentation(), np.random.default_rng(1), rare=(2,), fill=11, view=view)
+        for view in ((88, 120), None)
+    )
+    np.testing.assert_array_equal(near.image, own.image)
+    np.testing.assert_array_equal(near.mask, own.mask)
 
 
 def test_masks_hold_only_ids_that_were_there() -> None:
@@ -68,3 +91,15 @@ def test_batches_depend_on_seed_epoch_and_index_alone() -> None:
     frames, masks = first
     assert (frames.dtype, masks.dtype) == (np.float32, np.uint8)
     assert -1.0 <= frames.min() < frames.max() <= 1.0
+
+
+def test_batches_show_a_large_picture_as_the_network_sees_it() -> None:
+    small = coded_pair(3)
+    large = tuple(cv2.resize(array, (480, 360), interpolation=cv2.INTER_NEAREST) for array in small[:2])
+    crops = [
+        TrainingBatches(
+            [pair], size=(64, 64), batch_size=1, seed=1, augmentation=CALM, fill=11, view=(90, 120)
+        ).batch(0, 0)[1]
+        for pair in (small[:2], large)
+    ]
+    assert (crops[0] == crops[1]).mean() > 0.9
