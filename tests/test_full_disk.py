@@ -233,4 +233,4 @@ def test_weights_on_a_full_disk_are_an_error_and_not_the_end_of_the_process(smal
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines == [f"{out / name} the disk is full" for name in ("model.weights.h5", "half.weights.h5")]
-    assert [path.name for path in out.iterdir()] == ["config.json"]
+    assert not list(out.iterdir())

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-
 # Images whose sides differ from the network's by less than this share keep their own pixels: each is filtered once.
 NEARLY = 0.1
 

@@ -16,7 +16,7 @@ import numpy as np
 from edge_seg.arguments import number
 from edge_seg.errors import ConfigurationError
 
-from .arguments import folder
+from .arguments import folder, path
 from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ LEAST_COSINE = 0.3
 
 def add_average_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train average`."""
-    parser.add_argument("first", type=Path, metavar="RUN", help="a finished run, or edge_seg/assets/keras")
-    parser.add_argument("second", type=Path, metavar="OTHER", help="a run that was begun from it with --start")
+    parser.add_argument("first", type=path, metavar="RUN", help="a finished run, or edge_seg/assets/keras")
+    parser.add_argument("second", type=path, metavar="OTHER", help="a run that was begun from it with --start")
     parser.add_argument("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
     parser.add_argument("--share", type=_share, default=0.5, help="of OTHER, 0 to 1 (default: 0.5)")
 
@@ -85,7 +85,7 @@ def average_runs(first: Path, second: Path, out: Path, *, share: float = 0.5) ->
 
 def averaged_config(one: Run, other: Run, share: float) -> dict[str, Any]:
     """config.json of the average."""
-    config = {**other.config, "averaged": {"with": one.folder.name, "share": round(1 - share, 6)}}
+    config = {**other.config, "averaged": {"with": one.name, "share": round(1 - share, 6)}}
     training = other.config.get("training", {})
     config["training"] = {key: value for key, value in training.items() if not key.startswith(("val_", "loss"))}
     terms = dict.fromkeys(filter(None, (str(run.config.get("license") or "") for run in (one, other))))
@@ -107,6 +107,7 @@ def rescale_filters(weights: Weights, like: Weights) -> None:
 
     What is multiplied into a filter is divided out of the kernels that read it: Relu(a x) = a Relu(x) for a > 0.
     """
+    from .fcn8 import per_channel
     from .narrow import CHAIN, SCORES
 
     for position, name in enumerate(CHAIN):
@@ -115,12 +116,8 @@ def rescale_filters(weights: Weights, like: Weights) -> None:
         alive = (norms > 0) & (wanted > 0)
         scale = np.where(alive, wanted, 1.0) / np.where(alive, norms, 1.0)
         weights[name] = [kernel * scale, bias * scale]
-        for reader in CHAIN[position + 1 : position + 2]:
-            weights[reader][0] = weights[reader][0] / scale[:, None]
-        if name in SCORES:
-            scores = SCORES[name]
-            # A transposed convolution's kernel has its channels last.
-            weights[scores][0] = weights[scores][0] / (scale if scores == "conv7_upsample4" else scale[:, None])
+        for reader in (*CHAIN[position + 1 : position + 2], *filter(None, [SCORES.get(name)])):
+            weights[reader][0] = weights[reader][0] / per_channel(scale, reader)
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -135,6 +136,7 @@ class TrainingBatches:
         self.size, self.batch_size, self.seed, self.parts = size, min(batch_size, len(pairs)), seed, parts
         self.augmentation, self.rare, self.fill, self.opinions = augmentation, rare, fill, opinions
         self.view = view
+        self._failure: Exception | None = None
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -162,9 +164,23 @@ class TrainingBatches:
         with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
             waiting = deque(pool.submit(self.batch, *next(places)) for _ in range(3 * workers))
             while True:
-                ready = waiting.popleft().result()
+                try:
+                    ready = waiting.popleft().result()
+                except Exception as error:
+                    self._failure = error
+                    raise
                 waiting.append(pool.submit(self.batch, *next(places)))
                 yield ready
+
+    @contextmanager
+    def failures_raised(self) -> Iterator[None]:
+        """Raises what a batch could not be drawn for as itself: TensorFlow makes a page of text of it."""
+        try:
+            yield
+        except Exception:
+            if self._failure is not None:
+                raise self._failure from None
+            raise
 
     def _draw(self, position: int, rng: np.random.Generator) -> Pair:
         rendered = rng.random() < self.rendered_share

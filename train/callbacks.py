@@ -82,7 +82,7 @@ class MovingAverage:
 class Validation(keras.callbacks.Callback):
     """Scores the averaged weights on whole validation images at the network's size and adds `val_*` to the logs.
 
-    From `first_epoch` on, counted from 1.
+    From `first_epoch` on, counted from 1. Images with nothing labelled in any of them say nothing.
     """
 
     def __init__(
@@ -105,6 +105,8 @@ class Validation(keras.callbacks.Callback):
             confusion, loss = self._confusion()
         found = scores(confusion, self.unlabelled)
         ignored = self.unlabelled is not None
+        if ignored and np.isnan(found.accuracy):
+            return
         self.class_iou = [float(value) for value in found.iou]
         logs["val_loss"] = loss
         logs["val_accuracy"] = float(found.accuracy if ignored else found.accuracy_with_unlabelled)
@@ -124,7 +126,10 @@ class Validation(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """A line an epoch in history.csv, rewritten whole each time so that it is never half a line."""
+    """A line an epoch in history.csv, rewritten whole each time so that it is never half a line.
+
+    A class that is in neither truth nor prediction has no IoU: its cell is empty, as all are without a validation.
+    """
 
     def __init__(self, folder: Path, class_names: tuple[str, ...], validation: Validation) -> None:
         super().__init__()
@@ -143,7 +148,10 @@ class History(keras.callbacks.Callback):
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self.began, 2)
         ious: list[Any] = list(self.validation.class_iou) or [""] * len(self.class_names)
-        row |= {f"iou_{name}": iou for name, iou in zip(self.class_names, ious, strict=True)}
+        row |= {
+            f"iou_{name}": "" if iou != "" and math.isnan(iou) else iou
+            for name, iou in zip(self.class_names, ious, strict=True)
+        }
         self.rows.append(row)
         self.write()
 

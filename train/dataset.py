@@ -145,7 +145,7 @@ def read_mask(path: Path) -> np.ndarray:
     if mask is None:
         raise DatasetError(f"{path}: not a readable mask (damaged, truncated or of another kind).")
     if mask.ndim == 3 and mask.shape[2] == 3 and (mask == mask[:, :, :1]).all():
-        mask = mask[:, :, 0]
+        mask = np.ascontiguousarray(mask[:, :, 0])  # a view would keep all three
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise DatasetError(
             f"{path}: expected an 8-bit single-channel mask of class ids, got {mask.dtype} {mask.shape}; "
@@ -166,16 +166,17 @@ def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sam
     """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive.
 
     Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`), and their numbers
-    are their order: `drive_10` comes after `drive_9`. Where that makes drives too short to hold anything out of (names
-    without numbers, say), all frames are one drive in the order of their names.
+    are their order: `drive_10` comes after `drive_9`. Where most drives are too short to hold anything out of (names
+    without numbers, say, or clips of three frames), all frames are one drive in the order of their names.
     """
     drives: dict[str, list[Sample]] = {}
     for sample in samples:
         drives.setdefault(re.sub(r"[_-]?[a-z]*\d+$", "", sample.stem), []).append(sample)
     for frames in drives.values():
         frames.sort(key=_number)
-    if not any(_held_out(frames, validation_share) for frames in drives.values()):
-        drives = {"": sorted(samples, key=lambda sample: sample.stem)}
+    held_out = sum(_held_out(frames, validation_share) for frames in drives.values())
+    if 2 * held_out <= validation_share * len(samples):
+        drives = {"": sorted(samples, key=_by_name)}
     cuts = [(frames, len(frames) - _held_out(frames, validation_share)) for frames in drives.values()]
     return [frame for frames, cut in cuts for frame in frames[:cut]], [
         frame for frames, cut in cuts for frame in frames[cut:]
@@ -184,6 +185,12 @@ def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sam
 
 def _held_out(frames: list[Sample], share: float) -> int:
     return round(len(frames) * share)
+
+
+def _by_name(sample: Sample) -> list[str | int]:
+    """A key that puts `2_left` before `10_left`."""
+    parts = re.split(r"(\d+)", sample.stem)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def _number(sample: Sample) -> int:

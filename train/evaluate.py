@@ -54,15 +54,22 @@ class Subject:
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `evaluate` takes."""
-    parser.add_argument("model", metavar="RUN", type=Path, help="a run's folder, or an exported .onnx file")
-    parser.add_argument("dataset", nargs="?", help="folder in the dataset1 layout (default: the one the run recorded)")
+    parser.add_argument("model", metavar="RUN", type=arguments.path, help="a run's folder, or an exported .onnx file")
+    parser.add_argument(
+        "dataset",
+        nargs="?",
+        type=arguments.path,
+        help="folder in the dataset1 layout (default: the one the run recorded)",
+    )
     parser.add_argument(
         "--split",
         choices=("train", "val", "test"),
         help="the run's own training or validation images, or the test folder (default: val; test for an .onnx file)",
     )
-    parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
-    parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
+    parser.add_argument(
+        "--images", type=arguments.path, help="plain image folder, instead of a dataset (default: none)"
+    )
+    parser.add_argument("--masks", type=arguments.path, help="plain mask folder, of the same names (default: none)")
     parser.add_argument(
         "--out",
         type=arguments.folder,
@@ -231,6 +238,8 @@ def write_evaluation(
     for name, shown in (("best", evaluation.best), ("worst", evaluation.worst), ("samples", evaluation.evenly)):
         if shown:
             draw_shown(subject, shown, folder / f"{name}.png")
+        else:
+            (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier evaluation
 
 
 def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
@@ -242,7 +251,7 @@ def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
         [read_mask(item.score.sample.mask) for item in shown],
     )
     found = [resize_labels(item.labels, truth.shape) for item, truth in zip(shown, truths, strict=True)]
-    titles = [f"{item.score.sample.stem}: mean IoU {item.score.mean_iou:.3f}" for item in shown]
+    titles = [f"{item.score.sample.stem}: mean IoU {_figure(item.score.mean_iou)}" for item in shown]
     pictures.sample_predictions(
         frames, truths, found, subject.classes, subject.palette, path, titles=titles, unlabelled=subject.unlabelled
     )

@@ -58,7 +58,8 @@ class Evaluation:
         images: a score an image.
         best, worst: of the images by mean IoU, best first, worst first; none in both.
         evenly: images at even distances in the list.
-        label_ms: milliseconds a frame to label, the plain and the augmented way together, without reading files.
+        label_ms: milliseconds a frame to label, the plain and the augmented way together, without reading files, and
+            where there are several batches without the first, in which frameworks prepare themselves.
     """
 
     size: tuple[int, int]
@@ -130,12 +131,12 @@ def evaluate_samples(
         for protocol in (MODEL_SIZE, FULL_FRAME)
     }
     even = frozenset(np.linspace(0, len(samples) - 1, min(shown, len(samples))).round().astype(int).tolist())
-    shortlist, images, seconds = _Shortlist(shown, even), [], 0.0
+    shortlist, images, times = _Shortlist(shown, even), [], []
     for chunk in _chunks(samples, batch):
         frames, truths = [read_image(sample.image) for sample in chunk], [read_mask(sample.mask) for sample in chunk]
         began = time.perf_counter()
         labels = labeler.label(frames)
-        seconds += time.perf_counter() - began
+        times.append((time.perf_counter() - began, len(chunk)))
         for variant, found in zip(labeler.variants, labels, strict=True):
             for sample, truth, small in zip(chunk, truths, found, strict=True):
                 totals[MODEL_SIZE, variant] += confusion_matrix(resize_labels(truth, labeler.size), small, classes)
@@ -154,8 +155,14 @@ def evaluate_samples(
         best=best,
         worst=worst,
         evenly=tuple(shortlist.evenly),
-        label_ms=1000 * seconds / len(samples),
+        label_ms=_ms_a_frame(times),
     )
+
+
+def _ms_a_frame(times: Sequence[tuple[float, int]]) -> float:
+    """Milliseconds a frame, from the (seconds, frames) of each batch."""
+    timed = times[1:] or times
+    return 1000 * sum(seconds for seconds, _ in timed) / sum(frames for _, frames in timed)
 
 
 def _image_score(sample: Sample, confusion: np.ndarray, unlabelled: int | None) -> ImageScore:

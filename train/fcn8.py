@@ -23,6 +23,7 @@ CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 STRIDE = 32
 BATCH_NORM_MOMENTUM = 0.97
 MAX_CLASSES = 256  # a label is a byte
+UPSAMPLINGS = ("conv7_upsample4", "pool4_upsample2", "upsample8")
 MAX_PARAMETERS = 2**29  # four times the notebook's; 2 GB of float32
 # Mean of ImageNet in BGR, 0..255: what kernels in Keras' "caffe" convention expect to have been subtracted.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -203,6 +204,16 @@ class RepeatPixels(keras.initializers.Initializer):
 
     def get_config(self) -> dict[str, Any]:
         return {}
+
+
+def channel_axis(name: str) -> int:
+    """The axis of a layer's kernel along which lie the channels that it reads: last of a transposed convolution."""
+    return 3 if name in UPSAMPLINGS else 2
+
+
+def per_channel(values: np.ndarray, name: str) -> np.ndarray:
+    """(channels,) values, one for each channel that a layer reads, in a shape that multiplies into its kernel."""
+    return values if channel_axis(name) == 3 else values[:, None]
 
 
 def _convolution(

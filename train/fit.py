@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import fcn8, logits_model
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
+from .memory import out_of_memory_told
 from .narrow import narrow_from
 from .options import Encoder, FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
 from .preflight import PreflightReport, check_dataset
@@ -34,8 +36,11 @@ from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_en
 
 RENDERED_POOL = 160
 SOME_FRAMES = 12
+# What of the saved average may be the weights that training began with, without a word.
+BEGUN_WITH = 0.1
 
 
+@out_of_memory_told()
 def fit(recipe: Recipe, options: FitOptions) -> Run:
     """Train, and leave a run's folder behind: config, history, checkpoint, weights, pictures, page.
 
@@ -43,6 +48,7 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
         ConfigurationError: options that cannot be.
         DatasetError: bad files, each named.
         TrainingError: the loss is no longer a number; the last finite checkpoint is kept.
+        OutOfMemoryError: what the network and a batch take is more than the device has.
         KeyboardInterrupt: stopped by a signal after a whole batch; checkpoints stay.
     """
     # While the first host's folder is written by it, the others may still be on their way here.
@@ -53,11 +59,13 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     samples = find_samples(None, images=folders[0], masks=folders[1])
     training, validation = split_samples(samples, recipe, options.seed)
     if recipe.ignore_unlabelled:
-        refuse_unlabelled(report, training)
+        refuse_unlabelled(report, training, validation)
     frames = unlabelled_frames(options.unlabelled, read_image(training[0].image).shape[:2])
     config = run_config(recipe, options, samples, training, validation, frames)
     if options.resume:
         refuse_changes(options, config)
+        if "training" in (known := open_run(options.out).config):
+            config["training"] = known["training"]  # of the weights that lie there until others take their place
     devices = choose_devices(min(recipe.batch_size, len(training)), options.devices)
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)
@@ -73,6 +81,7 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
             trainer = Trainer(recipe, options, pairs, validation, devices, folder, opinions)
             config["encoder"] = asdict(trainer.encoder)
             print_setup(trainer, config, samples, training, validation)
+            remark_on_average(recipe, recipe.epochs * len(trainer.batches))
             save_run(folder, config)
             trainer.train()
         config["training"] = {
@@ -133,7 +142,7 @@ class Trainer:
         callbacks += [Checkpoints(self.folder, self.history), Progress(self.recipe.epochs, len(self.batches))]
         if self.options.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(self.folder / "tensorboard", write_graph=False))
-        with stop.installed():
+        with stop.installed(), self.batches.failures_raised():
             self.model.fit(
                 self.devices.feed(self.batches, first),
                 steps_per_epoch=len(self.batches),
@@ -269,14 +278,41 @@ def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[lis
     return training, validation
 
 
-def refuse_unlabelled(report: PreflightReport, training: Sequence[Sample]) -> None:
-    """Raise `DatasetError` where the training images have nothing to learn: every pixel of them is unlabelled."""
-    stems = {sample.stem for sample in training}
-    mine = report.class_pixels[[sample.stem in stems for sample in report.samples]].sum(axis=0)
-    if mine.sum() == mine[CAMVID_UNLABELLED]:
+def refuse_unlabelled(report: PreflightReport, training: Sequence[Sample], validation: Sequence[Sample]) -> None:
+    """Raise `DatasetError` where the training images have nothing to learn: every pixel of them is unlabelled.
+
+    Of validation images that are so, a line on stderr says it: the network is trained, and never scored.
+    """
+    if validation and nothing_labelled(report, validation):
+        print(
+            f"warning: nothing is labelled in the masks of the {len(validation)} validation images: no score will say "
+            "how good the network is. `python -m train inspect` shows what masks hold.",
+            file=sys.stderr,
+        )
+    if nothing_labelled(report, training):
         raise DatasetError(
             f"The masks of the {len(training)} training images hold nothing but {CAMVID_UNLABELLED} (unlabelled), "
             "which is left out of training; expected ids of classes. `python -m train inspect` shows what masks hold."
+        )
+
+
+def nothing_labelled(report: PreflightReport, samples: Sequence[Sample]) -> bool:
+    """Whether every pixel of these samples is unlabelled."""
+    stems = {sample.stem for sample in samples}
+    pixels = report.class_pixels[[sample.stem in stems for sample in report.samples]].sum(axis=0)
+    return bool(pixels.sum() == pixels[CAMVID_UNLABELLED])
+
+
+def remark_on_average(recipe: Recipe, steps: int) -> None:
+    """Say so on stderr where a training is too short for its moving average, which is what is saved."""
+    begun_with = recipe.ema**steps
+    if begun_with > BEGUN_WITH:
+        enough = math.ceil(math.log(BEGUN_WITH) / math.log(recipe.ema))
+        print(
+            f"warning: {steps} steps in all are few for the moving average of the weights, which is what is saved: "
+            f"{begun_with:.0%} of it will be what training began with. More --epochs or a smaller --batch-size make at "
+            f"least {enough} steps.",
+            file=sys.stderr,
         )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
-from .arguments import folder, positive, seed, size
+from .arguments import folder, path, positive, seed, size
 
 RECIPE_NAMES = ("default", "notebook")
 
@@ -25,16 +24,16 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add(
         "dataset",
         nargs="?",
-        type=Path,
+        type=path,
         metavar="DATASET",
         help="folder in the dataset1 layout (default: --images and --masks)",
     )
     add("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
-    add("--images", type=Path, help="plain image folder, instead of DATASET (default: none)")
-    add("--masks", type=Path, help="plain mask folder, instead of DATASET (default: none)")
+    add("--images", type=path, help="plain image folder, instead of DATASET (default: none)")
+    add("--masks", type=path, help="plain mask folder, instead of DATASET (default: none)")
     add(
         "--unlabelled",
-        type=Path,
+        type=path,
         nargs="+",
         metavar="PATH",
         help="pictures, clips (two frames a second) or folders of them, learnt from --teacher alone (default: none)",
@@ -78,17 +77,17 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     add("--block-widths", type=widths(5), metavar="A,B,C,D,E",
         help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
     add("--head-widths", type=widths(2), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
-    add("--weights", type=Path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
+    add("--weights", type=path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
     add(
         "--start",
-        type=Path,
+        type=path,
         metavar="RUN",
         help="go on from a finished network with new data or a new schedule, or, with widths, from its strongest "
         "filters: a run, or edge_seg/assets/keras (default: none)",
     )
     add(
         "--teacher",
-        type=Path,
+        type=path,
         metavar="RUN",
         help="learn its opinion of each image too, half and half with the masks: a finished run, or "
         "edge_seg/assets/keras (default: none)",

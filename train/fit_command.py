@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_seg.console import complain
 from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.spec import CAMVID_CLASSES
 
@@ -44,6 +45,7 @@ def run_fit(args: argparse.Namespace) -> int:
     from .memory import keep_freed_memory
 
     one_source(args)
+    refuse_taken_dataset(args)
     keep_freed_memory()
     join_hosts()
     # A folder without a run is refused by `fit`.
@@ -60,13 +62,25 @@ def run_fit(args: argparse.Namespace) -> int:
         if isinstance(error, EdgeSegError):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}. {kept(options.out)}.", file=sys.stderr)
+        complain(f"{where}{error.strerror or error}. {kept(options.out)}.")
         return 1
     if run.folder != options.out:
         print(f"done: the first host has written {options.out}{os.sep}")
         return 0
     print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
     return 0
+
+
+def refuse_taken_dataset(args: argparse.Namespace) -> None:
+    """Raise `ConfigurationError` where --unlabelled took DATASET, which was given behind it, for one more name."""
+    if not args.unlabelled or args.dataset or args.images or args.masks:
+        return
+    last = args.unlabelled[-1]
+    if not args.resume or (last / "images_prepped_train").is_dir():
+        raise ConfigurationError(
+            f"--unlabelled takes every name behind it, {str(last)!r} too, so that there is no DATASET; give DATASET "
+            "first, before the options."
+        )
 
 
 def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
@@ -182,7 +196,12 @@ def check_teacher(recipe: Recipe, teacher: Path | None, unlabelled: Sequence[Pat
 
 
 def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
-    """The network of a run to start or to learn from; raises `ConfigurationError` unless its classes are ours."""
+    """The network of a run to start or to learn from.
+
+    Raises:
+        ConfigurationError: its classes are not ours.
+        ModelFileError: it has not finished.
+    """
     from .run import open_run
 
     run = open_run(start)
@@ -191,6 +210,7 @@ def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
             f"{option} {start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
             f"got {', '.join(run.classes)}."
         )
+    run.finished_weights()
     return run.fcn8
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_frame, resize_labels
@@ -28,14 +29,19 @@ MOST_SAMPLES = 50
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `inspect` takes."""
     parser.add_argument(
-        "dataset", nargs="?", help="folder in the dataset1 layout; not needed with --images and --masks"
+        "dataset",
+        nargs="?",
+        type=arguments.path,
+        help="folder in the dataset1 layout; not needed with --images and --masks",
     )
     parser.add_argument(
         "--out", required=True, type=arguments.folder, help="folder for classes.csv and the pictures; made if missing"
     )
     parser.add_argument("--split", choices=SPLITS, help="which half of the layout (default: train)")
-    parser.add_argument("--images", type=Path, help="plain folder of images, instead of a dataset (default: none)")
-    parser.add_argument("--masks", type=Path, help="plain folder of masks of the same names (default: none)")
+    parser.add_argument(
+        "--images", type=arguments.path, help="plain image folder, instead of a dataset (default: none)"
+    )
+    parser.add_argument("--masks", type=arguments.path, help="plain mask folder, of the same names (default: none)")
     parser.add_argument(
         "--classes",
         type=arguments.names,
@@ -165,11 +171,11 @@ def _print_summary(report: PreflightReport, classes: tuple[str, ...]) -> None:
 def _print_faults(report: PreflightReport) -> None:
     """Warnings, some of them; then problems, all of them."""
     for warning in report.warnings[:WARNINGS_SHOWN]:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {harmless(warning)}", file=sys.stderr)
     if len(report.warnings) > WARNINGS_SHOWN:
         print(f"warning: and {len(report.warnings) - WARNINGS_SHOWN} more of the kind", file=sys.stderr)
     if report.problems:
-        print(f"error: {problem_summary(report)}", *report.problems, sep="\n  ", file=sys.stderr)
+        print(f"error: {problem_summary(report)}", *map(harmless, report.problems), sep="\n  ", file=sys.stderr)
 
 
 def _progress(done: int, total: int) -> None:

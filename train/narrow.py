@@ -10,13 +10,14 @@ all filters are taken, and the network computes the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import ops
 
+from .fcn8 import channel_axis, per_channel
 from .weights import ENCODER_LAYERS
 
 CHAIN = (*ENCODER_LAYERS, "conv6", "conv7")
@@ -52,7 +53,7 @@ def narrow_from(network: keras.Model, finished: keras.Model, frames: Iterable[np
             # A filter that never moves has no scale of its own; it is the last to be taken.
             deviation = np.maximum(seen.deviation, 1e-6 * seen.deviation.max() + 1e-30)[chosen]
             kernel, bias = (np.asarray(array, np.float64) for array in whole.get_weights())
-            kernel = (kernel[:, :, kept] * gains[:, None])[..., chosen] / deviation
+            kernel = (np.take(kernel, kept, channel_axis(name)) * per_channel(gains, name))[..., chosen] / deviation
             layer.set_weights([kernel, bias[chosen] / deviation])
             norm, mean, ones = network.get_layer(f"{name}_bn"), seen.mean[chosen] / deviation, np.ones(len(chosen))
             norm.set_weights([ones * np.sqrt(1.0 + norm.epsilon), mean, mean, ones])
@@ -96,16 +97,9 @@ def filter_statistics(finished: keras.Model, frames: Iterable[np.ndarray]) -> di
 def read_of(layer: keras.layers.Layer) -> np.ndarray:
     """How much a layer reads of each channel before it: the L1 norm of its kernel there, (channels,)."""
     kernel = np.abs(np.asarray(layer.kernel, np.float64))
-    return kernel.sum(_other_axes(layer))
+    return kernel.sum(tuple(axis for axis in range(4) if axis != channel_axis(layer.name)))
 
 
 def _narrow_scores(layer: keras.layers.Layer, wide: keras.layers.Layer, kept: np.ndarray, gains: np.ndarray) -> None:
     kernel, *bias = wide.get_weights()
-    # A transposed convolution's kernel has its channels last.
-    transposed = _other_axes(wide) == (0, 1, 2)
-    kernel = kernel[..., kept] * gains if transposed else kernel[:, :, kept] * gains[:, None]
-    layer.set_weights([kernel, *bias])
-
-
-def _other_axes(layer: keras.layers.Layer) -> Sequence[int]:
-    return (0, 1, 2) if isinstance(layer, keras.layers.Conv2DTranspose) else (0, 1, 3)
+    layer.set_weights([np.take(kernel, kept, channel_axis(wide.name)) * per_channel(gains, wide.name), *bias])

@@ -20,9 +20,9 @@ from .augment import Augmentation
 from .checkpoint import has_checkpoint
 from .dataset import Sample, data_hash
 from .fcn8 import Fcn8Config
-from .files import CONFIG_NAME
+from .files import CONFIG_NAME, WEIGHTS_NAME
 from .recipes import Recipe
-from .run import open_run, versions
+from .run import Run, open_run, versions
 from .teacher import frames_hash, teacher_record
 
 # Of what a run begins with, whose places its config.json keeps.
@@ -99,7 +99,7 @@ def run_config(
         "seed": options.seed,
         "policy": options.policy,
         "weights": options.weights.name if options.weights else None,
-        "start": options.start.name if options.start else None,
+        "start": Run(options.start, {}).name if options.start else None,
         "teacher": teacher_record(options.teacher) if options.teacher else None,
         "paths": {name: str(path) if (path := getattr(options, name)) else None for name in PATHS},
         "license": options.license,
@@ -179,11 +179,16 @@ def refuse_folder(options: FitOptions) -> None:
         raise ConfigurationError(
             f"{options.out} already holds a run; go on with it by --resume, or choose another --out."
         )
+    if begun and (options.out / WEIGHTS_NAME).exists() and not has_checkpoint(options.out):
+        raise ConfigurationError(
+            f"--resume: {options.out} holds a finished network and no checkpoint to go on from; begin another run from "
+            f"it: --start {options.out}, with another --out."
+        )
 
 
 def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
     """A run is gone on with only by the same recipe, in the same precision, on the same data."""
-    stored = json.loads((options.out / CONFIG_NAME).read_text())
+    stored = open_run(options.out).config
     ours = json.loads(json.dumps(config))
     for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
         known["recipe"].pop("learning_rate", None)

@@ -5,7 +5,6 @@ Drawn with matplotlib's Agg canvas and no pyplot, so that nothing global is touc
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,8 @@ from matplotlib.patches import Patch
 
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette, colorize
+
+from .history import column, read_history
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"
@@ -96,24 +97,6 @@ def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, highest: b
         color=VALIDATION_COLOR,
         fontsize=9,
     )
-
-
-def read_history(path: Path | str) -> list[dict[str, str]]:
-    """The rows of a history.csv, values as text."""
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """One column of a history as (N,) float64; nan where it is empty, missing or no number."""
-    return np.array([_number(row.get(name)) for row in rows], np.float64)
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")
 
 
 def class_share_plot(
@@ -258,7 +241,8 @@ def annotation_samples(
         [colorize(mask, palette), frame, small_frame, colorize(small_mask, palette)]
         for frame, mask, small_frame, small_mask in zip(frames, masks, small_frames, small_masks, strict=True)
     ]
-    large, small = _size_text(masks[0]), _size_text(small_masks[0])
+    large = _size_text(masks[0]) if len({mask.shape for mask in masks}) == 1 else "as stored"
+    small = _size_text(small_masks[0])
     heads = (f"annotation, {large}", f"image, {large}", f"image resized to {small}", f"annotation resized to {small}")
     _picture_grid(rows, heads, titles, classes, palette, path)
 

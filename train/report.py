@@ -21,8 +21,9 @@ from edge_seg.overlay import Palette
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from .evaluation import FULL_FRAME
+from .history import column, read_history
 from .metrics import scores
-from .pictures import column, curves, read_history
+from .pictures import curves
 from .svg import Line, line_chart, sparkline
 
 PAGE_NAME = "report.html"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -55,8 +56,21 @@ class Run:
         return self.config.get("unlabelled", CAMVID_UNLABELLED)
 
     @property
+    def name(self) -> str:
+        """The folder's own name, however it was given: "." has one too."""
+        return os.path.basename(os.path.abspath(self.folder))
+
+    @property
     def weights(self) -> Path:
         return self.folder / WEIGHTS_NAME
+
+    def finished_weights(self) -> Path:
+        """The weights' file. Raises `ModelFileError` where there is none yet."""
+        if not self.weights.is_file():
+            raise ModelFileError(
+                f"{self.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`."
+            )
+        return self.weights
 
     def samples(self, split: str, root: Path | str | None = None) -> list[Sample]:
         """The run's own "train" or "val" pairs, or the "test" folder's; `root` stands in for the recorded dataset."""
@@ -116,14 +130,15 @@ def _check_config(run: Run) -> None:
 
 
 def save_run(folder: Path | str, config: dict[str, Any], model: keras.Model | None = None) -> Run:
-    """Write config.json, and the plain network's weights where given, each whole or not at all."""
+    """Write the plain network's weights where given, then config.json, each whole or not at all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / CONFIG_NAME) as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
     if model is not None:
         with replacing(folder / WEIGHTS_NAME) as temporary:
             temporary.write_bytes(weights_in_memory(model).getbuffer())
+    # Last: what it says of a training is said of weights that are there.
+    with replacing(folder / CONFIG_NAME) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
     return Run(folder, config)
 
 
@@ -134,11 +149,7 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
         ModelFileError: the weights are missing, damaged or of another network.
     """
     config = run.fcn8 if input_size is None else run.fcn8.with_size(input_size)
-    if not run.weights.is_file():
-        raise ModelFileError(
-            f"{run.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`."
-        )
-    declared = check_h5(run.weights, max_bytes=4 * config.parameters)
+    declared = check_h5(run.finished_weights(), max_bytes=4 * config.parameters)
     if declared < 2 * config.parameters:
         # Found before a network of the size that config.json names is built.
         raise ModelFileError(

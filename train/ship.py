@@ -21,7 +21,7 @@ from edge_seg.files import replacing
 from edge_seg.overlay import legend
 from edge_seg.sources import open_source
 
-from .arguments import folder, natural, path, positive, size
+from . import arguments
 from .files import CONFIG_NAME, WEIGHTS_NAME
 from .scenes import LEAST_SIDE, SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
@@ -91,9 +91,12 @@ def ship_run(folder: Path, out: Path) -> int:
     config = {key: run.config[key] for key in SHIPPED_KEYS if key in run.config}
     data = run.config.get("data", {})
     config["data"] = {"hash": data.get("hash"), "images": None, "masks": None, "root": None}
-    config["trained_on"] = {"train": len(data.get("train", ())), "val": len(data.get("val", ()))}
-    save_run(out, config)
+    # Of what was shipped before, no names are left to be counted.
+    counts = {"train": len(data.get("train", ())), "val": len(data.get("val", ()))}
+    config["trained_on"] = run.config.get("trained_on", counts)
+    out.mkdir(parents=True, exist_ok=True)
     save_float16(model, out / WEIGHTS_NAME)
+    save_run(out, config)
     return (out / WEIGHTS_NAME).stat().st_size
 
 
@@ -129,12 +132,18 @@ def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train clip`."""
     add = parser.add_argument
-    add("--out", type=path, required=True, metavar="FILE.mp4", help="the clip to make")
-    add("--seed", type=natural, default=SHOWCASE_SEED, help="which street (default: %(default)s, README's)")
+    add("--out", type=arguments.path, required=True, metavar="FILE.mp4", help="the clip to make")
+    add("--seed", type=arguments.natural, default=SHOWCASE_SEED, help="which street (default: %(default)s, README's)")
     add("--style", choices=STYLES, default=SHOWCASE_STYLE, help="kind of street (default: %(default)s)")
     add("--seconds", type=_seconds, default=8.0, help="length (default: %(default)s)")
-    add("--rate", type=positive, default=25, help="frames a second (default: %(default)s)")
-    add("--size", type=size, default=(480, 640), metavar="HxW", help="of a frame, in pixels (default: 480x640)")
+    add("--rate", type=arguments.positive, default=25, help="frames a second (default: %(default)s)")
+    add(
+        "--size",
+        type=arguments.size,
+        default=(480, 640),
+        metavar="HxW",
+        help="of a frame (default: 480x640)",
+    )
     add("--crf", type=int, default=27, help="x264's quality, 0 best to 51 (default: %(default)s)")
 
 
@@ -167,9 +176,9 @@ def run_clip(args: argparse.Namespace) -> int:
 
 def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train ship`."""
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="a finished run")
+    parser.add_argument("run_folder", type=arguments.path, metavar="RUN", help="a finished run")
     parser.add_argument(
-        "--out", type=folder, required=True, metavar="DIR", help="folder for config.json and float16 weights"
+        "--out", type=arguments.folder, required=True, metavar="DIR", help="folder for config.json and float16 weights"
     )
 
 
@@ -182,14 +191,18 @@ def run_ship(args: argparse.Namespace) -> int:
 
 def add_poster_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train poster`."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="ONNX file")
-    parser.add_argument("clip", type=Path, metavar="CLIP", help="video")
-    parser.add_argument("--out", type=path, required=True, metavar="FILE.png", help="the picture to make")
-    parser.add_argument("--frame", type=natural, default=40, help="which frame of the clip (default: %(default)s)")
+    parser.add_argument("model", type=arguments.path, metavar="MODEL", help="ONNX file")
+    parser.add_argument("clip", type=arguments.path, metavar="CLIP", help="video")
+    parser.add_argument("--out", type=arguments.path, required=True, metavar="FILE.png", help="the picture to make")
+    parser.add_argument(
+        "--frame", type=arguments.natural, default=40, help="which of its frames (default: %(default)s)"
+    )
 
 
 def run_poster(args: argparse.Namespace) -> int:
     """Carry out `python -m train poster`; returns the exit code."""
+    if args.out.suffix.lower() != ".png":
+        raise ConfigurationError(f"--out must name a file ending in .png; got {str(args.out)!r}.")
     write_poster(args.model, args.clip, args.out, index=args.frame)
     print(args.out)
     return 0

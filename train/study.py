@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_seg.errors import ConfigurationError
+from edge_seg.errors import ConfigurationError, DatasetError
 
-from .arguments import folder, positive, seed, size
+from . import arguments
 from .dataset import data_hash, find_samples
 from .files import CONFIG_NAME, replacing
 
@@ -86,19 +86,25 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m train study`."""
     add = parser.add_argument
     add("study", choices=tuple(STUDIES), help="parts: the recipe without each part; widths: the recipe at each width")
-    add("dataset", type=Path, metavar="DATASET", help="folder in the dataset1 layout")
-    add("--out", type=folder, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
-    add("--epochs", type=positive, default=10, help="of each training (default: %(default)s)")
-    add("--crop-size", type=size, default=(160, 224), metavar="HxW", help="of a training crop (default: 160x224)")
-    add("--batch-size", type=positive, default=8, help="default: %(default)s")
+    add("dataset", type=arguments.path, metavar="DATASET", help="folder in the dataset1 layout")
+    add("--out", type=arguments.folder, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
+    add("--epochs", type=arguments.positive, default=10, help="of each training (default: %(default)s)")
+    add(
+        "--crop-size",
+        type=arguments.size,
+        default=(160, 224),
+        metavar="HxW",
+        help="training crop (default: 160x224)",
+    )
+    add("--batch-size", type=arguments.positive, default=8, help="default: %(default)s")
     add("--seeds", type=seeds, default=(1, 2), metavar="N,N", help="one training a seed (default: 1,2)")
-    add("--weights", type=Path, metavar="FILE", help="ImageNet kernels, as for fit (default: none)")
+    add("--weights", type=arguments.path, metavar="FILE", help="ImageNet kernels, as for fit (default: none)")
 
 
 def seeds(text: str) -> tuple[int, ...]:
     """argparse type: "1,2" -> (1, 2)."""
     parts = [part.strip() for part in text.split(",")]
-    found = tuple(seed(part) for part in parts if part.isdecimal())
+    found = tuple(arguments.seed(part) for part in parts if part.isdecimal())
     if len(found) != len(parts) or len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(f"expected different whole numbers with commas between, got {text!r}")
     return found
@@ -112,6 +118,7 @@ def run_study(args: argparse.Namespace) -> int:
     check_input_size(args.crop_size)
     keep_freed_memory()
     variants = STUDIES[args.study]()
+    refuse_unscored(variants[0], args)
     if args.weights is None:
         # Without the kernels, the variant that leaves them out would be the base twice.
         variants = [variant for variant in variants if variant.name != "without ImageNet kernels"]
@@ -124,6 +131,20 @@ def run_study(args: argparse.Namespace) -> int:
     print(study_table(variants, records))
     print(f"done: {args.out / args.study}.md, {args.study}.json")
     return 0
+
+
+def refuse_unscored(variant: Variant, args: argparse.Namespace) -> None:
+    """Raise `ConfigurationError`, before anything is trained, where no image is left to score a training by."""
+    from .fit import split_samples
+
+    samples = find_samples(args.dataset)
+    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size)
+    _, validation = split_samples(samples, recipe, args.seeds[0])
+    if not validation:
+        raise ConfigurationError(
+            f"{args.dataset}: of {len(samples)} image(s) a share of {recipe.validation_share:g} holds none out, and "
+            "trainings are compared by the images held out; give more images."
+        )
 
 
 def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -171,10 +192,21 @@ def study_recipe(variant: Variant, epochs: int, crop_size: tuple[int, int], batc
 
 
 def run_scores(folder: Path, name: str, seed: int) -> dict[str, Any]:
-    """The scores of a finished run's last epoch: mean IoU, accuracy and IoU by class, on its validation images."""
-    from .pictures import read_history
+    """The scores of a finished run's last epoch: mean IoU, accuracy and IoU by class, on its validation images.
+
+    Classes that are in neither truth nor prediction are left out.
+
+    Raises:
+        DatasetError: nothing is labelled in those images.
+    """
+    from .history import read_history
 
     last = read_history(folder / "history.csv")[-1]
+    if not last["val_mean_iou"]:
+        raise DatasetError(
+            f"{folder}: nothing is labelled in the images held out, and trainings are compared by them; the ends of "
+            "the drives need masks."
+        )
     ious = {key.removeprefix("iou_"): float(value) for key, value in last.items() if key.startswith("iou_") and value}
     return {
         "variant": name,
@@ -209,12 +241,17 @@ def study_table(variants: Sequence[Variant], records: Sequence[dict[str, Any]]) 
             continue
         scores = [run["mean_iou"] for run in runs]
         change = "" if name == variants[0].name else f"{100 * (statistics.fmean(scores) - base):+.1f}"
-        classes = " | ".join(f"{statistics.fmean(run['iou'].get(key, 0.0) for run in runs):.2f}" for key in rare)
+        classes = " | ".join(_class_mean(runs, key) for key in rare)
         lines.append(
             f"| {name} | {statistics.fmean(scores):.3f} | {len(scores)} | {100 * (max(scores) - min(scores)):.1f} "
             f"| {change} | {classes} |"
         )
     return "\n".join(lines)
+
+
+def _class_mean(runs: Sequence[dict[str, Any]], name: str) -> str:
+    found = [run["iou"][name] for run in runs if name in run["iou"]]
+    return f"{statistics.fmean(found):.2f}" if found else "–"
 
 
 def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
@@ -223,13 +260,14 @@ def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
 
 def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path) -> bool:
     """Whether the folder holds this very training, done. Raises `ConfigurationError` where it holds another."""
-    path = folder / CONFIG_NAME
-    if not path.exists():
+    from .run import open_run
+
+    if not (folder / CONFIG_NAME).exists():
         return False
-    config = json.loads(path.read_text())
-    same = config["recipe"] == json.loads(json.dumps(recipe.to_dict()))
-    if not same or config["weights"] != (weights.name if weights else None):
+    config = open_run(folder).config
+    same = config.get("recipe") == json.loads(json.dumps(recipe.to_dict()))
+    if not same or config.get("weights") != (weights.name if weights else None):
         raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
-    if config["data"]["hash"] != data_hash(find_samples(dataset)):
+    if config.get("data", {}).get("hash") != data_hash(find_samples(dataset)):
         raise ConfigurationError(f"{folder} holds a run on other data than {dataset}; choose another --out.")
     return "training" in config

@@ -10,7 +10,6 @@ losses and no batches.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,6 +34,8 @@ SCALES = (0.75, 1.0, 1.36)
 EVERY_S = 0.5
 # A frame of 360x480 with the teacher's opinion takes 1.2 MB.
 MOST_FRAMES = 2000
+# All are held at once: of 1080x1920 there is room for 643.
+MOST_BYTES = 4_000_000_000
 
 
 def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> list[np.ndarray]:
@@ -50,7 +51,7 @@ def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> l
     labeler = open_keras(teacher, input_size=teacher.fcn8.input_size or size, batch=BATCH, flip=False, scales=SCALES)
     half = labeler.size[1] // 2, labeler.size[0] // 2
     # On two cores this takes minutes, before anything else is said.
-    print(f"teacher {teacher.folder.name}: looking at {len(pairs)} images", file=sys.stderr)
+    print(f"teacher {teacher.name}: looking at {len(pairs)} images", file=sys.stderr)
     found: list[np.ndarray] = []
     for first in range(0, len(pairs), BATCH):
         images = [pairs[index][0] for index in range(first, min(first + BATCH, len(pairs)))]
@@ -88,19 +89,20 @@ def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.
         size: (height, width) of the labelled images, so that objects can be pasted from them.
 
     Raises:
-        ConfigurationError: a camera or an address, which have no end; more than 2000 frames; none at all.
+        ConfigurationError: a camera or an address, which have no end; more than 2000 frames or 4 GB; none at all.
         MediaError: one cannot be read.
     """
     frames: list[np.ndarray] = []
+    most = min(MOST_FRAMES, MOST_BYTES // (3 * size[0] * size[1]))
     for item in expand_sources(list(places)) if places else ():
         if item.live:
             raise ConfigurationError(f"--unlabelled: expected pictures, clips or folders of them; got {item.name}.")
         for image in _spaced(item):
             frames.append(resize_frame(image, size))
-            if len(frames) > MOST_FRAMES:
+            if len(frames) > most:
                 raise ConfigurationError(
-                    f"--unlabelled: more than {MOST_FRAMES} frames (of a clip, two a second); give fewer or shorter "
-                    "clips."
+                    f"--unlabelled: more than {most} frames of {size[0]}x{size[1]}, the labelled images' size (of a "
+                    "clip, two a second); give fewer or shorter clips."
                 )
     if places and not frames:
         raise ConfigurationError(f"--unlabelled: no frame in {', '.join(map(str, places))}.")
@@ -127,5 +129,4 @@ def frames_hash(frames: Sequence[np.ndarray]) -> str:
 def teacher_record(folder: Path) -> dict[str, str]:
     """What a run records of its teacher: the folder's name, and the first 16 hex digits of its weights' SHA-256."""
     run = open_run(folder)
-    digest = hashlib.sha256(run.weights.read_bytes()).hexdigest()[:16]
-    return {"run": os.path.basename(os.path.abspath(folder)), "hash": digest}
+    return {"run": run.name, "hash": hashlib.sha256(run.finished_weights().read_bytes()).hexdigest()[:16]}

@@ -97,9 +97,9 @@ def test_batches_show_a_large_picture_as_the_network_sees_it() -> None:
     small = coded_pair(3)
     large = tuple(cv2.resize(array, (480, 360), interpolation=cv2.INTER_NEAREST) for array in small[:2])
     crops = [
-        TrainingBatches(
-            [pair], size=(64, 64), batch_size=1, seed=1, augmentation=CALM, fill=11, view=(90, 120)
-        ).batch(0, 0)[1]
+        TrainingBatches([pair], size=(64, 64), batch_size=1, seed=1, augmentation=CALM, fill=11, view=(90, 120)).batch(
+            0, 0
+        )[1]
         for pair in (small[:2], large)
     ]
     assert (crops[0] == crops[1]).mean() > 0.9

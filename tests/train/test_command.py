@@ -53,6 +53,28 @@ def test_an_empty_name_is_a_wrong_call_and_not_the_working_directory(
     assert "expected a name, got none" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["inspect", ""],
+        ["evaluate", ""],
+        ["evaluate", "run", ""],
+        ["fit", ""],
+        ["fit", "--images", ""],
+        ["fit", "--unlabelled", ""],
+        ["fit", "--teacher", ""],
+        ["average", "run", ""],
+        ["study", "parts", ""],
+    ],
+    ids=str,
+)
+def test_an_empty_name_of_what_is_read_is_a_wrong_call_too(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(call)
+    assert stop.value.code == 2
+    assert "expected a name, got none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("below", ["", "below"])
 @pytest.mark.parametrize(
     "call",

@@ -148,6 +148,18 @@ def test_names_that_make_no_drives_are_one_drive_in_their_order() -> None:
     assert time_split(samples(*stems), 0.0)[1] == []
 
 
+def test_numbers_within_names_are_their_order() -> None:
+    stems = [f"{index}_left" for index in range(1, 21)]
+    assert [sample.stem for sample in time_split(samples(*sorted(stems)), 0.2)[1]] == stems[16:]
+
+
+def test_drives_most_of_which_are_too_short_still_hold_out_the_share() -> None:
+    stems = [f"clip{clip:03}_{frame}" for clip in range(100) for frame in range(7 if clip == 50 else 3)]
+    training, validation = time_split(samples(*stems), 0.15)
+    assert len(training) + len(validation) == len(stems)
+    assert [sample.stem for sample in validation] == stems[-46:]  # and not one frame of the longest clip
+
+
 def test_a_store_keeps_no_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_layout(tmp_path, ("a", "b", "c"))
     store = batches.PairStore(find_samples(tmp_path))

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -111,6 +112,16 @@ def test_best_and_worst_are_in_order_and_apart(make_dataset: Callable[..., Path]
     for item in (*found.best, *found.worst, *found.evenly):
         np.testing.assert_array_equal(item.labels, by_stem[item.score.sample.stem])
     assert len(found.evenly) == min(3, count)
+
+
+def test_the_first_batch_does_not_count_among_the_times(
+    make_dataset: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = find_samples(make_dataset(count=5))
+    clock = iter([0.0, 60.0, 100.0, 100.2, 200.0, 200.1] * 2)
+    monkeypatch.setattr("train.evaluation.time.perf_counter", lambda: next(clock))
+    assert evaluate(truths(samples), samples, batch=2).label_ms == pytest.approx(100)
+    assert evaluate(truths(samples), samples, batch=5).label_ms == pytest.approx(12000)
 
 
 def test_plain_labels_are_the_model_own_and_batches_are_filled_up() -> None:
@@ -264,6 +275,21 @@ def test_plain_folders_are_evaluated_whole(small_run: SmallRun, tmp_path: Path) 
     assert full["confusion"] == predicted(small_run, "test", [f"drive_{i}" for i in range(5)]).tolist()
     with pytest.raises(ConfigurationError, match="evaluated whole"):
         command(small_run.folder, small_run.dataset, *folders)
+
+
+def test_no_picture_of_an_earlier_evaluation_stays(small_run: SmallRun, tmp_path: Path) -> None:
+    images, masks, out = (tmp_path / name for name in ("images", "masks", "out"))
+    for folder, kind in ((images, "images"), (masks, "annotations")):
+        shutil.copytree(small_run.dataset / f"{kind}_prepped_test", folder)
+    call = (small_run.folder, "--images", images, "--masks", masks, "--out", out)
+    assert command(*call) == 0
+    assert (out / "worst.png").exists()
+    for path in (*sorted(images.iterdir())[1:], *sorted(masks.iterdir())[1:]):
+        path.unlink()
+    assert command(*call) == 0
+    assert json.loads((out / "summary.json").read_text())["images"] == 1
+    assert (out / "best.png").exists()
+    assert not (out / "worst.png").exists()
 
 
 def test_what_cannot_be_evaluated(small_run: SmallRun, make_dataset: Callable[..., Path], tmp_path: Path) -> None:

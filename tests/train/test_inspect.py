@@ -194,3 +194,16 @@ def test_k_planted_faults_are_k_lines_and_exit_code_1(
         (line,) = (line for line in lines if f"{where}/{index:02}.png: " in line)
         assert words in line
     assert "Traceback" not in printed.err
+
+
+def test_names_of_files_give_a_terminal_no_orders(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = make_dataset(count=2)
+    (dataset / "images_prepped_train" / "\x1b[2Jnotes.txt").write_text("passed over")
+    (dataset / "images_prepped_train" / "\x1b[2Jlone.png").write_bytes(b"")
+    assert inspect(dataset, "--out", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "?[2Jnotes.txt" in said
+    assert "?[2Jlone.png" in said
+    assert "\x1b" not in said

@@ -9,6 +9,7 @@ import pytest
 
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_PALETTE_RGB
 from train import pictures
+from train.history import column
 
 TRUTH = np.repeat(np.repeat(np.arange(12, dtype=np.uint8).reshape(3, 4), 16, axis=0), 16, axis=1)
 FRAME = np.random.default_rng(0).integers(0, 256, (*TRUTH.shape, 3), np.uint8)
@@ -61,7 +62,7 @@ def test_curves_of_a_csv_file_are_the_curves_of_its_rows(tmp_path: Path) -> None
 
 def test_a_column_is_nan_where_it_holds_no_number() -> None:
     rows = [{"loss": "0.5"}, {"loss": ""}, {}, {"loss": "nan"}, {"loss": 2}]
-    np.testing.assert_array_equal(pictures.column(rows, "loss"), [0.5, np.nan, np.nan, np.nan, 2])
+    np.testing.assert_array_equal(column(rows, "loss"), [0.5, np.nan, np.nan, np.nan, 2])
 
 
 def test_bars_are_as_long_as_their_values(tmp_path: Path) -> None:
@@ -139,3 +140,16 @@ def test_annotation_samples_show_both_sizes(tmp_path: Path) -> None:
     large, small = ((picture == CAMVID_PALETTE_RGB[i]).all(axis=2) for i in (5, 8))
     assert np.flatnonzero(large.any(axis=0)).min() < np.flatnonzero(small.any(axis=0)).max()
     assert large.sum() > small.sum() > 0
+
+
+def test_pictures_of_several_sizes_have_no_size_over_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = []
+    monkeypatch.setattr(pictures, "_picture_grid", lambda rows, names, *rest: heads.append(names))
+    others = FRAME[:16], TRUTH[:16]
+    for frame, mask in ((FRAME, TRUTH), others):
+        pictures.annotation_samples(
+            [FRAME, frame], [TRUTH, mask], [FRAME] * 2, [TRUTH] * 2, CAMVID_CLASSES, CAMVID_PALETTE_RGB,
+            tmp_path / "samples.png", titles=["one", "other"],
+        )  # fmt: skip
+    assert heads[0][:2] == ("annotation, 64x48", "image, 64x48")
+    assert heads[1][:2] == ("annotation, as stored", "image, as stored")

@@ -67,6 +67,8 @@ def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> Non
     with pytest.raises(ConfigurationError, match="is the run itself"):
         ship_run(shipped.folder, shipped.folder)
     assert ship_run(run.folder, shipped.folder) == shipped.weights.stat().st_size  # in place of what was shipped before
+    ship_run(shipped.folder, tmp_path / "again")
+    assert open_run(tmp_path / "again").config["trained_on"] == {"train": 2, "val": 1}
     other = save_run(tmp_path / "other", {"fcn8": config.to_dict(), "data": data}, model)
     kept = other.weights.read_bytes()
     with pytest.raises(ConfigurationError, match="holds a run, whose weights would be lost"):
@@ -83,6 +85,7 @@ def test_poster_shows_the_frame_asked_for(tmp_path: Path, tiny_model: Callable[.
     assert picture[:320].std() > 10
     assert main(["poster", str(tiny_model()), str(clip), "--out", str(tmp_path / "no.png"), "--frame", "3"]) == 2
     assert not (tmp_path / "no.png").exists()
+    assert main(["poster", "no.onnx", "no.mp4", "--out", str(tmp_path / "no.jpg")]) == 2
     with pytest.raises(SystemExit) as stop:  # known before the clip is read
         main(["poster", "no.onnx", "no.mp4", "--out", "no.png", "--frame", "-1"])
     assert stop.value.code == 2

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from edge_seg.errors import DatasetError
 from train import study
 from train.__main__ import main
 from train.batches import rendered_scenes
-from train.pictures import read_history
+from train.history import read_history
 
 TINY = ((2, 2, 2, 2, 2), (2, 2))
 
@@ -46,6 +47,39 @@ def test_table_gives_spread_and_difference_from_the_first() -> None:
     ]
     assert rows[0][:6] == ["all parts", "0.520", "2", "2.0", "", "0.26"]
     assert rows[1][:5] == ["without ImageNet kernels", "0.450", "1", "0.0", "-7.0"]
+
+
+def test_a_class_that_is_nowhere_has_no_score_in_the_table() -> None:
+    variants = study.part_variants()[:1]
+    table = study.study_table(variants, [record("all parts", 1, 0.5)])
+    cells = [cell.strip() for cell in table.splitlines()[2].split("|")]
+    assert cells[6:10] == ["0.25", "–", "–", "–"]
+
+
+def test_images_of_which_none_are_held_out_are_refused_before_anything_is_trained(
+    tmp_path: Path, make_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, few = tmp_path / "study", make_dataset(count=3)
+    assert main(["study", "widths", str(few), "--out", str(out)]) == 2
+    assert "of 3 image(s) a share of 0.15 holds none out" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_training_without_a_score_says_why(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text("epoch,loss,val_mean_iou,val_accuracy,iou_pole\n1,2.0,,,\n")
+    with pytest.raises(DatasetError, match="nothing is labelled in the images held out"):
+        study.run_scores(tmp_path, "all parts", 1)
+    (tmp_path / "history.csv").write_text("epoch,val_mean_iou,val_accuracy,iou_pole,iou_car\n1,0.4,0.8,,0.3\n")
+    assert study.run_scores(tmp_path, "all parts", 1)["iou"] == {"car": 0.3}
+
+
+def test_a_damaged_training_is_one_line(
+    tmp_path: Path, make_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "width-8-seed1").mkdir()
+    (tmp_path / "width-8-seed1" / "config.json").write_text("{")
+    assert main(["study", "widths", str(make_dataset(count=8)), "--out", str(tmp_path)]) == 1
+    assert "config.json: damaged" in capsys.readouterr().err
 
 
 def test_trainings_of_one_seed_share_their_scenes() -> None:

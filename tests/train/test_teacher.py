@@ -233,6 +233,9 @@ def test_more_frames_than_memory_is_meant_for_are_refused(tmp_path: Path, monkey
     monkeypatch.setattr(teacher, "MOST_FRAMES", 5)
     with pytest.raises(ConfigurationError, match="more than 5 frames"):
         unlabelled_frames([clip], (32, 40))
+    monkeypatch.setattr(teacher, "MOST_BYTES", 4 * 3 * 32 * 40)
+    with pytest.raises(ConfigurationError, match="more than 4 frames of 32x40"):
+        unlabelled_frames([clip], (32, 40))
 
 
 @pytest.mark.slow
@@ -306,3 +309,11 @@ def test_calls_that_cannot_be_say_why(
     assert fit(dataset, out, "--teacher", finished) == 2
     assert f"--teacher {finished}: expected a network of the classes sky" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_teacher_that_has_not_finished_is_told_before_the_data_is_read(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / "model.weights.h5").unlink()
+    assert fit(tmp_path / "nowhere", tmp_path / "run", "--teacher", finished) == 1
+    assert f"{finished} has no model.weights.h5: the run has not finished." in capsys.readouterr().err

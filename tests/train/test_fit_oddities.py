@@ -1,0 +1,169 @@
+"""`fit` on data that is odd, and in a state that is: what it says, and what it leaves as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_seg.errors import DatasetError
+from edge_seg.spec import CAMVID_CLASSES
+from tests.train.test_fit import DEFAULT, fit, history
+from train.__main__ import build_parser, main
+from train.batches import TrainingBatches
+from train.fit import Trainer
+from train.fit_command import options_anew
+from train.run import open_run
+
+
+@pytest.fixture
+def dataset(make_dataset: Callable[..., Path]) -> Path:
+    return make_dataset(count=8, size=(64, 64))
+
+
+def strict_json(path: Path) -> dict[str, Any]:
+    """Read as readers other than Python's do: NaN is no JSON."""
+
+    def refused(name: str) -> None:
+        raise AssertionError(f"{path} holds {name}")
+
+    return json.loads(path.read_text(), parse_constant=refused)
+
+
+def test_validation_images_without_a_label_are_told_and_leave_no_score(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    masks = sorted((dataset / "annotations_prepped_train").iterdir())
+    cv2.imwrite(str(masks[-1]), np.full((64, 64), CAMVID_CLASSES.index("unlabelled"), np.uint8))
+    assert fit(dataset, out, "--epochs", "1") == 0
+    said = capsys.readouterr().err
+    assert "warning: nothing is labelled in the masks of the 1 validation images" in said
+    assert "nan" not in said
+    assert "val_mean_iou" not in strict_json(out / "config.json")["training"]
+    strict_json(out / "evaluate-val" / "summary.json")
+    assert history(out)[0]["val_mean_iou"] == history(out)[0]["iou_pole"] == ""
+
+
+def test_too_few_steps_for_the_average_are_told(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = []
+    monkeypatch.setattr(Trainer, "train", lambda self: trained.append(self.batches) or exit_now())
+    assert fit(dataset, tmp_path / "few", "--epochs", "20") == 1
+    # Three steps an epoch: 0.995 ** 60
+    assert "60 steps in all are few for the moving average" in (said := capsys.readouterr().err)
+    assert "74% of it will be what training began with" in said
+    assert "at least 460 steps" in said
+    assert fit(dataset, tmp_path / "enough", "--epochs", "154") == 1
+    assert "few for the moving average" not in capsys.readouterr().err
+    assert [batches.view for batches in trained] == [(64, 64)] * 2
+
+
+def exit_now() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_crop_is_no_larger_than_the_network_unless_asked(tmp_path: Path) -> None:
+    def crop(*more: str) -> Any:
+        call = build_parser().parse_args(["fit", "data", "--out", str(tmp_path / "run"), *more])
+        return options_anew(call)[0].crop_size
+
+    assert crop() == (256, 320)
+    assert crop("--input-size", "224x640") == (224, 320)
+    assert crop("--input-size", "64x64", "--crop-size", "96x96") == (96, 96)
+    assert crop("--recipe", "notebook") is None
+
+
+def test_resume_never_trains_anew_over_a_finished_network(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert fit(dataset, out, "--epochs", "1") == 0
+    for path in out.glob("checkpoint*.npz"):
+        path.unlink()
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert main(["fit", "--out", str(out), "--resume"]) == 2
+    assert f"no checkpoint to go on from; begin another run from it: --start {out}" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_what_a_run_says_of_its_training_is_said_of_the_weights_beside_it(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+
+    def full(model: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.run.weights_in_memory", full)
+        assert fit(dataset, out, "--epochs", "1") == 1
+    assert "The checkpoint after epoch 1 is kept" in capsys.readouterr().err
+    assert "training" not in strict_json(out / "config.json")
+    assert main(["fit", "--out", str(out), "--resume"]) == 0
+    finished = strict_json(out / "config.json")["training"]
+    # Gone on with once more, and stopped: the finished weights are still there, and so is what is known of them.
+    monkeypatch.setattr(Trainer, "train", lambda self: exit_now())
+    assert main(["fit", "--out", str(out), "--resume"]) == 1
+    assert strict_json(out / "config.json")["training"] == finished
+
+
+def test_an_image_lost_while_training_is_one_line(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = TrainingBatches.batch
+
+    def lost(self: TrainingBatches, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if epoch == 8:
+            raise DatasetError("images/drive_003.png: not a readable image.")
+        return draw(self, epoch, index)
+
+    monkeypatch.setattr(TrainingBatches, "batch", lost)
+    assert fit(dataset, tmp_path / "run", "--epochs", "10") == 1
+    said = capsys.readouterr().err
+    assert said.endswith("error: images/drive_003.png: not a readable image.\n")
+    assert "epoch 1/10" in said  # It was under way: what TensorFlow would make of it is a page.
+
+
+def test_a_full_device_is_one_line_with_its_cure(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tensorflow as tf
+
+    def full(*given: object, **named: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "Graph execution error:\n\nOOM when allocating a tensor")
+
+    monkeypatch.setattr("keras.Model.fit", full)
+    assert fit(dataset, tmp_path / "run", "--epochs", "1") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: Out of memory: ")
+    assert "a smaller --batch-size" in last
+
+
+@pytest.mark.parametrize("more", [[], ["--teacher", "edge_seg/assets/keras"]], ids=["alone", "with a teacher"])
+def test_a_dataset_that_unlabelled_took_is_told(
+    dataset: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["fit", "--out", str(out), *more, "--unlabelled", "clip.mp4", str(dataset)]) == 2
+    assert f"takes every name behind it, {str(dataset)!r} too" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_start_is_recorded_by_the_folders_own_name(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "first"
+    assert fit(dataset, out, "--epochs", "1") == 0
+    monkeypatch.chdir(out)
+    monkeypatch.setattr(Trainer, "train", lambda self: exit_now())
+    options = DEFAULT[4:]
+    assert fit(dataset, tmp_path / "second", "--start", ".", options=options) == 1
+    assert open_run(tmp_path / "second").config["start"] == "first"
