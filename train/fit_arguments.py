@@ -36,7 +36,8 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         type=path,
         nargs="+",
         metavar="PATH",
-        help="pictures, clips (two frames a second) or folders of them, learnt from --teacher alone (default: none)",
+        help="pictures, clips (two frames a second) or folders of them, learnt from --teacher alone; it takes every "
+        "name behind it, so give DATASET first (default: none)",
     )
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
