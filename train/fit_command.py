@@ -183,7 +183,12 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
 
 
 def check_teacher(recipe: Recipe, teacher: Path | None, unlabelled: Sequence[Path]) -> None:
-    """Raise `ConfigurationError` for a teacher that cannot teach this training, or frames that nobody labels."""
+    """Raise `ConfigurationError` for a teacher that cannot teach this training, or frames that nobody labels.
+
+    And `ModelFileError` for one that has not finished, before minutes are spent on reading the data.
+    """
+    from .run import open_run
+
     if teacher is None:
         if unlabelled:
             raise ConfigurationError(
@@ -193,15 +198,11 @@ def check_teacher(recipe: Recipe, teacher: Path | None, unlabelled: Sequence[Pat
     if recipe.name == "notebook":
         raise ConfigurationError("--teacher: the notebook's recipe learns from masks alone; leave one of the two out.")
     finished_network(teacher, "--teacher")
+    open_run(teacher).finished_weights()
 
 
 def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
-    """The network of a run to start or to learn from.
-
-    Raises:
-        ConfigurationError: its classes are not ours.
-        ModelFileError: it has not finished.
-    """
+    """The network of a run to start or to learn from; raises `ConfigurationError` unless its classes are ours."""
     from .run import open_run
 
     run = open_run(start)
@@ -210,7 +211,6 @@ def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
             f"{option} {start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
             f"got {', '.join(run.classes)}."
         )
-    run.finished_weights()
     return run.fcn8
 
 
