@@ -96,7 +96,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     """
     if args.images and (args.dataset or args.split):
         raise ConfigurationError("--images and --masks are evaluated whole; leave the dataset and --split out.")
-    onnx = args.model.suffix == ".onnx"
+    # A run is a folder, whatever its name.
+    onnx = args.model.is_file() or (args.model.suffix.lower() == ".onnx" and not args.model.is_dir())
     subject = _onnx_subject(args) if onnx else _run_subject(args)
     folder_name = f"evaluate-{subject.split.replace(' ', '-')}"
     out = args.out or (Path(f"{args.model.stem}-{folder_name}") if onnx else args.model / folder_name)

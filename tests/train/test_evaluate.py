@@ -295,6 +295,10 @@ def test_no_picture_of_an_earlier_evaluation_stays(small_run: SmallRun, tmp_path
 def test_what_cannot_be_evaluated(small_run: SmallRun, make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="is not a run"):
         command(tmp_path, small_run.dataset)
+    with pytest.raises(ModelFileError, match=r"an HDF5 file \(Keras \.h5 weights\)\. Export it first"):
+        command(small_run.folder / "model.weights.h5", small_run.dataset)
+    with pytest.raises(ModelFileError, match=r"No model at .*GONE\.ONNX"):
+        command(tmp_path / "GONE.ONNX", small_run.dataset)
     with pytest.raises(ConfigurationError, match="multiples of 32"):
         command(small_run.folder, "--input-size", "50x50")
     other = make_dataset(count=3)
