@@ -82,15 +82,21 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
         for place, member in enumerate(lines):
             _draw_line(axes, member, HUES[names.index(member.model) % len(HUES)], 0.98 - 0.3 * (place % 3))
         _scale(axes, members)
+        sizes = {name: "x".join(map(str, result.settings["size"])) for name, result in results}
         for place, name in enumerate(names):
-            axes.plot([], [], "o", color=HUES[place % len(HUES)], label=name)
+            axes.plot([], [], "o", color=HUES[place % len(HUES)], label=f"{name}, {sizes[name]}")
         axes.legend(
-            frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1, ncols=len(names), fontsize=9
+            frameon=False,
+            loc="upper right",
+            bbox_to_anchor=(1.0, -0.045),
+            borderaxespad=0.1,
+            ncols=len(names),
+            fontsize=9,
         )
         first = results[0][1]
         machine = f"{first.environment['cpu']}, {first.environment['cores']} core(s), batch 1"
         style(axes, f"Accuracy against speed: {machine}", "frames/s (logarithmic)", grid="both")
-        axes.set_ylabel(f"mean IoU, %: {first.data['name']}")
+        axes.set_ylabel(f"mean IoU, %: {first.data['frames']} frames of {first.data['name']}")
         figure.savefig(path, dpi=130, facecolor="white")
         plt.close(figure)
 
@@ -107,6 +113,7 @@ def _draw_point(axes: Any, member: Member, hue: str) -> None:
     axes.annotate(
         f"{_label(row)}\n{row.frames_per_s:.1f}/s", place, (0, -10 if keras else 10), textcoords="offset points",
         ha="center", va="top" if keras else "bottom", fontsize=8.2,
+        bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.8},
     )  # fmt: skip
 
 
