@@ -268,3 +268,12 @@ def test_the_tracks_of_one_file_have_results_of_their_own(predict: Predict, tmp_
     code, sources, _ = predict(both, "--track", 3)
     assert (code, statuses(sources)) == (1, ["failed"])
     assert sources["both"]["message"].endswith("both.mp4: has 2 video tracks, and track 3 was asked for.")
+
+
+def test_another_track_under_the_same_name_is_made_again(model: Path, tmp_path: Path, clips: list[Path]) -> None:
+    both = lay_together(tmp_path / "both.mp4", clips[0], make_clip(tmp_path / "rear.mp4", count=5, first=60))
+    call = ["predict", str(both), "-m", str(model), "--device", "cpu", "--alpha", "0", "-o", str(tmp_path / "out.mp4")]
+    assert main(call) == 0
+    assert video_numbers(tmp_path / "out.mp4") == list(range(8))
+    assert main([*call, "--track", "2", "--resume"]) == 0
+    assert video_numbers(tmp_path / "out.mp4") == list(range(60, 65))
