@@ -18,23 +18,25 @@ PATIENCE_S = 10.0
 
 
 class _Door:
-    """Who is inside native code; closed for good at the end."""
+    """Which threads are inside native code, once for each time they entered; closed for good at the end."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._inside = 0
+        self._inside: list[int] = []
         self._closed = False
 
     def enter(self) -> None:
+        thread = threading.get_ident()
         with self._changed:
-            if not self._closed or not threading.current_thread().daemon:
-                self._inside += 1
+            # Who is inside already is waited for, and has to come to its end.
+            if not self._closed or not threading.current_thread().daemon or thread in self._inside:
+                self._inside.append(thread)
                 return
         threading.Event().wait()  # until the process is gone
 
     def leave(self) -> None:
         with self._changed:
-            self._inside -= 1
+            self._inside.remove(threading.get_ident())
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -63,7 +65,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def native_code() -> Iterator[None]:
-    """A stretch of native code, which the program's end waits for, up to 10 s. Not to be entered again inside.
+    """A stretch of native code, which the program's end waits for, up to 10 s.
 
     A daemon thread that comes here when the program is ending stays here.
     """

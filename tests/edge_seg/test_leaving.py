@@ -71,6 +71,9 @@ def test_the_end_waits_for_who_is_inside_and_keeps_daemons_out() -> None:
     def inside() -> None:
         door.enter()
         go.wait()
+        # Amid the end: a session of the caller's own that asks another Segmenter.
+        door.enter()
+        door.leave()
         left.append("left")
         door.leave()
 
