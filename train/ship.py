@@ -137,13 +137,7 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     add("--style", choices=STYLES, default=SHOWCASE_STYLE, help="kind of street (default: %(default)s)")
     add("--seconds", type=_seconds, default=8.0, help="length (default: %(default)s)")
     add("--rate", type=arguments.positive, default=25, help="frames a second (default: %(default)s)")
-    add(
-        "--size",
-        type=arguments.size,
-        default=(480, 640),
-        metavar="HxW",
-        help="of a frame (default: 480x640)",
-    )
+    add("--size", type=arguments.size, default=(480, 640), metavar="HxW", help="of a frame (default: 480x640)")
     add("--crf", type=int, default=27, help="x264's quality, 0 best to 51 (default: %(default)s)")
 
 
