@@ -12,6 +12,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from edge_seg.spec import CAMVID_CLASSES
+
+from .night import make_night
+
+IDS = {name: index for index, name in enumerate(CAMVID_CLASSES)}
 # Images whose sides differ from the network's by less than this share keep their own pixels: each is filtered once.
 NEARLY = 0.1
 
@@ -29,6 +34,7 @@ class Augmentation:
         paste: probability that rare objects of another image are pasted in.
         light: strength of brightness, contrast, gamma, colour and haze changes, 0 for none.
         lens: probability of blur, noise or JPEG artefacts.
+        night: probability that the street is relit as by night.
     """
 
     scale: tuple[float, float] = (0.6, 1.8)
@@ -39,6 +45,7 @@ class Augmentation:
     paste: float = 0.4
     light: float = 1.0
     lens: float = 0.3
+    night: float = 0.15
 
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -83,7 +90,11 @@ def augment(
     if rng.random() < options.paste:
         example = paste_rare(example, other, rare, rng)
     image, mask, opinion = warp_crop(example, size, options, rng, rare=rare, fill=fill, view=view)
-    if options.light:
+    if options.night and rng.random() < options.night:
+        # What a teacher takes for sky is sky, where nobody has said so.
+        seen = mask if opinion is None else np.where(mask == fill, opinion.argmax(axis=-1), mask)
+        image = make_night(image, seen, IDS, rng)
+    elif options.light:
         image = change_light(image, options.light, rng)
     if rng.random() < options.lens:
         image = degrade_lens(image, rng)

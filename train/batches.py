@@ -20,7 +20,7 @@ from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.threads import available_threads
 
 from .augment import Augmentation, Example, Pair, augment
-from .dataset import Sample, read_image, read_mask
+from .dataset import Sample, read_pair
 
 # What a store keeps of what it has read: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
 CACHE_BYTES = 1_400_000_000
@@ -54,7 +54,7 @@ class PairStore(Sequence[Pair]):
         if index in self._cache:
             return self._cache[index]
         sample = self.samples[index]
-        pair = read_image(sample.image), read_mask(sample.mask)
+        pair = read_pair(sample)
         if pair[0].shape[:2] != pair[1].shape:
             raise DatasetError(f"{sample.image} is {pair[0].shape[:2]} but its mask {sample.mask} is {pair[1].shape}.")
         size = sum(array.nbytes for array in pair)

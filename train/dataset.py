@@ -154,6 +154,11 @@ def read_mask(path: Path) -> np.ndarray:
     return mask
 
 
+def read_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Read a sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8. Raises `DatasetError` if unreadable."""
+    return read_image(sample.image), read_mask(sample.mask)
+
+
 def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """The notebook's split: a random `train_share` (rounded down) for training, the rest for validation."""
     order = np.random.default_rng(seed).permutation(len(samples))

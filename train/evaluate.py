@@ -9,9 +9,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -19,14 +20,16 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_labels
-from edge_seg.spec import palette_for
+from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from . import arguments
-from .dataset import Sample, find_samples, read_image, read_mask
+from .augment import IDS, Pair
+from .dataset import Sample, find_samples, read_pair
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
 from .files import write_csv
 from .labelers import Labeler, open_keras, open_onnx
 from .metrics import Scores, none_if_nan
+from .night import make_night
 from .preflight import check_pairs, refuse_problems
 from .quiet import import_keras_quietly
 
@@ -41,6 +44,7 @@ class Subject:
         samples: the pairs to evaluate on.
         classes, palette, unlabelled: of the model.
         labeler: what labels frames.
+        night: relight each image as by night first.
     """
 
     name: str
@@ -50,6 +54,15 @@ class Subject:
     palette: Palette
     unlabelled: int | None
     labeler: Labeler
+    night: bool = False
+
+    def read(self, sample: Sample) -> Pair:
+        """A sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8."""
+        image, mask = read_pair(sample)
+        if self.night:
+            # Drawn from the name: the same night for every model, whatever else is evaluated.
+            image = make_night(image, mask, IDS, np.random.default_rng(crc32(sample.stem.encode(errors="replace"))))
+        return image, mask
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +98,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         default=(1.0,),
         help="also average over these input scales, like 0.75,1,1.25 (default: 1)",
     )
+    parser.add_argument(
+        "--night",
+        action="store_true",
+        help="relight each image by its mask as by night, always alike for one name (default: no)",
+    )
     parser.add_argument("--batch", type=arguments.positive, default=8, help="frames a call (default: 8)")
 
 
@@ -99,6 +117,13 @@ def run_evaluate(args: argparse.Namespace) -> int:
     # A run is a folder, whatever its name.
     onnx = args.model.is_file() or (args.model.suffix.lower() == ".onnx" and not args.model.is_dir())
     subject = _onnx_subject(args) if onnx else _run_subject(args)
+    if args.night:
+        if subject.classes != CAMVID_CLASSES:
+            raise ConfigurationError(
+                f"--night relights streets by the classes {', '.join(CAMVID_CLASSES)}; got a model of "
+                f"{', '.join(subject.classes)}."
+            )
+        subject = replace(subject, split=f"{subject.split} by night", night=True)
     folder_name = f"evaluate-{subject.split.replace(' ', '-')}"
     out = args.out or (Path(f"{args.model.stem}-{folder_name}") if onnx else args.model / folder_name)
     evaluation = evaluate_subject(subject, batch=args.batch)
@@ -121,6 +146,7 @@ def evaluate_subject(subject: Subject, *, batch: int = 8) -> Evaluation:
         classes=len(subject.classes),
         unlabelled=subject.unlabelled,
         batch=batch,
+        read=subject.read,
         on_batch=_progress,
     )
 
@@ -247,10 +273,7 @@ def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
     """Frames, truths, predictions and errors of a few images."""
     from . import pictures
 
-    frames, truths = (
-        [read_image(item.score.sample.image) for item in shown],
-        [read_mask(item.score.sample.mask) for item in shown],
-    )
+    frames, truths = zip(*(subject.read(item.score.sample) for item in shown), strict=True)
     found = [resize_labels(item.labels, truth.shape) for item, truth in zip(shown, truths, strict=True)]
     titles = [f"{item.score.sample.stem}: mean IoU {_figure(item.score.mean_iou)}" for item in shown]
     pictures.sample_predictions(

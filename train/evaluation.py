@@ -15,7 +15,8 @@ import numpy as np
 from edge_seg.errors import ConfigurationError
 from edge_seg.preprocess import resize_labels
 
-from .dataset import Sample, read_image, read_mask
+from .augment import Pair
+from .dataset import Sample, read_pair
 from .labelers import Labeler
 from .metrics import Scores, confusion_matrix, scores
 
@@ -107,6 +108,7 @@ def evaluate_samples(
     unlabelled: int | None,
     batch: int = 8,
     shown: int = 3,
+    read: Callable[[Sample], Pair] = read_pair,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Label every sample and score it.
@@ -118,6 +120,7 @@ def evaluate_samples(
         unlabelled: id of the unlabelled class, or None.
         batch: frames read and labelled at a time.
         shown: how many of the best, of the worst and of all images to keep labels of.
+        read: a sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8.
         on_batch: called with (samples done, samples in all) after each batch.
 
     Raises:
@@ -133,7 +136,7 @@ def evaluate_samples(
     even = frozenset(np.linspace(0, len(samples) - 1, min(shown, len(samples))).round().astype(int).tolist())
     shortlist, images, times = _Shortlist(shown, even), [], []
     for chunk in _chunks(samples, batch):
-        frames, truths = [read_image(sample.image) for sample in chunk], [read_mask(sample.mask) for sample in chunk]
+        frames, truths = zip(*map(read, chunk), strict=True)
         began = time.perf_counter()
         labels = labeler.label(frames)
         times.append((time.perf_counter() - began, len(chunk)))

@@ -111,17 +111,6 @@ def check_input_size(size: tuple[int, int]) -> None:
         )
 
 
-def check_narrower(wide: Fcn8Config, narrow: Fcn8Config) -> None:
-    """Raise `ConfigurationError` where a layer is asked to have more filters than the finished network has."""
-    names = [f"block {block}" for block in range(1, 6)] + ["conv6", "conv7"]
-    for name, has, wants in zip(names, wide.widths, narrow.widths, strict=True):
-        if wants > has:
-            raise ConfigurationError(
-                f"--start: expected at most the {has} filters that its network has in {name}, got {wants}; a network "
-                "can be begun from a finished one as wide or wider."
-            )
-
-
 def fcn8(
     config: Fcn8Config | None = None,
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,27 @@ import keras
 import numpy as np
 
 from edge_seg.errors import ConfigurationError, DatasetError
-from edge_seg.preprocess import resize_frame, scale_frames
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .augment import Pair
 from .batches import PairStore, ResizedBatches, TrainingBatches, class_shares, rendered_scenes
+from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
 from .dataset import Sample, dataset_folders, find_samples, random_split, read_image, time_split
 from .distribute import Devices, choose_devices, join_hosts
-from .fcn8 import fcn8, logits_model
+from .fcn8 import logits_model
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .memory import out_of_memory_told
-from .narrow import narrow_from
-from .options import Encoder, FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
+from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
 from .preflight import PreflightReport, check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
-from .run import Run, load_model, open_run, save_run
+from .run import Run, open_run, save_run
 from .teacher import WithFrames, opinions_of, unlabelled_frames
-from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
+from .weights import even_out
 
 RENDERED_POOL = 160
-SOME_FRAMES = 12
 # What of the saved average may be the weights that training began with, without a word.
 BEGUN_WITH = 0.1
 
@@ -119,7 +117,9 @@ class Trainer:
         self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
         self.fcn8_config = fcn8_config(recipe, options)
         self.batches = self._training_batches(pairs, opinions)
-        self.network, self.encoder = self._network(pairs)
+        self.network, self.encoder = begin_network(
+            recipe, options, some_frames(pairs, recipe.input_size), synchronized=devices.synchronized
+        )
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
         self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
         self._compile(pairs)
@@ -184,60 +184,10 @@ class Trainer:
             view=recipe.input_size,
         )
 
-    def _network(self, pairs: Sequence[Pair]) -> tuple[keras.Model, Encoder]:
-        """Build the network; with a weights file its encoder takes it, and the first blocks are frozen."""
-        recipe, given, recorded, start = self.recipe, self.options.weights, self.options.encoder, self.options.start
-        if start is not None and not recipe.batch_norm:
-            return self._started(start), Encoder()
-        if recorded is not None:
-            whole = recorded.whole
-        else:
-            whole = given is not None and fits_whole(read_encoder(given), self.fcn8_config.block_widths, 2)
-        if recorded is None and start is not None:
-            run = open_run(start)
-            finished, whole = load_model(run, input_size=recipe.input_size), run.fcn8.widths == self.fcn8_config.widths
-        # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
-        first_norm = None if not recipe.batch_norm else 3 if whole else 1
-        # Sizes open, so that crops and whole validation images go through one network.
-        network = fcn8(
-            self.fcn8_config.with_size(None),
-            batch_norm_from=first_norm,
-            dropout=recipe.dropout,
-            synchronized=self.devices.synchronized,
-        )
-        if recorded is not None:
-            encoder = recorded
-        elif start is not None:
-            encoder = Encoder(whole, tuple(name for name in ENCODER_LAYERS if whole and name[5] in "12"))
-            narrow_from(network, finished, some_frames(pairs, recipe))
-        elif given is not None:
-            narrow = recipe.batch_norm and not whole
-            encoder = Encoder(whole, tuple(load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow)))
-        else:
-            encoder = Encoder()
-        for name in encoder.loaded if whole else ():
-            if int(name[5]) <= recipe.freeze_blocks:
-                network.get_layer(name).trainable = False
-        return network, encoder
-
-    def _started(self, folder: Path) -> keras.Model:
-        """A finished run's network to go on from; normalisation was folded into its weights, so there is none here."""
-        network = fcn8(self.fcn8_config.with_size(None), dropout=self.recipe.dropout, kernel_initializer="zeros")
-        finished = load_model(open_run(folder)) if self.options.encoder is None else None
-        for layer in network.layers:
-            if finished is not None and layer.weights:
-                layer.set_weights(finished.get_layer(layer.name).get_weights())
-            if layer.name.startswith("block") and int(layer.name[5]) <= self.recipe.freeze_blocks:
-                layer.trainable = False
-        if finished is not None:
-            even_out(network)
-        return network
-
     def _compile(self, pairs: Sequence[Pair]) -> None:
         recipe = self.recipe
-        # A selection of filters has more to learn anew than whole blocks have.
-        slowed = self.encoder.loaded if self.encoder.whole else ()
-        optimizer = make_optimizer(recipe, len(self.batches), frozenset(slowed))
+        rates = learning_rates(recipe, self.encoder, self.fcn8_config)
+        optimizer = make_optimizer(recipe, len(self.batches), rates)
         if recipe.optimizer == "sgd":
             loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(len(CAMVID_CLASSES), None)]
             self.model.compile(optimizer=optimizer, loss=keras.losses.get(loss), metrics=metrics, jit_compile=use_jit())
@@ -252,12 +202,6 @@ class Trainer:
             metrics=[ConfusionMetric(len(CAMVID_CLASSES), self.ignored)],
             jit_compile=use_jit(),
         )
-
-
-def some_frames(pairs: Sequence[Pair], recipe: Recipe) -> Iterator[np.ndarray]:
-    """Up to twelve training images, far apart, as the network sees them: (1, H, W, 3) float32 in [-1, 1] each."""
-    for index in np.linspace(0, len(pairs) - 1, min(SOME_FRAMES, len(pairs))).round().astype(int).tolist():
-        yield scale_frames(resize_frame(pairs[index][0], recipe.input_size)[None])
 
 
 def use_jit() -> bool:

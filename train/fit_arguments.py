@@ -60,6 +60,14 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "default: notebook no, default yes (--start at its own widths: no)",
     )
     add(
+        "--freeze-blocks",
+        type=int,
+        choices=range(6),
+        metavar="N",
+        help="blocks 1 to N, 0 to 5, keep the kernels that --weights or --start gave them whole; with 3 a step takes "
+        "half the time (default: notebook 0, default 1)",
+    )
+    add(
         "--rendered-share",
         type=float,
         help="share of rendered scenes among training images; default: notebook 0, default 0.12",
@@ -83,8 +91,8 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         "--start",
         type=path,
         metavar="RUN",
-        help="go on from a finished network with new data or a new schedule, or, with widths, from its strongest "
-        "filters: a run, or edge_seg/assets/keras (default: none)",
+        help="go on from a finished network with new data or a new schedule; with smaller widths from its strongest "
+        "filters, with larger ones beside fresh filters: a run, or edge_seg/assets/keras (default: none)",
     )
     add(
         "--teacher",

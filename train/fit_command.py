@@ -28,6 +28,7 @@ RECIPE_VALUES = (
     "batch_size",
     "learning_rate",
     "batch_norm",
+    "freeze_blocks",
     "input_size",
     "crop_size",
     "rendered_share",
@@ -111,7 +112,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
 
 
 def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Recipe:
-    """The recipe of a network that begins as a finished one, or as a part of it."""
+    """The recipe of a network that begins as a finished one, as a part of it, or with it as a part."""
     from .run import open_run
 
     recipe = replace(
@@ -119,11 +120,11 @@ def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Re
         skip_activation=network.skip_activation,
         input_size=args.input_size or network.input_size or recipe.input_size,
     )
-    if network.widths != open_run(args.start).fcn8.widths:
+    if narrower(network.widths, open_run(args.start).fcn8.widths):
         if args.batch_norm is False:
             raise ConfigurationError(
                 "--no-batch-norm: a part of a network goes on only with normalisation; give it with the network's own "
-                "widths."
+                "widths or larger ones."
             )
         return recipe
     if args.batch_norm:
@@ -131,6 +132,11 @@ def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Re
     # What normalised it has been folded into its weights, and large steps would undo them.
     rate = START_RATE if args.learning_rate is None else args.learning_rate
     return replace(recipe, batch_norm=False, learning_rate=rate)
+
+
+def narrower(widths: Sequence[int], finished: Sequence[int]) -> bool:
+    """Whether any layer has fewer filters than in a finished network."""
+    return any(ours < theirs for ours, theirs in zip(widths, finished, strict=True))
 
 
 def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
@@ -167,7 +173,7 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
     """The widths asked for, or those of the network to start from; raises `ConfigurationError` where they conflict."""
-    from .fcn8 import Fcn8Config, check_narrower
+    from .fcn8 import Fcn8Config
 
     asked = given(args, ("block_widths", "head_widths"))
     if args.start is None:
@@ -177,9 +183,7 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
             "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
         )
     finished = finished_network(args.start)
-    network = replace(finished, **asked)
-    check_narrower(finished, network)
-    return network
+    return replace(finished, **asked)
 
 
 def check_teacher(recipe: Recipe, teacher: Path | None, unlabelled: Sequence[Path]) -> None:
@@ -216,14 +220,10 @@ def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
 
 def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None:
     """Raise `ConfigurationError` where another network has taken the place of the one that a run began from."""
-    from .fcn8 import check_narrower
-
-    finished = finished_network(start)
-    ours = replace(finished, block_widths=options.block_widths, head_widths=options.head_widths)
-    check_narrower(finished, ours)
-    if not recipe.batch_norm and ours != finished:
+    finished, ours = finished_network(start).widths, (*options.block_widths, *options.head_widths)
+    if not recipe.batch_norm and narrower(ours, finished):
         raise ConfigurationError(
-            f"--start {start}: expected the filters {ours.widths} that the run began with, got {finished.widths}."
+            f"--start {start}: expected at most the filters {ours} that the run began with, got {finished}."
         )
 
 

@@ -10,7 +10,7 @@ all filters are taken, and the network computes the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -75,15 +75,19 @@ def _most_important(finished: keras.Model, name: str, seen: Statistics, count: i
     return np.sort(np.argsort(-importance, kind="stable")[:count])
 
 
-def filter_statistics(finished: keras.Model, frames: Iterable[np.ndarray]) -> dict[str, Statistics]:
-    """Statistics of each convolution of the chain over the frames' pixels, before Relu."""
-    layers = [finished.get_layer(name) for name in CHAIN]
+def filter_statistics(
+    finished: keras.Model, frames: Iterable[np.ndarray], names: Sequence[str] = CHAIN
+) -> dict[str, Statistics]:
+    """Statistics of the named convolutions over the frames' pixels, before Relu."""
+    layers = [finished.get_layer(name) for name in names]
     inputs = keras.Model(finished.input, [layer.input for layer in layers])
     sums = {layer.name: np.zeros((2, layer.kernel.shape[-1])) for layer in layers}
     count = 0
     for frame in frames:
         count += 1
-        for layer, given in zip(layers, inputs(frame, training=False), strict=True):
+        shown = inputs(frame, training=False)
+        # Keras makes one output of a list of one.
+        for layer, given in zip(layers, shown if isinstance(shown, list) else [shown], strict=True):
             before = ops.conv(ops.cast(given, "float32"), layer.kernel, padding="same") + layer.bias
             moments = ops.mean(before, (0, 1, 2)), ops.mean(ops.square(before), (0, 1, 2))
             sums[layer.name] += np.stack([ops.convert_to_numpy(moment) for moment in moments])

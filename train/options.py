@@ -31,10 +31,17 @@ PATHS = ("weights", "start", "teacher")
 
 @dataclass(frozen=True)
 class Encoder:
-    """What of given weights a network took: `loaded`, names of layers; `whole`: blocks 1 and 2 as they are."""
+    """What of given weights a network took.
+
+    Attributes:
+        whole: blocks 1 and 2, and all that are to be frozen, as they are.
+        loaded: names of the encoder's layers that took all of theirs.
+        began: filters of blocks 1 to 5, conv6 and conv7 of the finished network that it began from; empty without one.
+    """
 
     whole: bool = False
     loaded: tuple[str, ...] = ()
+    began: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +169,8 @@ def _known(kind: type[Any], record: dict[str, Any]) -> dict[str, Any]:
 def _recorded_encoder(config: dict[str, Any]) -> Encoder | None:
     """What the run's network took of files; None where an older run with a weights file did not record it."""
     if config.get("encoder") is not None:
-        return Encoder(bool(config["encoder"]["whole"]), tuple(map(str, config["encoder"]["loaded"])))
+        record = config["encoder"]
+        return Encoder(bool(record["whole"]), tuple(map(str, record["loaded"])), tuple(record.get("began", ())))
     return None if config.get("weights") else Encoder()
 
 

@@ -6,7 +6,8 @@ each part of it gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,7 +39,8 @@ class Recipe:
         weighted: weight classes by `losses.class_weights`.
         jaccard: weight of the soft Jaccard term.
         batch_norm: normalise while training, fold at the end.
-        freeze_blocks: blocks that keep kernels that they were given whole, ImageNet's or a finished network's.
+        freeze_blocks: blocks, from the first on, that keep kernels that they were given whole, ImageNet's or a finished
+            network's.
         dropout: in the head.
         rescale_weights: adapt ImageNet kernels to frames in [-1, 1].
         skip_activation: see `Fcn8Config`.
@@ -150,9 +152,9 @@ class ScaledAdamW(keras.optimizers.AdamW):
 
 
 def make_optimizer(
-    recipe: Recipe, steps_per_epoch: int, slowed: frozenset[str] = frozenset()
+    recipe: Recipe, steps_per_epoch: int, rates: Mapping[str, float] | None = None
 ) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer; layers named in `slowed` learn at `encoder_rate` times the rate."""
+    """The recipe's optimizer; `rates` are factors on the learning rate of layers, by name ("adamw" only)."""
     if recipe.optimizer == "sgd":
         # The notebook's SGD(lr=1e-2, decay=5**-4, momentum=0.9, nesterov=True).
         return keras.optimizers.SGD(InverseTimeDecay(recipe.learning_rate, 5.0**-4), momentum=0.9, nesterov=True)
@@ -164,7 +166,7 @@ def make_optimizer(
         weight_decay=recipe.weight_decay,
         use_ema=recipe.ema > 0,
         ema_momentum=recipe.ema or 0.99,
-        rate_of=lambda path: recipe.encoder_rate if slowed & set(path.split("/")) else 1.0,
+        rate_of=lambda path: math.prod((rates or {}).get(part, 1.0) for part in path.split("/")),
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer

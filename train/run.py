@@ -127,6 +127,8 @@ def _check_config(run: Run) -> None:
     for part in ("data", "training"):
         if not isinstance(run.config.get(part, {}), dict):
             raise TypeError(f"{part!r} must be a record")
+    if type(run.config.get("training", {}).get("epochs", 0)) is not int:
+        raise TypeError("the number of epochs must be a whole number")
 
 
 def save_run(folder: Path | str, config: dict[str, Any], model: keras.Model | None = None) -> Run:

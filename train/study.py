@@ -67,6 +67,7 @@ def part_variants() -> list[Variant]:
         without("rendered scenes", rendered_share=0.0),
         without("rare objects", augmentation={"paste": 0.0, "rare_focus": 0.0}),
         without("light and lens", augmentation={"light": 0.0, "lens": 0.0}),
+        without("night", augmentation={"night": 0.0}),
         without("linear skips", skip_activation="relu"),
         without("batch normalisation and ImageNet kernels", batch_norm=False, pretrained=False),
     ]

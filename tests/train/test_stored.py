@@ -397,6 +397,7 @@ def test_a_plain_saved_model_gives_its_arrays(tmp_path: Path) -> None:
         '{"fcn8": {"input_size": [33, 33]}}',
         '{"fcn8": {}, "unlabelled": 99}',
         '{"fcn8": {}, "data": []}',
+        '{"fcn8": {}, "training": {"epochs": null}}',
         '{"fcn8": {}, "classes": 5}',
         "[" * 100_000,
         "\udcff",

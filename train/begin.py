@@ -1,0 +1,140 @@
+"""What a training begins as: a fresh FCN8, one with ImageNet's kernels, or a finished network, a part of it or more.
+
+Also which layers stay as they were given, and how fast the others learn. Knows nothing of batches and losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from operator import ge
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from edge_seg.errors import ConfigurationError
+from edge_seg.preprocess import resize_frame, scale_frames
+
+from .augment import Pair
+from .fcn8 import Fcn8Config, fcn8
+from .narrow import narrow_from
+from .options import Encoder, FitOptions, fcn8_config
+from .recipes import Recipe
+from .run import load_model, open_run
+from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
+from .widen import rates_where_wider, widen
+
+SOME_FRAMES = 12
+
+
+def begin_network(
+    recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray], *, synchronized: bool
+) -> tuple[keras.Model, Encoder]:
+    """Build the network that a training begins as, and say what it took of the weights that it was given.
+
+    Where `options.encoder` says so already, the weights are a checkpoint's, and none are read here.
+
+    Args:
+        frames: some images as the network sees them, (1, H, W, 3) float32 in [-1, 1] each; read only where filters of a
+            finished network are chosen or joined by fresh ones.
+        synchronized: batch normalisation averages over all devices.
+
+    Raises:
+        ConfigurationError: more blocks are to be frozen than were given whole.
+        ModelFileError: a weights file or a finished run is missing, damaged, or does not fit.
+    """
+    start, given, config = options.start, options.weights, fcn8_config(recipe, options)
+    if start is not None and not recipe.batch_norm:
+        return _go_on(recipe, options, frames)
+    blocks, encoder, finished = max(2, recipe.freeze_blocks), options.encoder, None
+    if encoder is None and start is not None:
+        shown = list(frames)
+        finished, began = _finished(start, config, shown, options.seed)
+        whole = _is_whole(began, config.widths, blocks)
+        loaded = tuple(name for name in ENCODER_LAYERS if whole and int(name[5]) <= blocks)
+        encoder = Encoder(whole, loaded, began)
+    elif encoder is None:
+        encoder = Encoder(given is not None and fits_whole(read_encoder(given), config.block_widths, blocks))
+    # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
+    first_norm = None if not recipe.batch_norm else blocks + 1 if encoder.whole else 1
+    # Sizes open, so that crops and whole validation images go through one network.
+    network = fcn8(
+        config.with_size(None), batch_norm_from=first_norm, dropout=recipe.dropout, synchronized=synchronized
+    )
+    if finished is not None:
+        narrow_from(network, finished, shown)
+    elif given is not None and options.encoder is None:
+        narrow = recipe.batch_norm and not encoder.whole
+        loaded = tuple(load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow))
+        encoder = replace(encoder, loaded=loaded)
+    _freeze(network, encoder.loaded if encoder.whole else (), recipe.freeze_blocks)
+    return network, encoder
+
+
+def learning_rates(recipe: Recipe, encoder: Encoder, config: Fcn8Config) -> dict[str, float]:
+    """Factors on the learning rate, by layer, of those that have one."""
+    rates = rates_where_wider(encoder.began, config.widths) if encoder.began else {}
+    # A selection of filters has more to learn anew than whole blocks have.
+    for name in encoder.loaded if encoder.whole else ():
+        rates[name] = rates.get(name, 1.0) * recipe.encoder_rate
+    return rates
+
+
+def some_frames(pairs: Sequence[Pair], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Up to twelve training images, far apart, as a network of this (height, width) sees them: (1, H, W, 3) float32."""
+    for index in np.linspace(0, len(pairs) - 1, min(SOME_FRAMES, len(pairs))).round().astype(int).tolist():
+        yield scale_frames(resize_frame(pairs[index][0], size)[None])
+
+
+def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) -> tuple[keras.Model, Encoder]:
+    """A finished run's network, without normalisation, since that was folded into its weights."""
+    config, encoder = fcn8_config(recipe, options), options.encoder
+    network = fcn8(config.with_size(None), dropout=recipe.dropout, kernel_initializer="zeros")
+    if encoder is None:
+        assert options.start is not None
+        finished, began = _finished(options.start, config, frames, options.seed)
+        for layer in network.layers:
+            if layer.weights:
+                layer.set_weights(finished.get_layer(layer.name).get_weights())
+        even_out(network)
+        whole = (name for name in ENCODER_LAYERS if _is_whole(began, config.widths, int(name[5])))
+        encoder = Encoder(False, tuple(whole), began)
+    _freeze(network, encoder.loaded, recipe.freeze_blocks)
+    return network, encoder
+
+
+def _finished(
+    start: Path, ours: Fcn8Config, frames: Iterable[np.ndarray], seed: int
+) -> tuple[keras.Model, tuple[int, ...]]:
+    """The network to begin from, in no layer narrower than ours is to be, and the widths that it had."""
+    run = open_run(start)
+    finished, widths = load_model(run, input_size=ours.input_size), run.fcn8.widths
+    wide = tuple(map(max, widths, ours.widths))
+    if wide != widths:
+        wider: dict[str, Any] = {"block_widths": wide[:5], "head_widths": wide[5:]}
+        finished = widen(finished, replace(ours, **wider), frames, seed)
+    return finished, widths
+
+
+def _is_whole(began: Sequence[int], widths: Sequence[int], blocks: int) -> bool:
+    """Whether a network takes a finished one's first blocks as they are, and loses nothing that reads them."""
+    return tuple(began[:blocks]) == tuple(widths[:blocks]) and all(map(ge, widths, began))
+
+
+def _freeze(network: keras.Model, whole: Sequence[str], blocks: int) -> None:
+    """Keep the first of an encoder's blocks as they were given; a first one that was not given whole learns.
+
+    Raises `ConfigurationError` where more blocks are to be kept than the `whole` layers make.
+    """
+    for name in ENCODER_LAYERS:
+        if int(name[5]) > blocks:
+            break
+        if name in whole:
+            network.get_layer(name).trainable = False
+        elif blocks > 1:
+            raise ConfigurationError(
+                f"--freeze-blocks {blocks}: {name} would be kept as it is, and was not given whole; expected --weights "
+                f"or --start with all filters of blocks 1 to {blocks}."
+            )
