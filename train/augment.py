@@ -89,10 +89,13 @@ def augment(
     """
     if rng.random() < options.paste:
         example = paste_rare(example, other, rare, rng)
-    image, mask, opinion = warp_crop(example, size, options, rng, rare=rare, fill=fill, view=view)
+    matrix = draw_crop(example.mask, size, options, rng, rare=rare, view=view)
+    image, mask, opinion = warp(example, matrix, size, fill)
     if options.night and rng.random() < options.night:
-        # What a teacher takes for sky is sky, where nobody has said so.
-        seen = mask if opinion is None else np.where(mask == fill, opinion.argmax(axis=-1), mask)
+        # Beyond the image its mirror image is seen, sky and all; and what a teacher takes for sky is sky.
+        seen = _warp_mask(example.mask, matrix, size, cv2.BORDER_REFLECT_101)
+        if opinion is not None:
+            seen = np.where(seen == fill, opinion.argmax(axis=-1), seen)
         image = make_night(image, seen, IDS, rng)
     elif options.light:
         image = change_light(image, options.light, rng)
@@ -124,18 +127,16 @@ def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.
     return Example(image, mask, opinion)
 
 
-def warp_crop(
-    example: Example,
+def draw_crop(
+    mask: np.ndarray,
     size: tuple[int, int],
     options: Augmentation,
     rng: np.random.Generator,
     *,
     rare: tuple[int, ...],
-    fill: int,
     view: tuple[int, int] | None = None,
-) -> Example:
-    """Zoom, stretch, rotate, mirror and cut in one affine warp, so that each pixel is filtered once."""
-    image, mask, opinion = example
+) -> np.ndarray:
+    """Zoom, stretch, rotate, mirror and cut as one affine map, (2, 3), so that each pixel is filtered once."""
     height, width = size
     zoom = float(np.exp(rng.uniform(np.log(options.scale[0]), np.log(options.scale[1]))))
     stretch = float(np.exp(rng.uniform(-1, 1) * np.log(options.aspect) / 2))
@@ -147,14 +148,20 @@ def warp_crop(
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = np.diag([mirror, 1.0]) @ turn @ np.diag([zoom_x, zoom_y])
     shift = np.array([width / 2, height / 2]) - linear @ np.array([center_x, center_y])
-    matrix = np.column_stack([linear, shift])
-    warped = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    warped_mask = cv2.warpAffine(
-        mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,)
-    )
+    return np.column_stack([linear, shift])
+
+
+def warp(example: Example, matrix: np.ndarray, size: tuple[int, int], fill: int) -> Example:
+    """An example cut to (height, width): mirrored beyond the image's edges, where its mask is `fill`."""
+    image, mask, opinion = example
+    warped = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     if opinion is not None:
         opinion = _warp_opinion(opinion, matrix, mask.shape, size)
-    return Example(warped, warped_mask, opinion)
+    return Example(warped, _warp_mask(mask, matrix, size, cv2.BORDER_CONSTANT, fill), opinion)
+
+
+def _warp_mask(mask: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int, fill: int = 0) -> np.ndarray:
+    return cv2.warpAffine(mask, matrix, size[::-1], flags=cv2.INTER_NEAREST, borderMode=border, borderValue=(fill,))
 
 
 def view_scale(shape: tuple[int, ...], view: tuple[int, int] | None) -> tuple[float, float]:

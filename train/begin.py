@@ -42,17 +42,16 @@ def begin_network(
         synchronized: batch normalisation averages over all devices.
 
     Raises:
-        ConfigurationError: more blocks are to be frozen than were given whole.
         ModelFileError: a weights file or a finished run is missing, damaged, or does not fit.
     """
     start, given, config = options.start, options.weights, fcn8_config(recipe, options)
     if start is not None and not recipe.batch_norm:
         return _go_on(recipe, options, frames)
-    blocks, encoder, finished = max(2, recipe.freeze_blocks), options.encoder, None
+    blocks, encoder, finished = _trained_blocks(recipe), options.encoder, None
     if encoder is None and start is not None:
         shown = list(frames)
         finished, began = _finished(start, config, shown, options.seed)
-        whole = _is_whole(began, config.widths, blocks)
+        whole = is_whole(began, config.widths, blocks)
         loaded = tuple(name for name in ENCODER_LAYERS if whole and int(name[5]) <= blocks)
         encoder = Encoder(whole, loaded, began)
     elif encoder is None:
@@ -99,9 +98,10 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
             if layer.weights:
                 layer.set_weights(finished.get_layer(layer.name).get_weights())
         even_out(network)
-        whole = (name for name in ENCODER_LAYERS if _is_whole(began, config.widths, int(name[5])))
+        whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, int(name[5])))
         encoder = Encoder(False, tuple(whole), began)
-    _freeze(network, encoder.loaded, recipe.freeze_blocks)
+    # Runs that did not record what they began from were as wide as that.
+    _freeze(network, encoder.loaded if encoder.began else ENCODER_LAYERS, recipe.freeze_blocks)
     return network, encoder
 
 
@@ -118,23 +118,47 @@ def _finished(
     return finished, widths
 
 
-def _is_whole(began: Sequence[int], widths: Sequence[int], blocks: int) -> bool:
+def is_whole(began: Sequence[int], widths: Sequence[int], blocks: int) -> bool:
     """Whether a network takes a finished one's first blocks as they are, and loses nothing that reads them."""
     return tuple(began[:blocks]) == tuple(widths[:blocks]) and all(map(ge, widths, began))
 
 
-def _freeze(network: keras.Model, whole: Sequence[str], blocks: int) -> None:
-    """Keep the first of an encoder's blocks as they were given; a first one that was not given whole learns.
+def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weights: Path | None) -> None:
+    """Raise `ConfigurationError` where more blocks are to be kept than a training is given whole; reads no data.
 
-    Raises `ConfigurationError` where more blocks are to be kept than the `whole` layers make.
+    One block is the recipe's own wish, and is kept where it is given.
     """
-    for name in ENCODER_LAYERS:
-        if int(name[5]) > blocks:
-            break
-        if name in whole:
-            network.get_layer(name).trainable = False
-        elif blocks > 1:
+    blocks = recipe.freeze_blocks
+    if blocks < 2:
+        return
+    if start is not None:
+        began = open_run(start).fcn8.widths
+        if not is_whole(began, widths, blocks):
             raise ConfigurationError(
-                f"--freeze-blocks {blocks}: {name} would be kept as it is, and was not given whole; expected --weights "
-                f"or --start with all filters of blocks 1 to {blocks}."
+                f"--freeze-blocks {blocks}: expected blocks 1 to {blocks} as wide as those of --start, and no layer "
+                f"narrower: {','.join(map(str, began))} filters there, {','.join(map(str, widths))} here."
             )
+    elif weights is None:
+        raise ConfigurationError(f"--freeze-blocks {blocks}: nothing was given to keep; expected --weights or --start.")
+    elif blocks > 2:
+        raise ConfigurationError(
+            f"--freeze-blocks {blocks}: expected at most 2 with --weights, whose kernels give values of hundreds that "
+            "the skip from block 3 cannot read before they are normalised."
+        )
+    elif not fits_whole(read_encoder(weights), widths, blocks):
+        raise ConfigurationError(
+            f"--freeze-blocks {blocks}: expected blocks 1 to {blocks} as wide as in {weights.name}, which holds all "
+            "their layers."
+        )
+
+
+def _trained_blocks(recipe: Recipe) -> int:
+    """The first blocks, which need no normalisation where they arrive trained."""
+    return max(2, recipe.freeze_blocks)
+
+
+def _freeze(network: keras.Model, whole: Sequence[str], blocks: int) -> None:
+    """Keep the first of an encoder's blocks as they were given."""
+    for name in whole:
+        if int(name[5]) <= blocks:
+            network.get_layer(name).trainable = False

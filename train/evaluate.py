@@ -86,7 +86,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=arguments.folder,
-        help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx)",
+        help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx; "
+        "with -by-night after SPLIT)",
     )
     parser.add_argument(
         "--input-size", type=arguments.size, help="HxW the network runs at, multiples of 32 (default: the run's)"

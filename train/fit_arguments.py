@@ -57,15 +57,15 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "--batch-norm",
         action=argparse.BooleanOptionalAction,
         help="normalise while training, folded into the weights at the end; "
-        "default: notebook no, default yes (--start at its own widths: no)",
+        "default: notebook no, default yes (--start at its own widths or larger ones: no)",
     )
     add(
         "--freeze-blocks",
         type=int,
         choices=range(6),
         metavar="N",
-        help="blocks 1 to N, 0 to 5, keep the kernels that --weights or --start gave them whole; with 3 a step takes "
-        "half the time (default: notebook 0, default 1)",
+        help="blocks 1 to N, 0 to 5, keep the kernels that --start gave them whole, or --weights, 0 to 2, which makes "
+        "steps quicker (default: notebook 0, default 1)",
     )
     add(
         "--rendered-share",

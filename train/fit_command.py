@@ -86,6 +86,7 @@ def refuse_taken_dataset(args: argparse.Namespace) -> None:
 
 def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     """Recipe and options of a run that begins; raises `ConfigurationError` where what was asked for conflicts."""
+    from .begin import check_frozen
     from .options import FitOptions
     from .policy import auto_policy
     from .recipes import RECIPES
@@ -99,6 +100,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         # Of a larger crop the rest would lie outside the image.
         height, width = map(min, recipe.crop_size, recipe.input_size)
         recipe = replace(recipe, crop_size=(height, width))
+    check_frozen(recipe, network.widths, args.start, args.weights)
     policy = args.policy or "auto"
     if policy == "auto":
         policy = "float32" if recipe.name == "notebook" else auto_policy()
@@ -220,10 +222,15 @@ def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
 
 def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None:
     """Raise `ConfigurationError` where another network has taken the place of the one that a run began from."""
-    finished, ours = finished_network(start).widths, (*options.block_widths, *options.head_widths)
-    if not recipe.batch_norm and narrower(ours, finished):
+    from .run import open_run
+
+    finished, began = finished_network(start).widths, (open_run(options.out).config.get("encoder") or {}).get("began")
+    # An older run did not record it. Without normalisation it was as wide as itself.
+    expected = tuple(began or (finished if recipe.batch_norm else (*options.block_widths, *options.head_widths)))
+    if finished != expected:
         raise ConfigurationError(
-            f"--start {start}: expected at most the filters {ours} that the run began with, got {finished}."
+            f"--start {start}: expected the network of {','.join(map(str, expected))} filters that the run began from, "
+            f"got {','.join(map(str, finished))}."
         )
 
 

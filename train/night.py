@@ -15,6 +15,7 @@ import numpy as np
 # Blue of a clear evening, grey, the orange of a town's lamps on haze, black. BGR.
 SKIES = np.array([(1.0, 0.35, 0.2), (0.75, 0.7, 0.7), (0.45, 0.6, 1.0), (0.2, 0.2, 0.2)], np.float32)
 LAMPS = np.array([(0.75, 0.95, 1.0), (1.0, 1.0, 1.0), (0.35, 0.7, 1.0)], np.float32)
+USUAL_HEIGHT = 360  # of CamVid's images here; lamps are drawn for it, and larger in larger images
 TAIL_LIGHT = np.array((0.1, 0.1, 1.0), np.float32)
 
 
@@ -43,7 +44,7 @@ def make_night(image: np.ndarray, mask: np.ndarray, ids: Mapping[str, int], rng:
     # A soft edge, as lenses make it, so that the mask's own edge is not what is learnt.
     sky = cv2.GaussianBlur(sky, (0, 0), 1.0)[..., None]
     night = night * (1.0 - sky) + _sky(day, rng) * sky
-    night = night + _lamps(mask, ids, rng)
+    night = night + _lamps(mask, ids, rng, grain=max(1.0, height / USUAL_HEIGHT))
     night += rng.normal(0.0, rng.uniform(0.0, 0.02), night.shape).astype(np.float32)
     # Cameras lose what is nearly black.
     black = float(rng.uniform(0.0, 0.03))
@@ -77,16 +78,19 @@ def _sky(day: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(level * falloff * clouds * tint, np.float32)
 
 
-def _lamps(mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3): lamps of cars, streets and windows, each with its glow."""
+def _lamps(mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator, grain: float) -> np.ndarray:
+    """(H, W, 3): lamps of cars, streets and windows, each with its glow; `grain` times as large as in a small image."""
     glow = np.zeros((*mask.shape, 3), np.float32)
     for name, most in (("car", 6), ("pole", 2), ("building", 5)):
         ys, xs = np.nonzero(mask == ids[name])
         for _ in range(int(rng.integers(most + 1)) if len(xs) else 0):
             index = int(rng.integers(len(xs)))
             colour = TAIL_LIGHT if name == "car" and rng.random() < 0.5 else LAMPS[rng.integers(len(LAMPS))]
-            cv2.circle(glow, (int(xs[index]), int(ys[index])), int(rng.integers(1, 4)), colour.tolist(), -1)
+            cv2.circle(
+                glow, (int(xs[index]), int(ys[index])), round(grain * int(rng.integers(1, 4))), colour.tolist(), -1
+            )
     if not glow.any():
         return glow
-    wide = cv2.GaussianBlur(glow, (0, 0), float(rng.uniform(3.0, 9.0)))
-    return np.asarray(cv2.GaussianBlur(glow, (0, 0), 0.8) * 1.5 + wide * float(rng.uniform(0.5, 3.0)), np.float32)
+    wide = cv2.GaussianBlur(glow, (0, 0), grain * float(rng.uniform(3.0, 9.0)))
+    near = cv2.GaussianBlur(glow, (0, 0), 0.8 * grain) * 1.5
+    return np.asarray(near + wide * float(rng.uniform(0.5, 3.0)), np.float32)

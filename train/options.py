@@ -25,6 +25,8 @@ from .recipes import Recipe
 from .run import Run, open_run, versions
 from .teacher import frames_hash, teacher_record
 
+# What a recipe that does not name it was made without.
+WITHOUT_A_WORD = {"night": 0.0}
 # Of what a run begins with, whose places its config.json keeps.
 PATHS = ("weights", "start", "teacher")
 
@@ -34,8 +36,9 @@ class Encoder:
     """What of given weights a network took.
 
     Attributes:
-        whole: blocks 1 and 2, and all that are to be frozen, as they are.
-        loaded: names of the encoder's layers that took all of theirs.
+        whole: a network that normalises took blocks 1 and 2, and all that are to be frozen, as they are.
+        loaded: names of the encoder's layers that took given kernels, or a part of them where not `whole`; of a network
+            that goes on without normalisation those that took all.
         began: filters of blocks 1 to 5, conv6 and conv7 of the finished network that it began from; empty without one.
     """
 
@@ -156,7 +159,7 @@ def recipe_from(record: dict[str, Any]) -> Recipe:
     """A recipe out of `Recipe.to_dict`'s JSON; what this version has no name for is left out, and shows as changed."""
     values = _known(Recipe, record)
     if values.get("augmentation") is not None:
-        values["augmentation"] = Augmentation(**_known(Augmentation, values["augmentation"]))
+        values["augmentation"] = Augmentation(**_known(Augmentation, WITHOUT_A_WORD | values["augmentation"]))
     return Recipe(**values)
 
 
@@ -200,6 +203,8 @@ def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
     ours = json.loads(json.dumps(config))
     for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
         known["recipe"].pop("learning_rate", None)
+        if known["recipe"].get("augmentation") is not None:
+            known["recipe"]["augmentation"] = WITHOUT_A_WORD | known["recipe"]["augmentation"]
     keys = ("fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")
     changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
     changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")

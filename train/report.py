@@ -32,6 +32,8 @@ SPLIT_NAMES = {
     "test": "Test folder",
     "train": "Training images",
     "plain-folders": "Plain folders",
+    "val-by-night": "Validation images, relit as by night",
+    "test-by-night": "Test folder, relit as by night",
 }
 STYLE = Path(__file__).with_name("report.css").read_text()
 

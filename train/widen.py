@@ -17,6 +17,8 @@ from .fcn8 import CONVOLUTIONS_PER_BLOCK, Fcn8Config, fcn8
 from .narrow import AFTER_SCORES, CHAIN, SCORES, filter_statistics
 
 Widths = Sequence[int]
+# A filter that swings by less than this share of what is usual in its layer is a constant, but for rounding.
+CONSTANT = 0.01
 
 
 def widen(finished: keras.Model, config: Fcn8Config, frames: Iterable[np.ndarray], seed: int) -> keras.Model:
@@ -39,19 +41,19 @@ def widen(finished: keras.Model, config: Fcn8Config, frames: Iterable[np.ndarray
     for name in CHAIN:
         layer, deviation = wide.get_layer(name), own[name].deviation
         old, fresh = len(deviation), layer.kernel.shape[-1] - len(deviation)
+        usual = _usual(deviation)
         if fresh:
             kernel, bias = layer.get_weights()
             scale = np.sqrt(2.0 / kernel[..., 0].size) / before[:, None]
             kernel[..., old:] = rng.normal(size=(*kernel.shape[:3], fresh)) * scale
             layer.set_weights([kernel, bias])
             seen = filter_statistics(wide, frames, (name,))[name].deviation[old:]
-            usual = np.median(deviation[deviation > 0]) if deviation.any() else 1.0
             gain = usual / np.maximum(seen, 1e-6 * seen.max() + 1e-30)
             kernel[..., old:] *= gain
             layer.set_weights([kernel, bias])
             deviation = np.concatenate([deviation, seen * gain])
-        # A channel that never moves tells nothing; read as if it swung like the rest, it does no harm either.
-        before = np.where(deviation > 0, deviation, np.median(deviation) or 1.0)
+        # A constant tells nothing; read as if it swung like the rest, it does no harm either, should it ever move.
+        before = np.where(deviation > CONSTANT * usual, deviation, usual)
     return wide
 
 
@@ -67,6 +69,14 @@ def rates_where_wider(began: Widths, widths: Widths) -> dict[str, float]:
     had, has = _filters(began), _filters(widths)
     read = {reader: source for source, reader in SCORES.items()} | dict(zip(CHAIN[1:], CHAIN, strict=False))
     return {name: had[source] / has[source] for name, source in read.items() if has[source] > had[source]}
+
+
+def _usual(deviation: np.ndarray) -> float:
+    """By how much most of a layer's filters swing, of those that do; 1 where none does."""
+    if not deviation.any():
+        return 1.0
+    middle = np.median(deviation[deviation > 0])
+    return float(np.median(deviation[deviation > CONSTANT * middle]))
 
 
 def _filters(widths: Widths) -> dict[str, int]:

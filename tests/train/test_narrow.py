@@ -222,7 +222,7 @@ def test_another_network_under_the_name_of_the_start_is_not_taken(
     save_run(tmp_path / "other" / "wide", {**record, "fcn8": other.to_dict()}, random_network(other))
     capsys.readouterr()
     assert main(["fit", "--out", str(out), "--resume", "--start", str(tmp_path / "other" / "wide")]) == 2
-    complaint = "expected at most the filters (5, 7, 9, 8, 8, 12, 9) that the run began with, got (6,"
+    complaint = "expected the network of 5,7,9,8,8,12,9 filters that the run began from, got 6,7,9,8,8,12,9."
     assert complaint in capsys.readouterr().err
     assert main(["fit", "--out", str(out), "--resume"]) == 0
     # From here on it needs no start, whatever its name stands for.

@@ -120,6 +120,28 @@ def test_where_a_mask_says_nothing_the_teacher_tells_the_sky() -> None:
     assert untold > 10
 
 
+def test_what_is_mirrored_beyond_the_image_is_relit_like_the_image() -> None:
+    image, mask = np.full((64, 64, 3), 230, np.uint8), np.full((64, 64), SKY, np.uint8)
+    image[56:], mask[56:] = 90, ROAD
+    options = Augmentation(scale=(0.5, 0.5), aspect=1.0, rotate_deg=0.0, light=0.0, lens=0.0, paste=0.0, night=1.0)
+    for seed in range(10):
+        example, rng = Example(image, mask), np.random.default_rng(seed)
+        found = augment(example, example, (128, 64), options, rng, rare=(), fill=11)
+        beyond = found.mask[:40, 16:48] == 11
+        assert beyond.all()
+        inside = found.image[found.mask == SKY].mean()
+        assert found.image[20:40].mean() < inside + 15
+
+
+def test_lamps_grow_with_the_image() -> None:
+    image, mask = (np.kron(array, np.ones((12, 12, 1)[: array.ndim], np.uint8)) for array in street())
+    mask[mask == CAR] = ROAD
+    mask[600:700, 300:400] = CAR
+    image[:] = 0
+    lit = max((make_night(image, mask, IDS, np.random.default_rng(seed)).max(axis=2) == 255).sum() for seed in range(8))
+    assert lit > 100, "3 pixels across would be lost once the network has made the image small"
+
+
 def test_evaluate_by_night_is_another_evaluation_and_always_the_same(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

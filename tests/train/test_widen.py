@@ -7,15 +7,18 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 from train.__main__ import main
+from train.begin import learning_rates
 from train.fcn8 import Fcn8Config, fcn8, logits_model
 from train.fold import fold_batch_norm
 from train.narrow import CHAIN, filter_statistics, narrow_from
+from train.options import fcn8_config, read_begun
 from train.recipes import RECIPES, make_optimizer
 from train.run import load_model, open_run, save_run
 from train.widen import rates_where_wider, widen
@@ -154,8 +157,13 @@ def test_fit_begins_a_wider_network_beside_a_finished_one(
     assert all(kept(ended, small, ("block1_conv1", "block1_conv2", "block2_conv1", "block3_conv3")))
     (scores,) = ended.get_layer("conv7_upsample4").get_weights()
     assert np.abs(scores[..., 5:]).max() > 0, "what reads the fresh filters has learnt"
-    # Its checkpoint holds all of it, and which layers learn how fast.
+    # Its checkpoint holds all of it, and config.json which layers learn how fast.
     shutil.rmtree(finished)
+    recipe, options = read_begun(out)
+    assert options.encoder is not None
+    rates = learning_rates(recipe, options.encoder, fcn8_config(recipe, options))
+    assert rates["conv7"] == 7 / 20
+    assert rates["block4_conv2"] == 6 / 9
     (out / "model.weights.h5").unlink()
     assert main(["fit", "--out", str(out), "--resume"]) == 0
     for before, after in zip(ended.get_weights(), load_model(open_run(out)).get_weights(), strict=True):
@@ -171,8 +179,13 @@ def test_a_first_block_with_fresh_filters_is_not_kept(
     fresh = open_run(out).config["encoder"]
     assert "block1_conv1" not in fresh["loaded"]
     assert main(begin(dataset, tmp_path / "two", finished, *widths, "--freeze-blocks", "2")) == 2
-    assert "error: --freeze-blocks 2: block1_conv1 would be kept as it is" in capsys.readouterr().err
-    assert not (tmp_path / "two" / "config.json").exists()
+    expected = (
+        "expected blocks 1 to 2 as wide as those of --start, and no layer narrower: 3,4,5,6,4,7,5 filters there, "
+    )
+    assert f"error: --freeze-blocks 2: {expected}4,4,5,6,4,7,5 here." in capsys.readouterr().err
+    assert main(begin(dataset, tmp_path / "two", finished, "--head-widths", "7,3", "--freeze-blocks", "2")) == 2
+    assert f"{expected}3,4,5,6,4,7,3 here." in capsys.readouterr().err
+    assert not (tmp_path / "two").exists()
 
 
 def test_wider_here_and_narrower_there(make_dataset: Callable[..., Path], finished: Path, tmp_path: Path) -> None:
@@ -188,5 +201,57 @@ def test_blocks_are_kept_only_where_something_was_given(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["fit", str(make_dataset(count=8, size=(64, 64))), "--out", str(tmp_path / "new"), *SHORT]
-    assert main([*command, "--block-widths", "3,4,5,6,4", "--head-widths", "7,5", "--freeze-blocks", "2"]) == 2
-    assert "expected --weights or --start with all filters of blocks 1 to 2" in capsys.readouterr().err
+    command += ["--head-widths", "7,5", "--freeze-blocks"]
+    assert main([*command, "2", "--block-widths", "3,4,5,6,4"]) == 2
+    assert "error: --freeze-blocks 2: nothing was given to keep; expected" in capsys.readouterr().err
+    kernels = {
+        f"block{block}_conv{index}": (3, 3, before, after)
+        for block, index, before, after in ((1, 1, 3, 3), (1, 2, 3, 3), (2, 1, 3, 4), (2, 2, 4, 4), (3, 1, 4, 5))
+    }
+    arrays = {f"{name}_kernel": np.ones(shape, np.float32) for name, shape in kernels.items()}
+    np.savez(tmp_path / "given.npz", **arrays, **{f"{name}_bias": np.ones(shape[3]) for name, shape in kernels.items()})
+    command += ["2", "--weights", str(tmp_path / "given.npz"), "--block-widths"]
+    assert main([*command, "3,5,5,6,4"]) == 2
+    assert "error: --freeze-blocks 2: expected blocks 1 to 2 as wide as in given.npz" in capsys.readouterr().err
+    assert main([*command, "3,4,5,6,4", "--freeze-blocks", "3"]) == 2
+    assert "error: --freeze-blocks 3: expected at most 2 with --weights" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert main([*command, "3,4,5,6,4"]) == 0
+    ended = load_model(open_run(tmp_path / "new"))
+    # block1_conv1 was rescaled to frames in [-1, 1]; a power of two may have moved to block 3.
+    for name in ("block1_conv2", "block2_conv1", "block2_conv2"):
+        np.testing.assert_array_equal(ended.get_layer(name).kernel, 1.0)
+
+
+def test_constant_filters_are_no_measure(tmp_path: Path) -> None:
+    finished = random_network(SMALL)
+    for name, index, level in (("block4_conv1", 2, 0.3), ("block4_conv1", 3, -0.3), ("conv6", 0, 0.3)):
+        kernel, bias = finished.get_layer(name).get_weights()
+        kernel[..., index] = 0.0
+        bias[index] = level
+        finished.get_layer(name).set_weights([kernel, bias])
+    wide = widen(finished, LARGE, frames(), seed=1)
+    for name, old in (("block4_conv2", 6), ("conv7", 5)):
+        fresh = np.abs(np.asarray(wide.get_layer(name).kernel)[..., old:]).mean((0, 1, 3))
+        assert fresh.max() < 30 * np.median(fresh)
+
+
+def test_a_run_begun_before_nights_goes_on_without_them_and_with_its_first_block_kept(
+    make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Any, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    dataset, out = make_dataset(count=8, size=(64, 64)), tmp_path / "old"
+    with monkeypatch.context() as patch:
+        patch.setattr("train.callbacks.StopOnNan.on_epoch_begin", stopped, raising=False)
+        assert main(begin(dataset, out, finished, "--epochs", "2")) == 1
+    config = json.loads((out / "config.json").read_text())
+    del config["recipe"]["augmentation"]["night"]
+    config["encoder"] = {"whole": False, "loaded": []}
+    (out / "config.json").write_text(json.dumps(config))
+    assert main(["fit", "--out", str(out), "--resume"]) == 0
+    assert open_run(out).config["recipe"]["augmentation"]["night"] == 0.0
+    small = load_model(open_run(finished))
+    assert all(kept(load_model(open_run(out)), small, ("block1_conv1", "block1_conv2")))
