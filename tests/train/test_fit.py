@@ -311,7 +311,7 @@ def test_an_older_run_needs_its_weights_file_again(
     assert resume(out) == 2
     assert "began with vgg.npz, which is not there; give it with --weights" in capsys.readouterr().err
     assert fit(dataset, out, "--epochs", "2", "--resume", "--weights", str(file)) == 0
-    assert open_run(out).config["encoder"] == {"whole": True, "loaded": list(ENCODER_LAYERS[:4])}
+    assert open_run(out).config["encoder"] == {"whole": True, "loaded": list(ENCODER_LAYERS[:4]), "began": []}
 
 
 def test_resume_alone_goes_on_from_a_start_that_is_gone(

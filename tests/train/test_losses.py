@@ -83,7 +83,7 @@ from train.recipes import RECIPES, make_optimizer
 keras.utils.set_random_seed(0)
 config = Fcn8Config(classes=4, input_size=(32, 32), block_widths=(4, 4, 4, 4, 4), head_widths=(4, 4))
 model = logits_model(fcn8(config, batch_norm_from=1))
-model.compile(optimizer=make_optimizer(RECIPES["default"], 10, frozenset({"block1_conv1"})),
+model.compile(optimizer=make_optimizer(RECIPES["default"], 10, {"block1_conv1": 0.2}),
               loss=SegmentationLoss(np.array([1, 1, 1, 0], "f"), jaccard=0.5), metrics=[ConfusionMetric(4, 3)])
 rng = np.random.default_rng(0)
 frames, truth = rng.normal(size=(2, 32, 32, 3)).astype("f"), rng.integers(0, 4, (2, 32, 32)).astype("u1")
