@@ -13,9 +13,10 @@ import keras
 import numpy as np
 import pytest
 
+from tests.train.test_narrow import frames, logits, random_network
 from train.__main__ import main
 from train.begin import learning_rates
-from train.fcn8 import Fcn8Config, fcn8, logits_model
+from train.fcn8 import Fcn8Config, fcn8
 from train.fold import fold_batch_norm
 from train.narrow import CHAIN, filter_statistics, narrow_from
 from train.options import fcn8_config, read_begun
@@ -26,26 +27,6 @@ from train.widen import rates_where_wider, widen
 SMALL = Fcn8Config(input_size=(64, 96), block_widths=(3, 4, 5, 6, 4), head_widths=(7, 5), skip_activation="linear")
 LARGE = replace(SMALL, block_widths=(3, 6, 5, 9, 8), head_widths=(20, 12))
 SHORT = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32", "--epochs", "1"]
-
-
-def random_network(config: Fcn8Config, seed: int = 0) -> keras.Model:
-    """Finished weights, biases of all signs among them."""
-    keras.utils.set_random_seed(seed)
-    rng = np.random.default_rng(seed)
-    model = fcn8(config)
-    for layer in model.layers:
-        if layer.weights:
-            layer.set_weights([array + rng.normal(0, 0.1, array.shape) for array in layer.get_weights()])
-    return model
-
-
-def frames(count: int = 2) -> list[np.ndarray]:
-    rng = np.random.default_rng(7)
-    return [rng.uniform(-1, 1, (1, 64, 96, 3)).astype(np.float32) for _ in range(count)]
-
-
-def logits(model: keras.Model) -> np.ndarray:
-    return np.asarray(logits_model(model).predict_on_batch(frames(1)[0]))
 
 
 @pytest.mark.parametrize("larger", [LARGE, SMALL, replace(LARGE, block_widths=(5, 6, 8, 9, 8))])
@@ -223,7 +204,7 @@ def test_blocks_are_kept_only_where_something_was_given(
         np.testing.assert_array_equal(ended.get_layer(name).kernel, 1.0)
 
 
-def test_constant_filters_are_no_measure(tmp_path: Path) -> None:
+def test_constant_filters_are_no_measure() -> None:
     finished = random_network(SMALL)
     for name, index, level in (("block4_conv1", 2, 0.3), ("block4_conv1", 3, -0.3), ("conv6", 0, 0.3)):
         kernel, bias = finished.get_layer(name).get_weights()
