@@ -43,9 +43,9 @@ def cut_float_graph(model: Any, name: str) -> Any:
 
     nodes = {output: node for node in model.graph.node for output in node.output}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    convolutions = [node for node in model.graph.node if node.op_type in ("Conv", "MatMul")]
     try:
-        first, last = convolutions[0], convolutions[-1]
+        first, last = convolutions[0], _as_convolution(convolutions[-1], nodes, weights)
         step, shift = nodes[first.input[0]], nodes[nodes[first.input[0]].input[0]]
         if (step.op_type, shift.op_type) != ("Mul", "Sub"):
             raise KeyError(f"{shift.op_type}, {step.op_type} before its first convolution")
@@ -59,7 +59,7 @@ def cut_float_graph(model: Any, name: str) -> Any:
         raise ModelFileError(f"{name} scales its frames by another middle than {KERAS_STEP}: {middle}.")
     height, width = (dim.dim_value or dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3])
     classes, factor = _classes(last, weights, model)
-    kept = _between(model.graph.node, first.input[0], last.output[0])
+    kept = [*_between(model.graph.node, first.input[0], last.input[0]), last]
     used = {item for node in kept for item in node.input}
     tail = [
         helper.make_node("DepthToSpace", [last.output[0]], ["scores"], blocksize=factor, mode="CRD"),
@@ -67,7 +67,7 @@ def cut_float_graph(model: Any, name: str) -> Any:
     ]
     for node in kept:
         node.input[:] = [INPUT if item == first.input[0] else item for item in node.input]
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in used and tensor.name != first.input[1]]
+    tensors = [tensor for tensor in weights.values() if tensor.name in used and tensor.name != first.input[1]]
     tensors.append(numpy_helper.from_array((kernel * np.float32(scale * KERAS_STEP)), first.input[1]))
     graph = helper.make_graph(
         [*kept, *tail],
@@ -77,6 +77,18 @@ def cut_float_graph(model: Any, name: str) -> Any:
         tensors,
     )
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+
+
+def _as_convolution(last: Any, nodes: dict[str, Any], weights: dict[str, Any]) -> Any:
+    """The last layer as a newcomer's file has it: a 1x1 convolution, ours being a matrix product, positions first."""
+    from onnx import helper, numpy_helper
+
+    if last.op_type == "Conv":
+        return last
+    kernel = numpy_helper.to_array(weights[last.input[1]]).T[:, :, None, None]
+    weights[last.input[1]] = numpy_helper.from_array(np.ascontiguousarray(kernel), last.input[1])
+    source = nodes[last.input[0]].input[0]
+    return helper.make_node("Conv", [source, last.input[1]], list(last.output), kernel_shape=[1, 1])
 
 
 def _classes(last: Any, weights: dict[str, Any], model: Any) -> tuple[int, int]:

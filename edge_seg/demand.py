@@ -88,6 +88,8 @@ def _work_each(node: Node, known: Mapping[str, Tensor]) -> int:
     if node.operator == "ConvTranspose":
         kernel = known[node.inputs[1]].shape
         return kernel[0] * math.prod(kernel[2:])
+    if node.operator == "MatMul":
+        return known[node.inputs[1]].shape[0]
     return math.prod(_wholes(node, "kernel_shape", ())) if node.operator.endswith("Pool") else 1
 
 
@@ -176,6 +178,13 @@ def _conv_transpose(node: Node, inputs: list[Tensor]) -> Tensor:
     if node.attributes.get("auto_pad", "NOTSET") == "NOTSET":
         made = [side - pads[axis] - pads[axis + rank] for axis, side in enumerate(made)]
     return Tensor((count, each * group, *made), inputs[0].item_bytes)
+
+
+def _product(node: Node, inputs: list[Tensor]) -> Tensor:
+    (*places, inner), (taken, made) = inputs[0].shape, inputs[1].shape
+    if inner != taken or not places:
+        raise ValueError(taken)
+    return Tensor((*places, made), inputs[0].item_bytes)
 
 
 def _pool(node: Node, inputs: list[Tensor]) -> Tensor:
@@ -283,6 +292,7 @@ _RULES: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
     "DepthToSpace": _depth_to_space,
     "DequantizeLinear": lambda node, inputs: Tensor(inputs[0].shape, 4),
     "GlobalAveragePool": _pool_all,
+    "MatMul": _product,
     "MaxPool": _pool,
     "QuantizeLinear": lambda node, inputs: Tensor(inputs[0].shape, inputs[2].item_bytes if len(inputs) > 2 else 1),
     "ReduceMax": _reduce(None),

@@ -33,7 +33,7 @@ class Draft:
     Attributes:
         model: the ModelProto; its graph holds no initializer.
         weights: initializer name -> array, exactly those the graph refers to.
-        logits: name of the tensor that holds the scores before argmax, (N, classes * block * block, h, w).
+        logits: name of the tensor that holds the scores before argmax, (N, h, w, classes * block * block).
         block: edge of the square of pixels that each position of `logits` stands for (class, then row, then column).
     """
 
@@ -57,6 +57,13 @@ class Draft:
     def producer(self, name: str) -> onnx.NodeProto | None:
         """The node that makes a tensor; None for inputs and weights."""
         return next((node for node in self.graph.node if name in node.output), None)
+
+    def score_layer(self) -> onnx.NodeProto | None:
+        """The convolution or matrix product that makes the scores; None where something else does."""
+        node = self.producer(self.logits)
+        if node is not None and node.op_type == "Transpose":
+            node = self.producer(node.input[0])
+        return node if node is not None and node.op_type in ("Conv", "ConvTranspose", "MatMul") else None
 
     def consumers(self, name: str) -> list[onnx.NodeProto]:
         """The nodes that read a tensor."""

@@ -183,11 +183,11 @@ def _worst_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def unpack_logits(packed: np.ndarray, block: int) -> np.ndarray:
-    """(N, classes * block * block, h, w) -> (N, h * block, w * block, classes), as Keras lays them out."""
-    count, channels, height, width = packed.shape
+    """(N, h, w, classes * block * block) -> (N, h * block, w * block, classes), as Keras lays them out."""
+    count, height, width, channels = packed.shape
     classes = channels // block**2
-    squares = packed.reshape(count, classes, block, block, height, width)
-    return squares.transpose(0, 4, 2, 5, 3, 1).reshape(count, height * block, width * block, classes)
+    squares = packed.reshape(count, height, width, classes, block, block)
+    return squares.transpose(0, 1, 4, 2, 5, 3).reshape(count, height * block, width * block, classes)
 
 
 def _iou_figures(

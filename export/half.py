@@ -41,8 +41,8 @@ def to_half(draft: Draft) -> Draft:
 
 def summed_tensors(draft: Draft) -> list[str]:
     """What a wrapped float32 draft adds up, and `to_half` will hold in float16: all but the last scores."""
-    sums = [node.output[0] for node in draft.nodes if node.op_type in ("Conv", "ConvTranspose", "Add")]
-    return [name for name in sums if name != draft.logits]
+    last = draft.score_layer()
+    return [node.output[0] for node in draft.nodes if node.op_type in ("Conv", "ConvTranspose", "Add") and node != last]
 
 
 def refuse_overflow(ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -66,10 +66,9 @@ def refuse_overflow(ranges: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _halve(draft: Draft) -> None:
-    last = draft.producer(draft.logits)
-    assert last is not None
-    if last.op_type == "DepthToSpace" or len(last.input) < 2:
-        raise ConversionError(f"expected the scores to come from a convolution, got {last.op_type}.")
+    last = draft.score_layer()
+    if last is None:
+        raise ConversionError("expected the scores to come from a convolution; they do not.")
     kept = set(last.input[1:])
     for name, array in draft.weights.items():
         if array.dtype == np.float32 and name not in kept:

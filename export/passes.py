@@ -68,11 +68,10 @@ def _keeps_the_contract(draft: Draft) -> bool:
 
 
 def _is_float16(draft: Draft) -> bool:
-    heavy = [array for array in draft.weights.values() if array.ndim == 4]
-    scores = draft.producer(draft.logits)
+    scores = draft.score_layer()
     exempt = set(scores.input) if scores is not None else set()
     rest = [array for name, array in draft.weights.items() if array.ndim == 4 and name not in exempt]
-    return bool(heavy) and all(array.dtype == np.float16 for array in rest)
+    return bool(rest) and all(array.dtype == np.float16 for array in rest)
 
 
 def _is_int8(draft: Draft) -> bool:

@@ -4,8 +4,9 @@ Scaling. Keras saw u / 127.5 - 1. Written as (u - 127.5) / 128 with the first ke
 input value is exact in float32, float16 and bfloat16 alike, and zero padding still means what it meant.
 
 Argmax. It is taken where each position still holds a whole square of pixels, so that single bytes are shuffled into
-place instead of a float for each class: half the time on the CPU provider. The lowest id wins a tie, as in numpy and
-Keras.
+place instead of a float for each class: half the time on the CPU provider. The last convolution becomes a matrix
+product, positions first: what is compared then lies close together, and rows of eight labels are moved at once, which
+halves it again (docs/performance.md). The lowest id wins a tie, as in numpy and Keras.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .draft import Draft, attributes
 from .passes import Pass, run_passes
 
 MIDDLE, STEP, KERAS_STEP = 127.5, 128.0, 127.5
+# (N, C, h, w) -> (N, h, w, C); with each position's square apart the classes are the axis before the last.
+POSITIONS_FIRST, CLASS_AXIS = [0, 2, 3, 1], 3
 CONFIDENCE_TYPES = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
 
 
@@ -93,29 +96,36 @@ class _Tail:
     nodes: list[NodeProto] = field(default_factory=list)
 
     def apply(self, draft: Draft) -> None:
-        scores, block, classes = self.packed_logits()
-        draft.logits, draft.block = scores, block
-        squares = self.reshape(scores, "scores", scores, [0, classes, block * block], [])
-        self.node("ArgMax", squares, "best", axis=1, keepdims=0)
+        classes = draft.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+        draft.logits, draft.block = self.packed_logits()
+        squares = self.reshape(draft.logits, "scores", [0, 0, 0, classes, draft.block**2])
+        self.node("ArgMax", squares, "best", axis=CLASS_AXIS, keepdims=0)
         self.node("Cast", "best", "best.byte", to=TensorProto.UINT8)
-        self.spread("best.byte", "labels", scores, block)
+        self.spread("best.byte", "labels")
         if self.confidence:
-            self.node("Softmax", squares, "probabilities", axis=1)
+            self.node("Softmax", squares, "probabilities", axis=CLASS_AXIS)
             self.largest("probabilities", "largest")
             self.node("Cast", "largest", "largest.cast", to=CONFIDENCE_TYPES[self.confidence_type])
-            self.spread("largest.cast", "confidence", scores, block)
+            self.spread("largest.cast", "confidence")
         draft.set_nodes([*draft.nodes, *self.nodes])
         self.set_ends(draft)
 
-    def packed_logits(self) -> tuple[str, int, int]:
-        """Name of the scores, edge of the square a position holds, number of classes; drops a final DepthToSpace."""
-        draft = self.draft
-        classes = draft.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-        last = draft.producer(LOGITS)
-        if last is None or last.op_type != "DepthToSpace" or attributes(last).get("mode") != "CRD":
-            return LOGITS, 1, classes
+    def packed_logits(self) -> tuple[str, int]:
+        """Name of the scores, positions first, and the edge of the square each holds; drops a last DepthToSpace."""
+        draft, packed, block = self.draft, LOGITS, 1
+        spread = draft.producer(LOGITS)
+        if spread is not None and spread.op_type == "DepthToSpace" and attributes(spread).get("mode") == "CRD":
+            packed, block = spread.input[0], int(attributes(spread)["blocksize"])
+            draft.set_nodes(node for node in draft.nodes if node != spread)
+        last = draft.producer(packed)
+        if last is None or not _is_product(last):
+            return self.node("Transpose", packed, f"{packed}.positions", perm=POSITIONS_FIRST), block
+        source, kernel = last.input
+        matrix = np.ascontiguousarray(draft.weights[kernel][:, :, 0, 0].T)
         draft.set_nodes(node for node in draft.nodes if node != last)
-        return last.input[0], int(attributes(last)["blocksize"]), classes
+        draft.weights[kernel] = matrix
+        positions = self.node("Transpose", source, f"{packed}.positions", perm=POSITIONS_FIRST)
+        return self.node("MatMul", positions, packed, kernel), block
 
     def node(self, operator: str, source: str, target: str, *more: str, **settings: Any) -> str:
         self.nodes.append(helper.make_node(operator, [source, *more], [target], target, **settings))
@@ -128,35 +138,31 @@ class _Tail:
     def largest(self, source: str, target: str) -> None:
         # From opset 18 on the axes are an input.
         if self.draft.opset >= 18:
-            self.node("ReduceMax", source, target, self.constant("class_axis", [1]), keepdims=0)
+            self.node("ReduceMax", source, target, self.constant("class_axis", [CLASS_AXIS]), keepdims=0)
         else:
-            self.node("ReduceMax", source, target, axes=[1], keepdims=0)
+            self.node("ReduceMax", source, target, axes=[CLASS_AXIS], keepdims=0)
 
-    def spread(self, source: str, target: str, scores: str, block: int) -> None:
-        """(N, block * block, h, w) -> (N, h * block, w * block)."""
-        square = self.reshape(source, f"{target}.square", scores, [0, block, block], [])
-        self.node("Transpose", square, f"{target}.rows", perm=[0, 3, 1, 4, 2])
-        self.reshape(f"{target}.rows", target, scores, [0], [block, block])
+    def spread(self, source: str, target: str) -> None:
+        """(N, h, w, block * block) -> (N, h * block, w * block)."""
+        block = self.draft.block
+        square = self.reshape(source, f"{target}.square", [0, 0, 0, block, block])
+        rows = self.node("Transpose", square, f"{target}.rows", perm=[0, 1, 3, 2, 4])
+        self.node("Reshape", rows, target, self.frame_shape())
 
-    def reshape(self, source: str, target: str, scores: str, head: list[int], factors: list[int]) -> str:
-        """Reshape to (*head, h, w), or with `factors` to (*head, h * factor, w * factor); 0 keeps N."""
-        block_size = self.draft.block
-        grid = [side // block_size for side in self.size]
-        rows, columns = factors or [1, 1]
+    def reshape(self, source: str, target: str, shape: list[int]) -> str:
+        """Reshape; a 0 keeps the side that is there."""
+        return self.node("Reshape", source, target, self.constant(f"{target}.shape", shape))
+
+    def frame_shape(self) -> str:
+        """(N, H, W) of the frames as a tensor, made once: a constant, or worked out from the scores' grid."""
+        name = "labels.shape"
         if not self.dynamic_size:
-            shape = self.constant(f"{target}.shape", [*head, grid[0] * rows, grid[1] * columns])
-        else:
-            tail = self.grid(scores)
-            if factors:
-                tail = self.node("Mul", tail, f"{target}.size", self.constant(f"{target}.factors", factors))
-            shape = self.node("Concat", self.constant(f"{target}.head", head), f"{target}.shape", tail, axis=0)
-        return self.node("Reshape", source, target, shape)
-
-    def grid(self, scores: str) -> str:
-        """(h, w) of the scores, worked out once."""
-        if not any(node.output[0] == "grid" for node in self.nodes):
-            self.node("Shape", scores, "grid", start=2)
-        return "grid"
+            return self.constant(name, [0, *self.size])
+        if not any(node.output[0] == name for node in self.nodes):
+            self.node("Shape", self.draft.logits, "grid", start=1, end=3)
+            self.node("Mul", "grid", "labels.size", self.constant("grid.factors", [self.draft.block] * 2))
+            self.node("Concat", self.constant("labels.head", [0]), name, "labels.size", axis=0)
+        return name
 
     def set_ends(self, draft: Draft) -> None:
         sides: list[Any] = ["H", "W"] if self.dynamic_size else list(self.size)
@@ -168,3 +174,8 @@ class _Tail:
         del draft.graph.input[:], draft.graph.output[:], draft.graph.value_info[:]
         for values, name, kind, shape in ends:
             values.append(helper.make_tensor_value_info(name, kind, shape))
+
+
+def _is_product(node: NodeProto) -> bool:
+    """Whether a node is a 1x1 convolution as `convert` writes the last one: a matrix product over the channels."""
+    return node.op_type == "Conv" and len(node.input) == 2 and attributes(node) == {"kernel_shape": [1, 1]}

@@ -24,8 +24,11 @@ SIZE = (32, 64)
 CLASSES = 12
 
 
-def stamped(kernel, last, *, middle=127.5):
-    """A small graph built as the exporter builds: scaling in (u - 127.5) / 128, the last stage before DepthToSpace."""
+def stamped(kernel, last, *, middle=127.5, product=True):
+    """A small graph built as the exporter builds: scaling in (u - 127.5) / 128, the scores a product, positions first.
+
+    Without `product` as it built until 2026: the last stage a convolution.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     nodes = [
@@ -35,15 +38,21 @@ def stamped(kernel, last, *, middle=127.5):
         helper.make_node("Mul", ["centered", "step"], ["scaled"]),
         helper.make_node("Conv", ["scaled", "kernel"], ["first"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["first"], ["active"]),
-        helper.make_node("Conv", ["active", "last"], ["planes_of_scores"]),
-        helper.make_node("ArgMax", ["planes_of_scores"], ["ids"], axis=1, keepdims=0),
+        helper.make_node("Transpose", ["active"], ["positions"], perm=[0, 2, 3, 1]),
+        helper.make_node("MatMul", ["positions", "last"], ["packed_scores"]),
+        helper.make_node("ArgMax", ["packed_scores"], ["ids"], axis=3, keepdims=0),
         helper.make_node("Cast", ["ids"], ["labels"], to=TensorProto.UINT8),
     ]
+    if not product:
+        nodes[-4:-1] = [
+            helper.make_node("Conv", ["active", "last"], ["packed_scores"], kernel_shape=[1, 1]),
+            helper.make_node("ArgMax", ["packed_scores"], ["ids"], axis=1, keepdims=0),
+        ]
     weights = {
         "middle": np.float32(middle),
         "step": np.float32(1 / 128),
         "kernel": (kernel * np.float32(128 / 127.5)).astype(np.float32),
-        "last": last,
+        "last": last[:, :, 0, 0].T if product else last,
     }
     graph = helper.make_graph(
         nodes,
@@ -91,6 +100,12 @@ def test_the_float_graph_is_the_network_without_scaling_and_argmax(float_file, w
     shares = np.exp(spread - spread.max(1, keepdims=True))
     (found,) = onnxruntime.InferenceSession(str(float_file)).run([OUTPUT], {INPUT: planes})
     np.testing.assert_allclose(found, shares / shares.sum(1, keepdims=True), atol=2e-5)
+
+
+def test_a_file_of_before_has_the_same_float_graph(weights):
+    first, second = (cut_float_graph(stamped(*weights, product=product), "stamped.onnx") for product in (True, False))
+    assert [node.op_type for node in first.graph.node] == ["Conv", "Relu", "Conv", "DepthToSpace", "Softmax"]
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
 
 
 def test_a_file_that_is_no_fp32_file_of_ours_is_refused(weights, tiny_model):

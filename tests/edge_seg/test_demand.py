@@ -86,6 +86,7 @@ def test_windows_are_counted_as_the_runtime_counts_them(case):
         (node("Transpose", "x"), {"x": (2, 3, 4)}, (4, 3, 2)),
         (node("DepthToSpace", "x", blocksize=(2,)), {"x": (1, 12, 5, 6)}, (1, 3, 10, 12)),
         (node("Add", "x", "b"), {"x": (2, 3, 4, 1), "b": (3, 1, 5)}, (2, 3, 4, 5)),
+        (node("MatMul", "x", "b"), {"x": (2, 3, 4), "b": (4, 7)}, (2, 3, 7)),
         (node("ArgMax", "x", axis=(-1,), keepdims=(0,)), {"x": (2, 3, 4)}, (2, 3)),
         (node("ReduceMax", "x", axes=(1,)), {"x": (2, 3, 4)}, (2, 1, 4)),
         (node("Concat", "x", "b", axis=(1,)), {"x": (2, 3, 4), "b": (2, 9, 4)}, (2, 12, 4)),
@@ -115,13 +116,15 @@ def test_shapes(made, stored, expected):
         ([node("Cast", "frames", to=(99,))], "Cast cannot"),
         ([node("Reshape", "frames", "w")], "Reshape cannot"),
         ([node("Add", "frames", "w")], "Add cannot"),
+        ([node("MatMul", "frames", "w")], "MatMul cannot"),
+        ([node("MatMul", "frames", "m")], "MatMul cannot"),
         ([Node("Relu", ("frames",), ("a", "b"), {})], "Relu with 1 inputs and 2 outputs"),
         ([Node("Relu", (), ("a",), {})], "Relu with 0 inputs"),
     ],
 )
 def test_graphs_that_cannot_be_are_refused_with_their_node(nodes, words):
     with pytest.raises(GraphError, match=words):
-        demand(nodes, {"w": Tensor((5, 7, 3, 3), 4)}, FRAMES)
+        demand(nodes, {"w": Tensor((5, 7, 3, 3), 4), "m": Tensor((5, 7), 4)}, FRAMES)
 
 
 @given(data=st.data())

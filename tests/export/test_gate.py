@@ -61,7 +61,7 @@ def test_a_right_model_passes(draft, evidence, tmp_path):
 def test_a_planted_wrong_weight_fails(draft, evidence, tmp_path, name):
     wrong = draft.weights[name].copy()
     # A single wrong value, large and positive, so that no Relu hides it.
-    middle = wrong[:, :, wrong.shape[2] // 2, wrong.shape[3] // 2]
+    middle = wrong if wrong.ndim == 2 else wrong[:, :, wrong.shape[2] // 2, wrong.shape[3] // 2]
     middle[np.unravel_index(np.abs(middle).argmax(), middle.shape)] = 50 * np.abs(wrong).max()
     draft.weights[name] = wrong
     result = judge(draft, evidence, tmp_path)
@@ -73,7 +73,7 @@ def test_a_planted_wrong_weight_fails(draft, evidence, tmp_path, name):
 def test_scores_that_are_no_numbers_fail_whatever_the_labels(draft, evidence, tmp_path):
     unused = next(index for index in range(1, 12) if not (evidence.labels == index).any())
     kernel = draft.weights["upsample8.kernel"].copy()
-    kernel[unused * draft.block**2 : (unused + 1) * draft.block**2] = np.nan
+    kernel[:, unused * draft.block**2 : (unused + 1) * draft.block**2] = np.nan
     draft.weights["upsample8.kernel"] = kernel
     result = judge(draft, evidence, tmp_path)
     assert result.agreement == 1.0
@@ -89,7 +89,7 @@ def test_a_confidence_is_held_to_the_scores(network, evidence, tmp_path, dtype):
     assert 0 <= result.worst_confidence_error < 1e-3
     spread = next(node for node in draft.graph.node if node.name == "confidence.rows")
     # Rows and columns change places.
-    spread.attribute[0].ints[:] = [0, 4, 1, 3, 2]
+    spread.attribute[0].ints[:] = [0, 2, 3, 1, 4]
     (failure,) = judge(draft, evidence, tmp_path).failures
     assert "confidence is up to" in failure
 

@@ -56,7 +56,7 @@ def models() -> list[bytes]:
 
 
 def int8_model() -> bytes:
-    """The operators of our int8 files in small: bytes in, quantized convolutions, pooling, DepthToSpace, Reshape."""
+    """The operators of our int8 files in small: bytes in, quantized convolutions, pooling, DepthToSpace, a product."""
     from onnx import TensorProto, helper, numpy_helper
 
     from edge_seg.spec import ModelSpec
@@ -67,11 +67,13 @@ def int8_model() -> bytes:
         "kernel.scale": np.full(8, 0.01, np.float32),
         "kernel.zero": np.zeros(8, np.int8),
         "bias": np.zeros(8, np.float32),
-        "scores": random.normal(size=(48, 8, 1, 1)).astype(np.float32),
+        "middles": random.normal(size=(32, 8, 1, 1)).astype(np.float32),
+        "scores": random.normal(size=(8, 12)).astype(np.float32),
         "scale": np.float32(1 / 128),
         "middle": np.uint8(128),
         "zero": np.uint8(0),
-        "shape": np.array([0, 12, 32, 64], np.int64),
+        "shape": np.array([0, 0, 0, 12, 1], np.int64),
+        "size": np.array([0, 32, 64], np.int64),
     }
     nodes = [
         helper.make_node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
@@ -82,11 +84,14 @@ def int8_model() -> bytes:
         helper.make_node("QuantizeLinear", ["active", "scale", "zero"], ["bytes"]),
         helper.make_node("DequantizeLinear", ["bytes", "scale", "zero"], ["again"]),
         helper.make_node("MaxPool", ["again"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Conv", ["pooled", "scores"], ["packed"], kernel_shape=[1, 1]),
+        helper.make_node("Conv", ["pooled", "middles"], ["packed"], kernel_shape=[1, 1]),
         helper.make_node("DepthToSpace", ["packed"], ["spread"], blocksize=2, mode="CRD"),
-        helper.make_node("Reshape", ["spread", "shape"], ["logits"]),
-        helper.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0),
-        helper.make_node("Cast", ["ids"], ["labels"], to=TensorProto.UINT8),
+        helper.make_node("Transpose", ["spread"], ["positions"], perm=[0, 2, 3, 1]),
+        helper.make_node("MatMul", ["positions", "scores"], ["logits"]),
+        helper.make_node("Reshape", ["logits", "shape"], ["squares"]),
+        helper.make_node("ArgMax", ["squares"], ["ids"], axis=3, keepdims=0),
+        helper.make_node("Cast", ["ids"], ["best"], to=TensorProto.UINT8),
+        helper.make_node("Reshape", ["best", "size"], ["labels"]),
     ]
     graph = helper.make_graph(
         nodes,
