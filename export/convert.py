@@ -181,12 +181,12 @@ def _set_ends(draft: Draft, shape_in: list[Any], shape_out: list[Any]) -> None:
 
 
 def drop_idle_reshapes(draft: Draft) -> None:
-    """Drop the changes of layout of maps of one pixel, as 32x32 frames have: reshapes to the shape that is there."""
+    """Drop the changes of layout of maps of one pixel, as 32x32 frames have, or of one channel, which are reshapes."""
     left = []
     for node in draft.nodes:
         target = draft.weights.get(node.input[1]) if node.op_type == "Reshape" else None
-        # Whatever comes before is channels first by now, and (1, C, 1, 1) holds C values in one order only.
-        if target is not None and target.size == 4 and [target[0], *target[2:]] == [1, 1, 1]:
+        # Whatever comes before is channels first by now, and such maps hold their values in one order only.
+        if target is not None and target.size == 4 and target[0] == 1 and 1 in (target[1], target[3]):
             draft.rename(node.output[0], node.input[0])
         else:
             left.append(node)

@@ -27,14 +27,13 @@ from .pictures import curves
 from .svg import Line, line_chart, sparkline
 
 PAGE_NAME = "report.html"
-SPLIT_NAMES = {
+DAY_NAMES = {
     "val": "Validation images",
     "test": "Test folder",
     "train": "Training images",
     "plain-folders": "Plain folders",
-    "val-by-night": "Validation images, relit as by night",
-    "test-by-night": "Test folder, relit as by night",
 }
+SPLIT_NAMES = DAY_NAMES | {f"{split}-by-night": f"{name}, relit as by night" for split, name in DAY_NAMES.items()}
 STYLE = Path(__file__).with_name("report.css").read_text()
 
 

@@ -213,3 +213,12 @@ def test_a_converter_that_breaks_is_named_with_its_versions(model, monkeypatch):
     monkeypatch.setattr(tf2onnx.convert, "from_function", broken)
     with pytest.raises(ConversionError, match=r"no attribute 'cast'.*tf2onnx \d.*tensorflow \d.*numpy \d.*pip install"):
         convert(model)
+
+
+def test_layers_of_one_filter_are_exported_too(scenes, tmp_path):
+    """tf2onnx writes their changes of layout as reshapes."""
+    keras.utils.set_random_seed(3)
+    thin = fcn8(Fcn8Config(input_size=SIZE, block_widths=(1, 8, 1, 8, 8), head_widths=(8, 1)))
+    expected = logits_model(thin).predict_on_batch(scale_frames(scenes[0]))
+    (logits,) = run(convert(thin), tmp_path, {"scaled": scale_frames(scenes[0]).transpose(0, 3, 1, 2)})
+    np.testing.assert_allclose(logits.transpose(0, 2, 3, 1), expected, atol=2e-5)
