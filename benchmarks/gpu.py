@@ -130,18 +130,21 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
 def gpu_files(
     settings: GpuSettings, digest: str, say: Callable[[str], None]
 ) -> tuple[list[ModelFile], tuple[int, int], list[str]]:
-    """The run's fp32 and fp16 files at the size asked for, exported once into the cache, and (height, width).
+    """The run's files in each precision at the size asked for, exported once into the cache, and (height, width).
 
     And why one is missing: a network whose float16 differs too much has no such file, and all else can be measured.
+    int8 is what ships, and what `auto` is given.
     """
     keep = Settings(run=settings.run, models=(), out=settings.out)
     shape = () if settings.input_size is None else ("--input-size", "x".join(map(str, settings.input_size)))
     named = shape[1] if shape else "own"
     shared = ("--gate-on", "rendered", "--gate-frames", "8", *shape)
     paths, missing = [], []
-    for name in ("fp32", "fp16"):
+    for name, more in (("fp32", ()), ("fp16", ()), ("int8", ("--calibration-data", "rendered"))):
         try:
-            paths.append(exported(keep, f"{digest}-{named}-{name}-gpu.onnx", ("--precision", name, *shared), say))
+            paths.append(
+                exported(keep, f"{digest}-{named}-{name}-gpu.onnx", ("--precision", name, *more, *shared), say)
+            )
         except ModelFileError as error:
             if name == "fp32":
                 raise
@@ -157,6 +160,7 @@ def gpu_contenders(
     bound = [
         replace(one, name=f"bound {one.name.removeprefix('edge_seg ')}{ending}", kind="cuda-bound", compiled=graph)
         for one in ours
+        if one.precision != "int8"
         for graph, ending in ((False, ""), (True, ", CUDA graph"))
     ]
     others = [one for one in torch_contenders(settings.run, shape, digest, cuda=True) if one.device != "cpu"]

@@ -2,19 +2,21 @@
 once.
 
 A run copies its batch into a set's host buffer, from there to the device, and the labels back; while one run copies,
-another may compute on its own set. A captured graph replays addresses, so it has one set. Follows the documentation
-and has been tried against a fake only. Knows no pictures and no files.
+another may compute on its own set. A captured graph replays addresses, so it has one set; onnxruntime keeps it with the
+thread that captured it, so it has one thread too. Follows the documentation and has been tried against a fake only.
+Knows no pictures and no files.
 """
 
 from __future__ import annotations
 
 import queue
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .devices import CUDA_PROVIDER
+from .nvidia import page_lock
 
 # onnxruntime's names of tensor types -> numpy's.
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
@@ -24,7 +26,7 @@ _TYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(floa
 class _Set:
     """The buffers of one run: page-locked on the host (None where there is no such memory), and on the device."""
 
-    host: Any
+    host: np.ndarray | None
     device: Any
     outputs: dict[str, Any]
     binding: Any
@@ -54,13 +56,18 @@ class BoundRuns:
     ) -> None:
         self.shape, self.sets, self.captured = shape, sets, captured
         self._ort, self._inner, self._index = ort, inner, index
+        self._thread = ThreadPoolExecutor(1, "edge_seg_graph") if captured else None
         self._free: queue.Queue[_Set] = queue.Queue()
-        pinned = pinned_memory(ort, index)
         for _ in range(sets):
-            self._free.put(self._make_set(pinned))
+            self._free.put(self._make_set())
 
     def run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
         """The named outputs for a batch of the one shape; new arrays."""
+        if self._thread is not None:
+            return self._thread.submit(self._run, names, batch).result()
+        return self._run(names, batch)
+
+    def _run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
         buffers = self._free.get()
         try:
             self._upload(buffers, batch)
@@ -70,44 +77,20 @@ class BoundRuns:
             self._free.put(buffers)
 
     def _upload(self, buffers: _Set, batch: np.ndarray) -> None:
-        if buffers.host is None:
-            buffers.device.update_inplace(batch)
-            return
-        buffers.host.update_inplace(batch)
-        self._ort.copy_tensors([buffers.host], [buffers.device])
+        if buffers.host is not None:
+            np.copyto(buffers.host, batch)
+            batch = buffers.host
+        buffers.device.update_inplace(batch)
 
-    def _make_set(self, pinned: Any) -> _Set:
+    def _make_set(self) -> _Set:
         device = self._on_device(self.shape, np.uint8)
         outputs = {item.name: self._on_device(self.shape[:3], _TYPES[item.type]) for item in self._inner.get_outputs()}
         binding = self._inner.io_binding()
         binding.bind_ortvalue_input("frames", device)
         for name, output in outputs.items():
             binding.bind_ortvalue_output(name, output)
-        return _Set(host=self._host_buffer(pinned, device), device=device, outputs=outputs, binding=binding)
-
-    def _host_buffer(self, pinned: Any, device: Any) -> Any:
-        """Page-locked memory from which a copy to the device has been seen to work, or None: slower, and as right."""
-        if pinned is None:
-            return None
-        try:
-            host = self._ort.OrtValue.ortvalue_from_shape_and_type(self.shape, np.uint8, memory_info=pinned)
-            host.update_inplace(np.zeros(self.shape, np.uint8))
-            self._ort.copy_tensors([host], [device])
-        except Exception:  # whatever a build without such copies raises
-            return None
-        return host
+        host = np.zeros(self.shape, np.uint8)
+        return _Set(host=host if page_lock(host) else None, device=device, outputs=outputs, binding=binding)
 
     def _on_device(self, shape: tuple[int, ...], kind: Any) -> Any:
         return self._ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cuda", self._index)
-
-
-def pinned_memory(ort: Any, index: int) -> Any:
-    """What onnxruntime calls the GPU's page-locked host memory, or None where it offers none."""
-    kinds = getattr(ort, "OrtDeviceMemoryType", None)
-    found = [item for item in ort.get_ep_devices() if item.ep_name == CUDA_PROVIDER]
-    if kinds is None or index >= len(found):
-        return None
-    try:
-        return found[index].memory_info(kinds.HOST_ACCESSIBLE)
-    except Exception:  # whatever an older build raises
-        return None

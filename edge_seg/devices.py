@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConfigurationError, DeviceError
-from .nvidia import nvidia_gpus, tensorrt_version
+from .nvidia import forked_after_cuda, nvidia_gpus, tensorrt_version
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -93,6 +93,11 @@ def _nvidia_problem(ort: Any, device: DeviceName) -> str:
     if provider not in ort.get_available_providers():
         return f"this onnxruntime {ort.__version__} was built without {provider}. Mend it: {REINSTALL_GPU}"
     count = nvidia_gpus()
+    if count is None and forked_after_cuda():
+        return (
+            "CUDA was initialised before this process was forked off, and does not work in it. Start processes with "
+            'multiprocessing.get_context("spawn")'
+        )
     if count is None:
         return (
             "no NVIDIA driver answers (libcuda.so.1). Install the driver; in a container start it with "
@@ -104,8 +109,8 @@ def _nvidia_problem(ort: Any, device: DeviceName) -> str:
         )
     if device.kind == "tensorrt" and not tensorrt_version():
         return (
-            "TensorRT's library (libnvinfer) is not found. Install TensorRT and put its folder on LD_LIBRARY_PATH, "
-            "or use --device cuda"
+            "TensorRT's libraries (libnvinfer, libnvonnxparser) are not found in the version that this onnxruntime "
+            f"{ort.__version__} loads. Install TensorRT and put its folder on LD_LIBRARY_PATH, or use --device cuda"
         )
     return ""
 

@@ -1,13 +1,34 @@
-"""What NVIDIA's driver and TensorRT say of themselves, asked through their C libraries. Knows nothing of sessions."""
+"""What NVIDIA's driver and TensorRT say of themselves, asked through their C libraries, and memory that a GPU reads by
+itself. Knows nothing of sessions.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
+import importlib.util
 import os
+import re
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+# Memory that is page-locked for every context of the process (cudaHostRegisterPortable).
+_PORTABLE = 1
+# The process that initialised CUDA. Its forks cannot use it, and the driver does not say why.
+_initialised_in: int | None = None
+
+
+def forked_after_cuda() -> bool:
+    """Whether CUDA was initialised before this process was forked off: here it does not work any more."""
+    return _initialised_in not in (None, os.getpid())
 
 
 def nvidia_gpus() -> int | None:
     """GPUs the NVIDIA driver shows to this process, or None without a working driver."""
+    global _initialised_in
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             driver = ctypes.CDLL(name)
@@ -19,19 +40,57 @@ def nvidia_gpus() -> int | None:
         if status == 100:
             return 0
         if status == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            _initialised_in = os.getpid()
             return count.value
         return None
     return None
 
 
+@functools.cache
 def tensorrt_version() -> int:
-    """TensorRT's version as its library says it (10.3.0 is 100300), or 0 when there is none."""
-    for name in ("libnvinfer.so.11", "libnvinfer.so.10", "nvinfer_11.dll", "nvinfer_10.dll"):
+    """Version of the TensorRT that the installed onnxruntime loads (10.3.0 is 100300), or 0 without its libraries.
+
+    They are loaded here: those of NVIDIA's wheels (`tensorrt_libs`) lie where nothing else would find them.
+    """
+    folder = _package_folder("onnxruntime")
+    providers = [] if folder is None else sorted((folder / "capi").glob("*onnxruntime_providers_tensorrt*"))
+    wanted = {name.decode() for path in providers for name in _TENSORRT.findall(path.read_bytes())}
+    # nvinfer before nvonnxparser, which needs it.
+    found = [_load(name) for name in sorted(wanted)]
+    return int(found[0].getInferLibVersion()) if found and found[0] and all(found) else 0
+
+
+# What onnxruntime's provider is linked against: the engine and the reader of graphs, each with its major version.
+_TENSORRT = re.compile(rb"libnvinfer\.so\.\d+|libnvonnxparser\.so\.\d+|nvinfer_\d+\.dll|nvonnxparser_\d+\.dll")
+
+
+def _load(name: str) -> ctypes.CDLL | None:
+    wheel = _package_folder("tensorrt_libs")
+    for place in (name, *([] if wheel is None else [str(wheel / name)])):
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(place, ctypes.RTLD_GLOBAL)
+    return None
+
+
+def _package_folder(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def page_lock(array: np.ndarray) -> bool:
+    """Lock an array's memory for as long as it lives, so that a GPU copies it by itself; whether that could be done."""
+    for name in ("libcudart.so.13", "libcudart.so.12", "cudart64_13.dll", "cudart64_12.dll"):
         try:
-            return int(ctypes.CDLL(name).getInferLibVersion())
-        except (OSError, AttributeError):
+            runtime = ctypes.CDLL(name)
+        except OSError:
             continue
-    return 0
+        address = ctypes.c_void_p(array.ctypes.data)
+        if runtime.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(_PORTABLE)) != 0:
+            runtime.cudaGetLastError()  # else the next one who asks is told of this
+            return False
+        weakref.finalize(array, runtime.cudaHostUnregister, address).atexit = False
+        return True
+    return False
 
 
 def gpu_identity(index: int) -> str:

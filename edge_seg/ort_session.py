@@ -25,6 +25,8 @@ def is_out_of_memory(error: BaseException) -> bool:
             "bad_alloc",
             "cuda failure 2:",
             "cudaerrormemoryallocation",
+            "alloc_failed",  # cuBLAS, cuDNN
+            "allocation_failed",
         )
     )
 

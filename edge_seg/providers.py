@@ -135,15 +135,16 @@ def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
 
 
 def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
-    options = tensorrt.provider_options(ort, plan.header, plan.batch_size, plan.input_size, device.index)
-
-    def make(graph: bool) -> Made:
-        own = {**options, "trt_cuda_graph_enable": "1"} if graph else options
-        # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
-        providers = [(TENSORRT_PROVIDER, own), (CUDA_PROVIDER, cuda_options(plan.header.spec.precision, device.index))]
-        return _make_nvidia(ort, plan, device, providers, graph=graph)
-
-    return _with_or_without_graph(make, plan)
+    precision = plan.header.spec.precision
+    if precision == "int8":
+        raise DeviceError(
+            f"device {device} cannot be had for an int8 file of ours: TensorRT takes int8 around zero alone, and its "
+            "activations are bytes from zero on. Export --precision fp16, or use --device cuda."
+        )
+    own = tensorrt.provider_options(ort, plan.header, plan.batch_size, plan.input_size, device.index)
+    # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
+    providers = [(TENSORRT_PROVIDER, own), (CUDA_PROVIDER, cuda_options(precision, device.index))]
+    return _make_nvidia(ort, plan, device, providers, graph=False)
 
 
 def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
@@ -158,24 +159,27 @@ def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
     except DeviceError:
         raise
     except Exception as error:
-        made = make(False)
-        return replace(made, remark="; ".join(filter(None, [f"no CUDA graph ({first_line(error)})", made.remark])))
+        problem = first_line(error)
+    # Out here the exception is gone, and with it the session whose memory and half-made capture it kept alive.
+    made = make(False)
+    return replace(made, remark="; ".join(filter(None, [f"no CUDA graph ({problem})", made.remark])))
 
 
 def cuda_options(precision: str, index: int, *, graph: bool = False) -> dict[str, str]:
     """What the CUDA provider is asked for a file of `precision` on GPU number `index`."""
     options = {
         "device_id": str(index),
-        # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16.
-        "use_tf32": "0",
-        # An exhaustive search runs every algorithm of every convolution before the first frame, and may choose
-        # another one each time.
+        # cuDNN's own order of preference: EXHAUSTIVE, the default, takes longer before the first frame.
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
     }
     if precision == "fp16":
         # The layout of tensor cores.
         options["prefer_nhwc"] = "1"
+    else:
+        # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16. For fp16 itself the
+        # option stays away: without TF32 onnxruntime takes no engine at all that uses tensor cores.
+        options["use_tf32"] = "0"
     if graph:
         options["enable_cuda_graph"] = "1"
     return options
@@ -184,18 +188,18 @@ def cuda_options(precision: str, index: int, *, graph: bool = False) -> dict[str
 def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple[str, Any]], *, graph: bool) -> Made:
     """A session on NVIDIA's providers: without any node on the CPU if that can be, else with light ones alone there."""
     preload(ort)
+    precision = plan.header.spec.precision
     try:
-        inner = ort.InferenceSession(
-            plan.source, _options(ort, plan, strict=True), providers=providers, enable_fallback=0
-        )
+        inner = _open_nvidia(ort, plan, providers, strict=True)
     except Exception as error:
         if "fallback to CPU EP has been explicitly disabled" not in str(error):
             raise
-        options = _options(ort, plan, strict=False)
-        inner = ort.InferenceSession(
-            plan.source, options, providers=[*providers, (CPU_PROVIDER, {})], enable_fallback=0
-        )
+        inner = None
+    if inner is None:
+        inner = _open_nvidia(ort, plan, [*providers, (CPU_PROVIDER, {})], strict=False)
     remarks = [_check_placement(inner, providers[0][0], device)]
+    if precision == "int8":
+        remarks.append("CUDA multiplies an int8 file in float32; the file for a GPU is fp16")
     bound = None
     try:
         bound = _bind(ort, inner, plan, device, graph=graph)
@@ -205,10 +209,19 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
         remarks.append(f"no bound buffers ({first_line(error)})")
     return Made(
         inner=inner,
-        arithmetic=arithmetic_of(device.kind, plan.header.spec.precision),
+        arithmetic=arithmetic_of(device.kind, precision),
         remark="; ".join(filter(None, remarks)),
         bound=bound,
     )
+
+
+def _open_nvidia(ort: Any, plan: Plan, providers: list[tuple[str, Any]], *, strict: bool) -> Any:
+    options = _options(ort, plan, strict=strict)
+    if plan.header.spec.precision == "int8":
+        # So that kernels and biases become floats once, at the start. CUDA has no int8 convolutions, and left in pairs
+        # with their Q and DQ all biases, int32, would go by way of the CPU for each frame.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return ort.InferenceSession(plan.source, options, providers=providers, enable_fallback=0)
 
 
 def preload(ort: Any) -> None:

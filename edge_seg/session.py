@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -250,18 +251,21 @@ def _warm_up(session: OrtSession, plan: Plan, *, runs: int) -> None:
     """Run at the full shape; raises `OutOfMemoryError` naming a batch that fits, if one does."""
 
     def run(batch_size: int) -> None:
+        frames = np.zeros((batch_size, *plan.input_size, 3), np.uint8)
         for _ in range(runs):
-            session.run(np.zeros((batch_size, *plan.input_size, 3), np.uint8))
+            # As many at once as there will be: each has activations of its own.
+            list(together.map(session.run, [frames] * session.runs_at_once))
 
-    size = plan.batch_size
+    size = plan.batch_size if runs else 0
     problem: OutOfMemoryError | None = None
-    while size:
-        try:
-            run(size)
-            break
-        except OutOfMemoryError as error:
-            problem = problem or error
-            size //= 2
+    with ThreadPoolExecutor(session.runs_at_once) as together:
+        while size:
+            try:
+                run(size)
+                break
+            except OutOfMemoryError as error:
+                problem = problem or error
+                size //= 2
     if problem is not None:
         cure = f" A batch of {size} fits: --batch {size}." if size else ""
         raise OutOfMemoryError(f"{problem}{cure}") from problem.__cause__

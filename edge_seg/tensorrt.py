@@ -32,7 +32,6 @@ def provider_options(
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": folder,
         "trt_fp16_enable": "1" if header.spec.precision == "fp16" else "0",
-        "trt_int8_enable": "1" if header.spec.precision == "int8" else "0",
         "trt_profile_min_shapes": shape,
         "trt_profile_opt_shapes": shape,
         "trt_profile_max_shapes": shape,

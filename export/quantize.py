@@ -166,6 +166,9 @@ def _read_bytes(draft: Draft) -> None:
     if quantizer.op_type != "QuantizeLinear" or float(scale) != 1 / STEP or int(zero_point) != ZERO_POINT:
         raise ConversionError(f"expected frames quantized by 1/128 around 128, got {scale} around {zero_point}.")
     draft.rename(quantizer.output[0], "frames.planes")
+    draft.rename("frames.real", "frames")
+    # The quantizer's notes of types: `frames.planes` is no longer what it was.
+    del draft.graph.value_info[:]
     gone = {"frames.real", "frames.centered", SCALED, quantizer.output[0]}
     draft.set_nodes(node for node in draft.nodes if node.output[0] not in gone)
 

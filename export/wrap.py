@@ -3,8 +3,8 @@
 Scaling. Keras saw u / 127.5 - 1. Written as (u - 127.5) / 128 with the first kernel larger by 128 / 127.5, every
 input value is exact in float32, float16 and bfloat16 alike, and zero padding still means what it meant.
 
-Argmax. It is taken where each position still holds a whole square of pixels, so that single bytes are shuffled into
-place instead of a float for each class: half the time on the CPU provider. The last convolution becomes a matrix
+Argmax. It is taken where each position still holds a whole square of pixels, so that one id is shuffled into place
+instead of a score for each class: half the time on the CPU provider. The last convolution becomes a matrix
 product, positions first: what is compared then lies close together, and rows of eight labels are moved at once, which
 halves it again (docs/performance.md). The lowest id wins a tie, as in numpy and Keras.
 """
@@ -71,11 +71,11 @@ def take_frames(draft: Draft) -> None:
     draft.weights[kernel] = draft.weights[kernel] * np.float32(STEP / KERAS_STEP)
     draft.weights["scaling.middle"] = np.array(MIDDLE, np.float32)
     draft.weights["scaling.step"] = np.array(1 / STEP, np.float32)
-    # Bytes are a quarter of the work to transpose.
+    # TensorRT takes bytes into a Cast alone, and gives them out of one alone: nothing else touches them.
     head = [
-        helper.make_node("Transpose", ["frames"], ["frames.planes"], "frames.planes", perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["frames.planes"], ["frames.real"], "frames.real", to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["frames.real", "scaling.middle"], ["frames.centered"], "frames.centered"),
+        helper.make_node("Cast", ["frames"], ["frames.real"], "frames.real", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["frames.real"], ["frames.planes"], "frames.planes", perm=[0, 3, 1, 2]),
+        helper.make_node("Sub", ["frames.planes", "scaling.middle"], ["frames.centered"], "frames.centered"),
         helper.make_node("Mul", ["frames.centered", "scaling.step"], [SCALED], SCALED),
     ]
     draft.set_nodes([*head, *draft.nodes])
@@ -100,13 +100,12 @@ class _Tail:
         draft.logits, draft.block = self.packed_logits()
         squares = self.reshape(draft.logits, "scores", [0, 0, 0, classes, draft.block**2])
         self.node("ArgMax", squares, "best", axis=CLASS_AXIS, keepdims=0)
-        self.node("Cast", "best", "best.byte", to=TensorProto.UINT8)
-        self.spread("best.byte", "labels")
+        self.node("Cast", self.spread("best", "ids"), "labels", to=TensorProto.UINT8)
         if self.confidence:
             self.node("Softmax", squares, "probabilities", axis=CLASS_AXIS)
             self.largest("probabilities", "largest")
-            self.node("Cast", "largest", "largest.cast", to=CONFIDENCE_TYPES[self.confidence_type])
-            self.spread("largest.cast", "confidence")
+            spread = self.spread("largest", "shares")
+            self.node("Cast", spread, "confidence", to=CONFIDENCE_TYPES[self.confidence_type])
         draft.set_nodes([*draft.nodes, *self.nodes])
         self.set_ends(draft)
 
@@ -142,12 +141,12 @@ class _Tail:
         else:
             self.node("ReduceMax", source, target, axes=[CLASS_AXIS], keepdims=0)
 
-    def spread(self, source: str, target: str) -> None:
+    def spread(self, source: str, target: str) -> str:
         """(N, h, w, block * block) -> (N, h * block, w * block)."""
         block = self.draft.block
         square = self.reshape(source, f"{target}.square", [0, 0, 0, block, block])
         rows = self.node("Transpose", square, f"{target}.rows", perm=[0, 1, 3, 2, 4])
-        self.node("Reshape", rows, target, self.frame_shape())
+        return self.node("Reshape", rows, target, self.frame_shape())
 
     def reshape(self, source: str, target: str, shape: list[int]) -> str:
         """Reshape; a 0 keeps the side that is there."""
@@ -155,13 +154,13 @@ class _Tail:
 
     def frame_shape(self) -> str:
         """(N, H, W) of the frames as a tensor, made once: a constant, or worked out from the scores' grid."""
-        name = "labels.shape"
+        name = "frames.shape"
         if not self.dynamic_size:
             return self.constant(name, [0, *self.size])
         if not any(node.output[0] == name for node in self.nodes):
             self.node("Shape", self.draft.logits, "grid", start=1, end=3)
-            self.node("Mul", "grid", "labels.size", self.constant("grid.factors", [self.draft.block] * 2))
-            self.node("Concat", self.constant("labels.head", [0]), name, "labels.size", axis=0)
+            self.node("Mul", "grid", "frames.size", self.constant("grid.factors", [self.draft.block] * 2))
+            self.node("Concat", self.constant("frames.count", [0]), name, "frames.size", axis=0)
         return name
 
     def set_ends(self, draft: Draft) -> None:

@@ -43,7 +43,7 @@ def machine(monkeypatch, start_fake, tiny_model, tmp_path):
     (run / "config.json").write_text("{}")
     (run / "model.weights.h5").write_bytes(b"weights")
     monkeypatch.setattr(gpu, "device_problem", lambda runtime, device: "")
-    paths = {name: tiny_model(precision=name) for name in ("fp32", "fp16")}
+    paths = {name: tiny_model(precision=name) for name in ("fp32", "fp16", "int8")}
     monkeypatch.setattr(gpu, "exported", lambda keep, name, options, say: paths[options[1]])
     measure = gpu.measure_gpu
     monkeypatch.setattr(
@@ -70,6 +70,7 @@ def test_one_run_measures_every_contender_at_every_batch(machine, tmp_path, caps
         REFERENCE,
         "edge_seg cuda fp32",
         "edge_seg cuda fp16",
+        "edge_seg cuda int8",
         "bound cuda fp32",
         "bound cuda fp32, CUDA graph",
         "bound cuda fp16",
@@ -92,7 +93,7 @@ def test_a_network_without_a_float16_file_is_measured_in_float32(machine, monkey
     def refuse(keep, name, options, say):
         if options[1] == "fp16":
             raise ModelFileError("`python -m export` of x.onnx failed: float16 agrees on 98.1 % of the pixels")
-        return tiny_model(precision="fp32")
+        return tiny_model(precision=options[1])
 
     monkeypatch.setattr(gpu, "exported", refuse)
     assert command.main(machine) == 0

@@ -30,8 +30,8 @@ class GpuMachine:
 
     `memory_frames`: a larger batch runs out of memory. `wrong`: labels come back shifted. `silent_cpu`: the session
     comes back on the CPU, as onnxruntime does when a library is missing. `left_on_cpu`: operators that refuse the GPU.
-    `graph_error`, `binding_error`: what capturing a graph and binding buffers fail with. `pinned`: whether there is
-    page-locked memory; `copies` are those from it.
+    `graph_error`, `binding_error`: what capturing a graph and binding buffers fail with. `pinned`: whether memory can
+    be page-locked; `locked` is what was, `uploaded` what was copied to the GPU. `entries`: of each session's options.
     """
 
     gpus: int | None = 1
@@ -44,10 +44,20 @@ class GpuMachine:
     graph_error: str = ""
     binding_error: str = ""
     pinned: bool = True
-    copies: list[tuple[str, str]] = field(default_factory=list)
+    locked: list[np.ndarray] = field(default_factory=list)
+    uploaded: list[np.ndarray] = field(default_factory=list)
+    entries: list[dict[str, str]] = field(default_factory=list)
     at_once: AtOnce = field(default_factory=lambda: AtOnce())
     asked: list[Any] = field(default_factory=list)
     batch_sizes: list[int] = field(default_factory=list)
+
+
+def _has(options: Any, key: str) -> bool:
+    try:
+        options.get_session_config_entry(key)
+    except RuntimeError:
+        return False
+    return True
 
 
 class FakeGpuSession:
@@ -55,7 +65,7 @@ class FakeGpuSession:
 
     def __init__(self, machine: GpuMachine, inner: Any, providers: list[str]) -> None:
         self._machine, self._inner, self._providers = machine, inner, providers
-        self.graph, self._captured = False, None
+        self.graph, self._captured, self._threads = False, None, set()
 
     def get_providers(self) -> list[str]:
         return [CPU] if self._machine.silent_cpu else self._providers
@@ -88,6 +98,8 @@ class FakeGpuSession:
                 raise RuntimeError(self._machine.graph_error)
             self._captured = self._captured or binding
             binding = self._captured
+            self._threads.add(threading.get_ident())
+            assert len(self._threads) == 1, "a graph belongs to the thread that captured it"
         self._machine.at_once.enter()
         try:
             arrays = self.run(list(binding.outputs), {"frames": binding.inputs["frames"].array})
@@ -101,13 +113,14 @@ class FakeGpuSession:
 
 
 class FakeValue:
-    """A tensor on the fake GPU or in its page-locked memory; only the ways in and out that a real one has."""
+    """A tensor on the fake GPU; only the ways in and out that a real one has."""
 
-    def __init__(self, shape: tuple[int, ...], kind: Any, place: str) -> None:
-        self.array, self.place = np.zeros(shape, kind), place
+    def __init__(self, machine: GpuMachine, shape: tuple[int, ...], kind: Any, place: str) -> None:
+        self._machine, self.array, self.place = machine, np.zeros(shape, kind), place
 
     def update_inplace(self, array: np.ndarray) -> None:
         assert array.shape == self.array.shape
+        self._machine.uploaded.append(array)
         self.array[...] = array
 
     def numpy(self) -> np.ndarray:
@@ -158,6 +171,8 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> GpuMachine:
         if not {CUDA, TENSORRT} & set(names):
             return onnxruntime.InferenceSession(source, options, providers=providers, **rest)
         machine.asked.append(providers)
+        keys = ("session.disable_quant_qdq", "session.disable_cpu_ep_fallback")
+        machine.entries.append({key: options.get_session_config_entry(key) for key in keys if _has(options, key)})
         if machine.open_error:
             raise RuntimeError(machine.open_error)
         if machine.left_on_cpu and CPU not in names:
@@ -170,19 +185,16 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> GpuMachine:
         inner = onnxruntime.InferenceSession(source, plain, providers=[CPU])
         settings = {name: value for _, own in providers if isinstance(own, dict) for name, value in own.items()}
         session = FakeGpuSession(machine, inner, names if CPU in names else [*names, CPU])
-        session.graph = "1" in (settings.get("enable_cuda_graph"), settings.get("trt_cuda_graph_enable"))
+        session.graph = settings.get("enable_cuda_graph") == "1"
         return session
 
-    def make_value(shape: Any, kind: Any, device: str = "cpu", index: int = 0, *, memory_info: Any = None) -> FakeValue:
-        return FakeValue(shape, kind, memory_info or device)
+    def make_value(shape: Any, kind: Any, device: str, index: int) -> FakeValue:
+        return FakeValue(machine, shape, kind, device)
 
-    def copy(sources: list[FakeValue], targets: list[FakeValue]) -> None:
-        for source, target in zip(sources, targets, strict=True):
-            machine.copies.append((source.place, target.place))
-            target.array[...] = source.array
-
-    def gpus() -> list[Any]:
-        return [SimpleNamespace(ep_name=CUDA, memory_info=lambda kind: kind)] if machine.pinned else []
+    def lock(array: np.ndarray) -> bool:
+        if machine.pinned:
+            machine.locked.append(array)
+        return machine.pinned
 
     fake = SimpleNamespace(
         __version__=onnxruntime.__version__,
@@ -190,10 +202,9 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> GpuMachine:
         OrtHardwareDeviceType=onnxruntime.OrtHardwareDeviceType,
         InferenceSession=open_inner,
         get_available_providers=lambda: list(machine.providers),
-        get_ep_devices=gpus,
-        OrtDeviceMemoryType=SimpleNamespace(HOST_ACCESSIBLE="pinned"),
+        # onnxruntime lists the providers it was built with, CUDA not among them.
+        get_ep_devices=lambda: [],
         OrtValue=SimpleNamespace(ortvalue_from_shape_and_type=make_value),
-        copy_tensors=copy,
         register_execution_provider_library=lambda name, path: None,
         set_default_logger_severity=lambda level: None,
         preload_dlls=lambda: print("noise that must not reach the terminal"),
@@ -204,6 +215,7 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> GpuMachine:
     for module in ("devices", "tensorrt"):
         monkeypatch.setattr(f"edge_seg.{module}.nvidia_gpus", lambda: machine.gpus)
         monkeypatch.setattr(f"edge_seg.{module}.tensorrt_version", lambda: 100300)
+    monkeypatch.setattr("edge_seg.binding.page_lock", lock)
     monkeypatch.setattr("edge_seg.tensorrt.gpu_identity", lambda index: f"Fake GPU {index} 9.0 driver 13000")
     return machine
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from edge_seg.errors import ConfigurationError
+from edge_seg import providers
+from edge_seg.errors import ConfigurationError, DeviceError
 from edge_seg.session import open_session
 
 
@@ -21,14 +24,15 @@ def test_batches_go_through_pinned_memory_to_fixed_buffers(tiny_model, tiny_refe
         found = opened.run(frames(3, seed))
         np.testing.assert_array_equal(found["labels"], tiny_reference(frames(3, seed), 12))
         assert found["confidence"].dtype == np.float16
-    assert set(gpu_machine.copies) == {("pinned", "cuda")}
+    assert len(gpu_machine.locked) == 2, "a set of buffers for each run at once"
+    assert all(any(array is one for one in gpu_machine.locked) for array in gpu_machine.uploaded)
 
 
 def test_without_pinned_memory_labels_are_the_same(tiny_model, tiny_reference, gpu_machine):
     gpu_machine.pinned = False
     opened = open_session(tiny_model(), device="cuda", batch_size=2)
     np.testing.assert_array_equal(opened.run(frames(2))["labels"], tiny_reference(frames(2), 12))
-    assert gpu_machine.copies == []
+    assert gpu_machine.locked == []
 
 
 def test_two_batches_have_buffers_of_their_own(tiny_model, tiny_reference, gpu_machine):
@@ -82,11 +86,36 @@ def test_buffers_that_cannot_be_bound_are_done_without_and_said(tiny_model, tiny
     np.testing.assert_array_equal(found, tiny_reference(frames(batch_size), 12))
 
 
-def test_tensorrt_captures_its_own_graph(tiny_model, gpu_machine):
-    open_session(tiny_model(), device="tensorrt")
-    (_, tensorrt), (_, cuda) = gpu_machine.asked[-1]
-    assert tensorrt["trt_cuda_graph_enable"] == "1"
-    assert "enable_cuda_graph" not in cuda
+def test_a_graph_is_replayed_by_the_thread_that_captured_it_whoever_asks(tiny_model, tiny_reference, gpu_machine):
+    opened = open_session(tiny_model(), device="cuda")
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda seed: opened.run(frames(1, seed))["labels"], range(12)))
+    for seed, labels in enumerate(found):
+        np.testing.assert_array_equal(labels, tiny_reference(frames(1, seed), 12))
+
+
+def test_a_session_whose_graph_failed_is_gone_before_the_next_opens(tiny_model, gpu_machine, monkeypatch):
+    """Its memory is the GPU's, and what it half captured stands in the way of the next."""
+    alive = []
+    bind = providers._bind
+
+    def watched(ort, inner, *args, **options):
+        assert not [one for one in alive if one() is not None]
+        alive.append(weakref.ref(inner))
+        return bind(ort, inner, *args, **options)
+
+    monkeypatch.setattr(providers, "_bind", watched)
+    gpu_machine.graph_error = "CUDA error 901"
+    assert "no CUDA graph" in open_session(tiny_model(), device="cuda").device.reason
+    assert len(alive) == 2
+
+
+def test_two_runs_at_once_are_warmed_up_at_once(tiny_model, gpu_machine, monkeypatch):
+    both = threading.Barrier(2)
+    monkeypatch.setattr(gpu_machine.at_once, "enter", lambda: both.wait(timeout=20))
+    monkeypatch.setattr(gpu_machine.at_once, "leave", lambda: None)
+    open_session(tiny_model(), device="cuda", batch_size=2)
+    assert gpu_machine.batch_sizes == [2, 2, 2, 2]
 
 
 def test_larger_batches_have_no_graph(tiny_model, gpu_machine):
@@ -95,8 +124,25 @@ def test_larger_batches_have_no_graph(tiny_model, gpu_machine):
     assert "enable_cuda_graph" not in options
 
 
-@pytest.mark.parametrize(("precision", "layout"), [("fp32", None), ("fp16", "1")])
-def test_fp16_is_channels_last_and_no_search_stalls(tiny_model, gpu_machine, precision, layout):
+@pytest.mark.parametrize(("precision", "layout", "tf32"), [("fp32", None, "0"), ("fp16", "1", None)])
+def test_fp16_has_the_tensor_cores_and_their_layout_and_fp32_its_bits(tiny_model, gpu_machine, precision, layout, tf32):
     open_session(tiny_model(precision=precision), device="cuda", batch_size=2)
     ((_, options),) = gpu_machine.asked[-1]
-    assert (options.get("prefer_nhwc"), options["cudnn_conv_algo_search"]) == (layout, "HEURISTIC")
+    assert (options.get("prefer_nhwc"), options.get("use_tf32")) == (layout, tf32)
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
+def test_an_int8_file_leaves_nothing_on_the_cpu_and_says_what_cuda_does(tiny_model, gpu_machine):
+    opened = open_session(tiny_model(precision="int8"), device="cuda", batch_size=2)
+    assert gpu_machine.entries == [
+        {"session.disable_quant_qdq": "1", "session.disable_cpu_ep_fallback": "1"},
+    ]
+    assert "CUDA multiplies an int8 file in float32" in opened.device.reason
+
+
+def test_tensorrt_refuses_an_int8_file_and_auto_passes_it_over(tiny_model, gpu_machine):
+    path = tiny_model(precision="int8")
+    with pytest.raises(DeviceError, match=r"TensorRT takes int8 around zero alone.*--precision fp16"):
+        open_session(path, device="tensorrt")
+    assert gpu_machine.asked == []
+    assert open_session(path).device.name == "cuda:0"

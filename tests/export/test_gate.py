@@ -87,7 +87,7 @@ def test_a_confidence_is_held_to_the_scores(network, evidence, tmp_path, dtype):
     result = judge(draft, evidence, tmp_path)
     assert result.failures == ()
     assert 0 <= result.worst_confidence_error < 1e-3
-    spread = next(node for node in draft.graph.node if node.name == "confidence.rows")
+    spread = next(node for node in draft.graph.node if node.name == "shares.rows")
     # Rows and columns change places.
     spread.attribute[0].ints[:] = [0, 2, 3, 1, 4]
     (failure,) = judge(draft, evidence, tmp_path).failures
