@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_seg.errors import MissingDependencyError
 
+from .environment import processor
 from .pipeline import NAIVE
 from .rows import ClipRow, Result, Row
 from .table import clip_line
@@ -75,7 +76,7 @@ def draw_chart(result: Result, path: Path) -> None:
 def _title(result: Result) -> str:
     noisy = "   NOISY RUN, see the notes" if result.noisy else ""
     size = "x".join(str(side) for side in result.settings["size"])
-    machine = f"{result.environment['cpu']}, {result.environment['cores']} core(s)"
+    machine = f"{processor(result.environment)}, {result.environment['cores']} core(s)"
     return f"FCN8 at {size} on {machine}: {result.data['name']}, {result.data['frames']} frames{noisy}"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from edge_seg.errors import ConfigurationError
 
 from .cases import PEERS
+from .environment import processor
 from .measure import Ratio, ratio_between_runs
 from .rows import ClipRow, Result, Row
 from .table import align
@@ -84,7 +85,7 @@ class Comparison:
 def unlike(before: Result, after: Result, *, other_models: bool = False) -> list[str]:
     """Why two results cannot be compared, a line each; empty when they can. `other_models` lets models differ."""
     pairs = (
-        ("processor", before.environment["cpu"], after.environment["cpu"]),
+        ("processor", processor(before.environment), processor(after.environment)),
         ("usable cores", before.environment["cores"], after.environment["cores"]),
         ("GPUs", before.environment["gpus"], after.environment["gpus"]),
         ("data", _data(before), _data(after)),

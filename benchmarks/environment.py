@@ -11,6 +11,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,13 @@ PACKAGES = (
     "torch",
 )
 ROOT = Path(__file__).resolve().parent.parent
+# Instructions, and how one says them; of one line the first that is there. Makers sell unlike processors by one name.
+_SAID = (
+    (("avx512f", "AVX-512"), ("avx2", "AVX2")),
+    (("avx512_vnni", "VNNI"), ("avx_vnni", "VNNI"), ("i8mm", "i8mm"), ("asimddp", "dot products")),
+    (("avx512_bf16", "bf16"), ("bf16", "bf16")),
+    (("amx_int8", "AMX"), ("amx_bf16", "AMX")),
+)
 
 
 def environment() -> dict[str, Any]:
@@ -55,6 +63,14 @@ def environment() -> dict[str, Any]:
         "revision": revision(),
         "load_at_start": load(),
     }
+
+
+def processor(environment: Mapping[str, Any]) -> str:
+    """An environment's processor by name and by what makes it fast: "AMD EPYC (AVX-512, VNNI, bf16)"."""
+    features = environment.get("cpu_features") or ()
+    said = [next((word for name, word in line if name in features), "") for line in _SAID]
+    words = ", ".join(filter(None, said))
+    return f"{environment['cpu']} ({words})" if words else str(environment["cpu"])
 
 
 def cpu_model() -> str:

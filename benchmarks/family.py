@@ -13,6 +13,7 @@ from typing import Any
 from edge_seg.errors import ConfigurationError
 
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .environment import processor
 from .rows import Result, Row
 
 MARKS = {"fp32": "o", "fp16": "s", "int8": "D"}
@@ -41,7 +42,7 @@ def family(results: Sequence[tuple[str, Result]], batch: int = 1) -> list[Member
     first = results[0][1]
     for name, result in results:
         for what, one, other in (
-            ("processor", first.environment["cpu"], result.environment["cpu"]),
+            ("processor", processor(first.environment), processor(result.environment)),
             ("usable cores", first.environment["cores"], result.environment["cores"]),
             ("data", first.data["digest"], result.data["digest"]),
         ):
@@ -94,7 +95,7 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
             fontsize=9,
         )
         first = results[0][1]
-        machine = f"{first.environment['cpu']}, {first.environment['cores']} core(s), batch 1"
+        machine = f"{processor(first.environment)}, {first.environment['cores']} core(s), batch 1"
         style(axes, f"Accuracy against speed: {machine}", "frames/s (logarithmic)", grid="both")
         axes.set_ylabel(f"mean IoU, %: {first.data['frames']} frames of {first.data['name']}")
         figure.savefig(path, dpi=130, facecolor="white")

@@ -15,7 +15,7 @@ from edge_seg.errors import ConfigurationError
 from train.files import replacing
 
 from .chart import draw_chart
-from .environment import ROOT
+from .environment import ROOT, processor
 from .family import draw_family, trained
 from .growth import FILE_NAME, read_growth
 from .growth_chart import draw_growth
@@ -118,7 +118,7 @@ def _result(path: Path) -> Result | None:
 
 def _heading(result: Result, what: str) -> str:
     size = "x".join(map(str, result.settings["size"]))
-    machine = f"{result.environment['cores']} cores of {result.environment['cpu']}"
+    machine = _machine(result.environment)
     count = next(iter(result.operations.values()), {"gflop": 0.0, "weights": 0})
     noise = [note.removeprefix("NOISY: ").split(". ")[0] for note in result.notes if note.startswith("NOISY: other")]
     noisy = "; ".join(["; a noisy run" if result.noisy else "", *noise])
@@ -129,6 +129,10 @@ def _heading(result: Result, what: str) -> str:
         f"{result.data['frames']} frames of {result.data['name']}, {result.settings['repeats']} interleaved rounds, "
         f"{result.created[:10]}{noisy}.{untrained}"
     )
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    return f"{environment['cores']} cores of {processor(environment)}"
 
 
 def speed_table(result: Result) -> str:
@@ -233,7 +237,7 @@ def growth_text(growth: dict[str, Any]) -> str:
             f"Memory against the length of a clip: {each} at the most (bundled clip, looped, and int8 model, "
             f"`--save jsonl`, one frame in {' or '.join(map(str, strides))} segmented, the others decoded only)."
         )
-    return "**Growth** (`python -m benchmarks growth`). " + " ".join(words)
+    return f"**Growth** (`python -m benchmarks growth`), on {_machine(growth['environment'])}. " + " ".join(words)
 
 
 def _at(point: dict[str, Any]) -> str:

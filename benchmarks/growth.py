@@ -27,7 +27,7 @@ from train.files import replacing
 
 from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot
-from .environment import environment
+from .environment import environment, processor
 from .field import present_devices
 from .growth_chart import draw_growth
 from .length import MINUTES, LengthPlan, measure_lengths
@@ -165,7 +165,7 @@ def merged(kept: dict[str, list[dict[str, Any]]], found: dict[str, list[dict[str
 def check_like(kept: dict[str, Any], surroundings: dict[str, Any], run_digest: str, path: Path) -> None:
     """Raise `ConfigurationError` where points of another machine or model would stand beside new ones."""
     pairs = (
-        ("processor", kept["environment"]["cpu"], surroundings["cpu"]),
+        ("processor", processor(kept["environment"]), processor(surroundings)),
         ("cores", kept["environment"]["cores"], surroundings["cores"]),
         ("run", kept.get("run"), run_digest),
         ("size", kept.get("size"), list(SIZE)),

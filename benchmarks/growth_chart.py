@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .environment import processor
 
 # In the order of the legend: a hue a family, a dash a precision.
 LINES = {
@@ -41,7 +42,9 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
         for place, axis in enumerate(shown, start=1):
             panels[axis](figure.add_subplot(lines, columns, place), growth["axes"][axis])
         machine = growth["environment"]
-        title = f"Cost against {', '.join(NAMES[axis] for axis in shown)}: {machine['cpu']}, {machine['cores']} core(s)"
+        title = (
+            f"Cost against {', '.join(NAMES[axis] for axis in shown)}: {processor(machine)}, {machine['cores']} core(s)"
+        )
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
         figure.savefig(path, dpi=130, facecolor="white")
         plt.close(figure)

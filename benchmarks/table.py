@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .environment import processor
 from .rows import ClipRow, Result, Row
 
 HEAD = ("contender", "ms/frame", "p95", "frames/s", "x Keras", "quartiles", "peak MB", "mean IoU", "agreement",
@@ -39,7 +40,7 @@ def heading(result: Result) -> str:
     return "\n".join(
         (
             f"{data['name']}: {data['frames']} frames, segmented at {size}",
-            f"{machine['cpu']}, {machine['cores']} core(s), Python {machine['python']}, {machine['os']}",
+            f"{processor(machine)}, {machine['cores']} core(s), Python {machine['python']}, {machine['os']}",
             f"{method}; the whole took {result.duration_s:.0f} s",
         )
     )

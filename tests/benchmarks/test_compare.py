@@ -49,6 +49,7 @@ def test_only_contenders_that_ran_in_both_are_compared(result):
     ("part", "key", "value", "named"),
     [
         ("environment", "cpu", "Other CPU", "processor: Test CPU against Other CPU"),
+        ("environment", "cpu_features", ["avx512f", "avx512_vnni"], "Test CPU against Test CPU (AVX-512, VNNI)"),
         ("environment", "cores", 8, "usable cores: 2 against 8"),
         ("environment", "gpus", ["H200"], "GPUs: none against H200"),
         ("data", "digest", "e", "data: "),
