@@ -25,7 +25,7 @@ lint: $(TEST)/ready
 	$(TEST)/bin/ruff format --check .
 	$(TEST)/bin/mypy
 
-# The rendered clip, and the float16 weights and int8 files of two finished runs: BEST=runs/best FAST=runs/nights
+# The rendered clip, and the float16 weights and int8 files of two finished runs: BEST=runs/best FAST=runs/fast_mean
 # DATA=.../dataset1; README's picture is made with the first. Fewer golden frames in the fast one keep it small.
 assets: $(TEST)/ready
 	$(TEST)/bin/python -m train clip --out edge_seg/assets/street.mp4

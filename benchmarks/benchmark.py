@@ -108,7 +108,7 @@ def noise_notes(
     outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > OUTRUN]
     if outrun:
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
-        notes.append(f"NOISY: {named} outran the peak, which was measured while the machine was busier. Run again.")
+        notes.append(f"NOISY: {named} outran the peak, measured too low or on a busier machine. Run again.")
     return notes
 
 

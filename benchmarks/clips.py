@@ -45,7 +45,7 @@ class PipelineRunner:
     def __init__(self, contender: Contender, batch: int) -> None:
         from edge_seg.segmenter import Segmenter
 
-        self._segmenter = Segmenter(contender.path, device=contender.device, batch_size=batch)
+        self._segmenter = Segmenter(contender.path, device=contender.device, batch_size=batch, overlapped=True)
         self._batch = batch
 
     def run(

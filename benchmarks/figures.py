@@ -154,13 +154,18 @@ def speed_table(result: Result) -> str:
     for name in names:
         rows = [cells[name, batch] for batch in batches if (name, batch) in cells]
         bold = best is not None and name == best.name
-        lines.append(_line(_row_cells(name, rows, trained(result), bold=bold, limited=not _outrun(result))))
+        limited = not {_arithmetic(row) for row in rows} & _outrun(result)
+        lines.append(_line(_row_cells(name, rows, trained(result), bold=bold, limited=limited)))
     return "\n".join(lines)
 
 
-def _outrun(result: Result) -> bool:
-    """Whether a row outran the peak, which then was measured while something else computed, and limits nothing."""
-    return any((row.share_of_peak or 0.0) > OUTRUN for row in result.rows)
+def _outrun(result: Result) -> set[str]:
+    """The arithmetics whose peak a row outran: it was measured too low, or while something else computed."""
+    return {_arithmetic(row) for row in result.rows if (row.share_of_peak or 0.0) > OUTRUN}
+
+
+def _arithmetic(row: Row) -> str:
+    return row.arithmetic or row.precision
 
 
 def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool, limited: bool) -> list[str]:
@@ -204,20 +209,21 @@ def limit_text(result: Result) -> str:
     peaks = result.limits.get("peaks", {})
     if not peaks:
         return ""
-    if _outrun(result):
-        return (
-            "How near this comes to the limit is not told: some rows outran the peak, measured while the machine was "
-            "busier than in the rounds."
-        )
-    words = [
-        f"{name} {peak['gflops']:,.0f} GFLOP/s ({peak['library']})" if peak["gflops"] else f"{name}: no such units here"
-        for name, peak in peaks.items()
-    ]
+    outrun = _outrun(result)
+    words = [_peak_words(name, peak, outrun=name in outrun) for name, peak in peaks.items()]
     memory = result.limits["bandwidth"]
     rows = [row for row in result.rows if row.kind == "session" and row.status == "ok" and row.share_of_limit]
     best = min(rows, key=lambda row: row.ms_median or 0.0, default=None)
-    near = f" {best.name} comes to {percent(best.share_of_limit, 0)} of the roofline." if best else ""
+    told = best is not None and _arithmetic(best) not in outrun
+    near = f" {best.name} comes to {percent(best.share_of_limit, 0)} of the roofline." if best and told else ""
     return f"The limit, measured in the same run: {', '.join(words)}; memory {memory['best_gb_s']:.1f} GB/s.{near}"
+
+
+def _peak_words(name: str, peak: dict[str, Any], *, outrun: bool) -> str:
+    if not peak["gflops"]:
+        return f"{name}: no such units here"
+    remark = ", which a row outran: its share is not told" if outrun else ""
+    return f"{name} {peak['gflops']:,.0f} GFLOP/s ({peak['library']}{remark})"
 
 
 def growth_text(growth: dict[str, Any]) -> str:

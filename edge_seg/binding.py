@@ -10,13 +10,16 @@ Knows no pictures and no files.
 from __future__ import annotations
 
 import queue
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .nvidia import page_lock
+from .nvidia import page_locked
 
 # onnxruntime's names of tensor types -> numpy's.
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
@@ -30,6 +33,40 @@ class _Set:
     device: Any
     outputs: dict[str, Any]
     binding: Any
+
+
+class _Thread:
+    """One thread that does what it is given, in turn, and ends with its owner.
+
+    No executor: that takes no more work once the program's main thread has ended, and its end waits for a hung device.
+    """
+
+    def __init__(self) -> None:
+        jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._jobs = jobs
+        threading.Thread(target=_work, args=(jobs,), name="edge_seg graph", daemon=True).start()
+        weakref.finalize(self, jobs.put, None).atexit = False
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What the function gives or raises, called there."""
+        done: Future[Any] = Future()
+        self._jobs.put((done, function, args))
+        try:
+            return done.result()
+        finally:
+            # An error holds this frame, and would hold itself by it, with the session it came from.
+            del done
+
+
+def _work(jobs: queue.SimpleQueue[Any]) -> None:
+    while (job := jobs.get()) is not None:
+        done, function, args = job
+        try:
+            done.set_result(function(*args))
+        except BaseException as error:
+            done.set_exception(error)
+        # While it waits, it keeps nothing alive that it was given.
+        del job, done, function, args
 
 
 class BoundRuns:
@@ -56,7 +93,7 @@ class BoundRuns:
     ) -> None:
         self.shape, self.sets, self.captured = shape, sets, captured
         self._ort, self._inner, self._index = ort, inner, index
-        self._thread = ThreadPoolExecutor(1, "edge_seg_graph") if captured else None
+        self._thread = _Thread() if captured else None
         self._free: queue.Queue[_Set] = queue.Queue()
         for _ in range(sets):
             self._free.put(self._make_set())
@@ -64,7 +101,7 @@ class BoundRuns:
     def run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
         """The named outputs for a batch of the one shape; new arrays."""
         if self._thread is not None:
-            return self._thread.submit(self._run, names, batch).result()
+            return self._thread.call(self._run, names, batch)
         return self._run(names, batch)
 
     def _run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
@@ -89,8 +126,7 @@ class BoundRuns:
         binding.bind_ortvalue_input("frames", device)
         for name, output in outputs.items():
             binding.bind_ortvalue_output(name, output)
-        host = np.zeros(self.shape, np.uint8)
-        return _Set(host=host if page_lock(host) else None, device=device, outputs=outputs, binding=binding)
+        return _Set(host=page_locked(self.shape), device=device, outputs=outputs, binding=binding)
 
     def _on_device(self, shape: tuple[int, ...], kind: Any) -> Any:
         return self._ort.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cuda", self._index)

@@ -56,7 +56,9 @@ def predict(options: argparse.Namespace) -> int:
         plans, settled = take_up(items, plans, records, progress.note)
     elif not options.overwrite:
         check_free(plans)
-    with Segmenter(model, device=options.device, batch_size=options.batch) as segmenter:
+    # A live frame is wanted soon, and a picture alone has no other beside it.
+    overlapped = not any(item.live for item in items) and [item.kind for item in items] != ["image"]
+    with Segmenter(model, device=options.device, batch_size=options.batch, overlapped=overlapped) as segmenter:
         progress.note(_device_line(segmenter))
         run = Run(segmenter, options=settings, progress=progress, records=records)
         with _warnings_as_lines(progress.note), asked_twice(run.request_stop, said=FINISHING, last_words=STOPPED):

@@ -84,12 +84,12 @@ def _output(node: Node, known: Mapping[str, Tensor]) -> Tensor:
 def _work_each(node: Node, known: Mapping[str, Tensor]) -> int:
     """Multiply-adds for one element of a node's output; its shape has been found right."""
     if node.operator == "Conv":
-        return math.prod(known[node.inputs[1]].shape[1:])
+        return max(1, math.prod(known[node.inputs[1]].shape[1:]))
     if node.operator == "ConvTranspose":
         kernel = known[node.inputs[1]].shape
-        return kernel[0] * math.prod(kernel[2:])
+        return max(1, kernel[0] * math.prod(kernel[2:]))
     if node.operator == "MatMul":
-        return known[node.inputs[1]].shape[0]
+        return max(1, known[node.inputs[1]].shape[0])
     return math.prod(_wholes(node, "kernel_shape", ())) if node.operator.endswith("Pool") else 1
 
 
@@ -181,10 +181,11 @@ def _conv_transpose(node: Node, inputs: list[Tensor]) -> Tensor:
 
 
 def _product(node: Node, inputs: list[Tensor]) -> Tensor:
-    (*places, inner), (taken, made) = inputs[0].shape, inputs[1].shape
+    first, second = inputs
+    (*places, inner), (taken, made) = first.shape, second.shape
     if inner != taken or not places:
         raise ValueError(taken)
-    return Tensor((*places, made), inputs[0].item_bytes)
+    return Tensor((*places, made), first.item_bytes)
 
 
 def _pool(node: Node, inputs: list[Tensor]) -> Tensor:

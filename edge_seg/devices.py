@@ -88,6 +88,16 @@ def device_problem(ort: Any, device: DeviceName) -> str:
     return ""
 
 
+def precision_problem(device: DeviceName, precision: str) -> str:
+    """Why a device that can be had takes no file of ours in this precision, and what mends it, or ""."""
+    if device.kind == "tensorrt" and precision == "int8":
+        return (
+            "TensorRT takes int8 around zero alone, and an int8 file of ours has bytes from zero on for activations. "
+            "Export --precision fp16, or use --device cuda."
+        )
+    return ""
+
+
 def _nvidia_problem(ort: Any, device: DeviceName) -> str:
     provider = CUDA_PROVIDER if device.kind == "cuda" else TENSORRT_PROVIDER
     if provider not in ort.get_available_providers():
@@ -164,7 +174,7 @@ def arithmetic_of(kind: str, precision: str, *, bf16: bool = False) -> str:
     """What a device really computes a file of `precision` in, as far as the bound of agreement goes.
 
     openvino multiplies floats in bf16 where the processor can. TensorRT uses TF32 for fp32 files, whose mantissa is
-    fp16's, so it is held to fp16's bound; CUDA's TF32 is switched off.
+    fp16's, so it is held to fp16's bound; CUDA's TF32 is switched off, but for fp16 files.
     """
     if precision == "int8":
         return "int8"

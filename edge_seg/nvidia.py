@@ -8,6 +8,8 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import math
+import mmap
 import os
 import re
 import weakref
@@ -22,7 +24,7 @@ _initialised_in: int | None = None
 
 
 def forked_after_cuda() -> bool:
-    """Whether CUDA was initialised before this process was forked off: here it does not work any more."""
+    """Whether this module initialised CUDA before this process was forked off: here it does not work any more."""
     return _initialised_in not in (None, os.getpid())
 
 
@@ -56,8 +58,9 @@ def tensorrt_version() -> int:
     providers = [] if folder is None else sorted((folder / "capi").glob("*onnxruntime_providers_tensorrt*"))
     wanted = {name.decode() for path in providers for name in _TENSORRT.findall(path.read_bytes())}
     # nvinfer before nvonnxparser, which needs it.
-    found = [_load(name) for name in sorted(wanted)]
-    return int(found[0].getInferLibVersion()) if found and found[0] and all(found) else 0
+    found = {name: _load(name) for name in sorted(wanted)}
+    engine = next((library for name, library in found.items() if "nvinfer" in name), None)
+    return int(engine.getInferLibVersion()) if engine is not None and None not in found.values() else 0
 
 
 # What onnxruntime's provider is linked against: the engine and the reader of graphs, each with its major version.
@@ -77,20 +80,28 @@ def _package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
-def page_lock(array: np.ndarray) -> bool:
-    """Lock an array's memory for as long as it lives, so that a GPU copies it by itself; whether that could be done."""
+def page_locked(shape: tuple[int, ...]) -> np.ndarray | None:
+    """An array of bytes whose memory is locked for as long as it lives, so that a GPU copies it by itself; or None.
+
+    Its pages are its own, and no forked child's: one that took them over would move the parent's next bytes elsewhere.
+    """
+    size = math.prod(shape)
+    pages = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_DONTFORK"):
+        pages.madvise(mmap.MADV_DONTFORK)
+    array = np.frombuffer(pages, np.uint8, size)
+    address = ctypes.c_void_p(array.ctypes.data)
     for name in ("libcudart.so.13", "libcudart.so.12", "cudart64_13.dll", "cudart64_12.dll"):
         try:
             runtime = ctypes.CDLL(name)
         except OSError:
             continue
-        address = ctypes.c_void_p(array.ctypes.data)
-        if runtime.cudaHostRegister(address, ctypes.c_size_t(array.nbytes), ctypes.c_uint(_PORTABLE)) != 0:
-            runtime.cudaGetLastError()  # else the next one who asks is told of this
-            return False
-        weakref.finalize(array, runtime.cudaHostUnregister, address).atexit = False
-        return True
-    return False
+        if runtime.cudaHostRegister(address, ctypes.c_size_t(size), ctypes.c_uint(_PORTABLE)) == 0:
+            # The array dies before its pages, and after every view of it.
+            weakref.finalize(array, runtime.cudaHostUnregister, address).atexit = False
+            return array.reshape(shape)
+        runtime.cudaGetLastError()  # else the next one who asks is told of this
+    return None
 
 
 def gpu_identity(index: int) -> str:

@@ -114,6 +114,8 @@ class Segmenter:
         batch_size: frames a run; halved, with a `RuntimeWarning`, if the device's memory stops holding them.
         threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
         input_size: (height, width) frames are brought to, for models exported with a dynamic size.
+        overlapped: whoever calls keeps `runs_at_once` batches under way, each from a thread of its own, as `predict`
+            does with files. More frames a second on the CPU, but each takes longer.
 
     Raises:
         ModelFileError, DeviceError, ConfigurationError, MissingDependencyError: see `session.open_session`.
@@ -127,6 +129,7 @@ class Segmenter:
         batch_size: int = 1,
         threads: int | None = None,
         input_size: tuple[int, int] | None = None,
+        overlapped: bool = False,
     ) -> None:
         self._session: Session | None = None
         if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
@@ -134,7 +137,12 @@ class Segmenter:
         if isinstance(model, (str, bytes, os.PathLike)):
             with native_code():
                 session = open_session(
-                    model, device=device, batch_size=batch_size, threads=threads, input_size=input_size
+                    model,
+                    device=device,
+                    batch_size=batch_size,
+                    threads=threads,
+                    input_size=input_size,
+                    overlapped=overlapped,
                 )
         elif hasattr(model, "run") and hasattr(model, "spec"):
             session = model

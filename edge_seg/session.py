@@ -12,8 +12,8 @@ import functools
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ from .devices import (
     openvino_devices,
     openvino_has_bf16,
     parse_device,
+    precision_problem,
     require_device,
 )
 from .errors import (
@@ -86,6 +87,7 @@ def open_session(
     batch_size: int = 1,
     threads: int | None = None,
     input_size: tuple[int, int] | None = None,
+    overlapped: bool = False,
 ) -> Session:
     """Open a model on a device; one that tunes itself is warmed up at its full shape.
 
@@ -95,6 +97,8 @@ def open_session(
         batch_size: frames a run; providers tune themselves to it.
         threads: CPU threads; by default what affinity and the container's quota allow.
         input_size: (height, width), for models exported with a dynamic size; by default the model's own.
+        overlapped: the caller will keep `runs_at_once` runs under way, each from a thread of its own; one alone is
+            slower on the CPU then.
 
     Raises:
         ModelFileError: a file that is missing, damaged, unsafe, or newer than the runtime.
@@ -115,6 +119,7 @@ def open_session(
         batch_size=batch_size,
         threads=threads or available_threads(),
         input_size=model_size(header.spec, input_size),
+        overlapped=overlapped,
     )
     plan.header.demand(plan.batch_size, plan.input_size)
     ort = load_runtime()
@@ -198,8 +203,11 @@ def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
     float32, for without that the CPU provider is as fast and needs no second library.
     """
     names = [DeviceName(kind="cuda"), DeviceName(kind="openvino"), DeviceName(kind="cpu")]
-    if tensorrt.has_cached_engine(ort, plan.header, plan.batch_size, plan.input_size):
-        names.insert(0, DeviceName(kind="tensorrt"))
+    engine, precision = DeviceName(kind="tensorrt"), plan.header.spec.precision
+    if not precision_problem(engine, precision) and tensorrt.has_cached_engine(
+        ort, plan.header, plan.batch_size, plan.input_size
+    ):
+        names.insert(0, engine)
 
     def opener(name: DeviceName) -> Callable[[], Session]:
         def attempt() -> Session:
@@ -243,7 +251,8 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
     session = OrtSession(made.inner, plan.header.spec, report, plan.header.name, bound=made.bound)
     # The second run is the one on which GPUs run out of memory: the first one's buffers are still there. The CPU
     # provider has nothing to tune, and a run that proves nothing would cost a short clip a frame's time.
-    _warm_up(session, plan, runs=0 if device.kind == "cpu" else 2)
+    if device.kind != "cpu":
+        _warm_up(session, plan, runs=2)
     return session
 
 
@@ -254,21 +263,46 @@ def _warm_up(session: OrtSession, plan: Plan, *, runs: int) -> None:
         frames = np.zeros((batch_size, *plan.input_size, 3), np.uint8)
         for _ in range(runs):
             # As many at once as there will be: each has activations of its own.
-            list(together.map(session.run, [frames] * session.runs_at_once))
+            _at_once(session.runs_at_once, lambda: session.run(frames))
 
-    size = plan.batch_size if runs else 0
+    size = plan.batch_size
     problem: OutOfMemoryError | None = None
-    with ThreadPoolExecutor(session.runs_at_once) as together:
-        while size:
-            try:
-                run(size)
-                break
-            except OutOfMemoryError as error:
-                problem = problem or error
-                size //= 2
+    while size:
+        try:
+            run(size)
+            break
+        except OutOfMemoryError as error:
+            problem = problem or error
+            size //= 2
     if problem is not None:
         cure = f" A batch of {size} fits: --batch {size}." if size else ""
         raise OutOfMemoryError(f"{problem}{cure}") from problem.__cause__
+
+
+def _at_once(count: int, call: Callable[[], object]) -> None:
+    """Make so many calls at once, one of them from here; when all have ended, raise the first error.
+
+    Plain threads: an executor takes no more work once the program's main thread has ended.
+    """
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    others = [threading.Thread(target=guarded, daemon=True) for _ in range(count - 1)]
+    for other in others:
+        other.start()
+    guarded()
+    for other in others:
+        other.join()
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # it holds this frame
 
 
 def _check_memory(plan: Plan, device: DeviceName) -> None:

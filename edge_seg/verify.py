@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .devices import device_problem, first_line, machine_devices
+from .devices import device_problem, first_line, machine_devices, precision_problem
 from .errors import DeviceError, ModelFileError
 from .golden import decode_golden, labels_of, lost_classes
 from .modelfile import ModelHeader, read_model_header
@@ -109,7 +109,7 @@ def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch
     """
     header = read_model_header(model)
     frames, labels = golden_of(header)
-    names, absent = present_devices() if device == "all" else ([device], {})
+    names, absent = present_devices(header.spec.precision) if device == "all" else ([device], {})
     verdicts = []
     for name in names:
         try:
@@ -131,13 +131,13 @@ def golden_of(header: ModelHeader) -> tuple[np.ndarray, np.ndarray]:
     return decode_golden(header.metadata[GOLDEN_KEY])
 
 
-def present_devices() -> tuple[list[str], dict[str, str]]:
-    """(devices that seem to be here, device -> why it is not), each GPU by its number."""
+def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
+    """(devices that seem to be here and take such files, device -> why not), each GPU by its number."""
     ort = load_runtime()
     present: list[str] = []
     absent: dict[str, str] = {}
     for name in machine_devices():
-        problem = device_problem(ort, name)
+        problem = precision_problem(name, precision) or device_problem(ort, name)
         if problem:
             absent[str(name)] = problem
         else:

@@ -1,7 +1,7 @@
 """float16 inside: weights and arithmetic, from the scaled frames to the scores' inputs.
 
-The last convolution, of a dozen channels, stays float32: its scores then have no ties that rounding made, and argmax
-sees them as they are. Frames, labels and confidence keep their types. Knows no runtime.
+The last convolution, of a dozen channels, stays float32 (CUDA may read it as TF32): its scores then have no ties that
+rounding made, and argmax sees them as they are. Frames, labels and confidence keep their types. Knows no runtime.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from .passes import Pass, run_passes
 from .sums import exact_scales
 from .wrap import MIDDLE, STEP
 
-# With the last upsampling, a matrix product by then, they stay in float32.
+# With the last upsampling they stay in float32.
 SCORE_LAYERS = ("pool3_conv", "pool4_conv", "pool4_upsample2", "conv7_upsample4")
 ZERO_POINT = 128
 QUANTIZED_OPERATORS = ["Conv", "Relu", "MaxPool"]
@@ -62,7 +62,9 @@ def quantize(
 
 def quantized_convolutions(draft: Draft) -> list[NodeProto]:
     """The convolutions that become int8: all but the score layers."""
-    return [node for node in draft.nodes if node.op_type == "Conv" and not node.name.startswith(SCORE_LAYERS)]
+    last = draft.score_layer()
+    convolutions = [node for node in draft.nodes if node.op_type == "Conv" and node != last]
+    return [node for node in convolutions if not node.name.startswith(SCORE_LAYERS)]
 
 
 def _observed(draft: Draft, convolutions: list[NodeProto]) -> list[str]:

@@ -6,7 +6,7 @@ input value is exact in float32, float16 and bfloat16 alike, and zero padding st
 Argmax. It is taken where each position still holds a whole square of pixels, so that one id is shuffled into place
 instead of a score for each class: half the time on the CPU provider. The last convolution becomes a matrix
 product, positions first: what is compared then lies close together, and rows of eight labels are moved at once, which
-halves it again (docs/performance.md). The lowest id wins a tie, as in numpy and Keras.
+nearly halves it again (docs/performance.md). The lowest id wins a tie, as in numpy and Keras.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def take_frames(draft: Draft) -> None:
 
 @dataclass
 class _Tail:
-    """Builds the nodes from logits to labels; `nodes` and `shapes` collect them."""
+    """Builds the nodes from logits to labels; `nodes` collects them."""
 
     draft: Draft
     size: tuple[int, int]

@@ -118,7 +118,23 @@ def test_a_peak_that_was_outrun_limits_nothing(fitted):
     assert "| 50 % |" in figures.speed_table(near)
     assert "fp32 10 GFLOP/s (a)" in figures.limit_text(near)
     assert "120 %" not in figures.speed_table(over)
-    assert "some rows outran the peak" in figures.limit_text(over)
+    assert "fp32 10 GFLOP/s (a, which a row outran: its share is not told)" in figures.limit_text(over)
+    assert "of the roofline" not in figures.limit_text(over)
+
+
+def test_a_peak_that_was_outrun_says_nothing_against_another(fitted):
+    peaks = {name: {"gflops": 10.0, "library": "a", "what": "", "reason": ""} for name in ("fp32", "int8")}
+    rows = tuple(
+        replace(row, arithmetic="int8", share_of_peak=0.5)
+        if "int8" in row.name
+        else replace(row, arithmetic="fp32", share_of_peak=1.2)
+        for row in fitted.rows
+    )
+    result = replace(fitted, limits={"peaks": peaks, "bandwidth": {"best_gb_s": 5.0}}, rows=rows)
+    table = figures.speed_table(result)
+    assert "120 %" not in table
+    assert "50 %" in next(line for line in table.splitlines() if "int8" in line)
+    assert "int8 10 GFLOP/s (a)" in figures.limit_text(result)
 
 
 def test_readme_without_its_marks_is_refused(folder, capsys):

@@ -27,14 +27,14 @@ CLASSES = 12
 def stamped(kernel, last, *, middle=127.5, product=True):
     """A small graph built as the exporter builds: scaling in (u - 127.5) / 128, the scores a product, positions first.
 
-    Without `product` as it built until 2026: the last stage a convolution.
+    Without `product` as it built before: the last stage a convolution, the frames transposed as bytes.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     nodes = [
-        helper.make_node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["real", "middle"], ["centered"]),
+        helper.make_node("Cast", ["frames"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Sub", ["planes", "middle"], ["centered"]),
         helper.make_node("Mul", ["centered", "step"], ["scaled"]),
         helper.make_node("Conv", ["scaled", "kernel"], ["first"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["first"], ["active"]),
@@ -44,6 +44,11 @@ def stamped(kernel, last, *, middle=127.5, product=True):
         helper.make_node("Cast", ["ids"], ["labels"], to=TensorProto.UINT8),
     ]
     if not product:
+        nodes[:3] = [
+            helper.make_node("Transpose", ["frames"], ["bytes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Cast", ["bytes"], ["real"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["real", "middle"], ["centered"]),
+        ]
         nodes[-4:-1] = [
             helper.make_node("Conv", ["active", "last"], ["packed_scores"], kernel_shape=[1, 1]),
             helper.make_node("ArgMax", ["packed_scores"], ["ids"], axis=1, keepdims=0),
@@ -248,3 +253,27 @@ def test_a_batch_that_was_not_converted_is_named(tmp_path):
     )
     with pytest.raises(ModelFileError, match=r"batch3\.tflite is not there"):
         peers.litert(contender, 3)
+
+
+def test_the_float_graph_of_what_the_exporter_writes_is_keras(tmp_path):
+    import keras
+    import onnx
+    import onnxruntime
+
+    from export.convert import convert
+    from export.draft import write_draft
+    from export.wrap import wrap
+    from train.fcn8 import Fcn8Config, fcn8, logits_model
+
+    keras.utils.set_random_seed(5)
+    network = fcn8(Fcn8Config(input_size=SIZE, block_widths=(4, 4, 8, 8, 8), head_widths=(8, 8)))
+    draft = wrap(convert(network), size=SIZE)
+    onnx.helper.set_model_props(draft.model, ModelSpec(input_size=SIZE, precision="fp32").to_metadata())
+    write_draft(draft, tmp_path / "ours.onnx")
+    float_graph = cut_float_graph(onnx.load(tmp_path / "ours.onnx"), "ours.onnx")
+    frames = np.random.default_rng(3).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    session = onnxruntime.InferenceSession(float_graph.SerializeToString())
+    (found,) = session.run([OUTPUT], {INPUT: scale_frames(frames).transpose(0, 3, 1, 2)})
+    scores = logits_model(network).predict_on_batch(scale_frames(frames))
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), shares / shares.sum(-1, keepdims=True), atol=2e-5)

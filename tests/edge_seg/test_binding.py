@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
+import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +112,28 @@ def test_a_session_whose_graph_failed_is_gone_before_the_next_opens(tiny_model, 
     assert len(alive) == 2
 
 
+def test_a_captured_graph_outlives_the_main_thread(tiny_model, gpu_machine):
+    """A worker that goes on when the main thread has ended, in this process: an executor would refuse it."""
+    opened = open_session(tiny_model(), device="cuda")
+    with_closed_executors = concurrent.futures.thread._shutdown
+    concurrent.futures.thread._shutdown = True
+    try:
+        assert opened.run(frames(1))["labels"].shape == (1, 32, 64)
+        assert open_session(tiny_model(), device="cuda", batch_size=2).runs_at_once == 2
+    finally:
+        concurrent.futures.thread._shutdown = with_closed_executors
+
+
+def test_the_graphs_thread_ends_with_its_session(tiny_model, gpu_machine):
+    opened = open_session(tiny_model(), device="cuda")
+    (thread,) = [one for one in threading.enumerate() if one.name == "edge_seg graph"]
+    opened.close()
+    del opened
+    gc.collect()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+
+
 def test_two_runs_at_once_are_warmed_up_at_once(tiny_model, gpu_machine, monkeypatch):
     both = threading.Barrier(2)
     monkeypatch.setattr(gpu_machine.at_once, "enter", lambda: both.wait(timeout=20))
@@ -132,7 +156,7 @@ def test_fp16_has_the_tensor_cores_and_their_layout_and_fp32_its_bits(tiny_model
     assert options["cudnn_conv_algo_search"] == "HEURISTIC"
 
 
-def test_an_int8_file_leaves_nothing_on_the_cpu_and_says_what_cuda_does(tiny_model, gpu_machine):
+def test_an_int8_file_is_asked_for_without_its_pairs_and_cuda_says_what_it_does(tiny_model, gpu_machine):
     opened = open_session(tiny_model(precision="int8"), device="cuda", batch_size=2)
     assert gpu_machine.entries == [
         {"session.disable_quant_qdq": "1", "session.disable_cpu_ep_fallback": "1"},

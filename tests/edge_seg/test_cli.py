@@ -241,7 +241,7 @@ def test_a_batch_that_no_longer_fits_is_one_line_and_no_frame_is_lost(
     from edge_seg.fake import FakeSession
 
     class Small(segmenter.Segmenter):
-        def __init__(self, model: object, *, device: str = "auto", batch_size: int = 1) -> None:
+        def __init__(self, model: object, *, batch_size: int = 1, **options: object) -> None:
             super().__init__(FakeSession(memory_frames=2), batch_size=batch_size)
 
     monkeypatch.setattr(segmenter, "Segmenter", Small)
@@ -397,6 +397,27 @@ def test_demo_makes_its_overlay_anew_each_time(
     assert main(["demo", "--device", "cpu", "--out=-new"]) == 0
     assert count_frames(tmp_path / "-new" / "street_overlay.mp4") == 6
     assert asked == ["best", "fast", "best"]
+
+
+@pytest.mark.parametrize(("names", "overlapped"), [("a.mp4", True), ("a.png", False), ("a.png b.png", True)])
+def test_files_are_segmented_two_runs_at_once_and_a_lone_picture_by_all_threads(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, overlapped: bool
+) -> None:
+    from edge_seg import segmenter
+
+    asked = []
+
+    class Watched(segmenter.Segmenter):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            asked.append(options["overlapped"])
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(segmenter, "Segmenter", Watched)
+    paths = [tmp_path / name for name in names.split()]
+    for path in paths:
+        make_clip(path, count=2) if path.suffix == ".mp4" else write_image(path, 1)
+    assert main(["predict", *map(str, paths), "-o", str(tmp_path / "out") + "/", "-m", model, "--device", "cpu"]) == 0
+    assert asked == [overlapped]
 
 
 def test_a_file_of_a_bundled_models_name_is_that_file(

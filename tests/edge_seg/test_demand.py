@@ -118,20 +118,26 @@ def test_shapes(made, stored, expected):
         ([node("Add", "frames", "w")], "Add cannot"),
         ([node("MatMul", "frames", "w")], "MatMul cannot"),
         ([node("MatMul", "frames", "m")], "MatMul cannot"),
+        ([node("MatMul", "frames", "f", "f")], "MatMul cannot"),
         ([Node("Relu", ("frames",), ("a", "b"), {})], "Relu with 1 inputs and 2 outputs"),
         ([Node("Relu", (), ("a",), {})], "Relu with 0 inputs"),
     ],
 )
 def test_graphs_that_cannot_be_are_refused_with_their_node(nodes, words):
     with pytest.raises(GraphError, match=words):
-        demand(nodes, {"w": Tensor((5, 7, 3, 3), 4), "m": Tensor((5, 7), 4)}, FRAMES)
+        demand(nodes, {"w": Tensor((5, 7, 3, 3), 4), "m": Tensor((5, 7), 4), "f": Tensor((3, 7), 4)}, FRAMES)
+
+
+def test_a_product_over_nothing_is_still_written():
+    stored = {"x": Tensor((1000, 0), 4), "m": Tensor((0, 1000), 4)}
+    assert demand([node("MatMul", "x", "m")], stored, FRAMES).work == 10**6
 
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_graph_has_a_demand_or_an_error(data):
     number = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 8)
-    names = st.sampled_from(["frames", "w", "s", "a", "b", ""])
+    names = st.sampled_from(["frames", "w", "m", "s", "a", "b", ""])
     attributes = st.dictionaries(
         st.sampled_from(
             ["axis", "axes", "perm", "pads", "strides", "kernel_shape", "blocksize", "to", "group", "start"]
@@ -146,6 +152,7 @@ def test_any_graph_has_a_demand_or_an_error(data):
     ]
     stored = {
         "w": Tensor((5, 3, 3, 3), 4),
+        "m": Tensor((3, 7), 4),
         "s": Tensor((2,), 8, tuple(data.draw(st.lists(number, min_size=2, max_size=2)))),
     }
     try:

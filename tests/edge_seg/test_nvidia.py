@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,19 +101,28 @@ class Runtime:
 
 def test_memory_is_locked_as_long_as_the_array_lives(libraries):
     runtime = libraries.present["libcudart.so.12"] = Runtime()
-    array = np.zeros((2, 32, 64, 3), np.uint8)
-    assert nvidia.page_lock(array)
+    array = nvidia.page_locked((2, 32, 64, 3))
+    assert (array.shape, array.dtype) == ((2, 32, 64, 3), np.uint8)
     assert runtime.locked == {array.ctypes.data: (array.nbytes, 1)}
+    assert array.ctypes.data % mmap.PAGESIZE == 0, "pages of its own"
+    view = array[1]
+    view[...] = 7
     del array
+    gc.collect()
+    assert len(runtime.locked) == 1
+    del view
     gc.collect()
     assert runtime.locked == {}
 
 
 def test_memory_that_cannot_be_locked_is_said_and_leaves_no_error_behind(libraries):
-    assert not nvidia.page_lock(np.zeros(8, np.uint8)), "no CUDA here"
-    runtime = libraries.present["libcudart.so.13"] = Runtime(status=2)
-    assert not nvidia.page_lock(np.zeros(8, np.uint8))
+    assert nvidia.page_locked((8,)) is None, "no CUDA here"
+    runtime = libraries.present["libcudart.so.13"] = Runtime(status=35)
+    assert nvidia.page_locked((8,)) is None
     assert runtime.cleared == 1
+    older = libraries.present["libcudart.so.12"] = Runtime()
+    assert nvidia.page_locked((8,)) is not None, "the driver is too old for 13 alone"
+    assert (runtime.cleared, older.cleared) == (2, 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

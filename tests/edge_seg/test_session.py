@@ -7,6 +7,7 @@ import os
 import pickle
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -284,8 +285,8 @@ def test_out_of_memory_is_typed_and_names_the_batch(tiny_model, gpu_machine):
         open_session(tiny_model(), device="cuda", batch_size=10)
     assert isinstance(caught.value, (MemoryError, DeviceError))
     assert str(caught.value).endswith("A batch of 2 fits: --batch 2.")
-    assert sorted(set(gpu_machine.batch_sizes[:-4])) == [5, 10], "warmed up at the full shape"
-    assert gpu_machine.batch_sizes[-4:] == [2] * 4, "and twice at the one that fits, by two runs at once"
+    asked = [10, 10, 5, 5, 2, 2, 2, 2]
+    assert gpu_machine.batch_sizes == asked, "by two runs at once, twice where it fits, none beside a larger one"
     gpu_machine.memory_frames = 0
     with pytest.raises(OutOfMemoryError, match=r"or --device cpu\.$"):
         open_session(tiny_model(), device="cuda", batch_size=2)
@@ -554,3 +555,18 @@ def test_auto_passes_over_an_openvino_that_computes_other_labels(tiny_model, int
 def test_no_thread_spins_on_a_core_the_pipeline_needs(tiny_model):
     options = open_session(tiny_model(), device="cpu")._inner.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_two_runs_at_once_share_the_threads(tiny_model, tiny_reference):
+    """Each run brings the thread that calls it."""
+    alone = open_session(tiny_model(), device="cpu", threads=4)
+    both = open_session(tiny_model(), device="cpu", threads=4, overlapped=True)
+    assert alone._inner.get_session_options().intra_op_num_threads == 4
+    assert both._inner.get_session_options().intra_op_num_threads == 3
+    assert (both.runs_at_once, both.device.threads) == (2, 4)
+    one = open_session(tiny_model(), device="cpu", threads=1, overlapped=True)
+    assert (one._inner.get_session_options().intra_op_num_threads, one.runs_at_once) == (1, 1)
+    batches = [frames(2) for _ in range(8)]
+    with ThreadPoolExecutor(2) as threads:
+        for batch, found in zip(batches, threads.map(both.run, batches), strict=True):
+            np.testing.assert_array_equal(found["labels"], tiny_reference(batch, 12))

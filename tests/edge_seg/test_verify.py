@@ -96,6 +96,13 @@ def test_all_tries_what_is_here_and_names_what_is_not(tiny_model, gpu_machine):
     assert set(report.absent) == {"openvino"}
 
 
+def test_all_leaves_out_a_device_that_takes_no_such_file(tiny_model, gpu_machine):
+    report = verify(tiny_model(precision="int8"), "all")
+    assert [verdict.device for verdict in report.verdicts] == ["cpu", "cuda:0"]
+    assert report.passed
+    assert "int8 around zero alone" in report.absent["tensorrt:0"]
+
+
 def test_one_wrong_device_of_several_fails_the_whole(tiny_model, gpu_machine):
     gpu_machine.wrong = True
     report = verify(tiny_model(), "all")
