@@ -194,7 +194,7 @@ class Predict(Work):
             write_image(given / "still.png", 7)
 
         class Stand(segmenter.Segmenter):
-            def __init__(self, model: object, *, device: str = "auto", batch_size: int = 1) -> None:
+            def __init__(self, model: object, *, batch_size: int = 1, **options: object) -> None:
                 super().__init__(FakeSession(ModelSpec(input_size=(32, 32))), batch_size=batch_size)
 
         segmenter.Segmenter = Stand  # type: ignore[misc]

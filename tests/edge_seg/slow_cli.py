@@ -23,7 +23,7 @@ def main() -> int:
         return batch[..., 0] // 22
 
     class SlowSegmenter(segmenter.Segmenter):
-        def __init__(self, model: object, *, device: str = "auto", batch_size: int = 1) -> None:
+        def __init__(self, model: object, *, batch_size: int = 1, **options: object) -> None:
             super().__init__(FakeSession(ModelSpec(input_size=(32, 32)), labels=labels), batch_size=batch_size)
 
     segmenter.Segmenter = SlowSegmenter  # type: ignore[misc]

@@ -14,6 +14,7 @@ from export.draft import Draft, attributes, write_draft
 from export.gate import largest_shares, unpack_logits
 from export.half import to_half
 from export.passes import PLAIN_OPERATORS
+from export.quantize import quantized_convolutions
 from export.wrap import wrap
 from train.fcn8 import Fcn8Config, fcn8, logits_model
 
@@ -222,3 +223,22 @@ def test_layers_of_one_filter_are_exported_too(scenes, tmp_path):
     expected = logits_model(thin).predict_on_batch(scale_frames(scenes[0]))
     (logits,) = run(convert(thin), tmp_path, {"scaled": scale_frames(scenes[0]).transpose(0, 3, 1, 2)})
     np.testing.assert_allclose(logits.transpose(0, 2, 3, 1), expected, atol=2e-5)
+
+
+def test_a_last_layer_with_a_bias_stays_a_convolution_in_float32(network, scenes, expected, tmp_path):
+    draft = network.fork()
+    last = next(node for node in draft.graph.node if node.name == "upsample8.conv")
+    bias = np.random.default_rng(4).standard_normal(12 * 64).astype(np.float32)
+    draft.weights["upsample8.bias"] = bias
+    last.input.append("upsample8.bias")
+    square = unpack_logits(bias[None, None, None], 8)[0]
+    wanted = (expected + np.tile(square, (SIZE[0] // 8, SIZE[1] // 8, 1))).argmax(-1)
+    wrapped = wrap(draft, size=SIZE)
+    assert "MatMul" not in {node.op_type for node in wrapped.nodes}
+    assert not [node.name for node in quantized_convolutions(wrapped) if node.name.startswith("upsample8")]
+    (labels,) = run(wrapped, tmp_path, {"frames": scenes[0]})
+    np.testing.assert_array_equal(labels, wanted)
+    half = to_half(wrapped)
+    assert half.weights["upsample8.kernel"].dtype == half.weights["upsample8.bias"].dtype == np.float32
+    (labels,) = run(half, tmp_path, {"frames": scenes[0]})
+    assert (labels == wanted).mean() >= 0.995
