@@ -7,6 +7,7 @@ import os
 import pickle
 import stat
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -570,3 +571,19 @@ def test_two_runs_at_once_share_the_threads(tiny_model, tiny_reference):
     with ThreadPoolExecutor(2) as threads:
         for batch, found in zip(batches, threads.map(both.run, batches), strict=True):
             np.testing.assert_array_equal(found["labels"], tiny_reference(batch, 12))
+
+
+def test_the_error_of_one_run_waits_for_the_other():
+    """What it has on the device would be missing to a smaller batch that is tried next."""
+    begun, ended = threading.Barrier(2), []
+
+    def call() -> None:
+        begun.wait(timeout=20)
+        if threading.current_thread() is threading.main_thread():
+            raise OutOfMemoryError("too large")
+        time.sleep(0.2)
+        ended.append(True)
+
+    with pytest.raises(OutOfMemoryError):
+        session._at_once(2, call)
+    assert ended == [True]
