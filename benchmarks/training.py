@@ -156,7 +156,7 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
     from train.fit import Trainer
     from train.fit_command import check_recipe
     from train.options import FitOptions
-    from train.policy import auto_policy
+    from train.policy import auto_policy, policy_kept
     from train.recipes import RECIPES
     from train.run import open_run
 
@@ -176,12 +176,9 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
         head_widths=settings.head_widths or bundled.head_widths,
     )  # fmt: skip
     keras.utils.set_random_seed(options.seed)
-    before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy(options.policy)
-    try:
+    with policy_kept():
+        keras.mixed_precision.set_dtype_policy(options.policy)
         return Trainer(recipe, options, PairStore(samples), [], Devices(), scratch)
-    finally:
-        keras.mixed_precision.set_dtype_policy(before)
 
 
 def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:

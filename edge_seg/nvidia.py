@@ -14,8 +14,10 @@ import os
 import re
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 # Memory that is page-locked for every context of the process (cudaHostRegisterPortable).
 _PORTABLE = 1
@@ -85,6 +87,8 @@ def page_locked(shape: tuple[int, ...]) -> np.ndarray | None:
 
     Its pages are its own, and no forked child's: one that took them over would move the parent's next bytes elsewhere.
     """
+    import numpy as np  # here, so that `--help` needs none
+
     size = math.prod(shape)
     pages = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_DONTFORK"):

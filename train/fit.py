@@ -27,6 +27,7 @@ from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .memory import out_of_memory_told
 from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
+from .policy import policy_kept
 from .preflight import PreflightReport, check_dataset
 from .recipes import RARE_CLASSES, Recipe, make_optimizer
 from .run import Run, open_run, save_run
@@ -39,6 +40,7 @@ BEGUN_WITH = 0.1
 
 
 @out_of_memory_told()
+@policy_kept()
 def fit(recipe: Recipe, options: FitOptions) -> Run:
     """Train, and leave a run's folder behind: config, history, checkpoint, weights, pictures, page.
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 
 # NVIDIA's first generation with bfloat16 in its tensor cores (Ampere).
 BFLOAT16_CAPABILITY = (8, 0)
+
+
+@contextmanager
+def policy_kept() -> Iterator[None]:
+    """Have Keras compute in what it computed in before, once this ends, whatever was set on the way."""
+    before = keras.mixed_precision.dtype_policy()
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
 
 
 def auto_policy(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -43,3 +43,16 @@ def test_a_gpu_that_tensorflow_sees_is_asked_for_its_capability(monkeypatch: pyt
     details = {"a": {"compute_capability": (9, 0)}, "b": {}}
     monkeypatch.setattr(tf.config.experimental, "get_device_details", details.__getitem__)
     assert policy.gpu_capabilities() == [(9, 0), (0, 0)]
+
+
+def test_what_keras_computes_in_is_as_before_whatever_happens():
+    before = keras.mixed_precision.dtype_policy().name
+
+    @policy.policy_kept()
+    def stopped() -> None:
+        keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        stopped()
+    assert keras.mixed_precision.dtype_policy().name == before
