@@ -137,7 +137,7 @@ def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
     present: list[str] = []
     absent: dict[str, str] = {}
     for name in machine_devices():
-        problem = precision_problem(name, precision) or device_problem(ort, name)
+        problem = device_problem(ort, name) or precision_problem(name, precision)
         if problem:
             absent[str(name)] = problem
         else:
