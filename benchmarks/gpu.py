@@ -1,10 +1,9 @@
 """`python -m benchmarks gpu`: everything to be known of one CUDA machine, in one run and one JSON file.
 
-Frames a second of edge_seg on CUDA, of the same files with everything bound (as a CUDA graph and without), and of the
-same network in torch (float16 channels-last, plain and compiled), at several batch sizes, interleaved, with parity; the
-matrix peak that torch reaches there, the share of it that each comes to, and the GPU's decoder against the processor's.
-
-Unproved: written where there was no GPU, and tested with fakes. Without one it says so in one line and exits with 2.
+Frames a second of edge_seg on CUDA, of its float16 file with everything bound (as a CUDA graph and without), and of
+the same network in torch (float16 channels-last, plain and compiled), at several batch sizes, interleaved, with parity;
+the matrix peak that torch reaches there, the share of it that each comes to, and the GPU's decoder against the
+processor's. Without a GPU it says so in one line and exits with 2.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from edge_seg import bundled_clip
 from edge_seg.devices import device_problem, parse_device
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.session import load_runtime
-from train.arguments import path, size
+from train.arguments import path, positive, size
 
 from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
 from .environment import environment
-from .process import Worker, WorkerError
+from .process import CANNOT_BE_HAD, Worker, WorkerError
 from .report import check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
-from .suite import measure_batch, rendered_plan
+from .suite import Plan, labels_of, measure_batches, rendered_plan
 from .table import align, cells
 
 FORMAT = 1
@@ -45,9 +44,13 @@ Start = Callable[[str], Worker]
 
 @dataclass(frozen=True, kw_only=True)
 class GpuSettings:
-    """One run on a GPU: `run` at `input_size` (its own where None), and how much is measured."""
+    """One run on a GPU: `run` at `input_size` (its own where None), and how much is measured.
+
+    `models` are its ONNX files; exported where none are given.
+    """
 
     run: Path = BUNDLED_RUN
+    models: tuple[Path, ...] = ()
     input_size: tuple[int, int] | None = None
     batches: tuple[int, ...] = BATCHES
     repeats: int = 5
@@ -66,6 +69,23 @@ def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the Keras run (default: the bundled one)",
     )
     add("--input-size", type=size, metavar="HxW", help="height and width (default: the run's)")
+    add(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="models",
+        help="the run's ONNX file, repeatable: for a machine without TensorFlow (default: exported in each precision)",
+    )
+    add(
+        "--batch-sizes",
+        type=positive,
+        nargs="+",
+        default=BATCHES,
+        metavar="N",
+        help=f"frames a call (default: {' '.join(map(str, BATCHES))})",
+    )
     add("--save", type=path, default=DEFAULT_OUT / "gpu.json", metavar="FILE", help="(default: %(default)s)")
     add("--json", action="store_true", help="print the JSON instead of a table (default: a table)")
 
@@ -73,7 +93,12 @@ def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
 def run_gpu(options: argparse.Namespace) -> int:
     """Carry out `python -m benchmarks gpu`; returns the exit code."""
     check_save(options.save)
-    settings = GpuSettings(run=options.run, input_size=options.input_size)
+    settings = GpuSettings(
+        run=options.run,
+        models=tuple(options.models),
+        input_size=options.input_size,
+        batches=tuple(options.batch_sizes),
+    )
     found = measure_gpu(settings, say=lambda text: print(text, file=sys.stderr, flush=True))
     save_json(found, options.save)
     print(json.dumps(found, indent=1) if options.json else render_gpu(found))
@@ -104,7 +129,6 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
     counts, _ = ask_operations(files[:1], shape, start=start)
     count = next(iter(summed(counts).values()), None)
     with tempfile.TemporaryDirectory(prefix="edge_seg_gpu_") as scratch:
-        # Keras on the processor takes part for parity, and is given as many frames.
         plan = rendered_plan(
             gpu_contenders(settings, files, shape, digest),
             shape,
@@ -112,7 +136,8 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
             frames=settings.frames,
             scratch=Path(scratch),
         )
-        rows = [row for batch in settings.batches for row in measure_batch(plan, batch, say=say, start=start).rows]
+        plan, reference = with_reference(plan, settings, files, shape, digest, say=say, start=start)
+        rows = [row for batch in measure_batches(plan, settings.batches, say=say, start=start) for row in batch.rows]
     return {
         "format": FORMAT,
         "kind": "gpu",
@@ -123,6 +148,7 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
         "limits": limits,
         "decoder": decoder,
         "missing": missing,
+        "reference": reference,
         "rows": gpu_rows(rows, count["gflop"] if count else None, limits),
     }
 
@@ -135,6 +161,8 @@ def gpu_files(
     And why one is missing: a network whose float16 differs too much has no such file, and all else can be measured.
     int8 is what ships, and what `auto` is given.
     """
+    if settings.models:
+        return *model_files(settings.models), []
     keep = Settings(run=settings.run, models=(), out=settings.out)
     shape = () if settings.input_size is None else ("--input-size", "x".join(map(str, settings.input_size)))
     named = shape[1] if shape else "own"
@@ -155,17 +183,42 @@ def gpu_files(
 def gpu_contenders(
     settings: GpuSettings, files: Sequence[ModelFile], shape: tuple[int, int], digest: str
 ) -> list[Contender]:
-    """The reference on the processor, and on the GPU ours, the same files bound, and torch."""
+    """On the GPU ours, the float16 file with everything bound, and torch."""
     ours = session_contenders(files, ["cuda"], shape, optional=False)
     bound = [
         replace(one, name=f"bound {one.name.removeprefix('edge_seg ')}{ending}", kind="cuda-bound", compiled=graph)
         for one in ours
-        if one.precision != "int8"
+        if one.precision == "fp16"
         for graph, ending in ((False, ""), (True, ", CUDA graph"))
     ]
     others = [one for one in torch_contenders(settings.run, shape, digest, cuda=True) if one.device != "cpu"]
-    reference = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
-    return [*reference, *ours, *bound, *others]
+    return [*ours, *bound, *others]
+
+
+def with_reference(
+    plan: Plan,
+    settings: GpuSettings,
+    files: Sequence[ModelFile],
+    shape: tuple[int, int],
+    digest: str,
+    *,
+    say: Callable[[str], None],
+    start: Start = Worker,
+) -> tuple[Plan, str]:
+    """The plan with labels to compare with, and whose they are: Keras', or where it has no TensorFlow those of the
+    fp32 file on the processor, whose export proved them equal to Keras'. Untimed: a processor has no part in this.
+    """
+    keras = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
+    own = session_contenders([file for file in files if file.precision == "fp32"], ["cpu"], shape, optional=False)
+    problem: WorkerError | None = None
+    for contender in [*keras, *own]:
+        try:
+            return replace(plan, reference=labels_of(contender, plan, 1, say=say, start=start)), contender.name
+        except WorkerError as error:
+            if error.kind not in (*CANNOT_BE_HAD, "ModuleNotFoundError"):
+                raise
+            problem = problem or error
+    raise ConfigurationError(f"There is nothing to compare labels with: {problem}. Give the run's fp32 file: --model")
 
 
 def gpu_rows(rows: Sequence[Row], gflop: float | None, limits: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,8 +3,7 @@ once.
 
 A run copies its batch into a set's host buffer, from there to the device, and the labels back; while one run copies,
 another may compute on its own set. A captured graph replays addresses, so it has one set; onnxruntime keeps it with the
-thread that captured it, so it has one thread too. Follows the documentation and has been tried against a fake only.
-Knows no pictures and no files.
+thread that captured it, so it has one thread too. Knows no pictures and no files.
 """
 
 from __future__ import annotations
@@ -99,7 +98,10 @@ class BoundRuns:
             self._free.put(self._make_set())
 
     def run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
-        """The named outputs for a batch of the one shape; new arrays."""
+        """The named outputs for a batch of the one shape, or of fewer frames; new arrays.
+
+        Fewer frames, a clip's last, run at the full shape as well: for another one cuDNN and TensorRT would search anew.
+        """
         if self._thread is not None:
             return self._thread.call(self._run, names, batch)
         return self._run(names, batch)
@@ -109,15 +111,18 @@ class BoundRuns:
         try:
             self._upload(buffers, batch)
             self._inner.run_with_iobinding(buffers.binding)
-            return [buffers.outputs[name].numpy() for name in names]
+            return [buffers.outputs[name].numpy()[: len(batch)] for name in names]
         finally:
             self._free.put(buffers)
 
     def _upload(self, buffers: _Set, batch: np.ndarray) -> None:
-        if buffers.host is not None:
-            np.copyto(buffers.host, batch)
-            batch = buffers.host
-        buffers.device.update_inplace(batch)
+        host = buffers.host
+        if host is None and batch.shape == self.shape:
+            host = batch
+        else:
+            host = np.zeros(self.shape, np.uint8) if host is None else host
+            np.copyto(host[: len(batch)], batch)
+        buffers.device.update_inplace(host)
 
     def _make_set(self) -> _Set:
         device = self._on_device(self.shape, np.uint8)

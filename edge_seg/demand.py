@@ -237,6 +237,14 @@ def _reduce(item_bytes: int | None) -> Callable[[Node, list[Tensor]], Tensor]:
     return rule
 
 
+def _pad(node: Node, inputs: list[Tensor]) -> Tensor:
+    shape, pads = inputs[0].shape, inputs[1].values
+    if pads is None or len(pads) != 2 * len(shape) or min(pads) < 0 or len(inputs) > 3:
+        raise ValueError(pads)
+    sides = (side + pads[axis] + pads[axis + len(shape)] for axis, side in enumerate(shape))
+    return Tensor(tuple(sides), inputs[0].item_bytes)
+
+
 def _reshape(node: Node, inputs: list[Tensor]) -> Tensor:
     source, asked = inputs[0].shape, inputs[1].values
     if asked is None or min(asked, default=0) < -1:
@@ -295,6 +303,7 @@ _RULES: dict[str, Callable[[Node, list[Tensor]], Tensor]] = {
     "GlobalAveragePool": _pool_all,
     "MatMul": _product,
     "MaxPool": _pool,
+    "Pad": _pad,
     "QuantizeLinear": lambda node, inputs: Tensor(inputs[0].shape, inputs[2].item_bytes if len(inputs) > 2 else 1),
     "ReduceMax": _reduce(None),
     "Reshape": _reshape,

@@ -1,7 +1,7 @@
 """How each device is asked of onnxruntime, and whether the session that came back really is on it.
 
-Every function is handed the onnxruntime module, so that a fake can stand in for it. The NVIDIA part follows the
-documentation and has been tried against fakes only. Knows no pictures and opens no files.
+Every function is handed the onnxruntime module, so that a fake can stand in for it. The CUDA part has run on an H200
+(docs/performance.md), TensorRT's follows the documentation and fakes. Knows no pictures and opens no files.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .devices import (
 )
 from .errors import DeviceError
 from .modelfile import ModelHeader
+from .ort_session import is_out_of_memory
 
 # What makes a segmenter slow: these must run on the device that was promised.
 HEAVY_OPERATORS = {"Conv", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearConv", "MatMul", "Gemm"}
@@ -134,11 +135,11 @@ def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> Made:
 
 
 def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
-    def make(graph: bool) -> Made:
-        options = cuda_options(plan.header.spec.precision, device.index, graph=graph)
+    def make(graph: bool, search: str) -> Made:
+        options = cuda_options(plan.header.spec.precision, device.index, graph=graph, search=search)
         return _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, options)], graph=graph)
 
-    return _with_or_without_graph(make, plan)
+    return _with_or_without_graph(lambda graph: _searched(lambda search: make(graph, search)), plan)
 
 
 def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
@@ -150,6 +151,24 @@ def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
     # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
     providers = [(TENSORRT_PROVIDER, own), (CUDA_PROVIDER, cuda_options(precision, device.index))]
     return _make_nvidia(ort, plan, device, providers, graph=False)
+
+
+def _searched(make: Callable[[str], Made]) -> Made:
+    """By cuDNN's own choice of algorithms, or where that fails by trying every one.
+
+    It fails where none of those it chose can be built: at 32 frames of 352x480 on an H200 for one layer of the bundled
+    network. The search takes half a second longer there, and what it finds is no faster.
+    """
+    try:
+        return make("HEURISTIC")
+    except DeviceError:
+        raise
+    except Exception as error:
+        if "cudnn" not in str(error).lower() or is_out_of_memory(error):
+            raise
+    # Out here the exception is gone, and with it the session and its memory.
+    made = make("EXHAUSTIVE")
+    return replace(made, remark="; ".join(filter(None, ["convolutions searched for", made.remark])))
 
 
 def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
@@ -170,12 +189,14 @@ def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
     return replace(made, remark="; ".join(filter(None, [f"no CUDA graph ({problem})", made.remark])))
 
 
-def cuda_options(precision: str, index: int, *, graph: bool = False) -> dict[str, str]:
-    """What the CUDA provider is asked for a file of `precision` on GPU number `index`."""
+def cuda_options(precision: str, index: int, *, graph: bool = False, search: str = "HEURISTIC") -> dict[str, str]:
+    """What the CUDA provider is asked for a file of `precision` on GPU number `index`.
+
+    `search`: "HEURISTIC", cuDNN's own order of preference, or "EXHAUSTIVE", which tries all algorithms.
+    """
     options = {
         "device_id": str(index),
-        # cuDNN's own order of preference: EXHAUSTIVE, the default, takes longer before the first frame.
-        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_algo_search": search,
         "arena_extend_strategy": "kSameAsRequested",
     }
     if precision == "fp16":
@@ -212,6 +233,7 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
         if graph:
             raise
         remarks.append(f"no bound buffers ({first_line(error)})")
+    _try_out(inner, plan, bound, graph=graph)
     return Made(
         inner=inner,
         arithmetic=arithmetic_of(device.kind, precision),
@@ -237,12 +259,26 @@ def preload(ort: Any) -> None:
 
 
 def _bind(ort: Any, inner: Any, plan: Plan, device: DeviceName, *, graph: bool) -> BoundRuns:
-    """Buffers for this session; a graph is warmed up, captured and replayed with them."""
+    """Buffers for this session."""
     shape = (plan.batch_size, *plan.input_size, 3)
-    bound = BoundRuns(ort, inner, index=device.index, shape=shape, sets=1 if graph else 2, captured=graph)
-    for _ in range(3 if graph else 0):
-        bound.run(list(plan.header.spec.outputs), np.zeros(shape, np.uint8))
-    return bound
+    return BoundRuns(ort, inner, index=device.index, shape=shape, sets=1 if graph else 2, captured=graph)
+
+
+def _try_out(inner: Any, plan: Plan, bound: BoundRuns | None, *, graph: bool) -> None:
+    """Run once: only now are algorithms chosen; a graph is warmed up, captured and replayed.
+
+    Memory that ran out is left for whoever warms the session up, and says which batch would fit.
+    """
+    names, frames = list(plan.header.spec.outputs), np.zeros((plan.batch_size, *plan.input_size, 3), np.uint8)
+    try:
+        for _ in range(3 if graph else 1):
+            if bound is not None:
+                bound.run(names, frames)
+            else:
+                inner.run(names, {"frames": frames})
+    except Exception as error:
+        if graph or not is_out_of_memory(error):
+            raise
 
 
 def _check_placement(inner: Any, expected: str, device: DeviceName) -> str:

@@ -274,6 +274,7 @@ def _warm_up(session: OrtSession, plan: Plan, *, runs: int) -> None:
         except OutOfMemoryError as error:
             problem = problem or error
             size //= 2
+            session.unbind()
     if problem is not None:
         cure = f" A batch of {size} fits: --batch {size}." if size else ""
         raise OutOfMemoryError(f"{problem}{cure}") from problem.__cause__

@@ -32,6 +32,7 @@ class GpuMachine:
     comes back on the CPU, as onnxruntime does when a library is missing. `left_on_cpu`: operators that refuse the GPU.
     `graph_error`, `binding_error`: what capturing a graph and binding buffers fail with. `pinned`: whether memory can
     be page-locked; `locked` is what was, `uploaded` what was copied to the GPU. `entries`: of each session's options.
+    `fails_by`: provider options with which cuDNN finds no algorithm.
     """
 
     gpus: int | None = 1
@@ -44,6 +45,7 @@ class GpuMachine:
     graph_error: str = ""
     binding_error: str = ""
     pinned: bool = True
+    fails_by: dict[str, str] = field(default_factory=dict)
     locked: list[np.ndarray] = field(default_factory=list)
     uploaded: list[np.ndarray] = field(default_factory=list)
     entries: list[dict[str, str]] = field(default_factory=list)
@@ -71,7 +73,7 @@ class FakeGpuSession:
 
     def __init__(self, machine: GpuMachine, inner: Any, providers: list[str]) -> None:
         self._machine, self._inner, self._providers = machine, inner, providers
-        self.graph, self._captured, self._threads = False, None, set()
+        self.graph, self.fails, self._captured, self._threads = False, False, None, set()
 
     def get_providers(self) -> list[str]:
         return [CPU] if self._machine.silent_cpu else self._providers
@@ -89,6 +91,8 @@ class FakeGpuSession:
         self._machine.batch_sizes.append(count)
         if self._machine.memory_frames is not None and count > self._machine.memory_frames:
             raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; file=cuda.cc")
+        if self.fails:
+            raise RuntimeError("Non-zero status code returned while running Conv node: Failed to initialize CUDNN Frontend")
         arrays = self._inner.run(names, feeds)
         return [(array + 1) % 12 if self._machine.wrong else array for array in arrays]
 
@@ -192,6 +196,7 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[GpuM
         settings = {name: value for _, own in providers if isinstance(own, dict) for name, value in own.items()}
         session = FakeGpuSession(machine, inner, names if CPU in names else [*names, CPU])
         session.graph = settings.get("enable_cuda_graph") == "1"
+        session.fails = bool(machine.fails_by) and machine.fails_by.items() <= settings.items()
         return session
 
     def make_value(shape: Any, kind: Any, device: str, index: int) -> FakeValue:

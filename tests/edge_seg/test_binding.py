@@ -136,10 +136,42 @@ def test_the_graphs_thread_ends_with_its_session(tiny_model, gpu_machine):
 
 def test_two_runs_at_once_are_warmed_up_at_once(tiny_model, gpu_machine, monkeypatch):
     both = threading.Barrier(2)
-    monkeypatch.setattr(gpu_machine.at_once, "enter", lambda: both.wait(timeout=20))
+    # The very first run tries the session out, alone.
+    monkeypatch.setattr(gpu_machine.at_once, "enter", lambda: gpu_machine.batch_sizes and both.wait(timeout=20))
     monkeypatch.setattr(gpu_machine.at_once, "leave", lambda: None)
     open_session(tiny_model(), device="cuda", batch_size=2)
-    assert gpu_machine.batch_sizes == [2, 2, 2, 2]
+    assert gpu_machine.batch_sizes == [2, 2, 2, 2, 2]
+
+
+def test_the_last_few_frames_run_at_the_full_shape(tiny_model, tiny_reference, gpu_machine):
+    """Another shape would make cuDNN search anew, amid a clip, and find nothing perhaps."""
+    opened = open_session(tiny_model(), device="cuda", batch_size=5)
+    random = np.random.default_rng(4)
+    for count in (5, 3, 1, 5):
+        frames = random.integers(0, 256, (count, 32, 64, 3), np.uint8)
+        labels = opened.run(frames)["labels"]
+        assert labels.shape == (count, 32, 64)
+        assert np.mean(labels == tiny_reference(frames, 12)) >= 0.9999
+    assert set(gpu_machine.batch_sizes) == {5}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_where_cudnns_own_choice_fails_every_algorithm_is_tried(tiny_model, gpu_machine, batch_size):
+    gpu_machine.fails_by = {"cudnn_conv_algo_search": "HEURISTIC"}
+    opened = open_session(tiny_model(), device="cuda", batch_size=batch_size)
+    assert "convolutions searched for" in opened.device.reason
+    ((_, options),) = gpu_machine.asked[-1]
+    assert options["cudnn_conv_algo_search"] == "EXHAUSTIVE"
+    assert ("enable_cuda_graph" in options) == (batch_size == 1)
+    frames = np.zeros((batch_size, 32, 64, 3), np.uint8)
+    assert opened.run(frames)["labels"].shape == (batch_size, 32, 64)
+
+
+def test_a_layer_that_no_algorithm_computes_is_one_error(tiny_model, gpu_machine):
+    gpu_machine.fails_by = {"device_id": "0"}
+    with pytest.raises(DeviceError, match="cuda:0 cannot run .*Failed to initialize CUDNN Frontend"):
+        open_session(tiny_model(), device="cuda", batch_size=2)
+    assert len(gpu_machine.asked) == 2
 
 
 def test_larger_batches_have_no_graph(tiny_model, gpu_machine):

@@ -257,7 +257,7 @@ def test_cuda_is_asked_for_strictly_and_without_tf32(tiny_model, gpu_machine, ca
     ((provider, options),) = gpu_machine.asked[0]
     assert (provider, options["use_tf32"], options["device_id"]) == ("CUDAExecutionProvider", "0", "0")
     assert (opened.device.name, opened.device.arithmetic) == ("cuda:0", "fp32")
-    assert gpu_machine.batch_sizes == [3] * 4, "warmed up twice, at the full shape, by two runs at once"
+    assert gpu_machine.batch_sizes == [3] + [3] * 4, "tried out, then warmed up twice at the full shape by two at once"
     assert capfd.readouterr() == ("", "")
 
 
@@ -286,8 +286,8 @@ def test_out_of_memory_is_typed_and_names_the_batch(tiny_model, gpu_machine):
         open_session(tiny_model(), device="cuda", batch_size=10)
     assert isinstance(caught.value, (MemoryError, DeviceError))
     assert str(caught.value).endswith("A batch of 2 fits: --batch 2.")
-    asked = [10, 10, 5, 5, 2, 2, 2, 2]
-    assert gpu_machine.batch_sizes == asked, "by two runs at once, twice where it fits, none beside a larger one"
+    asked = [10, 10, 10, 5, 5, 2, 2, 2, 2]
+    assert gpu_machine.batch_sizes == asked, "tried out, then by two at once, twice where it fits"
     gpu_machine.memory_frames = 0
     with pytest.raises(OutOfMemoryError, match=r"or --device cpu\.$"):
         open_session(tiny_model(), device="cuda", batch_size=2)
