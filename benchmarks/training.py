@@ -185,10 +185,10 @@ def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
     """What is measured; each turn returns the seconds of `steps` batches in the middle of a flow of them."""
     import keras
 
-    from train.batches import drawing_threads
+    from train.batches import drawing_processes, drawing_threads
 
     # A flow begins with as many batches as are drawn at once, all ready at almost the same time: they are not counted.
-    first = drawing_threads()
+    first = drawing_processes() or drawing_threads()
 
     class Clock(keras.callbacks.Callback):
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

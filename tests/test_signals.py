@@ -130,7 +130,8 @@ def test_fit_ends_at_once_at_the_second(dataset: Path, tmp_path: Path) -> None:
         "raise SystemExit(main(sys.argv[1:]))"
     )
     run = tmp_path / "run"
-    with Terminal([sys.executable, "-c", script, *fit_command(dataset, run, "--epochs", "3")[3:]]) as terminal:
+    command = fit_command(dataset, run, "--epochs", "3", "--workers", "0")  # No process would know of the script's.
+    with Terminal([sys.executable, "-c", script, *command[3:]]) as terminal:
         terminal.wait_for(run / "checkpoint.npz", 300)
         terminal.wait_for("dawdling", 60)
         terminal.press(signal.SIGINT)

@@ -1,17 +1,19 @@
 """Samples -> batches for Keras: reading, rendered scenes mixed in, augmentation, scaling. Knows no model.
 
-Every batch is a function of (seed, epoch, index) alone, so that threads, a restart or --resume change nothing.
+Every batch is a function of (seed, epoch, index) alone: threads, processes, a restart or --resume change nothing.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,18 +24,32 @@ from edge_seg.threads import available_threads
 from .augment import Augmentation, Example, Pair, augment
 from .dataset import Sample, read_pair
 
+if TYPE_CHECKING:
+    from .drawing import Drawers
+
 # What a store keeps of what it has read: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
 CACHE_BYTES = 1_400_000_000
 MOMENTS_PER_STREET = 4
 # Between the first streets of two seeds' pools.
 SEEDS_APART = 100_003
-# Bounds what waits in memory: three batches a worker.
-MOST_WORKERS = 8
+# Of one process: more would wait for one another at Python's lock.
+MOST_THREADS = 8
+MOST_PROCESSES = 32
+# On as many cores threads draw fast enough, and nothing has to be started or sent.
+FEW_CORES = 4
+# Of batches that are drawn ahead of their use there are three a worker, or fewer where they are large.
+AHEAD_BYTES = 2_000_000_000
 
 
 def drawing_threads() -> int:
     """Threads that draw batches unless told otherwise: one a core, two at the least."""
-    return min(MOST_WORKERS, max(2, available_threads()))
+    return min(MOST_THREADS, max(2, available_threads()))
+
+
+def drawing_processes() -> int:
+    """Processes that draw batches unless told otherwise: one a core but for the training's own; 0 on a few cores."""
+    cores = available_threads() if os.name == "posix" else 1  # Signals that wait are known to no other.
+    return min(MOST_PROCESSES, cores - 1) if cores > FEW_CORES else 0
 
 
 class PairStore(Sequence[Pair]):
@@ -63,6 +79,10 @@ class PairStore(Sequence[Pair]):
             self._held += size
         return pair
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What has been read goes along as memory that processes share; only what each reads itself is its own.
+        return self.__dict__ | {"_held": 0}
+
 
 class RenderedStore(Sequence[Pair]):
     """Procedural scenes with exact labels, by index; drawn when first asked for, then kept.
@@ -72,22 +92,29 @@ class RenderedStore(Sequence[Pair]):
 
     def __init__(self, count: int, size: tuple[int, int], seed: int) -> None:
         self._length, self.size, self.seed = count, size, seed
-        self._cache: dict[int, Pair] = {}
+        self.drawn: dict[int, list[Pair]] = {}  # by street
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: Any) -> Any:
-        if index not in self._cache:
-            from .scenes import Scene, render
+        street, moment = divmod(index, MOMENTS_PER_STREET)
+        if street not in self.drawn:
+            self.drawn[street] = self.draw(street)
+        return self.drawn[street][moment]
 
-            street, moment = divmod(index, MOMENTS_PER_STREET)
-            scene = Scene.from_seed(self.seed * SEEDS_APART + street)
-            for other in range(MOMENTS_PER_STREET):
-                time_s = (street * 7.31 + other * 4.7) % 60.0
-                drawn = render(scene, time_s=time_s, height=self.size[0], width=self.size[1])
-                self._cache[index - moment + other] = drawn
-        return self._cache[index]
+    @property
+    def streets(self) -> int:
+        """Number of streets that the scenes are moments of."""
+        return -(-self._length // MOMENTS_PER_STREET)
+
+    def draw(self, street: int) -> list[Pair]:
+        """A street at each of its moments; takes seconds."""
+        from .scenes import Scene, render
+
+        scene = Scene.from_seed(self.seed * SEEDS_APART + street)
+        times = ((street * 7.31 + moment * 4.7) % 60.0 for moment in range(MOMENTS_PER_STREET))
+        return [render(scene, time_s=time_s, height=self.size[0], width=self.size[1]) for time_s in times]
 
 
 @lru_cache(maxsize=1)
@@ -114,6 +141,7 @@ class TrainingBatches:
         augmentation: None resizes the whole image instead, as the notebook does.
         opinions: of each of `pairs` what a teacher thinks of it (`Example.opinion`); none without a teacher.
         parts: every batch can be cut into as many equal parts; images that are over stay out of an epoch's last batch.
+        processes: how many draw a stream's batches; 0 for threads of this one, None for as many as the cores suggest.
     """
 
     def __init__(
@@ -131,12 +159,14 @@ class TrainingBatches:
         opinions: Sequence[np.ndarray] = (),
         parts: int = 1,
         view: tuple[int, int] | None = None,
+        processes: int | None = None,
     ) -> None:
         self.pairs, self.rendered, self.rendered_share = pairs, rendered, rendered_share if len(rendered) else 0.0
         self.size, self.batch_size, self.seed, self.parts = size, min(batch_size, len(pairs)), seed, parts
         self.augmentation, self.rare, self.fill, self.opinions = augmentation, rare, fill, opinions
-        self.view = view
+        self.view, self.processes = view, processes
         self._failure: Exception | None = None
+        self._drawers: list[Drawers] = []
 
     @property
     def target_shape(self) -> tuple[int, ...]:
@@ -150,37 +180,94 @@ class TrainingBatches:
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `index` of an epoch, counted from 0."""
+        frames, targets = self.unscaled(epoch, index)
+        return scale_frames(frames), targets
+
+    def unscaled(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same batch with its frames as they were drawn: uint8 BGR."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         chosen = chosen[: len(chosen) // self.parts * self.parts]
         rng = np.random.default_rng((self.seed, epoch, index))
         drawn = [self._draw(int(position), rng) for position in chosen]
-        return scale_frames(np.stack([image for image, _ in drawn])), np.stack([target for _, target in drawn])
+        return np.stack([image for image, _ in drawn]), np.stack([target for _, target in drawn])
 
-    def stream(self, first_epoch: int = 0, *, workers: int | None = None) -> Generator[tuple[np.ndarray, np.ndarray]]:
-        """Batches in order from an epoch on, without end, drawn ahead of their use by threads (up to one a core)."""
-        workers = workers or drawing_threads()
+    def stream(
+        self, first_epoch: int = 0, *, threads: int | None = None, processes: int | None = None
+    ) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Batches in order from an epoch on, without end, drawn ahead of their use.
+
+        Args:
+            first_epoch: where to begin.
+            threads: draw by so many threads of this process.
+            processes: draw by so many processes. Without either, by what the batches were made with.
+        """
+        if processes is None:
+            processes = 0 if threads else self.processes
+        if processes is None:
+            processes = drawing_processes()
+        if not processes:
+            yield from self._in_order(self.batch, first_epoch, threads or drawing_threads())
+            return
+        from .drawing import Drawers, DrawingError
+
+        with Drawers(self, processes) as drawers:
+            self._drawers.append(drawers)
+            try:
+                yield from self._in_order(drawers.batch, first_epoch, processes, drawers.stop)
+            except DrawingError:
+                if drawers in self._drawers:
+                    raise
+                self._failure = None  # The training is over, and a thread of TensorFlow's still reads ahead.
+            finally:
+                if drawers in self._drawers:
+                    self._drawers.remove(drawers)
+
+    def _in_order(
+        self,
+        draw: Callable[[int, int], tuple[np.ndarray, np.ndarray]],
+        first_epoch: int,
+        workers: int,
+        stop: Callable[[], None] = lambda: None,
+    ) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """What `draw` gives for each batch, by that many threads at once; `stop` ends what they wait for."""
         places = ((epoch, index) for epoch in itertools.count(first_epoch) for index in range(len(self)))
-        with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-            waiting = deque(pool.submit(self.batch, *next(places)) for _ in range(3 * workers))
+        size = self.batch_size * (12 * math.prod(self.size) + math.prod(self.target_shape))
+        ahead = max(workers + 2, min(3 * workers, AHEAD_BYTES // size))
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+        try:
+            waiting = deque(pool.submit(draw, *next(places)) for _ in range(ahead))
             while True:
                 try:
                     ready = waiting.popleft().result()
                 except Exception as error:
                     self._failure = error
                     raise
-                waiting.append(pool.submit(self.batch, *next(places)))
+                waiting.append(pool.submit(draw, *next(places)))
                 yield ready
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop()
+            pool.shutdown()
 
     @contextmanager
     def failures_raised(self) -> Iterator[None]:
-        """Raises what a batch could not be drawn for as itself: TensorFlow makes a page of text of it."""
+        """Raises what a batch could not be drawn for as itself: TensorFlow makes a page of text of it.
+
+        At the end of the block no process draws any more, even where somebody keeps the stream.
+        """
         try:
             yield
         except Exception:
             if self._failure is not None:
                 raise self._failure from None
             raise
+        finally:
+            while self._drawers:
+                self._drawers.pop().stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_drawers": [], "_failure": None}
 
     def _draw(self, position: int, rng: np.random.Generator) -> Pair:
         rendered = rng.random() < self.rendered_share

@@ -24,6 +24,11 @@ from .checkpoint import kept, save_checkpoint
 from .metrics import confusion_matrix, scores
 
 
+def due(epoch: int, every: int, epochs: int) -> bool:
+    """Whether an epoch, counted from 0, is an `every`-th or the last one: those are validated and saved."""
+    return (epoch + 1) % every == 0 or epoch + 1 == epochs
+
+
 class TrainingError(EdgeSegError, ArithmeticError):
     """Training cannot go on: the loss is no longer a number."""
 
@@ -82,7 +87,7 @@ class MovingAverage:
 class Validation(keras.callbacks.Callback):
     """Scores the averaged weights on whole validation images at the network's size and adds `val_*` to the logs.
 
-    From `first_epoch` on, counted from 1. Images with nothing labelled in any of them say nothing.
+    After each `every`-th of the epochs and the last. Images with nothing labelled in any of them say nothing.
     """
 
     def __init__(
@@ -91,15 +96,17 @@ class Validation(keras.callbacks.Callback):
         average: MovingAverage,
         classes: int,
         unlabelled: int | None,
-        first_epoch: int = 1,
+        every: int = 1,
+        epochs: int = 0,
     ) -> None:
         super().__init__()
-        self.first_epoch = first_epoch
+        self.every, self.epochs = every, epochs
         self.batches, self.average, self.classes, self.unlabelled = batches, average, classes, unlabelled
         self.class_iou: list[float] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.batches is None or logs is None or epoch + 1 < self.first_epoch:
+        self.class_iou = []
+        if self.batches is None or logs is None or not due(epoch, self.every, self.epochs):
             return
         with self.average.swapped_in():
             confusion, loss = self._confusion()
@@ -163,18 +170,22 @@ class History(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the whole state after each epoch. Comes after validation and history in the list of callbacks.
+    """Saves the whole state after each `every`-th of the epochs and the last.
+
+    Comes after validation and history in the list of callbacks.
 
     Raises:
         TrainingError: a weight is NaN or infinite; the checkpoint before it is kept.
         OSError: it cannot be written; the checkpoint before it is kept.
     """
 
-    def __init__(self, folder: Path, history: History) -> None:
+    def __init__(self, folder: Path, history: History, *, every: int = 1, epochs: int = 0) -> None:
         super().__init__()
-        self.folder, self.history = folder, history
+        self.folder, self.history, self.every, self.epochs = folder, history, every, epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if not due(epoch, self.every, self.epochs):
+            return
         if not all(np.isfinite(np.asarray(variable)).all() for variable in self.model.trainable_variables):
             raise TrainingError(
                 f"A weight is no longer finite after epoch {epoch + 1}. {kept(self.folder)}, and a smaller "

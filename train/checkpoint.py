@@ -69,7 +69,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run has come to the end of an epoch, and saved it."""
+    """Whether a run has come to the end of an epoch whose state it saves."""
     return any((folder / name).exists() for name in (NAME, PREVIOUS))
 
 
@@ -83,7 +83,7 @@ def kept(folder: Path) -> str:
             continue
         return f"The checkpoint after epoch {epoch} is kept; go on from it with --resume"
     if (folder / CONFIG_NAME).exists():
-        return "No epoch had been finished; start over with --resume"
+        return "No checkpoint had been written; start over with --resume"
     return "No epoch had been begun; start over with the same command"
 
 

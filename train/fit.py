@@ -132,7 +132,8 @@ class Trainer:
             self.average,
             len(CAMVID_CLASSES),
             self.ignored,
-            first_epoch=recipe.epochs if options.brief else 1,
+            every=recipe.epochs if options.brief else options.every,
+            epochs=recipe.epochs,
         )
         self.history = History(folder, CAMVID_CLASSES, self.validation)
 
@@ -141,14 +142,16 @@ class Trainer:
         first = self._resume() if self.options.resume else 0
         stop = StopOnSignal()
         callbacks: list[keras.callbacks.Callback] = [StopOnNan(self.folder), stop, self.validation, self.history]
-        callbacks += [Checkpoints(self.folder, self.history), Progress(self.recipe.epochs, len(self.batches))]
+        epochs = self.recipe.epochs
+        callbacks.append(Checkpoints(self.folder, self.history, every=self.options.every, epochs=epochs))
+        callbacks.append(Progress(epochs, len(self.batches)))
         if self.options.tensorboard:
             callbacks.append(keras.callbacks.TensorBoard(self.folder / "tensorboard", write_graph=False))
         with stop.installed(), self.batches.failures_raised():
             self.model.fit(
                 self.devices.feed(self.batches, first),
                 steps_per_epoch=len(self.batches),
-                epochs=self.recipe.epochs,
+                epochs=epochs,
                 initial_epoch=first,
                 callbacks=callbacks,
                 verbose=0,
@@ -157,7 +160,7 @@ class Trainer:
 
     def _resume(self) -> int:
         if not has_checkpoint(self.options.out):
-            print("no epoch had been finished: starting over", file=sys.stderr)
+            print("no checkpoint had been written: starting over", file=sys.stderr)
             return 0
         self.model.optimizer.build(self.model.trainable_variables)
         record, note = load_checkpoint(self.options.out, self.model)
@@ -184,6 +187,7 @@ class Trainer:
             opinions=opinions,
             parts=self.devices.count,
             view=recipe.input_size,
+            processes=self.options.workers,
         )
 
     def _compile(self, pairs: Sequence[Pair]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any
 
-from .arguments import folder, path, positive, seed, size
+from .arguments import folder, natural, path, positive, seed, size
 
 RECIPE_NAMES = ("default", "notebook")
 
@@ -122,6 +122,21 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         default=(),
         metavar="D,D",
         help="devices that share each batch, as gpu:0,gpu:1 (default: every GPU that is visible, else the CPU)",
+    )
+    add(
+        "--workers",
+        type=natural,
+        metavar="N",
+        help="processes that draw the batches; 0: threads of the training's own "
+        "(default: 0 up to 4 cores, above that one a core less one, at most 32)",
+    )
+    add(
+        "--every",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="validate and write a checkpoint after each N-th epoch alone, and after the last, where a GPU takes less "
+        "time for an epoch than they do (default: 1)",
     )
     add("--tensorboard", action="store_true", help="also write TensorBoard logs to RUN/tensorboard (default: no)")
     add(

@@ -110,6 +110,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         weights=args.weights, start=args.start, teacher=args.teacher, unlabelled=tuple(args.unlabelled or ()),
         seed=1 if args.seed is None else args.seed, policy=policy,
         resume=args.resume, tensorboard=args.tensorboard, license=terms(args), devices=args.devices,
+        every=args.every, workers=args.workers,
     )  # fmt: skip
 
 
@@ -157,7 +158,8 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     data = ("dataset", "images", "masks")
     if given(args, data):
         changes |= {name: getattr(args, name) for name in data}
-    options = replace(options, tensorboard=args.tensorboard, devices=args.devices, **changes)
+    running = {name: getattr(args, name) for name in ("tensorboard", "devices", "every", "workers")}
+    options = replace(options, **running, **changes)
     if options.encoder is None and options.weights and not args.weights and not options.weights.is_file():
         raise ConfigurationError(
             f"--resume: the run in {args.out} began with {options.weights}, which is not there; give it with --weights."

@@ -59,6 +59,8 @@ class FitOptions:
         encoder: what a run that is gone on with recorded of them. Its checkpoint holds every weight, so that neither
             `weights` nor `start` is read.
         brief: validate after the last epoch alone and draw nothing: of a study only the figures are wanted.
+        every: validate and write a checkpoint after each epoch of that number, and after the last.
+        workers: processes that draw batches, 0 for threads; None for as many as the cores suggest.
     """
 
     out: Path
@@ -79,6 +81,8 @@ class FitOptions:
     devices: tuple[str, ...] = ()
     encoder: Encoder | None = None
     brief: bool = False
+    every: int = 1
+    workers: int | None = None
 
 
 def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:

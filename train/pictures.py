@@ -74,8 +74,10 @@ def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) 
             marker = "o" if len(rows) < 2 else None
             axes.plot(epochs, column(rows, name), color=TRAIN_COLOR, linewidth=1.8, marker=marker, label="training")
             validation = column(rows, f"val_{name}")
-            if np.isfinite(validation).any():
-                axes.plot(epochs, validation, color=VALIDATION_COLOR, linewidth=2, marker=marker, label="validation")
+            if (known := np.isfinite(validation)).any():
+                # Through the epochs that were validated, whatever lies between them.
+                line = {"color": VALIDATION_COLOR, "linewidth": 2, "marker": "o" if known.sum() < 2 else None}
+                axes.plot(epochs[known], validation[known], label="validation", **line)
                 _mark_best(axes, epochs, validation, highest=name != "loss")
             axes.set(title=title, xlabel="epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)

@@ -155,7 +155,7 @@ def _curves_section(rows: Sequence[dict[str, str]]) -> str:
     for name, title in (("loss", "Loss"), ("mean_iou", "Mean IoU"), ("accuracy", "Accuracy")):
         lines = [
             Line("train", column(rows, name), "var(--train)"),
-            Line("val", column(rows, f"val_{name}"), "var(--val)"),
+            Line("val", column(rows, f"val_{name}"), "var(--val)", joined=True),
         ]
         cards.append((title, line_chart(epochs, lines)))
     cards.append(("Learning rate", line_chart(epochs, [Line("rate", column(rows, "learning_rate"), "var(--train)")])))
@@ -166,6 +166,7 @@ def _curves_section(rows: Sequence[dict[str, str]]) -> str:
 def _classes_over_time(rows: Sequence[dict[str, str]], classes: Sequence[str], palette: Palette) -> str:
     """A small line a class: twelve lines in one chart would hide one another."""
     cells = []
+    rows = [row for row in rows if row.get("val_loss")]
     for name, color in zip(classes, palette, strict=True):
         values = column(rows, f"iou_{name}")
         if spark := sparkline(values, "rgb(var(--accent))"):

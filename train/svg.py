@@ -15,11 +15,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: name, (N,) values (nan where there is none) and a CSS colour."""
+    """One line of a chart: name, (N,) values (nan where there is none) and a CSS colour.
+
+    A line that is `joined` goes on where values are missing between others; else it is broken there.
+    """
 
     name: str
     values: np.ndarray
     color: str
+    joined: bool = False
 
 
 def line_chart(
@@ -97,7 +101,8 @@ def _line_parts(line: Line, points: Sequence[tuple[float, float]], xs: np.ndarra
         if math.isfinite(y):
             tip = f"<title>{escape(line.name)} {value:.4g} at {place:g}</title>"
             dots.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="6">{tip}</circle>')
-    return [*_polylines(points, line.color), *dots]
+    shown = [point for point in points if math.isfinite(point[1])] if line.joined else points
+    return [*_polylines(shown, line.color), *dots]
 
 
 def _polylines(points: Sequence[tuple[float, float]], color: str) -> Iterator[str]:

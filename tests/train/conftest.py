@@ -23,6 +23,12 @@ def write_pair(images: Path, masks: Path, stem: str, seed: int, size: tuple[int,
     cv2.imwrite(str(masks / f"{stem}.png"), ids)
 
 
+@pytest.fixture(autouse=True)
+def threads_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are drawn in this process, whatever the cores: others would not know what a test has changed."""
+    monkeypatch.setattr("train.batches.drawing_processes", lambda: 0)
+
+
 @pytest.fixture
 def make_dataset(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A factory of datasets in the dataset1 layout: `make_dataset(count=6, size=(48, 64), splits=("train",))` -> root.

@@ -82,7 +82,7 @@ def test_when_both_are_damaged_both_are_named_with_the_cure(folder: Path) -> Non
     with pytest.raises(ModelFileError, match=rf"{NAME}: .*; {PREVIOUS}: .*Start again with another --out"):
         load(folder)
     (folder / "config.json").write_text("{}")
-    assert kept(folder) == "No epoch had been finished; start over with --resume"
+    assert kept(folder) == "No checkpoint had been written; start over with --resume"
 
 
 def test_one_of_another_network_is_not_taken(folder: Path) -> None:

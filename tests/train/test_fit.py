@@ -194,12 +194,12 @@ def test_the_cures_of_a_nan_loss_are_cures(
     monkeypatch.setattr(TrainingBatches, "batch", poisoned)
     out = tmp_path / "run"
     assert fit(dataset, out, "--epochs", "3") == 1
-    assert "in epoch 1, batch 1. No epoch had been finished; start over with --resume" in capsys.readouterr().err
+    assert "in epoch 1, batch 1. No checkpoint had been written; start over with --resume" in capsys.readouterr().err
     assert not (out / "checkpoint.npz").exists()
     from_epoch = 1
     assert fit(dataset, out, "--epochs", "3", "--resume") == 1
     said = capsys.readouterr().err
-    assert "no epoch had been finished: starting over" in said
+    assert "no checkpoint had been written: starting over" in said
     assert "in epoch 2, batch 1. The checkpoint after epoch 1 is kept" in said
     from_epoch = 99
     assert fit(dataset, out, "--epochs", "3", "--resume", "--learning-rate", "1e-4") == 0
