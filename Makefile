@@ -26,7 +26,9 @@ lint: $(TEST)/ready
 	$(TEST)/bin/mypy
 
 # The rendered clip, and the float16 weights and int8 files of two finished runs: BEST=runs/best FAST=runs/fast_mean
-# DATA=.../dataset1; README's picture is made with the first. Fewer golden frames in the fast one keep it small.
+# DATA=.../dataset1; README's picture is made with the first. Fewer golden frames in the fast one keep it small. Both
+# were trained larger than they are run: docs/training.md says why.
+SIZE = 352x480
 assets: $(TEST)/ready
 	$(TEST)/bin/python -m train clip --out edge_seg/assets/street.mp4
 	$(call assets,$(BEST),keras,fcn8_camvid,4)
@@ -36,8 +38,8 @@ assets: $(TEST)/ready
 
 # run, folder of the float16 weights, name, golden frames, options of the calibration
 define assets
-	$(TEST)/bin/python -m train ship $(1) --out edge_seg/assets/$(2)
-	$(TEST)/bin/python -m export $(1) --precision int8 --data $(DATA) --golden rendered --golden-frames $(4) --name $(3) $(5) \
+	$(TEST)/bin/python -m train ship $(1) --input-size $(SIZE) --out edge_seg/assets/$(2)
+	$(TEST)/bin/python -m export $(1) --precision int8 --input-size $(SIZE) --data $(DATA) --golden rendered --golden-frames $(4) --name $(3) $(5) \
 		--report docs/$(3)_int8.report.json --out edge_seg/assets/$(3)_int8.onnx
 endef
 

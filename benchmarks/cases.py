@@ -57,7 +57,7 @@ class Contender:
         device: "cpu", or a device of edge_seg or torch.
         precision: of the weights and, as far as the file says, of the arithmetic.
         size: (height, width) of the frames it gets.
-        compiled: torch: whether `torch.compile` is used; cuda-bound: whether a CUDA graph is.
+        compiled: torch: whether `torch.compile` is used; cuda-bound: a CUDA graph and kernels fused as it is opened.
         optional: whether a machine that cannot run it skips it, instead of failing.
         model: digest of the ONNX file or of the run's weights.
         threads: CPU threads, or None for what affinity and quota allow.

@@ -189,7 +189,7 @@ def gpu_contenders(
         replace(one, name=f"bound {one.name.removeprefix('edge_seg ')}{ending}", kind="cuda-bound", compiled=graph)
         for one in ours
         if one.precision == "fp16"
-        for graph, ending in ((False, ""), (True, ", CUDA graph"))
+        for graph, ending in ((False, ""), (True, ", graph, fused"))
     ]
     others = [one for one in torch_contenders(settings.run, shape, digest, cuda=True) if one.device != "cpu"]
     return [*ours, *bound, *others]

@@ -2,8 +2,8 @@
 
 onnxruntime's CUDA provider adds a convolution's bias in a pass of its own and applies the Relu in another: half of the
 bundled network's time on an H200 (docs/performance.md). Both commute with a max pooling, which leaves a quarter of the
-tensor, and the first layer's bias can be a weight that reads a channel of ones: its three channels are padded to eight
-anyway by whatever multiplies on tensor cores. Knows no runtime.
+tensor; the first layer's bias can be a weight that reads a channel of ones, since tensor cores read eight channels
+where there are three; and what is subtracted is not taken for a bias. Knows no runtime.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _pool_first(draft: Draft) -> None:
     for pool in [node for node in draft.nodes if node.op_type == "MaxPool"]:
         relu = draft.producer(pool.input[0])
         convolution = draft.producer(relu.input[0]) if relu is not None and relu.op_type == "Relu" else None
-        if convolution is None or not _is_biased(convolution) or any(pool.attribute) and _pads(pool):
+        if relu is None or convolution is None or not _is_biased(convolution):
             continue
         if len(draft.consumers(relu.output[0])) > 1 or len(draft.consumers(convolution.output[0])) > 1:
             continue
@@ -45,7 +45,7 @@ def _pool_first(draft: Draft) -> None:
             _addition(draft, convolution, f"{name}.pooled", f"{name}.biased"),
             helper.make_node("Relu", [f"{name}.biased"], list(pool.output), f"{name}.relu"),
         ]
-        _replace(draft, {id_of(convolution): [_without_bias(convolution)], id_of(relu): [], id_of(pool): late})
+        _replace(draft, {_id(convolution): [_without_bias(convolution)], _id(relu): [], _id(pool): late})
 
 
 def _ones_beside_frames(draft: Draft) -> None:
@@ -65,31 +65,28 @@ def _ones_beside_frames(draft: Draft) -> None:
     pad = helper.make_node("Pad", [SCALED, "ones.sides", "ones.value"], ["frames.ones"], "frames.ones")
     bare = _without_bias(first)
     bare.input[0] = "frames.ones"
-    _replace(draft, {id_of(first): [pad, bare]})
+    _replace(draft, {_id(first): [pad, bare]})
 
 
 def _subtract_biases(draft: Draft) -> None:
     """Conv -> Conv without bias, Sub of its negative: onnxruntime's own kernel is quicker than the one it asks of cuDNN.
 
-    An addition it would make a bias of again.
+    An addition it would make a bias of again. The scores' layer stays what it is, in float32.
     """
-    for convolution in [node for node in draft.nodes if _is_biased(node)]:
+    last = draft.score_layer()
+    for convolution in [node for node in draft.nodes if _is_biased(node) and node != last]:
         name, bias = convolution.output[0], convolution.input[2]
         bare = _renamed(convolution, list(convolution.input[:2]), [f"{name}.sums"])
         draft.weights[f"{bias}.negative"] = -draft.weights[bias].reshape(-1, 1, 1)
         taken = helper.make_node("Sub", [f"{name}.sums", f"{bias}.negative"], [name], name)
-        _replace(draft, {id_of(convolution): [bare, taken]})
+        _replace(draft, {_id(convolution): [bare, taken]})
 
 
 def _is_biased(node: NodeProto) -> bool:
     return node.op_type == "Conv" and len(node.input) == 3
 
 
-def _pads(node: NodeProto) -> bool:
-    return any(item.name == "pads" and any(item.ints) for item in node.attribute)
-
-
-def id_of(node: NodeProto) -> str:
+def _id(node: NodeProto) -> str:
     """What tells a node from all others of its graph."""
     return str(node.output[0])
 
@@ -116,4 +113,4 @@ def _addition(draft: Draft, convolution: NodeProto, source: str, target: str) ->
 
 
 def _replace(draft: Draft, nodes: dict[str, list[NodeProto]]) -> None:
-    draft.set_nodes(new for node in draft.nodes for new in nodes.get(id_of(node), [node]))
+    draft.set_nodes(new for node in draft.nodes for new in nodes.get(_id(node), [node]))

@@ -43,6 +43,7 @@ from .evidence import (
 )
 from .gate import GateResult, judge_device, run_gate
 from .half import refuse_overflow, summed_tensors, to_half
+from .late import suit_gpu
 from .options import ExportOptions
 from .quantize import count_operators, quantize
 from .record import is_trained, sha256, training_summary, versions, write_json
@@ -192,7 +193,7 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
             seen = evidence.pictures.frames[:OVERFLOW_FRAMES]
             ranges, _ = find_ranges(draft, summed_tensors(draft), seen, Calibration(), scratch)
             refuse_overflow(ranges)
-            return to_half(draft), 0
+            return suit_gpu(to_half(draft)), 0
     if options.precision == "int8":
         frames = calibration_frames(
             job.run, job.size, data=options.data, source=options.calibration_data, count=options.calibration.frames

@@ -73,8 +73,13 @@ def write_clip(
     return writer.close().frames
 
 
-def ship_run(folder: Path, out: Path) -> int:
+def ship_run(folder: Path, out: Path, *, input_size: tuple[int, int] | None = None) -> int:
     """Copy a finished run as float16 weights and the shipped part of its config; returns the weights' size in bytes.
+
+    Args:
+        folder, out: the run, and the folder to make of it.
+        input_size: (height, width) that the shipped network is to be run and exported at; the run's own where None. Its
+            recipe keeps the size that it was trained at.
 
     Raises:
         ConfigurationError: `out` holds a run of its own, this one or another; what was shipped before is replaced.
@@ -89,6 +94,8 @@ def ship_run(folder: Path, out: Path) -> int:
         raise ConfigurationError(f"--out {out} holds a run, whose weights would be lost; choose another folder.")
     model = load_model(run)
     config = {key: run.config[key] for key in SHIPPED_KEYS if key in run.config}
+    if input_size is not None:
+        config["fcn8"] = run.fcn8.with_size(input_size).to_dict()
     data = run.config.get("data", {})
     config["data"] = {"hash": data.get("hash"), "images": None, "masks": None, "root": None}
     # Of what was shipped before, no names are left to be counted.
@@ -174,11 +181,17 @@ def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=arguments.folder, required=True, metavar="DIR", help="folder for config.json and float16 weights"
     )
+    parser.add_argument(
+        "--input-size",
+        type=arguments.size,
+        metavar="HxW",
+        help="size to run and export it at, if another than it was trained at (default: the run's)",
+    )
 
 
 def run_ship(args: argparse.Namespace) -> int:
     """Carry out `python -m train ship`; returns the exit code."""
-    size_bytes = ship_run(args.run_folder, args.out)
+    size_bytes = ship_run(args.run_folder, args.out, input_size=args.input_size)
     print(f"{args.out}: float16 weights, {size_bytes / 1e6:.1f} MB")
     return 0
 

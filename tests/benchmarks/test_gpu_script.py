@@ -71,7 +71,7 @@ def test_one_run_measures_every_contender_at_every_batch(machine, tmp_path, caps
         "edge_seg cuda fp16",
         "edge_seg cuda int8",
         "bound cuda fp16",
-        "bound cuda fp16, CUDA graph",
+        "bound cuda fp16, graph, fused",
         "torch cuda fp32",
         "torch cuda fp16",
         "torch cuda fp16 compiled",

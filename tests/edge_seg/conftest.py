@@ -92,7 +92,9 @@ class FakeGpuSession:
         if self._machine.memory_frames is not None and count > self._machine.memory_frames:
             raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; file=cuda.cc")
         if self.fails:
-            raise RuntimeError("Non-zero status code returned while running Conv node: Failed to initialize CUDNN Frontend")
+            raise RuntimeError(
+                "Non-zero status code returned while running Conv node: Failed to initialize CUDNN Frontend"
+            )
         arrays = self._inner.run(names, feeds)
         return [(array + 1) % 12 if self._machine.wrong else array for array in arrays]
 

@@ -97,6 +97,22 @@ def test_shapes(made, stored, expected):
     assert shape_of(made, **stored) == expected
 
 
+def padded(shape: tuple[int, ...], pads: tuple[int, ...] | None) -> Tensor:
+    known = {"x": Tensor(shape, 2), "p": Tensor((8,), 8, pads), "v": Tensor((), 2)}
+    return _output(node("Pad", "x", "p", "v"), known)
+
+
+def test_padding_adds_to_both_ends_of_each_side():
+    made = padded((2, 3, 4, 5), (0, 1, 2, 3, 0, 4, 5, 6))
+    assert (made.shape, made.item_bytes) == ((2, 8, 11, 14), 2)
+
+
+@pytest.mark.parametrize("pads", [None, (0, 1), (0, 0, 0, 0, 0, 0, 0, -1), (1,) * 10])
+def test_padding_that_is_unknown_or_takes_away_is_refused(pads):
+    with pytest.raises(GraphError, match="Pad cannot be applied to"):
+        padded((2, 3, 4, 5), pads)
+
+
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [

@@ -13,6 +13,7 @@ from export.convert import convert, rewrite_transposed_convolutions
 from export.draft import Draft, attributes, write_draft
 from export.gate import largest_shares, unpack_logits
 from export.half import to_half
+from export.late import suit_gpu
 from export.passes import PLAIN_OPERATORS
 from export.quantize import quantized_convolutions
 from export.wrap import wrap
@@ -151,6 +152,40 @@ def test_float16_weights_and_arithmetic_keep_the_labels(network, scenes, expecte
     assert {name for name, dtype in heavy.items() if dtype != np.float16} == {"upsample8.kernel"}
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_file_for_a_gpu_computes_the_same_in_fewer_passes(network, scenes, tmp_path, dynamic):
+    """With biases large enough that one which met the padding, or came before a Relu, would show."""
+    draft, random = network.fork(), np.random.default_rng(5)
+    for name, array in draft.weights.items():
+        if array.ndim == 1 and array.dtype == np.float32:
+            draft.weights[name] = random.normal(0, 0.5, array.shape).astype(np.float32)
+    half = to_half(wrap(draft, size=SIZE, dynamic_size=dynamic))
+    logits = half.logits
+    (wanted,) = run(expose(half, logits), tmp_path, {"frames": scenes[0]}, [logits])
+    suited = suit_gpu(half.fork())
+    (found,) = run(expose(suited, logits), tmp_path, {"frames": scenes[0]}, [logits])
+    np.testing.assert_allclose(found, wanted, rtol=0.02, atol=0.004 * np.abs(wanted).max())
+    suited.check()
+    convolutions = [node for node in suited.nodes if node.op_type == "Conv"]
+    assert len(convolutions) == len([node for node in half.nodes if node.op_type == "Conv"])
+    assert [node.name for node in convolutions if len(node.input) == 3] == []
+    assert suited.weights[convolutions[0].input[1]].shape[1] == 8
+    pools = [node for node in suited.nodes if node.op_type == "MaxPool"]
+    assert {suited.producer(pool.input[0]).op_type for pool in pools} == {"Conv"}
+    assert {suited.consumers(pool.output[0])[0].op_type for pool in pools} == {"Add"}
+
+
+def test_what_two_layers_read_is_pooled_where_it_was(network):
+    half = to_half(wrap(network.fork(), size=SIZE))
+    pools = [node for node in half.nodes if node.op_type == "MaxPool"]
+    relu = pools[1].input[0]
+    half.graph.node.append(helper.make_node("Relu", [relu], ["also"], "also"))
+    suited = suit_gpu(half)
+    kinds = [suited.producer(node.input[0]).op_type for node in suited.nodes if node.op_type == "MaxPool"]
+    assert kinds == ["Conv", "Relu", "Conv", "Conv", "Conv"]
+    assert suited.producer(relu).op_type == "Relu"
+
+
 def test_a_weight_too_large_for_float16_is_named(network):
     draft = wrap(network.fork(), size=SIZE)
     draft.weights["conv6.bias"] = draft.weights["conv6.bias"] + 1e5
@@ -240,5 +275,6 @@ def test_a_last_layer_with_a_bias_stays_a_convolution_in_float32(network, scenes
     np.testing.assert_array_equal(labels, wanted)
     half = to_half(wrapped)
     assert half.weights["upsample8.kernel"].dtype == half.weights["upsample8.bias"].dtype == np.float32
-    (labels,) = run(half, tmp_path, {"frames": scenes[0]})
-    assert (labels == wanted).mean() >= 0.995
+    for half in (half, suit_gpu(half.fork())):
+        (labels,) = run(half, tmp_path, {"frames": scenes[0]})
+        assert (labels == wanted).mean() >= 0.995
