@@ -100,7 +100,7 @@ class BoundRuns:
     def run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
         """The named outputs for a batch of the one shape, or of fewer frames; new arrays.
 
-        Fewer frames, a clip's last, run at the full shape as well: for another one cuDNN and TensorRT would search anew.
+        Fewer frames, a clip's last, run at the full shape as well: for another cuDNN and TensorRT would search anew.
         """
         if self._thread is not None:
             return self._thread.call(self._run, names, batch)

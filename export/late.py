@@ -31,7 +31,7 @@ def suit_gpu(draft: Draft) -> Draft:
 
 
 def _pool_first(draft: Draft) -> None:
-    """Conv, Relu, MaxPool -> Conv without bias, MaxPool, Add, Relu: the largest of the sums is the sum of the largest."""
+    """Conv, Relu, MaxPool -> Conv without bias, MaxPool, Add, Relu: the largest sum is the sum of the largest."""
     for pool in [node for node in draft.nodes if node.op_type == "MaxPool"]:
         relu = draft.producer(pool.input[0])
         convolution = draft.producer(relu.input[0]) if relu is not None and relu.op_type == "Relu" else None
@@ -69,7 +69,7 @@ def _ones_beside_frames(draft: Draft) -> None:
 
 
 def _subtract_biases(draft: Draft) -> None:
-    """Conv -> Conv without bias, Sub of its negative: onnxruntime's own kernel is quicker than the one it asks of cuDNN.
+    """Conv -> Conv without bias, Sub of its negative, by onnxruntime's own kernel, quicker than what it asks of cuDNN.
 
     An addition it would make a bias of again. The scores' layer stays what it is, in float32.
     """

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import cuda_peer, gpu
-from benchmarks.cases import REFERENCE, Contender
+from benchmarks.cases import Contender
 from edge_seg.errors import DeviceError, MissingDependencyError, ModelFileError
 from edge_seg.providers import cuda_options
 
