@@ -169,7 +169,7 @@ def test_where_cudnns_own_choice_fails_every_algorithm_is_tried(tiny_model, gpu_
 
 def test_a_layer_that_no_algorithm_computes_is_one_error(tiny_model, gpu_machine):
     gpu_machine.fails_by = {"device_id": "0"}
-    with pytest.raises(DeviceError, match="cuda:0 cannot run .*Failed to initialize CUDNN Frontend"):
+    with pytest.raises(DeviceError, match=r"cuda:0 cannot run .*Failed to initialize CUDNN Frontend"):
         open_session(tiny_model(), device="cuda", batch_size=2)
     assert len(gpu_machine.asked) == 2
 

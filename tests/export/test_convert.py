@@ -275,6 +275,6 @@ def test_a_last_layer_with_a_bias_stays_a_convolution_in_float32(network, scenes
     np.testing.assert_array_equal(labels, wanted)
     half = to_half(wrapped)
     assert half.weights["upsample8.kernel"].dtype == half.weights["upsample8.bias"].dtype == np.float32
-    for half in (half, suit_gpu(half.fork())):
-        (labels,) = run(half, tmp_path, {"frames": scenes[0]})
+    for draft in (half, suit_gpu(half.fork())):
+        (labels,) = run(draft, tmp_path, {"frames": scenes[0]})
         assert (labels == wanted).mean() >= 0.995
