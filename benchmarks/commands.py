@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     add_widths_arguments(commands.add_parser("widths", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
     add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
-    text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder (unproved)"
+    text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder"
     add_gpu_arguments(commands.add_parser("gpu", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "images a second of the input pipeline, of the training step and of both"
     add_training_arguments(commands.add_parser("training", help=text, description=text + "."))

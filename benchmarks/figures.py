@@ -7,6 +7,7 @@ else, and a test holds the two together. Measures nothing.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from .table import NONE, number, percent
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
 FOLDER = ROOT / "docs" / "benchmark"
 README = ROOT / "README.md"
-BUNDLED, FAST, FULL = "bundled.json", "fast.json", "full.json"
+BUNDLED, FAST, FULL, GPU = "bundled.json", "fast.json", "full.json", "gpu.json"
 # What README calls a contender, where the table's own name says too little.
 NAMES = {
     "Keras predict": "Keras `predict`",
@@ -82,6 +83,8 @@ def section(folder: Path) -> str:
         blocks += [_heading(fast, "The bundled model for speed"), speed_table(fast), clip_text(fast)]
     if full is not None:
         blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_text(full)]
+    if (folder / GPU).is_file():
+        blocks += gpu_blocks(json.loads((folder / GPU).read_text()))
     if growth is not None:
         picture = "![Cost against batch, resolution, threads and clip length](docs/benchmark/growth.png)"
         blocks += [growth_text(growth), picture]
@@ -224,6 +227,37 @@ def _peak_words(name: str, peak: dict[str, Any], *, outrun: bool) -> str:
         return f"{name}: no such units here"
     remark = ", which a row outran: its share is not told" if outrun else ""
     return f"{name} {peak['gflops']:,.0f} GFLOP/s ({peak['library']}{remark})"
+
+
+def gpu_blocks(found: dict[str, Any]) -> list[str]:
+    """What a `benchmarks gpu` found: a heading, and frames/s with the share of the GPU's peak by batch size."""
+    size, count = "x".join(map(str, found["size"])), found["operations"]
+    heading = (
+        f"**On a GPU: the notebook's network** ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a "
+        f"frame) at {size} on one {found['limits']['gpu']}, {found['repeats']} interleaved rounds, "
+        f"{found['created'][:10]}; frames/s from bytes to labels in the host's memory, and the share of the "
+        f"{found['limits']['peaks']['fp16']['gflops'] / 1000:,.0f} TFLOP/s (fp16) or "
+        f"{found['limits']['peaks']['fp32']['gflops'] / 1000:,.0f} (fp32) that a matrix product of torch reached there."
+    )
+    rows = {(row["name"], row["batch"]): row for row in found["rows"]}
+    batches = sorted({batch for _, batch in rows})
+    lines = [_line(["contender", *(f"batch {batch}" for batch in batches), "agreement"])]
+    lines.append(_line(["---", *["---:"] * (len(batches) + 1)]))
+    for name in dict.fromkeys(name for name, _ in rows):
+        cells = [_gpu_cell(rows.get((name, batch))) for batch in batches]
+        agreement = next(
+            (row["agreement"] for (other, _), row in rows.items() if other == name and row["agreement"]), None
+        )
+        line = [name, *cells, percent(agreement, 3)]
+        lines.append(_line([f"**{cell}**" for cell in line] if name == "edge_seg cuda fp16" else line))
+    notes = " ".join(f"{note}." for note in found["notes"])
+    return [heading, "\n".join(lines), notes]
+
+
+def _gpu_cell(row: dict[str, Any] | None) -> str:
+    if row is None or row["status"] != "ok":
+        return NONE if row is None else "no memory left" if "memory" in row["reason"] else row["status"]
+    return f"{row['frames_per_s']:,.0f} ({percent(row['share_of_peak'], 0)})"
 
 
 def growth_text(growth: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ from .report import check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
-from .suite import Plan, labels_of, measure_batches, rendered_plan
+from .suite import Plan, labels_of, measure_batch, rendered_plan
 from .table import align, cells
 
 FORMAT = 1
@@ -46,7 +46,7 @@ Start = Callable[[str], Worker]
 class GpuSettings:
     """One run on a GPU: `run` at `input_size` (its own where None), and how much is measured.
 
-    `models` are its ONNX files; exported where none are given.
+    `models` are its ONNX files; exported where none are given. `notes` are lines that the result keeps.
     """
 
     run: Path = BUNDLED_RUN
@@ -55,6 +55,7 @@ class GpuSettings:
     batches: tuple[int, ...] = BATCHES
     repeats: int = 5
     frames: int = 128
+    notes: tuple[str, ...] = ()
     out: Path = DEFAULT_OUT
 
 
@@ -86,6 +87,7 @@ def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"frames a call (default: {' '.join(map(str, BATCHES))})",
     )
+    add("--note", action="append", default=[], metavar="TEXT", help="a line that the result keeps (default: none)")
     add("--save", type=path, default=DEFAULT_OUT / "gpu.json", metavar="FILE", help="(default: %(default)s)")
     add("--json", action="store_true", help="print the JSON instead of a table (default: a table)")
 
@@ -98,6 +100,7 @@ def run_gpu(options: argparse.Namespace) -> int:
         models=tuple(options.models),
         input_size=options.input_size,
         batches=tuple(options.batch_sizes),
+        notes=tuple(options.note),
     )
     found = measure_gpu(settings, say=lambda text: print(text, file=sys.stderr, flush=True))
     save_json(found, options.save)
@@ -137,13 +140,15 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
             scratch=Path(scratch),
         )
         plan, reference = with_reference(plan, settings, files, shape, digest, say=say, start=start)
-        rows = [row for batch in measure_batches(plan, settings.batches, say=say, start=start) for row in batch.rows]
+        rows = [row for batch in settings.batches for row in measure_batch(plan, batch, say=say, start=start).rows]
     return {
         "format": FORMAT,
         "kind": "gpu",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         "size": list(shape),
+        "repeats": settings.repeats,
+        "notes": list(settings.notes),
         "operations": count,
         "limits": limits,
         "decoder": decoder,

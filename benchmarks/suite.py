@@ -120,32 +120,16 @@ class Seat:
 
 def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> Measured:
     """Measure every contender at one batch size; a contender that fails is a failed row, the others go on."""
-    return measure_batches(plan, [batch], say=say, start=start)[0]
-
-
-def measure_batches(plan: Plan, batches: Sequence[int], *, say: Say, start: Start = Worker) -> list[Measured]:
-    """`measure_batch` of each, all loaded at once: for a machine that holds so much and whose contenders compile."""
     with ExitStack() as stack:
-        tables = {
-            batch: [Seat(contender, stack.enter_context(start(contender.name))) for contender in plan.contenders]
-            for batch in batches
-        }
-        for batch, seats in tables.items():
-            say(f"batch {batch}: loading {len(seats)} contenders")
-            _load(seats, plan, batch)
-        for seats in tables.values():
-            for seat in seats:
-                seat.attempt(seat.loaded)
-        return [_measure(seats, plan, batch, say) for batch, seats in tables.items()]
-
-
-def _measure(seats: Sequence[Seat], plan: Plan, batch: int, say: Say) -> Measured:
-    for seat in seats:
-        say(f"batch {batch}: labels of {seat.contender.name}")
-        seat.attempt(lambda seat=seat: _label(seat, plan))  # type: ignore[misc]
-    others_cores = _watched(lambda: _take_turns(seats, plan, batch, say), seats)
-    for seat in seats:
-        seat.attempt(lambda seat=seat: _remember_peak(seat))  # type: ignore[misc]
+        seats = [Seat(contender, stack.enter_context(start(contender.name))) for contender in plan.contenders]
+        say(f"batch {batch}: loading {len(seats)} contenders")
+        _load(seats, plan, batch)
+        for seat in seats:
+            say(f"batch {batch}: labels of {seat.contender.name}")
+            seat.attempt(lambda seat=seat: _label(seat, plan))  # type: ignore[misc]
+        others_cores = _watched(lambda: _take_turns(seats, plan, batch, say), seats)
+        for seat in seats:
+            seat.attempt(lambda seat=seat: _remember_peak(seat))  # type: ignore[misc]
     reference = next((seat for seat in seats if seat.contender.name == REFERENCE and seat.failure is None), None)
     return Measured([_row(seat, reference, plan, batch) for seat in seats], others_cores)
 
@@ -156,7 +140,6 @@ def labels_of(contender: Contender, plan: Plan, batch: int, *, say: Say, start: 
     with start(contender.name) as worker:
         seat = Seat(contender, worker)
         _load([seat], plan, batch)
-        seat.attempt(seat.loaded)
         seat.attempt(lambda: _label(seat, plan))
     if seat.failure is not None:
         raise seat.failure
@@ -176,10 +159,12 @@ def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float:
 
 
 def _load(seats: Sequence[Seat], plan: Plan, batch: int) -> None:
-    """All at once: nothing is timed yet, and a TensorFlow takes its seconds to import. `Seat.loaded` waits for it."""
+    """All at once: nothing is timed yet, and a TensorFlow takes its seconds to import."""
     for seat in seats:
         request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(plan.inputs)}
         seat.attempt(lambda seat=seat, request=request: seat.worker.send("load", **request))  # type: ignore[misc]
+    for seat in seats:
+        seat.attempt(seat.loaded)
 
 
 def _label(seat: Seat, plan: Plan) -> None:
