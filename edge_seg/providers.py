@@ -202,9 +202,10 @@ def cuda_options(precision: str, index: int, *, graph: bool = False, search: str
     if precision == "fp16":
         # The layout of tensor cores.
         options["prefer_nhwc"] = "1"
-    else:
+    elif precision == "fp32":
         # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16. For fp16 itself the
-        # option stays away: without TF32 onnxruntime takes no engine at all that uses tensor cores.
+        # option stays away: without TF32 onnxruntime takes no engine at all that uses tensor cores. An int8 file's
+        # values have eight bits, and TF32 keeps eleven.
         options["use_tf32"] = "0"
     if graph:
         options["enable_cuda_graph"] = "1"
@@ -225,7 +226,7 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
         inner = _open_nvidia(ort, plan, [*providers, (CPU_PROVIDER, {})], strict=False)
     remarks = [_check_placement(inner, providers[0][0], device)]
     if precision == "int8":
-        remarks.append("CUDA multiplies an int8 file in float32; the file for a GPU is fp16")
+        remarks.append("CUDA multiplies an int8 file in TF32 or float32; the file for a GPU is fp16")
     bound = None
     try:
         bound = _bind(ort, inner, plan, device, graph=graph)

@@ -180,7 +180,7 @@ def test_larger_batches_have_no_graph(tiny_model, gpu_machine):
     assert "enable_cuda_graph" not in options
 
 
-@pytest.mark.parametrize(("precision", "layout", "tf32"), [("fp32", None, "0"), ("fp16", "1", None)])
+@pytest.mark.parametrize(("precision", "layout", "tf32"), [("fp32", None, "0"), ("fp16", "1", None), ("int8", None, None)])
 def test_fp16_has_the_tensor_cores_and_their_layout_and_fp32_its_bits(tiny_model, gpu_machine, precision, layout, tf32):
     open_session(tiny_model(precision=precision), device="cuda", batch_size=2)
     ((_, options),) = gpu_machine.asked[-1]
@@ -193,7 +193,7 @@ def test_an_int8_file_is_asked_for_without_its_pairs_and_cuda_says_what_it_does(
     assert gpu_machine.entries == [
         {"session.disable_quant_qdq": "1", "session.disable_cpu_ep_fallback": "1"},
     ]
-    assert "CUDA multiplies an int8 file in float32" in opened.device.reason
+    assert "CUDA multiplies an int8 file in TF32 or float32" in opened.device.reason
 
 
 def test_tensorrt_refuses_an_int8_file_and_auto_passes_it_over(tiny_model, gpu_machine):
