@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import DeviceError
+from edge_seg.ort_session import is_out_of_memory
 from edge_seg.providers import cuda_options, preload
 
 from .cases import Contender
@@ -34,7 +35,7 @@ def bound_session(contender: Contender, batch: int) -> Loaded:
     except DeviceError:
         raise
     except Exception as error:
-        if "cudnn" not in str(error).lower():
+        if "cudnn" not in str(error).lower() or is_out_of_memory(error):
             raise
     # As edge_seg does where none of the algorithms that cuDNN chose can be built.
     return _bound(ort, contender, batch, "EXHAUSTIVE")

@@ -231,13 +231,19 @@ def _peak_words(name: str, peak: dict[str, Any], *, outrun: bool) -> str:
 
 def gpu_blocks(found: dict[str, Any]) -> list[str]:
     """What a `benchmarks gpu` found: a heading, and frames/s with the share of the GPU's peak by batch size."""
-    size, count = "x".join(map(str, found["size"])), found["operations"]
+    count, limits = found["operations"], found["limits"]
+    network = f" ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame)" if count else ""
+    gpu = limits.get("gpu") or ", ".join(found["environment"]["gpus"]) or "GPU"
+    peaks = {name: peak["gflops"] / 1000 for name, peak in limits.get("peaks", {}).items()}
+    shares = (
+        f", and the share of the {peaks['fp16']:,.0f} TFLOP/s (fp16) or {peaks['fp32']:,.0f} (fp32) that a matrix "
+        "product of torch reached there"
+        if {"fp16", "fp32"} <= peaks.keys()
+        else ""
+    )
     heading = (
-        f"**On a GPU: the notebook's network** ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a "
-        f"frame) at {size} on one {found['limits']['gpu']}, {found['repeats']} interleaved rounds, "
-        f"{found['created'][:10]}; frames/s from bytes to labels in the host's memory, and the share of the "
-        f"{found['limits']['peaks']['fp16']['gflops'] / 1000:,.0f} TFLOP/s (fp16) or "
-        f"{found['limits']['peaks']['fp32']['gflops'] / 1000:,.0f} (fp32) that a matrix product of torch reached there."
+        f"**On a GPU**: FCN8{network} at {'x'.join(map(str, found['size']))} on one {gpu}, {found['repeats']} "
+        f"interleaved rounds, {found['created'][:10]}; frames/s from bytes to labels in the host's memory{shares}."
     )
     rows = {(row["name"], row["batch"]): row for row in found["rows"]}
     batches = sorted({batch for _, batch in rows})
@@ -245,19 +251,17 @@ def gpu_blocks(found: dict[str, Any]) -> list[str]:
     lines.append(_line(["---", *["---:"] * (len(batches) + 1)]))
     for name in dict.fromkeys(name for name, _ in rows):
         cells = [_gpu_cell(rows.get((name, batch))) for batch in batches]
-        agreement = next(
-            (row["agreement"] for (other, _), row in rows.items() if other == name and row["agreement"]), None
-        )
-        line = [name, *cells, percent(agreement, 3)]
+        told = (row["agreement"] for (other, _), row in rows.items() if other == name and row["agreement"] is not None)
+        line = [name, *cells, percent(next(told, None), 3)]
         lines.append(_line([f"**{cell}**" for cell in line] if name == "edge_seg cuda fp16" else line))
-    notes = " ".join(f"{note}." for note in found["notes"])
-    return [heading, "\n".join(lines), notes]
+    return [heading, "\n".join(lines), " ".join(f"{note}." for note in found["notes"])]
 
 
 def _gpu_cell(row: dict[str, Any] | None) -> str:
     if row is None or row["status"] != "ok":
         return NONE if row is None else "no memory left" if "memory" in row["reason"] else row["status"]
-    return f"{row['frames_per_s']:,.0f} ({percent(row['share_of_peak'], 0)})"
+    share = f" ({percent(row['share_of_peak'], 0)})" if row["share_of_peak"] else ""
+    return f"{row['frames_per_s']:,.0f}{share}"
 
 
 def growth_text(growth: dict[str, Any]) -> str:

@@ -167,7 +167,13 @@ def gpu_files(
     int8 is what ships, and what `auto` is given.
     """
     if settings.models:
-        return *model_files(settings.models), []
+        files, size = model_files(settings.models)
+        if settings.input_size not in (None, size):
+            raise ConfigurationError(
+                f"--input-size {'x'.join(map(str, settings.input_size or ()))}: the files given take "
+                f"{'x'.join(map(str, size))}. Leave it out, or export files of that size."
+            )
+        return files, size, []
     keep = Settings(run=settings.run, models=(), out=settings.out)
     shape = () if settings.input_size is None else ("--input-size", "x".join(map(str, settings.input_size)))
     named = shape[1] if shape else "own"

@@ -59,15 +59,14 @@ def torch_predictor(contender: Contender, batch: int) -> tuple[Predict, str]:
 
     # Scaling and argmax too, as they are in our files' graph and in Keras' compiled function.
     if contender.device != "cuda":
-        run = torch.compile(labels) if contender.compiled else labels
 
         def predict(frames: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                return run(torch.from_numpy(frames)).numpy()
+                return labels(torch.from_numpy(frames)).numpy()
 
         return predict, ""
 
-    # At its best: by way of page-locked memory, and compiled with CUDA graphs, as edge_seg does.
+    # At its best: frames by way of page-locked memory, and compiled with CUDA graphs, as edge_seg does.
     run = torch.compile(labels, mode="reduce-overhead") if contender.compiled else labels
     locked = torch.empty((batch, *contender.size, 3), dtype=torch.uint8, pin_memory=True)
 

@@ -98,10 +98,7 @@ class BoundRuns:
             self._free.put(self._make_set())
 
     def run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
-        """The named outputs for a batch of the one shape, or of fewer frames; new arrays.
-
-        Fewer frames, a clip's last, run at the full shape as well: for another cuDNN and TensorRT would search anew.
-        """
+        """The named outputs for a batch of the one shape; new arrays."""
         if self._thread is not None:
             return self._thread.call(self._run, names, batch)
         return self._run(names, batch)
@@ -111,18 +108,15 @@ class BoundRuns:
         try:
             self._upload(buffers, batch)
             self._inner.run_with_iobinding(buffers.binding)
-            return [buffers.outputs[name].numpy()[: len(batch)] for name in names]
+            return [buffers.outputs[name].numpy() for name in names]
         finally:
             self._free.put(buffers)
 
     def _upload(self, buffers: _Set, batch: np.ndarray) -> None:
-        host = buffers.host
-        if host is None and batch.shape == self.shape:
-            host = batch
-        else:
-            host = np.zeros(self.shape, np.uint8) if host is None else host
-            np.copyto(host[: len(batch)], batch)
-        buffers.device.update_inplace(host)
+        if buffers.host is not None:
+            np.copyto(buffers.host, batch)
+            batch = buffers.host
+        buffers.device.update_inplace(batch)
 
     def _make_set(self) -> _Set:
         device = self._on_device(self.shape, np.uint8)

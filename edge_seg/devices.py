@@ -174,7 +174,7 @@ def arithmetic_of(kind: str, precision: str, *, bf16: bool = False) -> str:
     """What a device really computes a file of `precision` in, as far as the bound of agreement goes.
 
     openvino multiplies floats in bf16 where the processor can. TensorRT uses TF32 for fp32 files, whose mantissa is
-    fp16's, so it is held to fp16's bound; CUDA's TF32 is switched off for fp32 files.
+    fp16's, so it is held to fp16's bound; CUDA's TF32 is switched off, but for fp16 files.
     """
     if precision == "int8":
         return "int8"

@@ -76,13 +76,9 @@ class OrtSession:
         """Give the memory back once runs under way have ended. Closing twice is fine."""
         self._inner = self._bound = None
 
-    def unbind(self) -> None:
-        """Give up the buffers of the one shape, and their memory: each run is of its own size from now on."""
-        self._bound = None
-
     def _arrays(self, inner: Any, names: list[str], frames: np.ndarray) -> list[np.ndarray]:
         bound = self._bound
-        if bound is not None and frames.shape[1:] == bound.shape[1:] and len(frames) <= bound.shape[0]:
+        if bound is not None and frames.shape == bound.shape:
             return bound.run(names, frames)
         if bound is None or not bound.captured:
             return list(inner.run(names, {"frames": frames}))

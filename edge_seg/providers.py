@@ -157,7 +157,7 @@ def _searched(make: Callable[[str], Made]) -> Made:
     """By cuDNN's own choice of algorithms, or where that fails by trying every one.
 
     It fails where none of those it chose can be built: at 32 frames of 352x480 on an H200 for one layer of the bundled
-    network. The search takes half a second longer there, and what it finds is no faster.
+    network. The search takes 0.3 s longer there, and what it finds is no faster.
     """
     try:
         return make("HEURISTIC")
@@ -202,10 +202,9 @@ def cuda_options(precision: str, index: int, *, graph: bool = False, search: str
     if precision == "fp16":
         # The layout of tensor cores.
         options["prefer_nhwc"] = "1"
-    elif precision == "fp32":
+    else:
         # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16. For fp16 itself the
-        # option stays away: without TF32 onnxruntime takes no engine at all that uses tensor cores. An int8 file's
-        # values have eight bits, and TF32 keeps eleven.
+        # option stays away: without TF32 onnxruntime takes no engine at all that uses tensor cores.
         options["use_tf32"] = "0"
     if graph:
         options["enable_cuda_graph"] = "1"
@@ -226,7 +225,7 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
         inner = _open_nvidia(ort, plan, [*providers, (CPU_PROVIDER, {})], strict=False)
     remarks = [_check_placement(inner, providers[0][0], device)]
     if precision == "int8":
-        remarks.append("CUDA multiplies an int8 file in TF32 or float32; the file for a GPU is fp16")
+        remarks.append("CUDA multiplies an int8 file in float32; the file for a GPU is fp16")
     bound = None
     try:
         bound = _bind(ort, inner, plan, device, graph=graph)

@@ -274,7 +274,11 @@ def _warm_up(session: OrtSession, plan: Plan, *, runs: int) -> None:
         except OutOfMemoryError as error:
             problem = problem or error
             size //= 2
-            session.unbind()
+        except DeviceError:
+            # Fails at this size for a reason of its own, as cuDNN may; a smaller one may still fit.
+            if problem is None:
+                raise
+            size //= 2
     if problem is not None:
         cure = f" A batch of {size} fits: --batch {size}." if size else ""
         raise OutOfMemoryError(f"{problem}{cure}") from problem.__cause__

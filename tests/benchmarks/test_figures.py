@@ -137,6 +137,34 @@ def test_a_peak_that_was_outrun_says_nothing_against_another(fitted):
     assert "int8 10 GFLOP/s (a)" in figures.limit_text(result)
 
 
+def test_what_a_gpu_could_not_tell_is_left_out():
+    row = {"name": "edge_seg cuda fp16", "batch": 8, "status": "ok", "reason": "", "frames_per_s": 1234.0}
+    rows = [
+        {**row, "share_of_peak": None, "agreement": 0.999},
+        {
+            **row,
+            "name": "torch",
+            "status": "failed",
+            "reason": "out of memory",
+            "agreement": None,
+            "share_of_peak": None,
+        },
+    ]
+    found = {
+        "operations": None,
+        "limits": {"problem": "no torch"},
+        "environment": {"gpus": ["H200, 580"]},
+        "rows": rows,
+    }
+    found |= {"size": [8, 16], "repeats": 5, "created": "2026-11-27T00:00:00+00:00", "notes": []}
+    heading, table, notes = figures.gpu_blocks(found)
+    assert heading.startswith("**On a GPU**: FCN8 at 8x16 on one H200, 580, 5 interleaved rounds")
+    assert "**1,234**" in table
+    assert "| torch | no memory left |" in table
+    assert "peak" not in heading
+    assert notes == ""
+
+
 def test_readme_without_its_marks_is_refused(folder, capsys):
     figures.README.write_text("no marks")
     assert command.main(["readme"]) == 2

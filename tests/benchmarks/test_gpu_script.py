@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import cuda_peer, gpu
-from benchmarks.cases import Contender
+from benchmarks.cases import REFERENCE, Contender
+from benchmarks.process import WorkerError
 from edge_seg.errors import DeviceError, MissingDependencyError, ModelFileError
 from edge_seg.providers import cuda_options
 
@@ -83,6 +84,54 @@ def test_one_run_measures_every_contender_at_every_batch(machine, tmp_path, caps
     text = capsys.readouterr().out
     assert "Fake GPU; fp16 2,000 GFLOP/s" in text
     assert "decoder: processor 100 frames/s, GPU planted" in text
+
+
+def test_files_and_batches_can_be_given_and_a_note_is_kept(machine, monkeypatch, tiny_model, tmp_path):
+    monkeypatch.setattr(gpu, "exported", lambda *_: pytest.fail("nothing is to be exported"))
+    seen = []
+    measured = gpu.measure_gpu
+    monkeypatch.setattr(gpu, "measure_gpu", lambda settings, say: seen.append(settings) or measured(settings, say))
+    given = [option for name in ("fp32", "fp16") for option in ("--model", str(tiny_model(precision=name)))]
+    assert command.main([*machine, *given, "--batch-sizes", "1", "2", "--note", "planted"]) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert seen[0].batches == (1, 2)
+    assert found["notes"] == ["planted"]
+    assert "edge_seg cuda int8" not in {each["name"] for each in found["rows"]}
+    assert command.main([*machine, *given, "--input-size", "64x64"]) == 2
+
+
+def test_labels_are_compared_with_keras_or_where_it_is_not_with_the_fp32_file(machine, monkeypatch, tmp_path):
+    assert command.main(machine) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["reference"] == REFERENCE
+    assert {each["agreement"] for each in found["rows"]} == {1.0}
+    asked = []
+
+    def without_keras(contender, plan, batch, **rest):
+        asked.append(contender.name)
+        if contender.name == REFERENCE:
+            raise WorkerError("no TensorFlow", "ModuleNotFoundError")
+        return np.full((len(plan.data.frames), *contender.size), 11, np.uint8)
+
+    monkeypatch.setattr(gpu, "labels_of", without_keras)
+    assert command.main(machine) == 0
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert asked == [REFERENCE, "edge_seg cpu fp32"]
+    assert found["reference"] == "edge_seg cpu fp32"
+    assert max(each["agreement"] for each in found["rows"]) < 0.5
+
+    def without_anything(contender, plan, batch, **rest):
+        raise WorkerError("not here", "ModuleNotFoundError")
+
+    monkeypatch.setattr(gpu, "labels_of", without_anything)
+    assert command.main(machine) == 2
+
+    def broken(contender, plan, batch, **rest):
+        raise WorkerError("it died")
+
+    monkeypatch.setattr(gpu, "labels_of", broken)
+    with pytest.raises(WorkerError, match="it died"):
+        gpu.with_reference(SimpleNamespace(), gpu.GpuSettings(), [], (8, 8), "x", say=print)
 
 
 def test_a_network_without_a_float16_file_is_measured_in_float32(machine, monkeypatch, tiny_model, tmp_path, capsys):
@@ -171,8 +220,9 @@ def test_a_bound_session_keeps_its_buffers_and_asks_for_a_graph(monkeypatch, gra
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     for turned in (frames, frames[::-1]):
         np.testing.assert_array_equal(predict(turned), turned[..., 0] % 12)
-    # As edge_seg itself asks, so that the two differ in nothing but how they are bound.
-    assert runtime.asked[1] == cuda_options("fp16", 1, graph=graph)
+    # As edge_seg itself asks, but for what would keep a user waiting.
+    fused = {"fuse_conv_bias": "1"} if graph else {}
+    assert runtime.asked[1] == cuda_options("fp16", 1, graph=graph) | fused
     assert ("enable_cuda_graph" in runtime.asked[1]) is graph
     assert ("one CUDA graph" in detail) is graph
     assert arithmetic == "fp16"

@@ -172,6 +172,9 @@ class Tensor:
     def argmax(self, dim):
         return Tensor(self.array.argmax(dim))
 
+    def copy_(self, other):
+        self.array[:] = other.array
+
     def cpu(self):
         return self
 
@@ -181,7 +184,7 @@ class Tensor:
 
 def test_torch_gets_what_makes_it_fast_and_computes_what_its_name_says(monkeypatch):
     """Scaling and argmax are compiled too, convolutions searched for, and fp32 is no TF32."""
-    compiled, cudnn = [], SimpleNamespace(benchmark=False, allow_tf32=True)
+    compiled, locked, cudnn = [], [], SimpleNamespace(benchmark=False, allow_tf32=True)
 
     def network(scaled):
         return Tensor(np.concatenate([scaled.array, -scaled.array], axis=1))
@@ -192,7 +195,8 @@ def test_torch_gets_what_makes_it_fast_and_computes_what_its_name_says(monkeypat
         cuda=SimpleNamespace(is_available=lambda: True, get_device_name=lambda: "Fake GPU"),
         backends=SimpleNamespace(cudnn=cudnn),
         set_num_threads=lambda count: None,
-        compile=lambda work: compiled.append(work) or work,
+        compile=lambda work, mode: compiled.append((work, mode)) or work,
+        empty=lambda shape, dtype, pin_memory: locked.append(pin_memory) or Tensor(np.zeros(shape, dtype)),
         inference_mode=contextlib.nullcontext,
         from_numpy=Tensor,
         channels_last="channels_last",
@@ -208,7 +212,9 @@ def test_torch_gets_what_makes_it_fast_and_computes_what_its_name_says(monkeypat
     scaled = (frames.astype(np.float32) / 127.5 - 1).astype(np.float16)
     expected = np.concatenate([scaled, -scaled], axis=-1).argmax(axis=-1)
     np.testing.assert_array_equal(predict(frames), expected)
-    np.testing.assert_array_equal(compiled[0](Tensor(frames)).array, expected)
+    ((labels, mode),) = compiled
+    np.testing.assert_array_equal(labels(Tensor(frames)).array, expected)
+    assert (mode, locked) == ("reduce-overhead", [True])
     assert (contender.compiled, cudnn.benchmark, cudnn.allow_tf32, name) == (True, True, False, "Fake GPU")
 
 

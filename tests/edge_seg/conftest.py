@@ -32,7 +32,7 @@ class GpuMachine:
     comes back on the CPU, as onnxruntime does when a library is missing. `left_on_cpu`: operators that refuse the GPU.
     `graph_error`, `binding_error`: what capturing a graph and binding buffers fail with. `pinned`: whether memory can
     be page-locked; `locked` is what was, `uploaded` what was copied to the GPU. `entries`: of each session's options.
-    `fails_by`: provider options with which cuDNN finds no algorithm.
+    `fails_by`: provider options with which cuDNN finds no algorithm; `fails_at`: a batch at which it finds none.
     """
 
     gpus: int | None = 1
@@ -46,6 +46,7 @@ class GpuMachine:
     binding_error: str = ""
     pinned: bool = True
     fails_by: dict[str, str] = field(default_factory=dict)
+    fails_at: int | None = None
     locked: list[np.ndarray] = field(default_factory=list)
     uploaded: list[np.ndarray] = field(default_factory=list)
     entries: list[dict[str, str]] = field(default_factory=list)
@@ -91,7 +92,7 @@ class FakeGpuSession:
         self._machine.batch_sizes.append(count)
         if self._machine.memory_frames is not None and count > self._machine.memory_frames:
             raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0 ; file=cuda.cc")
-        if self.fails:
+        if self.fails or count == self._machine.fails_at:
             raise RuntimeError(
                 "Non-zero status code returned while running Conv node: Failed to initialize CUDNN Frontend"
             )
@@ -243,6 +244,7 @@ class IntelMachine:
     wrong: bool = False
     asked: list[tuple[dict[str, Any], dict[str, str]]] = field(default_factory=list)
     batch_sizes: list[int] = field(default_factory=list)
+    fails_at: int | None = None
     memory_frames: int | None = None
     silent_cpu: bool = False
     left_on_cpu: tuple[str, ...] = ()

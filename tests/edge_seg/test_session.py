@@ -297,6 +297,12 @@ def test_out_of_memory_is_typed_and_names_the_batch(tiny_model, gpu_machine):
         opened.run(frames(6))
 
 
+def test_a_smaller_batch_that_fails_for_another_reason_is_not_the_error_that_is_told(tiny_model, gpu_machine):
+    gpu_machine.memory_frames, gpu_machine.fails_at = 5, 5
+    with pytest.raises(OutOfMemoryError, match=r"no memory for 10 frames.*A batch of 2 fits: --batch 2\.$"):
+        open_session(tiny_model(), device="cuda", batch_size=10)
+
+
 def test_no_driver_no_such_gpu_and_no_cuda_in_the_build_are_told_apart(tiny_model, gpu_machine):
     with pytest.raises(DeviceError, match=r"shows 1 GPU\(s\), so cuda:1 does not exist"):
         open_session(tiny_model(), device="cuda:1")
