@@ -40,7 +40,7 @@ def to_half(draft: Draft) -> Draft:
 
 
 def summed_tensors(draft: Draft) -> list[str]:
-    """What a wrapped float32 draft adds up, and `to_half` will hold in float16: all but the last scores."""
+    """What a wrapped float32 draft adds up, and float16 will hold, a bias more or less: all but the last scores."""
     last = draft.score_layer()
     return [node.output[0] for node in draft.nodes if node.op_type in ("Conv", "ConvTranspose", "Add") and node != last]
 
