@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
+import multiprocessing
+import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_seg.errors import DatasetError
+from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.threads import available_threads
 
@@ -48,8 +50,25 @@ def drawing_threads() -> int:
 
 def drawing_processes() -> int:
     """Processes that draw batches unless told otherwise: one a core but for the training's own; 0 on a few cores."""
-    cores = available_threads() if os.name == "posix" else 1  # Signals that wait are known to no other.
+    cores = 1 if _no_processes() else available_threads()
     return min(MOST_PROCESSES, cores - 1) if cores > FEW_CORES else 0
+
+
+def check_processes(count: int) -> None:
+    """Raise `ConfigurationError` where so many processes cannot draw batches here."""
+    if count > MOST_PROCESSES:
+        raise ConfigurationError(f"{count} processes that draw batches (--workers): expected at most {MOST_PROCESSES}.")
+    if count and (reason := _no_processes()):
+        raise ConfigurationError(f"{reason} no processes that draw batches; --workers 0 draws by threads.")
+
+
+def _no_processes() -> str:
+    """What cannot begin processes here, as the start of a sentence; nothing where they can be."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return "Windows knows no signals that wait: it begins"
+    if multiprocessing.current_process().daemon:
+        return "A daemonic process of multiprocessing begins"
+    return ""
 
 
 class PairStore(Sequence[Pair]):
@@ -201,20 +220,22 @@ class TrainingBatches:
             first_epoch: where to begin.
             threads: draw by so many threads of this process.
             processes: draw by so many processes. Without either, by what the batches were made with.
+
+        Raises:
+            ConfigurationError: processes were asked for, and cannot be begun. Where they were not, threads draw.
         """
         if processes is None:
             processes = 0 if threads else self.processes
-        if processes is None:
-            processes = drawing_processes()
-        if not processes:
+        drawers = self._begun(processes)
+        if drawers is None:
             yield from self._in_order(self.batch, first_epoch, threads or drawing_threads())
             return
-        from .drawing import Drawers, DrawingError
+        from .drawing import DrawingError
 
-        with Drawers(self, processes) as drawers:
+        with drawers:
             self._drawers.append(drawers)
             try:
-                yield from self._in_order(drawers.batch, first_epoch, processes, drawers.stop)
+                yield from self._in_order(drawers.batch, first_epoch, drawers.count, drawers.stop)
             except DrawingError:
                 if drawers in self._drawers:
                     raise
@@ -222,6 +243,32 @@ class TrainingBatches:
             finally:
                 if drawers in self._drawers:
                     self._drawers.remove(drawers)
+
+    def _begun(self, asked: int | None) -> Drawers | None:
+        """Processes that draw: as many as were asked for, else as the cores suggest; None where threads are to."""
+        count = drawing_processes() if asked is None else asked
+        if not count:
+            return None
+        from .drawing import Drawers, NoProcessesError
+
+        try:
+            if asked is not None:
+                check_processes(asked)
+            return Drawers(self, count)
+        except NoProcessesError as error:
+            if asked is None:
+                print(f"warning: {error} Batches are drawn by threads.", file=sys.stderr)
+                return None
+            self._failure = ConfigurationError(f"{error} Fewer --workers take less, and --workers 0 draws by threads.")
+            raise self._failure from error
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def ahead(self, workers: int) -> int:
+        """How many batches a stream draws ahead of their use, by so many threads or processes."""
+        size = self.batch_size * (12 * math.prod(self.size) + math.prod(self.target_shape))
+        return max(workers + 2, min(3 * workers, AHEAD_BYTES // size))
 
     def _in_order(
         self,
@@ -232,11 +279,9 @@ class TrainingBatches:
     ) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """What `draw` gives for each batch, by that many threads at once; `stop` ends what they wait for."""
         places = ((epoch, index) for epoch in itertools.count(first_epoch) for index in range(len(self)))
-        size = self.batch_size * (12 * math.prod(self.size) + math.prod(self.target_shape))
-        ahead = max(workers + 2, min(3 * workers, AHEAD_BYTES // size))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         try:
-            waiting = deque(pool.submit(draw, *next(places)) for _ in range(ahead))
+            waiting = deque(pool.submit(draw, *next(places)) for _ in range(self.ahead(workers)))
             while True:
                 try:
                     ready = waiting.popleft().result()

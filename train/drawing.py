@@ -2,9 +2,9 @@
 
 Each process is begun anew (never forked: TensorFlow and JAX have threads), imports neither of them, and draws one batch
 after another as it is asked to. What images have been read, frames and a teacher's opinions lie once in memory that all
-share, rendered scenes too, each street drawn by whoever needs it first; a batch comes back so, too, still as uint8.
-The memory is a file without a name, so that nothing stays behind however a process ends. Which process draws a batch
-says nothing of what it holds (`train.batches`). Knows no networks.
+share (`train.shared`), rendered scenes too, each street drawn by whoever needs it first; a batch comes back so, too,
+still as uint8. Where one process dies, all end, and the training with them. Which process draws a batch says nothing of
+what it holds (`train.batches`). Knows no networks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import math
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -29,20 +30,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_seg.errors import EdgeSegError
+from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.preprocess import scale_frames
 
 from . import batches as drawn_here
 from .augment import Pair
 from .batches import MOMENTS_PER_STREET, RenderedStore, TrainingBatches
+from .shared import Shared
 
 # Where a shared array begins: on a whole line of the processor's cache.
 ALIGNMENT = 64
-# Between two looks at whether another process has drawn a street, which takes it seconds.
+# Between two looks at whether another process still draws a street, which takes it seconds.
 LOOK_S = 0.01
 # What a process whose pipe is closed may take to be gone.
 ENDING_S = 5
-NOT_DRAWN, BEING_DRAWN, DRAWN = range(3)
 # The training's own process hears these and says what is to be done.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,36 +52,52 @@ class DrawingError(EdgeSegError, RuntimeError):
     """A process that draws batches ended, or met something that could not be told."""
 
 
+class NoProcessesError(ConfigurationError):
+    """Processes to draw batches cannot be begun here: the system lacks room for them, or refuses something."""
+
+
 class Drawers:
     """Processes that draw the batches of a `TrainingBatches`; a context manager that ends them.
 
     Args:
         batches: what they draw from.
         count: how many.
+
+    Raises:
+        NoProcessesError: there is no room for what they share, or a process cannot be begun.
     """
 
     def __init__(self, batches: TrainingBatches, count: int) -> None:
-        context = multiprocessing.get_context("spawn")
         self._store = batches.rendered if isinstance(batches.rendered, RenderedStore) else None
-        self._scenes = SharedScenes(self._store, context) if self._store is not None else None
-        plan = copy(batches)
-        if self._scenes is not None:
-            plan.rendered = ()
-        packed = Packed(plan, context)
+        self._scenes: SharedScenes | None = None
         self._workers: list[_Worker] = []
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._lock = Lock()
+        self.count, self._failure = count, ""
         try:
-            with _beginning():
-                for _ in range(count):
-                    self._workers.append(_Worker(context, batches, packed, self._scenes, count))
-            # After the first process was begun, so that it comes before multiprocessing's own wait for them.
-            atexit.register(self.stop)
+            self._begin(batches, count)
+        except OSError as error:
+            self.stop()
+            raise NoProcessesError(f"The processes that draw batches cannot be begun: {error}.") from error
         except BaseException:
             self.stop()
             raise
         for worker in self._workers:
             self._idle.put(worker)
+
+    def _begin(self, batches: TrainingBatches, count: int) -> None:
+        plan = copy(batches)
+        if self._store is not None:
+            self._scenes = SharedScenes(self._store)
+            plan.rendered = ()
+        packed = Packed(plan)
+        places = [Place(batches) for _ in range(count)]  # All that is shared has its room before a process begins.
+        context = multiprocessing.get_context("spawn")
+        with _beginning():
+            for place in places:
+                self._workers.append(_Worker(context, packed, self._scenes, place, count))
+        # After the first process was begun, so that it comes before multiprocessing's own wait for them.
+        atexit.register(self.stop)
 
     def __enter__(self) -> Drawers:
         return self
@@ -94,7 +111,7 @@ class Drawers:
         """As `TrainingBatches.batch`, by whichever process is free. To be called by at most `count` threads at once.
 
         Raises:
-            DrawingError: the process has ended.
+            DrawingError: a process has ended, this or another; then all have.
             Exception: whatever the process met.
         """
         worker = self._idle.get()
@@ -102,15 +119,23 @@ class Drawers:
             worker.connection.send((epoch, index))
             answer = worker.connection.recv()
         except (EOFError, OSError):
-            with self._lock:
-                worker.process.join(ENDING_S)
-            raise DrawingError(_last_words(worker.process.exitcode)) from None
+            raise DrawingError(self._end_of(worker)) from None
         else:
             if isinstance(answer, Exception):
                 raise answer
             return worker.place.batch(answer)
         finally:
             self._idle.put(worker)
+
+    def _end_of(self, worker: _Worker) -> str:
+        """What to say of a process that is gone, or of the first that was: with it all others end, and their waits."""
+        with self._lock:
+            if not self._failure:
+                worker.process.join(ENDING_S)
+                self._failure = _last_words(worker.process.exitcode)
+                for other in self._workers:
+                    other.process.kill()
+            return self._failure
 
     def stop(self) -> None:
         """End the processes, whatever they are at; twice is no error."""
@@ -128,13 +153,11 @@ class Drawers:
 class _Worker:
     """One process, this side's end of its pipe, and the memory that its batches come in."""
 
-    def __init__(
-        self, context: Any, batches: TrainingBatches, packed: Packed, scenes: SharedScenes | None, count: int
-    ) -> None:
-        self.place = Place(batches, context)
+    def __init__(self, context: Any, packed: Packed, scenes: SharedScenes | None, place: Place, count: int) -> None:
+        self.place = place
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=_draw, args=(theirs, packed, scenes, self.place, count), name="batches", daemon=True
+            target=_draw, args=(theirs, packed, scenes, place, count), name="batches", daemon=True
         )
         self.process.start()
         theirs.close()  # The process alone has it now: its end is the pipe's.
@@ -174,13 +197,22 @@ def _answer(batches: TrainingBatches, place: Place, epoch: int, index: int) -> i
 class Place:
     """Memory for one batch, shared by the process that draws it and the one that trains on it."""
 
-    def __init__(self, batches: TrainingBatches, context: Any) -> None:
+    def __init__(self, batches: TrainingBatches) -> None:
         self._shapes = (batches.batch_size, *batches.size, 3), (batches.batch_size, *batches.target_shape)
-        self._memory = context.RawArray("B", sum(map(math.prod, self._shapes)))
+        self._memory = Shared(sum(map(math.prod, self._shapes)))
 
     def put(self, frames: np.ndarray, targets: np.ndarray) -> int:
-        """Lay down a batch as it was drawn; returns how many images it has."""
+        """Lay down a batch as it was drawn; returns how many images it has.
+
+        Raises:
+            ConfigurationError: it is not of uint8.
+        """
         for array, given in zip(self._arrays(), (frames, targets), strict=True):
+            if given.dtype != np.uint8:
+                raise ConfigurationError(
+                    f"Images, masks and opinions: expected uint8 where processes draw batches, got {given.dtype}; "
+                    "processes=0 draws by threads."
+                )
             np.copyto(array[: len(given)], given, casting="no")
         return len(frames)
 
@@ -190,14 +222,14 @@ class Place:
         return scale_frames(frames[:count]), targets[:count].copy()
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        memory, first = np.frombuffer(self._memory, np.uint8), math.prod(self._shapes[0])
+        memory, first = self._memory.array(), math.prod(self._shapes[0])
         return memory[:first].reshape(self._shapes[0]), memory[first:].reshape(self._shapes[1])
 
 
 class Packed:
     """An object, sent once however many processes open it: the arrays in it lie in memory that they share."""
 
-    def __init__(self, content: Any, context: Any) -> None:
+    def __init__(self, content: Any) -> None:
         found: list[pickle.PickleBuffer] = []
         self._pickled = pickle.dumps(content, protocol=5, buffer_callback=found.append)
         arrays = [buffer.raw() for buffer in found]
@@ -207,14 +239,14 @@ class Packed:
             first = -(-end // ALIGNMENT) * ALIGNMENT
             end = first + array.nbytes
             self._spans.append((first, end))
-        self._memory = context.RawArray("B", max(1, end))
-        memory = np.frombuffer(self._memory, np.uint8)
+        self._memory = Shared(end)
+        memory = self._memory.array()
         for array, (first, end) in zip(arrays, self._spans, strict=True):
             memory[first:end] = array
 
     def opened(self) -> Any:
         """The object; its arrays are views of the shared memory, not to be written to."""
-        memory = np.frombuffer(self._memory, np.uint8)
+        memory = self._memory.array()
         return pickle.loads(self._pickled, buffers=[memory[first:end] for first, end in self._spans])
 
 
@@ -225,12 +257,14 @@ class SharedScenes(Sequence[Pair]):
         store: what is to be drawn; what it has drawn already is taken over.
     """
 
-    def __init__(self, store: RenderedStore, context: Any) -> None:
+    def __init__(self, store: RenderedStore) -> None:
         self._plan = RenderedStore(len(store), store.size, store.seed)
-        self._lock = context.Lock()
-        self._states = context.RawArray("B", store.streets)
+        self._training = os.getpid()
+        self._ready: set[int] = set()  # Streets that are known to be drawn.
         self._shape = (store.streets, MOMENTS_PER_STREET, *store.size, 4)
-        self._memory = context.RawArray("B", math.prod(self._shape))
+        # First a byte for each street, 1 where it is drawn, then the pixels.
+        self._first = -(-store.streets // ALIGNMENT) * ALIGNMENT
+        self._memory = Shared(self._first + math.prod(self._shape))
         for street, pairs in store.drawn.items():
             self._keep(street, pairs)
 
@@ -239,41 +273,43 @@ class SharedScenes(Sequence[Pair]):
 
     def __getitem__(self, index: Any) -> Any:
         street, moment = divmod(index, MOMENTS_PER_STREET)
-        while (state := self._claimed(street)) != DRAWN:
-            if state == BEING_DRAWN:
-                time.sleep(LOOK_S)
-                continue
-            try:
-                self._keep(street, self._plan.draw(street))
-            except BaseException:
-                self._states[street] = NOT_DRAWN
-                raise
+        if street not in self._ready:
+            self._have_drawn(street)
         return self._pair(street, moment)
 
     def give(self, store: RenderedStore) -> None:
         """Leave what has been drawn to the store that this was made of. For when no process draws any more."""
-        for street, state in enumerate(self._states):
-            if state == DRAWN and street not in store.drawn:
+        for street in np.flatnonzero(self._memory.array()[: self._plan.streets]).tolist():
+            if street not in store.drawn:
                 pairs = [self._pair(street, moment) for moment in range(MOMENTS_PER_STREET)]
                 store.drawn[street] = [(image.copy(), mask.copy()) for image, mask in pairs]
 
-    def _claimed(self, street: int) -> int:
-        """A street's state; one that nobody has drawn or draws is the caller's to draw."""
-        with self._lock:
-            state = int(self._states[street])
-            if state == NOT_DRAWN:
-                self._states[street] = BEING_DRAWN
-            return state
+    def _have_drawn(self, street: int) -> None:
+        """Draw a street, or wait for the process that does; one that dies leaves it to the next.
+
+        Raises:
+            EOFError: the training is gone, and nobody needs it any more.
+        """
+        # Whatever is claimed was let go of before: that also tells a processor that the pixels come before the byte.
+        while not self._memory.claim(street):
+            if self._training not in (os.getpid(), os.getppid()):
+                raise EOFError("the training has ended")
+            time.sleep(LOOK_S)
+        try:
+            if not self._memory.array()[street]:
+                self._keep(street, self._plan.draw(street))
+        finally:
+            self._memory.release(street)
+        self._ready.add(street)
 
     def _keep(self, street: int, pairs: Sequence[Pair]) -> None:
         for moment, (image, mask) in enumerate(pairs):
             for place, array in zip(self._pair(street, moment), (image, mask), strict=True):
                 np.copyto(place, array, casting="no")
-        with self._lock:  # Also tells other processors that the pixels come before the word.
-            self._states[street] = DRAWN
+        self._memory.array()[street] = 1
 
     def _pair(self, street: int, moment: int) -> Pair:
-        pixels = np.frombuffer(self._memory, np.uint8).reshape(self._shape[0], self._shape[1], -1)[street, moment]
+        pixels = self._memory.array()[self._first :].reshape(*self._shape[:2], -1)[street, moment]
         height, width = self._plan.size
         image, mask = pixels[: 3 * height * width], pixels[3 * height * width :]
         return image.reshape(height, width, 3), mask.reshape(height, width)
@@ -281,18 +317,22 @@ class SharedScenes(Sequence[Pair]):
 
 @contextmanager
 def _beginning() -> Iterator[None]:
-    """For processes to be begun inside: they do not run the main script again, and signals wait.
+    """For processes to be begun inside: they do not run the main script again, and signals sent to them wait.
 
-    The script may load TensorFlow, and a signal would end a process that has not learnt yet to ignore it.
+    The script may load TensorFlow, and a signal would end a process that has not learnt yet to ignore it. Blocked are
+    they in this thread alone, from which the processes take it over: another thread of this process still hears them.
     """
     resource_tracker.ensure_running()  # Else this one, on its way, would let the signals through.
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # This call and the next run the handlers of what has come, which may raise: the mask is known before it is changed.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    main = sys.modules["__main__"]
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        sys.modules["__main__"] = ModuleType("__main__")
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def _last_words(code: int | None) -> str:
@@ -303,5 +343,5 @@ def _last_words(code: int | None) -> str:
         how = f"ended with exit code {code}"
     return (
         f"A process that draws batches {how}; expected it to last as long as the training. Where memory is short, "
-        "fewer --workers take less, and --workers 0 draws by threads; --resume goes on from the last checkpoint."
+        "fewer --workers take less, and --workers 0 draws by threads."
     )

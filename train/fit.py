@@ -16,7 +16,7 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .augment import Pair
-from .batches import PairStore, ResizedBatches, TrainingBatches, class_shares, rendered_scenes
+from .batches import PairStore, ResizedBatches, TrainingBatches, check_processes, class_shares, rendered_scenes
 from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
@@ -51,6 +51,7 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
         OutOfMemoryError: what the network and a batch take is more than the device has.
         KeyboardInterrupt: stopped by a signal after a whole batch; checkpoints stay.
     """
+    check_processes(options.workers or 0)
     # While the first host's folder is written by it, the others may still be on their way here.
     if join_hosts().index == 0 or options.resume:
         refuse_folder(options)
