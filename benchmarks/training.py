@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError
 from train.arguments import positive, size
-from train.fit_arguments import widths
+from train.fit_arguments import add_workers, widths
 from train.quiet import import_keras_quietly
 
 from .data import rendered_scenes
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from train.fit import Trainer
 
 QUICK = {"steps": 6, "repeats": 2, "scenes": 8}
+# Batches of one turn, for each thread or process that draws: fewer would be a matter of which was asked first.
+LEAST_EACH = 3
 Turn = Callable[[], float]
 
 
@@ -46,7 +49,8 @@ class TrainingSettings:
         dataset: folder in the dataset1 layout, or None for rendered scenes.
         block_widths, head_widths: of the network; the bundled model's where None.
         batch_size, crop_size: the default recipe's where None.
-        steps: batches of one turn.
+        workers: processes that draw the batches, 0 for threads; None for as many as the cores suggest.
+        steps: batches of one turn, or three for each thread or process that draws where those are more.
         repeats: turns of each.
         scenes: rendered scenes that stand in for a dataset.
     """
@@ -56,6 +60,7 @@ class TrainingSettings:
     head_widths: tuple[int, int] | None = None
     batch_size: int | None = None
     crop_size: tuple[int, int] | None = None
+    workers: int | None = None
     steps: int = 24
     repeats: int = 3
     scenes: int = 24
@@ -81,7 +86,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add("--head-widths", type=widths(2), metavar="A,B", help="filters of conv6, conv7 (default: the bundled model's)")
     add("--batch-size", type=positive, metavar="N", help="images a batch (default: the default recipe's, 6)")
     add("--crop-size", type=size, metavar="HxW", help="training crop (default: the default recipe's, 256x320)")
-    text = "batches of one turn (default: {}; {} with --quick)"
+    add_workers(add)
+    text = "batches of one turn, at least three for each thread or process that draws (default: {}; {} with --quick)"
     add("--steps", type=positive, metavar="N", help=text.format(defaults.steps, QUICK["steps"]))
     text = "turns of each (default: {}; {} with --quick)"
     add("--repeats", type=positive, metavar="N", help=text.format(defaults.repeats, QUICK["repeats"]))
@@ -92,7 +98,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 def run_training(options: argparse.Namespace) -> int:
     """Carry out `python -m benchmarks training`; returns the exit code."""
     import_keras_quietly()
-    names = ("dataset", "block_widths", "head_widths", "batch_size", "crop_size", "steps", "repeats")
+    names = ("dataset", "block_widths", "head_widths", "batch_size", "crop_size", "workers", "steps", "repeats")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     settings = TrainingSettings(**{**(QUICK if options.quick else {}), **given})
     result = measure_training(settings)
@@ -110,7 +116,9 @@ def measure_training(settings: TrainingSettings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="edge_seg_training_") as scratch:
         root = settings.dataset or write_scenes(Path(scratch) / "scenes", settings.scenes)
         trainer = build_trainer(settings, root, Path(scratch))
-        turns = make_turns(trainer, settings.steps)
+        workers = drawing_workers(settings)
+        settings = replace(settings, steps=max(settings.steps, LEAST_EACH * workers))
+        turns = make_turns(trainer, settings.steps, workers)
         for turn in turns.values():  # first calls compile, and draw the scenes that are mixed in
             turn()
         seconds: dict[str, list[float]] = {name: [] for name in turns}
@@ -173,7 +181,7 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
     options = FitOptions(
         out=scratch, dataset=root, images=None, masks=None, weights=None, seed=1, policy=auto_policy(), resume=False,
         tensorboard=False, block_widths=settings.block_widths or bundled.block_widths,
-        head_widths=settings.head_widths or bundled.head_widths,
+        head_widths=settings.head_widths or bundled.head_widths, workers=settings.workers,
     )  # fmt: skip
     keras.utils.set_random_seed(options.seed)
     with policy_kept():
@@ -181,14 +189,20 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
         return Trainer(recipe, options, PairStore(samples), [], Devices(), scratch)
 
 
-def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
+def drawing_workers(settings: TrainingSettings) -> int:
+    """How many threads or processes draw the batches."""
+    from train.batches import drawing_processes, drawing_threads
+
+    asked = drawing_processes() if settings.workers is None else settings.workers
+    return asked or drawing_threads()
+
+
+def make_turns(trainer: Trainer, steps: int, workers: int) -> dict[str, Turn]:
     """What is measured; each turn returns the seconds of `steps` batches in the middle of a flow of them."""
     import keras
 
-    from train.batches import drawing_processes, drawing_threads
-
-    # A flow begins with as many batches as are drawn at once, all ready at almost the same time: they are not counted.
-    first = drawing_processes() or drawing_threads()
+    # A flow begins with what is drawn ahead, asked for before anything is measured: those batches are not counted.
+    first = trainer.batches.ahead(workers)
 
     class Clock(keras.callbacks.Callback):
         def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -199,15 +213,13 @@ def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
             self.ends.append(time.perf_counter())
 
     def pipeline() -> float:
-        stream = trainer.batches.stream()
-        for _ in range(first):
-            next(stream)
-        began = time.perf_counter()
-        for _ in range(steps):
-            next(stream)
-        taken = time.perf_counter() - began
-        stream.close()
-        return taken
+        with closing(trainer.batches.stream()) as stream:
+            for _ in range(first):
+                next(stream)
+            began = time.perf_counter()
+            for _ in range(steps):
+                next(stream)
+            return time.perf_counter() - began
 
     def fit(stream: Iterator[Any]) -> float:
         clock = Clock()
@@ -217,10 +229,8 @@ def make_turns(trainer: Trainer, steps: int) -> dict[str, Turn]:
     kept = trainer.batches.batch(0, 0)
 
     def both() -> float:
-        stream = trainer.batches.stream()
-        taken = fit(stream)
-        stream.close()
-        return taken
+        with closing(trainer.batches.stream()) as stream:
+            return fit(stream)
 
     return {
         "input pipeline alone": pipeline,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Any
 
 from .arguments import folder, natural, path, positive, seed, size
@@ -123,13 +124,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         metavar="D,D",
         help="devices that share each batch, as gpu:0,gpu:1 (default: every GPU that is visible, else the CPU)",
     )
-    add(
-        "--workers",
-        type=natural,
-        metavar="N",
-        help="processes that draw the batches; 0: threads of the training's own "
-        "(default: 0 up to 4 cores, above that one a core less one, at most 32)",
-    )
+    add_workers(add)
     add(
         "--every",
         type=positive,
@@ -143,6 +138,17 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         "--resume",
         action="store_true",
         help="go on from the last good checkpoint in RUN, with the options it began with (default: start anew)",
+    )
+
+
+def add_workers(add: Callable[..., Any]) -> None:
+    """`--workers`, by a parser's `add_argument`."""
+    add(
+        "--workers",
+        type=natural,
+        metavar="N",
+        help="processes that draw the batches; 0: threads of the training's own "
+        "(default: 0 up to 4 cores, above that one a core less one, at most 32)",
     )
 
 

@@ -21,6 +21,7 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from . import arguments
 from .dataset import data_hash, find_samples
 from .files import CONFIG_NAME, replacing
+from .fit_arguments import add_workers
 
 if TYPE_CHECKING:
     from .recipes import Recipe
@@ -94,6 +95,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=arguments.positive, default=8, help="default: %(default)s")
     add("--seeds", type=seeds, default=(1, 2), metavar="N,N", help="one training a seed (default: 1,2)")
     add("--weights", type=arguments.path, metavar="FILE", help="ImageNet kernels, as for fit (default: none)")
+    add_workers(add)
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -160,7 +162,7 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
             FitOptions(
                 out=folder, dataset=args.dataset, images=None, masks=None, block_widths=variant.widths[0],
                 head_widths=variant.widths[1], weights=weights, seed=seed, policy=auto_policy(),
-                resume=(folder / CONFIG_NAME).exists(), tensorboard=False, brief=True,
+                resume=(folder / CONFIG_NAME).exists(), tensorboard=False, brief=True, workers=args.workers,
             ),
         )  # fmt: skip
         keras.backend.clear_session()

@@ -48,7 +48,7 @@ def training_set(tmp_path: Path) -> Path:
 
 def test_json_holds_three_speeds_and_what_they_hang_on(training_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = keras.mixed_precision.dtype_policy()
-    assert main(["training", str(training_set), *TINY, "--json"]) == 0
+    assert main(["training", str(training_set), *TINY, "--workers", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in result["rows"]] == [
         "input pipeline alone",
@@ -63,6 +63,7 @@ def test_json_holds_three_speeds_and_what_they_hang_on(training_set: Path, capsy
     assert result["fit_over_step"] == pytest.approx(both / step)
     assert (result["batch_size"], result["crop_size"]) == (2, [32, 32])
     assert result["network"]["block_widths"] == [4, 4, 4, 4, 4]
+    assert (result["settings"]["workers"], result["settings"]["steps"]) == (1, 3)  # --steps 2 were fewer than 3 each
     assert result["environment"]["packages"]["keras"] == keras.__version__
     assert keras.mixed_precision.dtype_policy() == before
     text = render_training(result)
@@ -76,14 +77,17 @@ def test_a_row_is_the_median_of_its_turns() -> None:
     assert row.spread == pytest.approx(1.5 / 2.0)
 
 
-def test_what_was_drawn_ahead_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flow begins with a batch of each thread, all at once; the step is told the same way."""
-    monkeypatch.setattr("train.batches.available_threads", lambda: 4)
+def test_what_was_drawn_ahead_is_not_counted() -> None:
+    """A flow begins with what was asked for ahead, all at once; the step is told the same way."""
+    closed: list[int] = []
 
     def stream() -> Iterator[int]:
-        for index in itertools.count():
-            time.sleep(0.02 if index >= 4 else 0.0)
-            yield index
+        try:
+            for index in itertools.count():
+                time.sleep(0.02 if index >= 12 else 0.0)
+                yield index
+        finally:
+            closed.append(1)
 
     def fit(given: Iterator[int], *, steps_per_epoch: int, callbacks: list[keras.callbacks.Callback], **_: Any) -> None:
         callbacks[0].on_train_begin()
@@ -91,12 +95,38 @@ def test_what_was_drawn_ahead_is_not_counted(monkeypatch: pytest.MonkeyPatch) ->
             callbacks[0].on_train_batch_end(index, {"loss": 1.0})
 
     trainer: Any = SimpleNamespace(
-        batches=SimpleNamespace(stream=stream, batch=lambda *_: 0), model=SimpleNamespace(fit=fit)
+        batches=SimpleNamespace(stream=stream, batch=lambda *_: 0, ahead=lambda workers: 3 * workers),
+        model=SimpleNamespace(fit=fit),
     )
-    turns = make_turns(trainer, 5)
+    turns = make_turns(trainer, 5, 4)
     assert turns["input pipeline alone"]() >= 5 * 0.02
     assert turns["fit, both at once"]() >= 5 * 0.02
     assert turns["training step alone"]() >= 0.0
+    assert len(closed) == 2
+
+
+def test_a_stream_is_closed_where_training_fails() -> None:
+    closed: list[int] = []
+
+    def stream() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            closed.append(1)
+
+    def fit(given: Iterator[int], **_: Any) -> None:
+        next(given)
+        raise MemoryError
+
+    trainer: Any = SimpleNamespace(
+        batches=SimpleNamespace(stream=stream, batch=lambda *_: 0, ahead=lambda workers: workers),
+        model=SimpleNamespace(fit=fit),
+    )
+    kept = make_turns(trainer, 5, 4)["fit, both at once"]
+    with pytest.raises(MemoryError) as caught:
+        kept()
+    assert caught.traceback  # It holds the stream: nothing but a close has ended it.
+    assert closed == [1]
 
 
 def test_scenes_stand_in_for_a_dataset(tmp_path: Path) -> None:
