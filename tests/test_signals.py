@@ -138,7 +138,7 @@ def test_fit_ends_at_once_at_the_second(dataset: Path, tmp_path: Path) -> None:
         terminal.wait_for("once more to stop at once")
         terminal.press(signal.SIGTERM)
         assert terminal.ended(20) == 1
-    assert "error: stopped at once; the last checkpoint is whole: go on from it with --resume." in terminal.text
+    assert "error: stopped at once; --resume goes on from the last checkpoint" in terminal.text
 
 
 @pytest.mark.slow

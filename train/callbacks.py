@@ -251,7 +251,7 @@ class StopOnSignal(keras.callbacks.Callback):
         return asked_twice(
             self._stop,
             said="Finishing the batch under way; once more to stop at once.",
-            last_words="error: stopped at once; the last checkpoint is whole: go on from it with --resume.",
+            last_words="error: stopped at once; --resume goes on from the last checkpoint, or starts over without one.",
         )
 
     def _stop(self) -> None:
