@@ -57,12 +57,16 @@ def assert_same(ours: TrainingBatches, theirs: TrainingBatches, count: int = 9) 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Nothing stays behind a test: no process, no thread, no descriptor of shared memory."""
-    before = shared_files()
+    before, threads = shared_files(), drawing_threads()  # A test before this one may have left a stream to Keras.
     yield
     assert not multiprocessing.active_children()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+    assert drawing_threads() <= threads
     gc.collect()
     assert shared_files() <= before
+
+
+def drawing_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("batches")}
 
 
 def shared_files() -> int:
