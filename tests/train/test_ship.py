@@ -69,6 +69,10 @@ def test_shipped_run_is_half_the_bytes_and_tells_no_paths(tmp_path: Path) -> Non
     assert ship_run(run.folder, shipped.folder) == shipped.weights.stat().st_size  # in place of what was shipped before
     ship_run(shipped.folder, tmp_path / "again")
     assert open_run(tmp_path / "again").config["trained_on"] == {"train": 2, "val": 1}
+    assert main(["ship", str(run.folder), "--out", str(tmp_path / "larger"), "--input-size", "64x96"]) == 0
+    larger = open_run(tmp_path / "larger")
+    assert (larger.fcn8.input_size, shipped.fcn8.input_size) == ((64, 96), (32, 32))
+    assert load_model(larger).output_shape == (None, 64, 96, 12)
     other = save_run(tmp_path / "other", {"fcn8": config.to_dict(), "data": data}, model)
     kept = other.weights.read_bytes()
     with pytest.raises(ConfigurationError, match="holds a run, whose weights would be lost"):
