@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import DeviceError
-from edge_seg.ort_session import is_out_of_memory
-from edge_seg.providers import cuda_options, preload
+from edge_seg.providers import cuda_options, preload, searched
 
 from .cases import Contender
 from .peers import Loaded, need
@@ -30,15 +29,7 @@ def bound_session(contender: Contender, batch: int) -> Loaded:
     """
     ort = need("onnxruntime", "onnxruntime-gpu")
     preload(ort)
-    try:
-        return _bound(ort, contender, batch, "HEURISTIC")
-    except DeviceError:
-        raise
-    except Exception as error:
-        if "cudnn" not in str(error).lower() or is_out_of_memory(error):
-            raise
-    # As edge_seg does where none of the algorithms that cuDNN chose can be built.
-    return _bound(ort, contender, batch, "EXHAUSTIVE")
+    return searched(lambda search: _bound(ort, contender, batch, search))[0]
 
 
 def _bound(ort: Any, contender: Contender, batch: int, search: str) -> Loaded:

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from .errors import DeviceError
 from .modelfile import ModelHeader
 from .ort_session import is_out_of_memory
 
+T = TypeVar("T")
 # What makes a segmenter slow: these must run on the device that was promised.
 HEAVY_OPERATORS = {"Conv", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearConv", "MatMul", "Gemm"}
 
@@ -139,7 +140,13 @@ def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
         options = cuda_options(plan.header.spec.precision, device.index, graph=graph, search=search)
         return _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, options)], graph=graph)
 
-    return _with_or_without_graph(lambda graph: _searched(lambda search: make(graph, search)), plan)
+    def by_any_search(graph: bool) -> Made:
+        made, search = searched(lambda search: make(graph, search))
+        if search == "HEURISTIC":
+            return made
+        return replace(made, remark="; ".join(filter(None, ["convolutions searched for", made.remark])))
+
+    return _with_or_without_graph(by_any_search, plan)
 
 
 def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
@@ -153,22 +160,21 @@ def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
     return _make_nvidia(ort, plan, device, providers, graph=False)
 
 
-def _searched(make: Callable[[str], Made]) -> Made:
-    """By cuDNN's own choice of algorithms, or where that fails by trying every one.
+def searched(make: Callable[[str], T]) -> tuple[T, str]:
+    """What `make` gives with cuDNN's own choice of algorithms, or where that fails with all tried; and with which.
 
     It fails where none of those it chose can be built: at 32 frames of 352x480 on an H200 for one layer of the bundled
     network. The search takes 0.3 s longer there, and what it finds is no faster.
     """
     try:
-        return make("HEURISTIC")
+        return make("HEURISTIC"), "HEURISTIC"
     except DeviceError:
         raise
     except Exception as error:
         if "cudnn" not in str(error).lower() or is_out_of_memory(error):
             raise
     # Out here the exception is gone, and with it the session and its memory.
-    made = make("EXHAUSTIVE")
-    return replace(made, remark="; ".join(filter(None, ["convolutions searched for", made.remark])))
+    return make("EXHAUSTIVE"), "EXHAUSTIVE"
 
 
 def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
