@@ -155,6 +155,18 @@ def test_where_cudnns_own_choice_fails_every_algorithm_is_tried(tiny_model, gpu_
     assert opened.run(frames)["labels"].shape == (batch_size, 32, 64)
 
 
+def test_for_want_of_memory_nothing_is_searched():
+    asked = []
+
+    def make(search: str) -> None:
+        asked.append(search)
+        raise RuntimeError("CUDNN_STATUS_ALLOC_FAILED")
+
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+        providers.searched(make)
+    assert asked == ["HEURISTIC"]
+
+
 def test_a_layer_that_no_algorithm_computes_is_one_error(tiny_model, gpu_machine):
     gpu_machine.fails_by = {"device_id": "0"}
     with pytest.raises(DeviceError, match=r"cuda:0 cannot run .*Failed to initialize CUDNN Frontend"):
