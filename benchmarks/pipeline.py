@@ -144,7 +144,8 @@ def _clip_row(seat: ClipSeat, batch: int, cores: int) -> ClipRow:
         alone_cpu_ms=_medians([answer["alone"] for answer in answers if "alone" in answer]),
         allowed_fps=float(np.median(allowed)) if allowed else None,
         share_of_allowed=float(np.median(shares)) if shares else None,
-        peak_mb=answers[-1]["peak_mb"],
+        # Of the first clip: before any stage was run alone, which holds two seconds of pictures in memory.
+        peak_mb=answers[0]["peak_mb"],
     )
 
 

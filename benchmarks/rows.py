@@ -90,7 +90,7 @@ class ClipRow:
         allowed_fps: cores over the sum of `alone_cpu_ms`: the frames/s that these cores allow.
         share_of_allowed: frames/s over `allowed_fps`, median over rounds.
         times_naive: frames/s over the naive loop's, median over rounds.
-        peak_mb: the worker's largest resident memory, in MB.
+        peak_mb: the worker's largest resident memory when its first clip was done, in MB.
     """
 
     name: str
