@@ -169,7 +169,7 @@ def _classes_over_time(rows: Sequence[dict[str, str]], classes: Sequence[str], p
     rows = [row for row in rows if row.get("val_loss")]
     for name, color in zip(classes, palette, strict=True):
         values = column(rows, f"iou_{name}")
-        if spark := sparkline(values, "rgb(var(--accent))"):
+        if spark := sparkline(column(rows, "epoch"), values, "rgb(var(--accent))"):
             note = f"<span>{values[np.isfinite(values)][-1]:.3f} at the end</span>"
             cells.append(f'<div class="card"><h3>{_swatch(color)}{escape(name)}</h3>{spark}{note}</div>')
     if not cells:

@@ -74,12 +74,16 @@ def line_chart(
     return "".join([*parts, "</svg>"])
 
 
-def sparkline(values: np.ndarray, color: str, *, width: int = 150, height: int = 44, top: float = 1.0) -> str:
-    """A small line without an axis, from 0 to `top`; "" where there is nothing to draw."""
+def sparkline(
+    xs: np.ndarray, values: np.ndarray, color: str, *, width: int = 150, height: int = 44, top: float = 1.0
+) -> str:
+    """A small line without an axis, from 0 to `top`, over ascending places; "" where there is nothing to draw."""
     if not np.isfinite(values).any():
         return ""
-    step = (width - 6) / max(1, len(values) - 1)
-    points = [(3 + index * step, 3 + (1 - value / top) * (height - 6)) for index, value in enumerate(values)]
+    step = (width - 6) / ((xs[-1] - xs[0]) or 1)
+    points = [
+        (3 + (x - xs[0]) * step, 3 + (1 - value / top) * (height - 6)) for x, value in zip(xs, values, strict=True)
+    ]
     floor = f'<line class="grid" x1="0" x2="{width}" y1="{height - 3}" y2="{height - 3}"/>'
     lines = "".join(_polylines(points, color))
     return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{floor}{lines}</svg>'

@@ -222,14 +222,14 @@ def test_a_line_rises_where_its_values_do_and_breaks_where_they_are_missing() ->
     assert [len(first), len(second)] == [2, 2]
     assert first[0][1] > first[1][1] > second[1][1] > second[0][1]
     assert first[0][0] < first[1][0] < second[0][0] < second[1][0]
-    (small,) = points_of(sparkline(np.array([0.0, 0.5, 1.0]), "red", height=46))
-    assert [y for _, y in small] == [43.0, 23.0, 3.0]
+    (small,) = points_of(sparkline(np.array([30, 60, 70]), np.array([0.0, 0.5, 1.0]), "red", width=86, height=46))
+    assert small == [(3.0, 43.0), (63.0, 23.0), (83.0, 3.0)], "by epoch: after the last one it is validated anyway"
 
 
 def test_nothing_to_draw_draws_nothing_and_one_point_is_a_dot() -> None:
     nothing = np.full(3, np.nan)
     assert line_chart(np.arange(3.0), [Line("a", nothing, "red")]) == ""
-    assert sparkline(nothing, "red") == ""
+    assert sparkline(np.arange(len(nothing)), nothing, "red") == ""
     alone = line_chart(np.array([1.0]), [Line("a", np.array([0.5]), "red")])
     ElementTree.fromstring(alone)
     assert 'r="3"' in alone
