@@ -1,4 +1,4 @@
-"""`python -m benchmarks [run | compare A.json B.json | growth | widths | readme | gpu | training]`: the commands."""
+"""`python -m benchmarks [run | compare A.json B.json | growth | widths | smoothing | readme | gpu | training]`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .growth import add_growth_arguments, run_growth, whole_numbers
 from .report import check_out, new_folder, write_report
 from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
+from .smoothing import add_smoothing_arguments, run_smoothing
 from .table import render
 from .training import add_training_arguments, run_training
 from .widths import add_widths_arguments, run_widths
@@ -32,7 +33,7 @@ from .widths import add_widths_arguments, run_widths
 QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1,
          "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
 _EXTENT = ("batch_sizes", "repeats", "frames", "data_limit", "clip_frames")
-COMMANDS = ("run", "compare", "growth", "widths", "readme", "gpu", "training")
+COMMANDS = ("run", "compare", "growth", "widths", "smoothing", "readme", "gpu", "training")
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
@@ -47,6 +48,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         "compare": _compare,
         "growth": run_growth,
         "widths": lambda given: run_widths(given, say=_progress),
+        "smoothing": lambda given: run_smoothing(given, say=_progress),
         "readme": run_readme,
         "gpu": run_gpu,
         "training": run_training,
@@ -117,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     add_growth_arguments(commands.add_parser("growth", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "mean IoU, size and speed of each width that `python -m train study widths` trained"
     add_widths_arguments(commands.add_parser("widths", help=text, description=f"{text[0].upper()}{text[1:]}."))
+    text = "what predict --smooth gives: mean IoU on rendered drives, flicker on them and on real clips"
+    add_smoothing_arguments(commands.add_parser("smoothing", help=text, description=f"{text[0].upper()}{text[1:]}."))
     text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
     add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
     text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder"

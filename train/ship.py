@@ -7,6 +7,7 @@ float16 weights and the facts of its training, without paths of the machine it w
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -59,13 +60,22 @@ def write_clip(
     Raises:
         MediaError: the file cannot be written.
     """
-    options = EncodeOptions(crf=crf, preset="slow")
     frames = clip_frames(
         Scene.from_seed(seed, style=style), seconds=seconds, rate=rate, height=frame_size[0], width=frame_size[1]
     )
-    writer = VideoWriter(path, size=frame_size, time_base=Fraction(1, rate), rate=Fraction(rate), options=options)
+    return write_frames(path, (frame for frame, _ in frames), size=frame_size, rate=rate, crf=crf)
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray], *, size: tuple[int, int], rate: int, crf: int = 27) -> int:
+    """Code frames of (height, width) pixels, uint8 BGR, as the bundled clip is coded; returns how many they were.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    options = EncodeOptions(crf=crf, preset="slow")
+    writer = VideoWriter(path, size=size, time_base=Fraction(1, rate), rate=Fraction(rate), options=options)
     try:
-        for index, (frame, _) in enumerate(frames):
+        for index, frame in enumerate(frames):
             writer.write(frame, pts=index, duration=1)
     except BaseException:
         writer.abort()
