@@ -15,6 +15,7 @@ import numpy as np
 from edge_seg.spec import CAMVID_CLASSES
 
 from .night import make_night
+from .repaint import repaint
 
 IDS = {name: index for index, name in enumerate(CAMVID_CLASSES)}
 # Images whose sides differ from the network's by less than this share keep their own pixels: each is filtered once.
@@ -35,6 +36,7 @@ class Augmentation:
         light: strength of brightness, contrast, gamma, colour and haze changes, 0 for none.
         lens: probability of blur, noise or JPEG artefacts.
         night: probability that the street is relit as by night.
+        repaint: probability that its surfaces are given other lightness, tints and grain; not by night.
     """
 
     scale: tuple[float, float] = (0.6, 1.8)
@@ -46,6 +48,7 @@ class Augmentation:
     light: float = 1.0
     lens: float = 0.3
     night: float = 0.15
+    repaint: float = 0.3
 
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -92,16 +95,26 @@ def augment(
     matrix = draw_crop(example.mask, size, options, rng, rare=rare, view=view)
     image, mask, opinion = warp(example, matrix, size, fill)
     if options.night and rng.random() < options.night:
-        # Beyond the image its mirror image is seen, sky and all; and what a teacher takes for sky is sky.
-        seen = _warp_mask(example.mask, matrix, size, cv2.BORDER_REFLECT_101)
-        if opinion is not None:
-            seen = np.where(seen == fill, opinion.argmax(axis=-1), seen)
-        image = make_night(image, seen, IDS, rng)
-    elif options.light:
-        image = change_light(image, options.light, rng)
+        image = make_night(image, _seen(example.mask, opinion, matrix, size, fill), IDS, rng)
+    else:
+        if options.repaint and rng.random() < options.repaint:
+            image = repaint(image, _seen(example.mask, opinion, matrix, size, fill), IDS, rng)
+        if options.light:
+            image = change_light(image, options.light, rng)
     if rng.random() < options.lens:
         image = degrade_lens(image, rng)
     return Example(image, mask, opinion)
+
+
+def _seen(
+    mask: np.ndarray, opinion: np.ndarray | None, matrix: np.ndarray, size: tuple[int, int], fill: int
+) -> np.ndarray:
+    """What a crop shows, (height, width) uint8 ids: more than its mask, which ends at the image's edge.
+
+    Beyond the image its mirror image is seen, sky and all; and what a teacher takes for sky is sky.
+    """
+    seen = _warp_mask(mask, matrix, size, cv2.BORDER_REFLECT_101)
+    return seen if opinion is None else np.where(seen == fill, opinion.argmax(axis=-1), seen).astype(np.uint8)
 
 
 def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.random.Generator) -> Example:

@@ -26,7 +26,7 @@ from .run import Run, open_run, versions
 from .teacher import frames_hash, teacher_record
 
 # What a recipe that does not name it was made without.
-WITHOUT_A_WORD = {"night": 0.0}
+WITHOUT_A_WORD = {"night": 0.0, "repaint": 0.0}
 # Of what a run begins with, whose places its config.json keeps.
 PATHS = ("weights", "start", "teacher")
 

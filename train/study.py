@@ -69,6 +69,7 @@ def part_variants() -> list[Variant]:
         without("rare objects", augmentation={"paste": 0.0, "rare_focus": 0.0}),
         without("light and lens", augmentation={"light": 0.0, "lens": 0.0}),
         without("night", augmentation={"night": 0.0}),
+        without("other surfaces", augmentation={"repaint": 0.0}),
         without("linear skips", skip_activation="relu"),
         without("batch normalisation and ImageNet kernels", batch_norm=False, pretrained=False),
     ]

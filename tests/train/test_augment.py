@@ -9,7 +9,7 @@ import pytest
 from train.augment import Augmentation, Example, augment, paste_rare
 from train.batches import TrainingBatches
 
-CALM = Augmentation(light=0.0, lens=0.0, paste=0.0, night=0.0)
+CALM = Augmentation(light=0.0, lens=0.0, paste=0.0, night=0.0, repaint=0.0)
 
 
 def coded_pair(seed: int = 0, size: tuple[int, int] = (90, 120)) -> Example:

@@ -1,0 +1,72 @@
+"""Surfaces of other towns: each class of a street gets a lightness, a tint and a grain of its own, by the mask.
+
+A dataset of one town shows its asphalt, its bricks and its sky, and a network that has seen no others takes a pale and
+smooth road for a car. What a thing is made of is redrawn at random here, its shape and the shadows on it stay (Tobin
+and others, 2017, arXiv 1703.06907, for rendered scenes; here it is done to photographs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+# Of each class how far its lightness (as a logarithm) and its tint (of each channel) may go. Roads are grey, of any
+# lightness from wet asphalt to concrete; a car has any colour; leaves are green or brown.
+REACH = {
+    "sky": (0.5, 0.2),
+    "building": (0.6, 0.2),
+    "road": (0.9, 0.1),
+    "pavement": (0.8, 0.15),
+    "tree": (0.5, 0.15),
+    "fence": (0.6, 0.2),
+    "car": (0.8, 0.35),
+}
+# Of poles, signs and people, which are told by what little can be seen of them.
+USUAL_REACH = (0.4, 0.15)
+# What may lose its grain: the same of a wall or a tree would be none any more.
+PLAIN = ("sky", "road", "pavement")
+REPAINTED = 0.6  # probability of each class
+SMOOTHED = 0.5  # of each plain one of those
+
+
+def repaint(image: np.ndarray, mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
+    """The image with other surfaces.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        mask: (H, W) uint8 class ids; what is of no class in `ids` stays as it is.
+        ids: name -> id of the classes.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    gains = np.ones((256, 3), np.float32)
+    smoothness = np.zeros(256, np.float32)
+    for name, index in ids.items():
+        if name == "unlabelled" or rng.random() >= REPAINTED:
+            continue
+        lightness, tint = REACH.get(name, USUAL_REACH)
+        gains[index] = np.exp(rng.uniform(-lightness, lightness) + rng.uniform(-tint, tint, 3))
+        if name in PLAIN and rng.random() < SMOOTHED:
+            smoothness[index] = rng.uniform(0.3, 1.0)
+    painted = image.astype(np.float32)
+    share = smoothness[mask]
+    if share.any():
+        painted = _smooth(painted, mask, share, sigma=float(np.exp(rng.uniform(np.log(1.5), np.log(8.0)))))
+    # Soft at the edges, as a lens makes them, so that the mask's own edge is not what is learnt.
+    painted *= cv2.GaussianBlur(gains[mask], (0, 0), 0.8)
+    return np.asarray(np.clip(painted, 0.0, 255.0) + 0.5).astype(np.uint8)
+
+
+def _smooth(image: np.ndarray, mask: np.ndarray, share: np.ndarray, sigma: float) -> np.ndarray:
+    """Each class blurred within itself, and mixed with the image by `share`, (H, W) in 0..1."""
+    smooth = image
+    for index in np.unique(mask[share > 0]):
+        inside = (mask == index).astype(np.float32)
+        weight = cv2.GaussianBlur(inside, (0, 0), sigma)
+        own = cv2.GaussianBlur(image * inside[..., None], (0, 0), sigma) / np.maximum(weight, 1e-3)[..., None]
+        part = (inside * share)[..., None]
+        smooth = smooth * (1.0 - part) + own * part
+    return smooth
