@@ -31,6 +31,7 @@ class FakeSession:
         arithmetic: what the report claims it computes in.
         name: what the report calls the device.
         runs_at_once: how many runs it gains by.
+        whole_batches: short batches are to be filled up for it.
     """
 
     def __init__(
@@ -43,12 +44,13 @@ class FakeSession:
         arithmetic: str = "fp32",
         name: str = "fake",
         runs_at_once: int = 1,
+        whole_batches: bool = True,
     ) -> None:
         self.spec = spec or ModelSpec(input_size=(32, 32))
         self.device = DeviceReport(
             requested=name, name=name, providers=("Fake",), arithmetic=arithmetic, reason="asked for", threads=1
         )
-        self.runs_at_once = runs_at_once
+        self.runs_at_once, self.whole_batches = runs_at_once, whole_batches
         self.batch_sizes: list[int] = []
         self.closed = False
         self._labels = labels or (lambda batch: brightness_labels(batch, len(self.spec.classes)))

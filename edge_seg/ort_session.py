@@ -35,10 +35,18 @@ class OrtSession:
     """A session of onnxruntime. Threads share it; a forked child may not use it."""
 
     def __init__(
-        self, inner: Any, spec: ModelSpec, device: DeviceReport, name: str, *, bound: BoundRuns | None = None
+        self,
+        inner: Any,
+        spec: ModelSpec,
+        device: DeviceReport,
+        name: str,
+        *,
+        bound: BoundRuns | None = None,
+        whole_batches: bool = True,
     ) -> None:
         self.spec = spec
         self.device = device
+        self.whole_batches = whole_batches
         # Between two operators one thread waits for the other: a second run fills the gaps, where there is a core.
         self.runs_at_once = 2 if device.name == "cpu" and device.threads > 1 else 1
         if bound is not None:

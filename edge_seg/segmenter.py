@@ -197,7 +197,8 @@ class Segmenter:
         Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
         frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every
         frame. Items of an iterable are (H, W, 3) uint8 arrays, or objects with `.image`, `.index` and `.time_s` as
-        `edge_seg.sources` gives them; each an array of its own, since a batch and its results hold several at once.
+        `edge_seg.sources` gives them. A camera may refill one array: for batches of more than one each is copied as it
+        comes; of a single frame a result holds the array itself, and `plot` shows what is in it by then.
 
         Raises:
             ConfigurationError: none of these. While the results are taken: an item that is no frame, or a source that
@@ -241,7 +242,7 @@ class Segmenter:
         for frame in frames:
             check_frame(frame)
         started = time.perf_counter()
-        batch = stack_frames(frames, self.input_size, pad_to=self.batch_size)
+        batch = stack_frames(frames, self.input_size, pad_to=self.batch_size if _wants_whole(session) else None)
         prepared = time.perf_counter()
         outputs = self._run(session, batch)
         inferred = time.perf_counter()
@@ -315,15 +316,19 @@ def _demand_device(session: Session, asked: str) -> None:
 
 
 def _in_parts(session: Session, batch: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """The outputs of a batch that is run `size` frames at a time, the last part filled up."""
+    """The outputs of a batch, run `size` frames at a time, the last part filled up for a session that wants it."""
     parts = []
     for first in range(0, len(batch), size):
         part = batch[first : first + size]
-        outputs = session.run(_filled(part, size))
+        outputs = session.run(_filled(part, size) if _wants_whole(session) else part)
         parts.append({name: array[: len(part)] for name, array in outputs.items()})
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _wants_whole(session: Session) -> bool:
+    return getattr(session, "whole_batches", True)
 
 
 def _filled(batch: np.ndarray, size: int) -> np.ndarray:

@@ -70,6 +70,8 @@ class Session(Protocol):
     spec: ModelSpec
     device: DeviceReport
     runs_at_once: int
+    whole_batches: bool
+    """A short batch is to be filled up: the device tunes itself to one shape, or the file takes no other."""
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them."""
@@ -248,7 +250,15 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
         reason="; ".join(filter(None, ["asked for by name", made.remark])),
         threads=plan.threads,
     )
-    session = OrtSession(made.inner, plan.header.spec, report, plan.header.name, bound=made.bound)
+    session = OrtSession(
+        made.inner,
+        plan.header.spec,
+        report,
+        plan.header.name,
+        bound=made.bound,
+        # The CPU provider has no favourite shape, and what fills a batch up would be computed too.
+        whole_batches=device.kind != "cpu" or isinstance(made.inner.get_inputs()[0].shape[0], int),
+    )
     # The second run is the one on which GPUs run out of memory: the first one's buffers are still there. The CPU
     # provider has nothing to tune, and a run that proves nothing would cost a short clip a frame's time.
     if device.kind != "cpu":

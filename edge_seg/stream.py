@@ -33,14 +33,15 @@ class _Progress:
     source: Source | None
     taken: int = 0
     segmented: int = 0
+    closed: bool = False
 
 
 class ResultStream(Iterator["Segmentation"]):
     """A lazy iterator of results; `report` says what became of the frames.
 
     Memory is that of one batch, whatever the length. A source that breaks off before its declared end, or loses frames,
-    gives what it has, then a `RuntimeWarning` that says so; one that fails gives what came before, then its error. Use
-    it from one thread; `edge_seg.sources.open_source` gives sources that any other may `stop`.
+    gives what it has, then a `RuntimeWarning` that says so; one that fails gives what came before, then its error. One
+    thread takes the results; any other may `close`.
 
     Args:
         segment: (frames, indices, times) -> results, a Segmenter's.
@@ -66,11 +67,30 @@ class ResultStream(Iterator["Segmentation"]):
         self._results = _results(segment, batch_size, source, self._progress)
 
     def __next__(self) -> Segmentation:
+        if self._progress.closed:
+            self._let_go()
+            raise StopIteration
         return next(self._results)
 
     def close(self) -> None:
-        """Stop here and let go of the source."""
-        self._results.close()
+        """Stop here and let go of the source. Safe from any thread, and twice.
+
+        A loop in another thread ends with the result it has: after the frames that are being segmented, and at once
+        where it waits for a live source. An iterable of the caller's that waits is left when it gives its next frame.
+        """
+        self._progress.closed = True
+        if not self._let_go() and self._progress.source is not None:
+            self._progress.source.stop()
+
+    def _let_go(self) -> bool:
+        """Whether the source could be let go of; not while another thread takes a result."""
+        try:
+            self._results.close()
+        except ValueError as error:
+            if "already executing" not in str(error):
+                raise
+            return False
+        return True
 
     @property
     def report(self) -> StreamReport:
@@ -97,18 +117,26 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
             from .sources import open_source
 
             items = progress.source = stack.enter_context(open_source(items))
+            if progress.closed:  # Meanwhile, and nobody had a source to stop.
+                return
         frames = iter(items)
+        # The frames of a caller's own camera may all lie in one array, one after the other.
+        copied = batch_size > 1 and not isinstance(items, Source)
         if isinstance(items, Source):
             # A live source counts its last frame when it is left.
             stack.callback(frames.close)  # type: ignore[attr-defined]
-        for batch in _batches(frames, batch_size, progress):
+        for batch in _batches(frames, batch_size, progress, copied=copied):
             results = segment(*map(list, zip(*batch, strict=True)))
             progress.segmented += len(results)
             yield from results
+        if progress.closed:
+            return
         _warn_of_losses(items, items.info.name if isinstance(items, Source) else _printable(items))
 
 
-def _batches(frames: Iterable[Any], size: int, progress: _Progress) -> Iterator[list[tuple[Any, Any, Any]]]:
+def _batches(
+    frames: Iterable[Any], size: int, progress: _Progress, *, copied: bool
+) -> Iterator[list[tuple[Any, Any, Any]]]:
     """(frame, index, time) of each item, `size` at a time; counted one by one, for the next one may be an error.
 
     What came before an error is given first: how many results there are does not depend on the size of a batch.
@@ -118,7 +146,10 @@ def _batches(frames: Iterable[Any], size: int, progress: _Progress) -> Iterator[
         for item in frames:
             image, index = getattr(item, "image", item), getattr(item, "index", progress.taken)
             progress.taken += 1
-            batch.append((check_frame(image), index, getattr(item, "time_s", None)))
+            image = check_frame(image)
+            batch.append((image.copy() if copied else image, index, getattr(item, "time_s", None)))
+            if progress.closed:
+                break
             if len(batch) == size:
                 yield batch
                 batch = []

@@ -32,6 +32,7 @@ from edge_seg import (
     bundled_model,
 )
 from edge_seg.fake import FakeSession, brightness_labels
+from edge_seg.session import open_session
 from edge_seg.sources import open_source
 from tests.edge_seg.clips import make_clip, write_image
 
@@ -68,6 +69,22 @@ def test_short_batches_are_filled_up_and_cut(fake):
     np.testing.assert_array_equal(segmenter.predict_labels(frames), brightness_labels(frames, 12))
     segmenter.segment(frames[0])
     assert set(fake.batch_sizes) == {4}
+
+
+def test_where_no_shape_is_the_favourite_a_short_batch_costs_what_it_holds() -> None:
+    fake = FakeSession(ModelSpec(input_size=(32, 64)), whole_batches=False)
+    segmenter = Segmenter(fake, batch_size=4)
+    frames = pictures(6)
+    segmenter.segment_batch(list(frames))
+    segmenter.segment(frames[0])
+    np.testing.assert_array_equal(segmenter.predict_labels(frames[:3]), brightness_labels(frames[:3], 12))
+    assert fake.batch_sizes == [4, 2, 1, 3]
+
+
+def test_the_cpu_has_no_favourite_shape_but_a_file_may(tiny_model) -> None:
+    assert not open_session(tiny_model(), device="cpu", batch_size=2).whole_batches
+    with Segmenter(tiny_model(batch=2), device="cpu", batch_size=2) as segmenter:
+        assert segmenter.segment(pictures(1)[0]).labels.shape == (32, 64)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 301), (32, 64), (200, 100), (1081, 3)])

@@ -7,14 +7,16 @@ import multiprocessing
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_seg import ConfigurationError, MediaError, Segmenter, bundled_clip
-from edge_seg.fake import FakeSession
+from edge_seg import ConfigurationError, MediaError, ModelSpec, Segmenter, bundled_clip
+from edge_seg.fake import FakeSession, brightness_labels
+from edge_seg.media import Frame, Source, SourceInfo
 from edge_seg.sources import open_source
 from edge_seg.stream import ResultStream
 from tests.edge_seg.clips import make_clip, write_image
@@ -176,3 +178,100 @@ def test_what_the_parent_holds_is_not_let_go_of_in_a_forked_child(monkeypatch: p
         with open_source(bundled_clip()) as other:
             pass
         assert released == [other]
+
+
+class Silent(Source):
+    """A live source that gives two frames and then waits until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info = SourceInfo(name="silent", kind="stream", live=True)
+        self.woken = threading.Event()
+
+    def _frames(self) -> Iterator[Frame]:
+        for index, image in enumerate(pictures(2)):
+            self.counts.read += 1
+            yield Frame(image=image, index=index, pts=index, time_base=Fraction(1))
+        assert self.woken.wait(20), "never stopped"
+
+    def stop(self) -> None:
+        self.woken.set()
+
+
+def closed_amid(stream: ResultStream, after: int) -> list[int]:
+    """The indices that a loop takes until another thread closes its stream, `after` so many results."""
+    ready, found = threading.Event(), []
+
+    def close() -> None:
+        ready.wait(20)
+        # Most often the loop is in the source or the session by now; it must be right either way.
+        stream.close()
+        stream.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    for result in stream:
+        found.append(result.index)
+        if len(found) == after:
+            ready.set()
+    closer.join(20)
+    assert not closer.is_alive()
+    assert stream.report.balanced
+    with pytest.raises(StopIteration):
+        next(stream)
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_another_thread_may_close_a_stream_whose_source_never_ends(batch_size: int) -> None:
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            yield pictures(1)[0]
+
+    assert len(closed_amid(Segmenter(FakeSession(), batch_size=batch_size).stream(endless()), after=4)) >= 4
+
+
+def test_another_thread_may_close_a_stream_that_waits_for_a_live_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Silent()
+    monkeypatch.setattr("edge_seg.sources.open_source", lambda address: source)
+    assert closed_amid(Segmenter(FakeSession()).stream("rtsp://camera/1"), after=2) == [0, 1]
+    assert source.woken.is_set()
+
+
+def test_a_stream_that_is_closed_while_its_source_opens_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, closed = threading.Event(), threading.Event()
+
+    def slow(address: str) -> Source:
+        opening.set()
+        assert closed.wait(20)
+        return Silent()
+
+    monkeypatch.setattr("edge_seg.sources.open_source", slow)
+    stream = Segmenter(FakeSession()).stream("rtsp://camera/1")
+
+    def close() -> None:
+        opening.wait(20)
+        stream.close()
+        closed.set()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    assert list(stream) == []
+    closer.join(20)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_camera_may_refill_one_array(batch_size: int) -> None:
+    frames = pictures(7)
+
+    def refilled() -> Iterator[np.ndarray]:
+        buffer = np.empty_like(frames[0])
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    stream = Segmenter(FakeSession(ModelSpec(input_size=(32, 64))), batch_size=batch_size).stream(refilled())
+    for result, frame in zip(stream, frames, strict=True):
+        np.testing.assert_array_equal(result.labels, brightness_labels(frame[None], 12)[0])
+        if batch_size > 1:
+            np.testing.assert_array_equal(result.frame, frame)

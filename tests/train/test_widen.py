@@ -229,10 +229,11 @@ def test_a_run_begun_before_nights_goes_on_without_them_and_with_its_first_block
         patch.setattr("train.callbacks.StopOnNan.on_epoch_begin", stopped, raising=False)
         assert main(begin(dataset, out, finished, "--epochs", "2")) == 1
     config = json.loads((out / "config.json").read_text())
-    del config["recipe"]["augmentation"]["night"]
+    del config["recipe"]["augmentation"]["night"], config["recipe"]["augmentation"]["repaint"]
     config["encoder"] = {"whole": False, "loaded": []}
     (out / "config.json").write_text(json.dumps(config))
     assert main(["fit", "--out", str(out), "--resume"]) == 0
-    assert open_run(out).config["recipe"]["augmentation"]["night"] == 0.0
+    augmentation = open_run(out).config["recipe"]["augmentation"]
+    assert (augmentation["night"], augmentation["repaint"]) == (0.0, 0.0)
     small = load_model(open_run(finished))
     assert all(kept(load_model(open_run(out)), small, ("block1_conv1", "block1_conv2")))
