@@ -29,6 +29,8 @@ from .suite import Measured, Plan, Start, measure_batch
 Say = Callable[[str], None]
 # A worker that waits for its turn and still computes this share of a core disturbs the others.
 IDLE_BOUND = 0.03
+# Whatever its precision, a network's own file agrees with it on more of the pixels.
+STRANGER_BOUND = 0.95
 # Cores' worth of work of other programs, as a share of the usable cores, that makes a run a noisy one.
 OTHERS_BOUND = 0.10
 
@@ -72,7 +74,13 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
         models=_models(settings, field, run_digest),
         rows=rows,
         clip_rows=tuple(clip_rows),
-        notes=(*settings.notes, *noise, *field.notes, *limit_notes(limits, uncounted)),
+        notes=(
+            *settings.notes,
+            *noise,
+            *stranger_notes(rows, settings.run),
+            *field.notes,
+            *limit_notes(limits, uncounted),
+        ),
         limits=limits,
         operations=summed(counts),
         noisy=bool(noise),
@@ -110,6 +118,18 @@ def noise_notes(
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
         notes.append(f"NOISY: {named} outran the peak, measured too low or on a busier machine. Run again.")
     return notes
+
+
+def stranger_notes(rows: Iterable[Row], run: Path) -> list[str]:
+    """A line where a model file hardly agrees with the reference, as one of another network does."""
+    strangers = [row for row in rows if row.agreement is not None and row.agreement < STRANGER_BOUND]
+    if not strangers:
+        return []
+    named = ", ".join(dict.fromkeys(f"{row.name} {row.agreement:.1%}" for row in strangers[:4]))
+    return [
+        f"ANOTHER NETWORK? So few pixels agree with the Keras run {run}: {named}. Give the run that the file was "
+        "exported from: --run RUN."
+    ]
 
 
 def limit_notes(limits: dict[str, Any], uncounted: str) -> list[str]:

@@ -109,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         description="How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed or in mean IoU; "
         "2: the two cannot be compared.",
     )
-    compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run")
-    compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run")
+    compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run, or its folder")
+    compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run, or its folder")
     compared.add_argument(
         "--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)"
     )

@@ -38,6 +38,9 @@ PACKAGES = (
     "torch",
 )
 ROOT = Path(__file__).resolve().parent.parent
+# Begins a module of ours in a process of its own, by `child_environment`: where the caller is, so that paths mean what
+# they mean to the caller, and without looking for modules there.
+PYTHON = (sys.executable, "-P", "-m")
 # Instructions, and how one says them; of one line the first that is there. Makers sell unlike processors by one name.
 _SAID = (
     (("avx512f", "AVX-512"), ("avx2", "AVX2")),
@@ -45,6 +48,11 @@ _SAID = (
     (("avx512_bf16", "bf16"), ("bf16", "bf16")),
     (("amx_int8", "AMX"), ("amx_bf16", "AMX")),
 )
+
+
+def child_environment() -> dict[str, str]:
+    """This process' variables, with the project's own modules to be found first."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
 def environment() -> dict[str, Any]:

@@ -9,7 +9,6 @@ import json
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,9 +17,9 @@ from typing import Any
 
 from edge_seg.errors import EdgeSegError
 
-from .environment import ROOT
+from .environment import PYTHON, child_environment
 
-DEFAULT_COMMAND = (sys.executable, "-m", "benchmarks.worker")
+DEFAULT_COMMAND = (*PYTHON, "benchmarks.worker")
 
 # Kinds of error that tell what a machine cannot run, as against what went wrong.
 CANNOT_BE_HAD = ("DeviceError", "MissingDependencyError")
@@ -57,8 +56,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            cwd=ROOT,
-            env=dict(environment) if environment is not None else None,
+            env=dict(environment) if environment is not None else child_environment(),
         )
         # A thread that is blocked on the pipe is the one way to wait with a deadline on every system.
         self._answers: queue.Queue[str] = queue.Queue()

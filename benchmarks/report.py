@@ -15,9 +15,8 @@ from edge_seg.files import replacing
 
 from .chart import draw_chart
 from .page import render_page
-from .rows import Result
+from .rows import RESULTS_NAME, Result
 
-JSON_NAME = "results.json"
 CHART_NAME = "chart.png"
 PAGE_NAME = "report.html"
 
@@ -67,7 +66,7 @@ def save_json(found: dict[str, Any], path: Path) -> None:
 
 def write_report(result: Result, folder: Path) -> tuple[Path, Path, Path]:
     """Write all three files; the JSON first, so that a picture that cannot be drawn loses no figure."""
-    json_path, chart_path, page_path = folder / JSON_NAME, folder / CHART_NAME, folder / PAGE_NAME
+    json_path, chart_path, page_path = folder / RESULTS_NAME, folder / CHART_NAME, folder / PAGE_NAME
     with replacing(json_path) as temporary:
         temporary.write_text(result.to_json(), encoding="utf-8")
     with replacing(chart_path) as temporary:

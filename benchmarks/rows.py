@@ -13,6 +13,7 @@ from typing import Any
 from edge_seg.errors import ConfigurationError
 
 FORMAT = 1
+RESULTS_NAME = "results.json"
 # What every reader of a result takes for granted.
 NEEDED = {
     "environment": ("cpu", "cores", "gpus", "os", "python", "packages", "revision"),
@@ -161,9 +162,12 @@ class Result:
 
 
 def read_result(path: Path | str) -> Result:
-    """Read a results.json back. Raises `ConfigurationError` when it is not one."""
+    """Read a results.json back, or the one in a benchmark's folder. Raises `ConfigurationError` when it is not one."""
+    path = Path(path)
+    if path.is_dir():
+        path /= RESULTS_NAME
     try:
-        values = json.loads(Path(path).read_text())
+        values = json.loads(path.read_text())
         version = values.pop("format")
     except OSError as error:
         raise ConfigurationError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +19,7 @@ from edge_seg.spec import ModelSpec
 from train.files import CONFIG_NAME, WEIGHTS_NAME
 
 from .cases import PEERS, ModelFile, distinct_labels
-from .environment import ROOT, file_hash, package_versions
+from .environment import PYTHON, ROOT, child_environment, file_hash, package_versions
 from .litertfile import file_of
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
@@ -181,7 +180,7 @@ def made(target: Path, call: Sequence[str], say: Say) -> Path:
     say(f"{call[0]}: making {target}")
     target.parent.mkdir(parents=True, exist_ok=True)
     # A process of its own: TensorFlow and whole models need gigabytes, and this process is to stay small.
-    done = subprocess.run((sys.executable, "-m", *call), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run((*PYTHON, *call), env=child_environment(), capture_output=True, text=True)
     if done.returncode or not target.is_file():
         last = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         raise ModelFileError(

@@ -211,6 +211,8 @@ def _no_model_cure(path: Path) -> str:
 
     if str(path) in BUNDLED_MODELS:
         return f'The bundled one of this name: edge_seg.bundled_model("{path}")'
+    if not path.suffix and path.name == str(path):
+        return f"The bundled ones are called {' and '.join(BUNDLED_MODELS)}; any other is the path of a .onnx file."
     return f"Export one: python -m export RUN --out {path.name}"
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import settings
-from benchmarks.benchmark import noise_notes, run_benchmark
+from benchmarks.benchmark import noise_notes, run_benchmark, stranger_notes
 from benchmarks.cases import REFERENCE
 from benchmarks.environment import ROOT
 from benchmarks.field import find_field
@@ -136,8 +136,10 @@ def test_two_results_compare_on_the_command_line(result, capsys, tmp_path):
     ]
     assert command.main(["compare", *paths]) == 2
     assert capsys.readouterr().err.startswith("error: These results cannot be compared")
-    assert command.main(["compare", paths[0], paths[0]]) == 0
+    assert command.main(["compare", paths[0], str(Path(paths[0]).parent)]) == 0
     assert "no difference" in capsys.readouterr().out
+    assert command.main(["compare", paths[0], str(tmp_path)]) == 2
+    assert "results.json cannot be read" in capsys.readouterr().err
     assert command.main(["compare", paths[0], paths[0], "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["changes"]) == 4
     slow = tuple(replace(row, repeats_ms=tuple(2 * ms for ms in row.repeats_ms)) for row in result.rows)
@@ -254,6 +256,16 @@ def test_noise_is_told_and_quiet_is_not(result):
     assert "repeats of 4 of 7 rows" in notes[0]
     assert "1.20 of 2 core(s)" in notes[1]
     assert "should have waited" in notes[2]
+
+
+def test_a_file_of_another_network_is_told(result):
+    run = Path("runs/mine")
+    assert stranger_notes(result.rows, run) == []
+    name = result.rows[1].name
+    strange = [replace(result.rows[0], agreement=None), replace(result.rows[1], agreement=0.104), *result.rows[2:]]
+    (note,) = stranger_notes(strange, run)
+    assert f"Keras run runs/mine: {name} 10.4%." in note
+    assert "--run RUN" in note
 
 
 @pytest.mark.slow

@@ -36,6 +36,18 @@ def test_a_worker_times_labels_and_weighs(start_fake, inputs, tmp_path, frames):
     assert peak_mb is None or 10 < peak_mb < 2000
 
 
+def test_a_worker_is_where_its_caller_is_and_takes_no_module_from_there(monkeypatch, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "worker.py").write_text("raise SystemExit('another project')")
+    (tmp_path / "numpy.py").write_text("raise SystemExit('another numpy')")
+    monkeypatch.chdir(tmp_path)
+    with Worker("x") as worker, pytest.raises(WorkerError, match=r"No model at mine\.onnx"):
+        worker.ask("open-clip", contender=contender("mine.onnx"), batch=1)
+    (tmp_path / "mine.onnx").write_bytes(b"no model")
+    with Worker("x") as worker, pytest.raises(WorkerError, match=r"mine\.onnx is not a whole ONNX model"):
+        worker.ask("open-clip", contender=contender("mine.onnx"), batch=1)
+
+
 def test_chatter_on_standard_output_does_not_disturb_the_answers(start_fake, inputs):
     with start_fake("x") as worker:
         worker.ask("load", contender=contender("prints"), batch=1, frames=inputs)

@@ -64,6 +64,8 @@ def test_the_header_says_what_the_onnx_package_says(tiny_model):
 
 
 def test_a_missing_file_names_itself_and_the_command(tmp_path):
+    with pytest.raises(ModelFileError, match=r"No model at faast\. The bundled ones are called best and fast"):
+        read_model_header("faast")
     with pytest.raises(ModelFileError, match=r"No model at .*gone\.onnx\. Export one: python -m export"):
         read_model_header(tmp_path / "gone.onnx")
 
