@@ -35,17 +35,17 @@ def predict(options: argparse.Namespace) -> int:
     from .predict import Run, options_that_matter
     from .progress import Progress
     from .records import Records
-    from .resume import take_up
+    from .resume import names_kept, take_up
     from .segmenter import Segmenter
     from .sources import expand_sources
     from .threads import available_threads
 
     settings = _predict_options(options)
-    items = expand_sources(options.source, track=options.track)
+    progress = Progress()
+    items = expand_sources(options.source, track=options.track, say=progress.note)
     out = Path(options.out) if options.out else None
     folder_asked = bool(options.out) and options.out.endswith(("/", os.sep))
     plans = plan_outputs(items, parse_kinds(options.save), out, folder_asked=folder_asked)
-    progress = Progress()
     # OpenCV looks at the machine and not at the container's quota.
     cv2.setNumThreads(available_threads())
     reports = []
@@ -53,7 +53,7 @@ def predict(options: argparse.Namespace) -> int:
     records = Records(read_model_header(model).sha256, lambda item, kind: options_that_matter(settings, item, kind))
     settled: dict[int, SourceReport] = {}
     if options.resume:
-        plans, settled = take_up(items, plans, records, progress.note)
+        plans, settled = take_up(items, names_kept(items, plans, records), records, progress.note)
     elif not options.overwrite:
         check_free(plans)
     # A live frame is wanted soon, and a picture alone has no other beside it.

@@ -25,6 +25,7 @@ PLAYLISTS = (
     b"rtsp://",
     b"file:",
 )
+PICTURES = "PNG, JPEG, BMP and WebP"
 READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"
 
 
@@ -50,7 +51,7 @@ def explain_file(path: Path, detail: str) -> str:
         return f"{path}: {reason}"
     if cut := measure(path).cut:
         return f"{path}: cut short before its first picture: {cut}."
-    return f"{path}: not a video edge_seg reads ({detail}). It reads {READABLE}."
+    return f"{path}: not a video edge_seg reads ({detail}). It reads {READABLE}; pictures as {PICTURES}."
 
 
 def _head(path: Path) -> bytes:

@@ -54,7 +54,7 @@ def plan_outputs(
             raise ConfigurationError(
                 f"{folder} is a file's name, and {_wanted(items)}; a folder of that name is written {folder}{os.sep}"
             )
-        plans = [{kind: folder / _name(item, item.stem, kind) for kind in kinds} for item in items]
+        plans = [{kind: folder / result_name(item, item.stem, kind) for kind in kinds} for item in items]
     _check_distinct(items, plans)
     return plans
 
@@ -65,7 +65,8 @@ def _wanted(items: Sequence[Item]) -> str:
     return f"expected a folder as OUT, or a file's name that ends in {', '.join(sorted(FILE_SUFFIXES))}"
 
 
-def _name(item: Item, stem: str, kind: str) -> str:
+def result_name(item: Item, stem: str, kind: str) -> str:
+    """What a result of a kind is called, of an item whose results are called `stem`."""
     if kind == "jsonl":
         return f"{stem}.jsonl"
     if item.kind == "image":
@@ -75,7 +76,7 @@ def _name(item: Item, stem: str, kind: str) -> str:
 
 def _around_file(item: Item, kinds: Sequence[str], out: Path) -> Plan:
     """`out` itself for the first kind its suffix fits, names beside it for the others."""
-    names = {kind: _name(item, out.stem, kind) for kind in kinds}
+    names = {kind: result_name(item, out.stem, kind) for kind in kinds}
     fitting = [kind for kind in kinds if Path(names[kind]).suffix == out.suffix.lower()]
     if not fitting:
         wanted = " or ".join(sorted({Path(name).suffix or "a folder" for name in names.values()}))

@@ -79,6 +79,11 @@ class Records:
             doubt = f"it is not as it was written ({line.get('bytes')} bytes then, {content_of(path)['bytes']} now)"
         return Finding(known=True, doubt=doubt, remark=str(line.get("remark", "")))
 
+    def made_from(self, item: Item, path: Path) -> bool:
+        """Whether a line says that the result of this name was made from this very source."""
+        line = self._lines(path.parent).get(path.name)
+        return line is not None and not item.live and line.get("source") == _source_of(item)
+
     def _origin(self, item: Item, kind: str) -> dict[str, Any]:
         return {"source": _source_of(item), "model": self._model, "options": dict(self._options_of(item, kind))}
 
@@ -86,6 +91,11 @@ class Records:
         if folder not in self._read:
             self._read[folder] = _read_lines(folder / RECORDS_NAME)
         return self._read[folder]
+
+
+def results_in(folder: Path) -> frozenset[str]:
+    """Names of what was ever finished in a folder."""
+    return frozenset(_read_lines(folder / RECORDS_NAME))
 
 
 def content_of(path: Path) -> dict[str, Any]:

@@ -12,12 +12,31 @@ from pathlib import Path
 
 from .encode import playable
 from .errors import MediaError
-from .names import Plan, partial_path
+from .names import Plan, partial_path, result_name
 from .predict import SourceReport
 from .records import Finding, Records
 from .sources import Item
 
 Say = Callable[[str], None]
+
+
+def names_kept(items: Sequence[Item], plans: Sequence[Plan], records: Records) -> list[Plan]:
+    """The same plans, but results that an earlier run made keep the names they had.
+
+    Where a second clip of one name comes along, both would be given longer names, and what was made of the first would
+    be made again.
+    """
+    kept = list(plans)
+    taken = {path for plan in plans for path in plan.values()}
+    for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
+        for stem in item.shorter:
+            short = {kind: path.with_name(result_name(item, stem, kind)) for kind, path in plan.items()}
+            # Of two copies of one file, with one time of change, the first is taken for the one of then.
+            if taken.isdisjoint(short.values()) and any(records.made_from(item, path) for path in short.values()):
+                taken |= set(short.values())
+                kept[position] = short
+                break
+    return kept
 
 
 def take_up(

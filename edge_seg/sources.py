@@ -25,6 +25,10 @@ SCHEMES = ("rtsp", "rtsps", "http", "https")
 QUICKEST_REOPENING_S, SLOWEST_REOPENING_S = 2.5, 10.0
 _VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO_KINDS.split())
+# Of what is left out of a folder: how many kinds are named, and two that are no suffixes.
+MOST_KINDS = 6
+FOLDER, RESULT = "folder", "earlier result"
+Say = Callable[[str], None]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
@@ -37,12 +41,14 @@ class Item:
         location: a path, an address with its credentials, or a camera's index as text.
         stem: what its results are called, different for each item of a run.
         track: which video track of a file or a stream, from 1.
+        shorter: stems that would do if no other item of the run had them, the shortest first.
     """
 
     kind: str
     location: str = field(repr=False)
     stem: str
     track: int = 1
+    shorter: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -55,18 +61,21 @@ class Item:
         return self.kind in ("stream", "camera")
 
 
-def expand_sources(arguments: Sequence[str | os.PathLike[str] | int], *, track: int = 1) -> list[Item]:
+def expand_sources(
+    arguments: Sequence[str | os.PathLike[str] | int], *, track: int = 1, say: Say = lambda text: None
+) -> list[Item]:
     """All items the arguments name, in order; files named twice count once, equal stems are told apart.
 
     A file that does not exist is an item too: opening it says so, and the others are still processed. Of videos,
-    `track` is the video track that is read, from 1; results of another than the first are called so.
+    `track` is the video track that is read, from 1; results of another than the first are called so. Folders and
+    patterns give what is named like a video or a picture and is no result of ours; `say` takes a line about the rest.
 
     Raises:
         ConfigurationError: nothing given, an address of a kind that is not read, or a track below 1.
     """
     if type(track) is not int or track < 1:
         raise ConfigurationError(f"A video track is a whole number from 1; got {track!r}.")
-    items = [item for argument in arguments for item in _expand(argument)]
+    items = [item for argument in arguments for item in _expand(argument, say)]
     if not items:
         raise ConfigurationError("No source given. Expected a video, picture, folder, glob, camera index or address.")
     unique = {_identity(item): item for item in reversed(items)}
@@ -74,7 +83,7 @@ def expand_sources(arguments: Sequence[str | os.PathLike[str] | int], *, track: 
     return [_on_track(item, track) for item in named]
 
 
-def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
+def _expand(argument: str | os.PathLike[str] | int, say: Say) -> Iterator[Item]:
     text = str(argument) if isinstance(argument, int) else name_of(argument, "a source")
     if isinstance(argument, int) and not text.isdecimal():
         raise ConfigurationError(f"A camera's index is 0 or more; got {text}.")
@@ -91,9 +100,9 @@ def _expand(argument: str | os.PathLike[str] | int) -> Iterator[Item]:
     elif text.isdecimal() and not there:
         yield Item(kind="camera", location=text, stem=f"camera{text}")
     elif os.path.isdir(text):
-        yield from _folder(Path(text))
+        yield from _folder(Path(text), say)
     elif glob.has_magic(text) and not there:
-        yield from _many(sorted(map(Path, glob.glob(text, recursive=True))), text, "a pattern")
+        yield from _many(sorted(map(Path, glob.glob(text, recursive=True))), text, "a pattern", say)
     else:
         yield _file(Path(text))
 
@@ -119,23 +128,56 @@ def _stream(scheme: str, address: str) -> Item:
     return Item(kind="stream", location=address, stem=_plain(stem))
 
 
-def _folder(folder: Path) -> list[Item]:
+def _folder(folder: Path, say: Say) -> list[Item]:
     try:
-        return _many(sorted(folder.iterdir()), str(folder), "a folder")
+        return _many(sorted(folder.iterdir()), str(folder), "a folder", say)
     except PermissionError:
         # An item like a file that is not there: opening it says so, and the others are still processed.
         return [_file(folder)]
 
 
-def _many(paths: Iterable[Path], text: str, what: str) -> list[Item]:
-    items = [
-        _file(path)
-        for path in paths
-        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
-    ]
+def _many(paths: Iterable[Path], text: str, what: str, say: Say) -> list[Item]:
+    """What is named like a video or a picture; what is left out is said, hidden files aside."""
+    # Not above: records know what items are.
+    from .records import results_in
+
+    items: list[Item] = []
+    left: Counter[str] = Counter()
+    results: dict[Path, frozenset[str]] = {}
+    for path in paths:
+        if path.name.startswith("."):
+            continue
+        known = path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+        if path.parent not in results:
+            results[path.parent] = results_in(path.parent)
+        if path.name in results[path.parent] or (known and path.stem.endswith(".partial")):
+            left[RESULT] += 1
+        elif path.is_dir():
+            left[FOLDER] += 1
+        elif known and (path.is_file() or not path.exists()):
+            # A link to nothing is an item: opening it says so.
+            items.append(_file(path))
+        else:
+            left[path.suffix.lower() or "without a suffix"] += 1
     if not items:
-        raise ConfigurationError(f"{text}: {what} with no video and no picture in it.")
+        raise ConfigurationError(f"{text}: {what} with no video and no picture in it{_told(left)}.")
+    if left:
+        say(f"{text}: {_plural(len(items), 'source')}{_told(left)}")
     return items
+
+
+def _told(left: Counter[str]) -> str:
+    """What was left out, as the end of a sentence."""
+    if not left:
+        return ""
+    named = left.most_common(MOST_KINDS)
+    kinds = [_plural(count, kind) if kind in (FOLDER, RESULT) else f"{count} {kind}" for kind, count in named]
+    others = left.total() - sum(count for _, count in named)
+    return f"; left out: {', '.join([*kinds, f'{others} more'] if others else kinds)}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _file(path: Path) -> Item:
@@ -165,8 +207,12 @@ def _distinct_stems(items: list[Item]) -> list[Item]:
     for lengthen in (_with_suffix, _with_folder, _with_hash):
         # Case folded: "A.mp4" and "a.mp4" are one name on many disks.
         seen = Counter(item.stem.casefold() for item in items)
-        items = [replace(item, stem=lengthen(item)) if seen[item.stem.casefold()] > 1 else item for item in items]
+        items = [_longer(item, lengthen(item)) if seen[item.stem.casefold()] > 1 else item for item in items]
     return items
+
+
+def _longer(item: Item, stem: str) -> Item:
+    return item if stem == item.stem else replace(item, stem=stem, shorter=(*item.shorter, item.stem))
 
 
 def _with_suffix(item: Item) -> str:

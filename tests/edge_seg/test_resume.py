@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -277,3 +278,33 @@ def test_another_track_under_the_same_name_is_made_again(model: Path, tmp_path: 
     assert video_numbers(tmp_path / "out.mp4") == list(range(8))
     assert main([*call, "--track", "2", "--resume"]) == 0
     assert video_numbers(tmp_path / "out.mp4") == list(range(60, 65))
+
+
+def test_a_second_clip_of_a_name_leaves_the_first_ones_results_alone(predict: Predict, tmp_path: Path) -> None:
+    for index, day in enumerate(("day2", "day1", "day3")):
+        (tmp_path / day).mkdir()
+        make_clip(tmp_path / day / "0001.mp4", count=5, first=index)
+    days, out = tmp_path / "day*" / "0001.mp4", tmp_path / "out"
+    once = ("--save", "overlay,jsonl", "--resume")
+    assert predict(tmp_path / "day2" / "0001.mp4", *once)[0] == 0
+    first = stamps(out)
+    assert set(first) == {"0001_overlay.mp4", "0001.jsonl"}
+    assert predict(days, *once)[0] == 0
+    second = stamps(out)
+    assert {name: second[name] for name in first} == first
+    others = {f"day{number}_0001_mp4{tail}" for number in (1, 3) for tail in ("_overlay.mp4", ".jsonl")}
+    assert set(second) == {*first, *others}
+    code, _, _ = predict(days, *once)
+    assert code == 0
+    assert made_again(second, out) == set()
+    assert video_numbers(out / "0001_overlay.mp4") != video_numbers(out / "day1_0001_mp4_overlay.mp4")
+
+
+def test_copies_of_one_file_have_results_of_their_own(predict: Predict, tmp_path: Path) -> None:
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+    clip = make_clip(tmp_path / "day1" / "x.mp4", count=3)
+    assert predict(clip, "--save", "jsonl", "--resume")[0] == 0
+    shutil.copy2(clip, tmp_path / "day2" / "x.mp4")
+    assert predict(tmp_path / "day*" / "x.mp4", "--save", "jsonl", "--resume")[0] == 0
+    assert set(stamps(tmp_path / "out")) == {"x.jsonl", "day2_x_mp4.jsonl"}

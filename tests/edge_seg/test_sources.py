@@ -13,6 +13,7 @@ from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.image_files import read_header
 from edge_seg.images import ImageFiles, read_image
 from edge_seg.names import check_free, parse_kinds, partial_path, plan_outputs
+from edge_seg.records import RECORDS_NAME
 from edge_seg.redact import redact, remember_secrets
 from edge_seg.sources import expand_sources, open_item, open_source
 from tests.edge_seg.clips import make_clip, paint_number, read_number, write_image
@@ -34,6 +35,33 @@ def test_a_name_that_is_empty_is_no_folder(media: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigurationError, match="has no name"):
         expand_sources([""])
     assert expand_sources([Path()])
+
+
+def test_what_is_left_out_of_a_folder_is_said_and_earlier_results_are_left_out(media: Path) -> None:
+    (media / "sub").mkdir()
+    (media / "noext").write_bytes(b"")
+    (media / "more.txt").write_text("")
+    (media / "lost.mp4").symlink_to(media / "gone.mp4")
+    write_image(media / "still_overlay.png", 7)
+    make_clip(media / "drive_overlay.partial.mp4", count=2)
+    (media / RECORDS_NAME).write_text('{"result": "still_overlay.png"}\n')
+    wanted = ["drive.mkv", "drive.mp4", "lost.mp4", "still.png"]
+    left = "left out: 2 .txt, 2 earlier results, 1 without a suffix, 1 folder"
+    for source in (media, media / "*"):
+        said: list[str] = []
+        assert [Path(item.location).name for item in expand_sources([source], say=said.append)] == wanted
+        assert said[0].startswith(f"{source}: 4 sources; left out: ")
+        assert sorted(said[0].partition("left out: ")[2].split(", ")) == sorted(
+            left.removeprefix("left out: ").split(", ")
+        )
+    # Who names one wants it.
+    assert len(expand_sources([media / "still_overlay.png"])) == 1
+    with pytest.raises(MediaError, match=r"lost\.mp4: no such file"):
+        open_source(media / "lost.mp4")
+    for number in range(9):
+        (media / "sub" / f"x.{number}").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match=r"no picture in it; left out: 1 \.\d, .*, 3 more\."):
+        expand_sources([media / "sub"])
 
 
 def test_a_folder_gives_its_media_in_order(media: Path) -> None:
