@@ -100,7 +100,11 @@ def _add_results(predict: argparse.ArgumentParser) -> None:
 
 def _add_frames(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
-        "--stride", type=positive, default=1, metavar="N", help="segment every Nth frame of a video (default: 1)"
+        "--stride",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="segment every Nth frame of a video; the others keep its labels (default: 1)",
     )
     predict.add_argument(
         "--smooth",

@@ -170,6 +170,9 @@ class LabelFolder:
 class ShareLines:
     """A JSON object a line and frame: index, time_s, and the share of each class.
 
+    A frame that was not segmented, as most with a stride are not, has the shares of the last one that was, and its
+    index as `labels_of`.
+
     Each line is written at once and whole, so that a kill leaves no half of one.
     """
 
@@ -178,6 +181,8 @@ class ShareLines:
         self._classes = spec.classes
         self._count = self._bytes = 0
         self._failed = False
+        self._labels: np.ndarray | None = None
+        self._labels_of = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb", buffering=0)
@@ -186,7 +191,11 @@ class ShareLines:
 
     def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
         started = time.perf_counter()
-        line = share_line(frame, resize_labels(labels, self._size), self._classes).encode()
+        held = labels is self._labels
+        if not held:
+            self._labels, self._labels_of = labels, frame.index
+        labels_of = self._labels_of if held else None
+        line = share_line(frame, resize_labels(labels, self._size), self._classes, labels_of=labels_of).encode()
         try:
             left = line
             while left:
@@ -223,11 +232,16 @@ class ShareLines:
         ) from error
 
 
-def share_line(frame: Frame, labels: np.ndarray, classes: tuple[str, ...]) -> str:
-    """One line of JSON for a frame and its labels (H, W) uint8 at its size; shares are rounded to 6 places."""
+def share_line(frame: Frame, labels: np.ndarray, classes: tuple[str, ...], *, labels_of: int | None = None) -> str:
+    """One line of JSON for a frame and its labels (H, W) uint8 at its size; shares are rounded to 6 places.
+
+    `labels_of` is the index of the frame that they are of, if it is another.
+    """
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
     shares = {name: round(float(count) / labels.size, 6) for name, count in zip(classes, counts, strict=False)}
     values = {"index": frame.index, "time_s": round(frame.time_s, 6), "share": shares}
+    if labels_of is not None:
+        values["labels_of"] = labels_of
     if frame.corrupt:
         values["corrupt"] = True
     return json.dumps(values) + "\n"

@@ -80,7 +80,10 @@ class Sink(Protocol):
     """Where labelled frames go. All calls come from one thread, in the order of the frames."""
 
     def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
-        """Take a frame and its class ids, (h, w) uint8 at the model's size; record "paint" and "write" times."""
+        """Take a frame and its class ids, (h, w) uint8 at the model's size; record "paint" and "write" times.
+
+        A frame that was not segmented comes with the very array of the last one that was.
+        """
         ...
 
 

@@ -171,7 +171,9 @@ def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) 
     assert code == 0
     assert (frames["read"], frames["segmented"], frames["skipped"]) == (11, 4, 7)
     assert video_times(tmp_path / "out" / "a_overlay.mp4") == video_times(clip)[:11]
-    shares = [row["share"] for row in lines_of(tmp_path / "out" / "a.jsonl")]
+    rows = lines_of(tmp_path / "out" / "a.jsonl")
+    shares = [row["share"] for row in rows]
+    assert [row.get("labels_of") for row in rows] == [None, 0, 0, None, 3, 3, None, 6, 6, None, 9]
     assert shares[0] == shares[1] == shares[2]
 
 
