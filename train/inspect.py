@@ -37,7 +37,11 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=arguments.folder, help="folder for classes.csv and the pictures; made if missing"
     )
-    parser.add_argument("--split", choices=SPLITS, help="which half of the layout (default: train)")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="which half of the layout alone (default: train, and the files of test checked too)",
+    )
     parser.add_argument(
         "--images", type=arguments.path, help="plain image folder, instead of a dataset (default: none)"
     )
@@ -61,6 +65,8 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def run_inspect(args: argparse.Namespace) -> int:
     """Inspect as the parsed arguments say; 0 when every file is good, 1 when any is not.
 
+    Of a dataset, the test split's files are checked as well, unless one split is asked for.
+
     Raises:
         ConfigurationError: options that do not go together.
         DatasetError: a folder that does not exist.
@@ -83,7 +89,20 @@ def run_inspect(args: argparse.Namespace) -> int:
         draw_pictures(report, classes, args.out, input_size=args.input_size, samples=args.samples, seed=args.seed)
         print(f"\nwritten to {args.out}: classes.csv, classes.png, masks.png, samples.png")
     _print_faults(report)
-    return 1 if report.problems else 0
+    other = None if args.split else other_split(args.dataset)
+    if other is None:
+        return 1 if report.problems else 0
+    # Else a mask that is no mask is found when the network is trained and to be scored.
+    rest = preflight(*other, classes, unlabelled=unlabelled, on_pair=_progress)
+    print(f"test split: {len(rest.samples)} good pairs of {rest.images} images and {rest.masks} masks")
+    _print_faults(rest)
+    return 1 if report.problems or rest.problems else 0
+
+
+def other_split(dataset: Path | None) -> tuple[Path, Path] | None:
+    """The test split's folders, where the dataset has any of them."""
+    folders = [dataset / f"{kind}_prepped_test" for kind in ("images", "annotations")] if dataset else []
+    return dataset_folders(dataset, "test") if any(folder.is_dir() for folder in folders) else None
 
 
 def unlabelled_id(classes: tuple[str, ...], name: str | None) -> int | None:

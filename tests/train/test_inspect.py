@@ -3,6 +3,7 @@
 import argparse
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,25 @@ def test_bad_files_are_all_named_and_the_rest_still_drawn(
     assert [line for line in printed.err.splitlines() if str(high) in line and "id 77" in line]
     assert "2 good pairs" in printed.out
     assert (tmp_path / "samples.png").is_file()
+
+
+def test_the_other_splits_files_are_checked_too(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = make_dataset(count=3), tmp_path / "out"
+    for kind in ("images", "annotations"):
+        shutil.copytree(root / f"{kind}_prepped_train", root / f"{kind}_prepped_test", dirs_exist_ok=True)
+    assert inspect(root, "--out", out) == 0
+    printed = capsys.readouterr()
+    assert "test split: 3 good pairs of 3 images and 3 masks" in printed.out
+    (bad, *_) = sorted((root / "annotations_prepped_test").iterdir())
+    bad.write_bytes(b"junk")
+    assert inspect(root, "--out", out) == 1
+    printed = capsys.readouterr()
+    assert "test split: 2 good pairs of 3" in printed.out
+    assert str(bad) in printed.err
+    assert inspect(root, "--out", out, "--split", "train") == 0
+    assert inspect(root, "--out", out, "--split", "test") == 1
 
 
 def test_nothing_good_still_ends_with_the_list(
