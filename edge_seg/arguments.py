@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
 from typing import Any, NoReturn
 
 
@@ -16,10 +18,19 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **given})
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; what was given is kept for `error`."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Say it and exit with 2: the call was wrong."""
-        self.exit(2, f"error: {message.removeprefix('argument ').rstrip('.')}. Help: {self.prog} --help\n")
+        # Read as an option, and so missing from where it was meant to be.
+        dashed = next((text for text in self._given if text[:1] == "-" and os.path.exists(text)), "")
+        hint = f" A file of such a name is written ./{dashed}." if dashed else ""
+        self.exit(2, f"error: {message.removeprefix('argument ').rstrip('.')}.{hint} Help: {self.prog} --help\n")
 
 
 def name(text: str) -> str:

@@ -155,6 +155,7 @@ def _explain_address(name: str, error: Exception, waited_s: float | None) -> Med
     if waited_s is not None:
         return MediaError(f"{name}: did not answer within {waited_s:g} s. {CHECK}")
     # What an http address names is often a playlist, which no other kind of address is.
-    playlist = name.lower().startswith("http") and not isinstance(error, ConnectionError)
-    cure = "Playlists (HLS, DASH) are not followed." if playlist else CHECK
+    nothing = isinstance(error, (ConnectionError, av.error.HTTPNotFoundError))
+    playlist = name.lower().startswith("http") and not nothing
+    cure = "Playlists (HLS, DASH) are not followed, and pictures are read from files." if playlist else CHECK
     return MediaError(f"{name}: cannot be opened ({reason_of(error)}). {cure}")

@@ -81,7 +81,10 @@ def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) 
                 _mark_best(axes, epochs, validation, highest=name != "loss")
             axes.set(title=title, xlabel="epoch")
             axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.margins(x=0.02)
+            axes.margins(x=0.02, y=0.15)
+            if len(rows) == 1:
+                # Else its span would be a hundredth of an epoch, and no whole number of them in it.
+                axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
             axes.legend(loc="best")
         panels[1].set_ylim(bottom=0)
         _save(figure, path)
@@ -95,7 +98,7 @@ def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, highest: b
         (epochs[best], values[best]),
         xytext=(0, 10 if highest else -16),
         textcoords="offset points",
-        ha="right" if best > len(epochs) / 2 else "left",
+        ha="center" if len(epochs) == 1 else "right" if best > len(epochs) / 2 else "left",
         color=VALIDATION_COLOR,
         fontsize=9,
     )

@@ -53,6 +53,17 @@ def test_a_wrong_call_is_one_line_and_two(
     assert words in said.err
 
 
+def test_a_file_that_looks_like_an_option_is_told_how_to_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-dash.mp4").write_bytes(b"")
+    for call, hint in ((["predict", "-dash.mp4"], True), (["predict", "-other.mp4"], False)):
+        with pytest.raises(SystemExit):
+            edge_seg(call)
+        assert ("is written ./-dash.mp4. Help:" in capsys.readouterr().err) is hint
+
+
 @pytest.mark.parametrize("call", [["info", ""], ["verify", ""], ["predict", "a", "-m", ""], ["demo", "-o", ""]])
 def test_an_empty_name_is_not_the_default(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """`verify "$MODEL"` without a MODEL shall not say that the bundled one passed."""

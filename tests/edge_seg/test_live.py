@@ -61,7 +61,7 @@ def test_a_download_that_breaks_off_is_no_end(web: str) -> None:
 
 
 def test_addresses_that_answer_nothing_useful(web: str) -> None:
-    with pytest.raises(MediaError, match=r"missing\.mp4"):
+    with pytest.raises(MediaError, match=r"missing\.mp4.* Check the address"):
         open_address(f"{web}/missing.mp4")
     with pytest.raises(MediaError, match="cannot be opened"):
         open_address("http://127.0.0.1:9/x.mp4")
