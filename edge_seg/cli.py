@@ -132,6 +132,13 @@ def _add_frames(predict: argparse.ArgumentParser) -> None:
         metavar="S",
         help="end a live source after S seconds without a frame (default: 30)",
     )
+    predict.add_argument(
+        "--wait",
+        type=_waiting,
+        default=0.0,
+        metavar="S",
+        help="wait up to S seconds for a live source that is not there yet (default: 0)",
+    )
 
 
 def _add_encoding(predict: argparse.ArgumentParser) -> None:
@@ -168,6 +175,10 @@ def _share(text: str) -> float:
 
 def _seconds(text: str) -> float:
     return number(text, 0.1, 1e6)
+
+
+def _waiting(text: str) -> float:
+    return number(text, 0.0, 1e6)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

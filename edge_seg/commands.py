@@ -153,6 +153,7 @@ def _predict_options(options: argparse.Namespace) -> Any:
             encode=EncodeOptions(codec=options.codec, crf=options.crf, preset=options.preset),
         ),
         give_up_s=options.give_up,
+        wait_s=options.wait,
         hold=options.smooth,
     )
 

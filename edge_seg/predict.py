@@ -36,13 +36,15 @@ class PredictOptions:
     Attributes:
         pipeline: which frames are segmented.
         style: how results look.
-        give_up_s: how long a live source is waited for.
+        give_up_s: how long a live source that went silent is waited for.
+        wait_s: how long one is waited for that is not there yet.
         hold: frames a class may be held against the model's, see `steady.Smoother`; 1 shows what the model says.
     """
 
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
     style: OutputStyle = field(default_factory=OutputStyle)
     give_up_s: float = 30.0
+    wait_s: float = 0.0
     hold: int = 1
 
     def __post_init__(self) -> None:
@@ -161,7 +163,13 @@ class Run:
 
     def _video(self, item: Item, plan: Plan) -> SourceReport:
         entry = self._records.begin(item, plan)
-        source = open_item(item, give_up_s=self._options.give_up_s, on_event=self._progress.note)
+        source = open_item(
+            item,
+            give_up_s=self._options.give_up_s,
+            wait_s=self._options.wait_s,
+            on_event=self._progress.note,
+            stopped=self._stopped.is_set,
+        )
         with source:
             sink = VideoOutputs(
                 plan,

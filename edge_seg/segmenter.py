@@ -42,7 +42,8 @@ class Segmentation:
         frame: (H, W, 3) uint8 BGR, the very array that was given.
         spec: the model's contract: class names and colours.
         index: position of the frame in its source, from 0.
-        time_s: the source's timestamp in seconds, or None when it has none.
+        time_s: the source's timestamp in seconds, or None when it has none; of several files, each one's own.
+        name: the file or the address (without its password) that the frame came from; "" where nobody said.
         speed_ms: stage -> milliseconds a frame: "preprocess", "inference", "postprocess".
         confidence: (H, W) float32 0..1 at the frame's size, or None when the model gives none.
     """
@@ -54,6 +55,7 @@ class Segmentation:
     time_s: float | None = None
     speed_ms: dict[str, float] = field(default_factory=dict)
     confidence: np.ndarray | None = field(default=None, repr=False)
+    name: str = ""
 
     def class_share(self) -> dict[str, float]:
         """Class name -> share of the frame's pixels, 0..1, in the order of the ids."""
@@ -167,7 +169,7 @@ class Segmenter:
             ConfigurationError: no such frame, or the Segmenter is closed.
             DeviceError: the device fails, does not hold one frame (`OutOfMemoryError`), or was opened before a fork.
         """
-        return self._segment([frame], [index], [time_s])[0]
+        return self._segment([frame], [index], [time_s], [""])[0]
 
     def segment_batch(self, frames: Sequence[np.ndarray] | np.ndarray) -> list[Segmentation]:
         """Segment frames, each (H, W, 3) uint8 BGR, of any and of different sizes; as many results, in order.
@@ -188,7 +190,7 @@ class Segmenter:
         while len(results) < len(given):
             part = given[len(results) : len(results) + self.batch_size]
             places = list(range(len(results), len(results) + len(part)))
-            results += self._segment(part, places, [None] * len(part))
+            results += self._segment(part, places, [None] * len(part), [""] * len(part))
         return results
 
     def stream(self, source: Any) -> ResultStream:
@@ -196,7 +198,7 @@ class Segmenter:
 
         Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
         frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every
-        frame. Items of an iterable are (H, W, 3) uint8 arrays, or objects with `.image`, `.index` and `.time_s` as
+        frame. An iterable gives (H, W, 3) uint8 arrays, or objects with `.image`, `.index`, `.time_s` and `.name` as
         `edge_seg.sources` gives them. A camera may refill one array: for batches of more than one each is copied as it
         comes; of a single frame a result holds the array itself, and `plot` shows what is in it by then.
 
@@ -232,12 +234,12 @@ class Segmenter:
         if session is not None:
             session.close()
 
-    def _segment(self, frames: list[Any], indices: list[Any], times: list[Any]) -> list[Segmentation]:
+    def _segment(self, frames: list[Any], indices: list[Any], times: list[Any], names: list[str]) -> list[Segmentation]:
         with native_code():
-            return self._segment_now(self._open(), frames, indices, times)
+            return self._segment_now(self._open(), frames, indices, times, names)
 
     def _segment_now(
-        self, session: Session, frames: list[Any], indices: list[Any], times: list[Any]
+        self, session: Session, frames: list[Any], indices: list[Any], times: list[Any], names: list[str]
     ) -> list[Segmentation]:
         for frame in frames:
             check_frame(frame)
@@ -266,6 +268,7 @@ class Segmenter:
                 time_s=times[position],
                 speed_ms=dict(speed_ms),
                 confidence=confidences[position],
+                name=names[position],
             )
             for position, frame in enumerate(frames)
         ]

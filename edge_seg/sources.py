@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MediaError, RefusedError
 from .files import name_of
 from .media import Event, Frame, Source
 from .redact import redact
 
 SCHEMES = ("rtsp", "rtsps", "http", "https")
+FIRST_REOPENING_S = 1.0
 QUICKEST_REOPENING_S, SLOWEST_REOPENING_S = 2.5, 10.0
 _VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO_KINDS.split())
@@ -227,13 +228,22 @@ def _with_hash(item: Item) -> str:
     return f"{item.stem}_{hashlib.sha256(os.fsencode(_identity(item))).hexdigest()[:8]}"
 
 
-def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[Event], None] | None = None) -> Source:
+def open_item(
+    item: Item,
+    *,
+    give_up_s: float = 30.0,
+    wait_s: float = 0.0,
+    on_event: Callable[[Event], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Source:
     """Open one item for reading.
 
     Args:
         item: as `expand_sources` gave it.
         give_up_s: live sources end after so long without a frame.
-        on_event: called when a live source stalls, breaks or comes back; `str(event)` is a line of text.
+        wait_s: a live source that cannot be opened is tried again for so long, unless it refused the password.
+        on_event: called when a live source is waited for, stalls, breaks or comes back; `str(event)` is a line of text.
+        stopped: whether waiting is to end.
 
     Raises:
         MediaError: it cannot be opened; the message names it.
@@ -246,18 +256,36 @@ def open_item(item: Item, *, give_up_s: float = 30.0, on_event: Callable[[Event]
         from .video import VideoFile
 
         return VideoFile(item.location, track=item.track)
-    return _open_live(item, give_up_s, on_event)
-
-
-def _open_live(item: Item, give_up_s: float, on_event: Callable[[Event], None] | None) -> Source:
     from .live import STALL_S, LiveSource, ignore_event
 
-    stall_s = min(STALL_S, give_up_s)
+    on_event, stall_s = on_event or ignore_event, min(STALL_S, give_up_s)
     connect = _camera(item) if item.kind == "camera" else _connection(item, stall_s)
-    first = connect()
+    first = _connected(connect, wait_s, on_event, stopped)
     if not first.info.live:
         return first
-    return LiveSource(connect, first, stall_s=stall_s, give_up_s=give_up_s, on_event=on_event or ignore_event)
+    return LiveSource(connect, first, stall_s=stall_s, give_up_s=give_up_s, on_event=on_event)
+
+
+def _connected(
+    connect: Callable[[], Source], wait_s: float, on_event: Callable[[Event], None], stopped: Callable[[], bool]
+) -> Source:
+    """The first connection, which a camera that has just been switched on is not ready for."""
+    began = time.monotonic()
+    said = False
+    while True:
+        try:
+            return connect()
+        except RefusedError:
+            raise
+        except MediaError as error:
+            if stopped() or time.monotonic() - began >= wait_s:
+                raise
+            if not said:
+                on_event(Event(state="lost", at_s=0.0, text=f"{error} Waiting up to {wait_s:g} s for it."))
+            said = True
+        again = min(time.monotonic() + FIRST_REOPENING_S, began + wait_s)
+        while time.monotonic() < again and not stopped():
+            time.sleep(0.05)
 
 
 def _camera(item: Item) -> Callable[[], Source]:

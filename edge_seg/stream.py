@@ -22,7 +22,7 @@ from .redact import redact
 if TYPE_CHECKING:
     from .segmenter import Segmentation
 
-    Segment = Callable[[list[Any], list[Any], list[Any]], list[Segmentation]]
+    Segment = Callable[[list[Any], list[Any], list[Any], list[str]], list[Segmentation]]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class ResultStream(Iterator["Segmentation"]):
     thread takes the results; any other may `close`.
 
     Args:
-        segment: (frames, indices, times) -> results, a Segmenter's.
+        segment: (frames, indices, times, names) -> results, a Segmenter's.
         batch_size: frames a call.
         source: a path, an address, a camera's index, an open `Source`, or any iterable of frames.
 
@@ -136,18 +136,19 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
 
 def _batches(
     frames: Iterable[Any], size: int, progress: _Progress, *, copied: bool
-) -> Iterator[list[tuple[Any, Any, Any]]]:
-    """(frame, index, time) of each item, `size` at a time; counted one by one, for the next one may be an error.
+) -> Iterator[list[tuple[Any, Any, Any, str]]]:
+    """(frame, index, time, name) of each item, `size` at a time; counted one by one, for the next one may be an error.
 
     What came before an error is given first: how many results there are does not depend on the size of a batch.
     """
-    batch: list[tuple[Any, Any, Any]] = []
+    batch: list[tuple[Any, Any, Any, str]] = []
     try:
         for item in frames:
             image, index = getattr(item, "image", item), getattr(item, "index", progress.taken)
             progress.taken += 1
             image = check_frame(image)
-            batch.append((image.copy() if copied else image, index, getattr(item, "time_s", None)))
+            image = image.copy() if copied else image
+            batch.append((image, index, getattr(item, "time_s", None), getattr(item, "name", "")))
             if progress.closed:
                 break
             if len(batch) == size:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edge_seg.camera import Camera
-from edge_seg.errors import MediaError
-from edge_seg.media import Source
+from edge_seg.errors import MediaError, RefusedError
+from edge_seg.media import Event, Source
 from edge_seg.sources import expand_sources, open_item
 from tests.edge_seg.clips import make_clip, read_number
 from tests.edge_seg.servers import QuietHandler, Sensor, web_server
@@ -82,3 +82,66 @@ def test_a_camera_that_repeats_itself_is_taken_for_unplugged(monkeypatch: pytest
     assert camera.counts.read == 20 + camera.counts.dropped
     assert camera.end.early is True
     assert "repeated one picture" in camera.end.reason
+
+
+class Unplugged:
+    """A driver that finds no camera."""
+
+    def isOpened(self) -> bool:
+        return False
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.fixture
+def late_camera(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A camera that is there at the third attempt; what was attempted."""
+    attempts: list[int] = []
+
+    def capture(index: int) -> object:
+        attempts.append(index)
+        return Sensor(1, 20) if len(attempts) > 2 else Unplugged()
+
+    monkeypatch.setattr("edge_seg.camera.sys.platform", "elsewhere")
+    monkeypatch.setattr("edge_seg.camera.cv2.VideoCapture", capture)
+    monkeypatch.setattr("edge_seg.sources.FIRST_REOPENING_S", 0.02)
+    return attempts
+
+
+def test_a_camera_that_is_not_there_yet_is_waited_for_if_asked(late_camera: list[int]) -> None:
+    (item,) = expand_sources([7])
+    with pytest.raises(MediaError, match="camera 7"):
+        open_item(item)
+    assert late_camera == [7]
+    events: list[Event] = []
+    with open_item(item, wait_s=20.0, on_event=events.append) as source:
+        assert read_number(next(iter(source)).image) >= 1
+    assert late_camera[:3] == [7, 7, 7]
+    assert events[0].state == "lost"
+    assert str(events[0]).startswith("camera 7")
+    assert str(events[0]).endswith("Waiting up to 20 s for it.")
+
+
+def test_waiting_ends_when_it_is_over_stopped_or_refused(
+    late_camera: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_seg.camera.cv2.VideoCapture", lambda index: late_camera.append(index) or Unplugged())
+    (item,) = expand_sources([7])
+    with pytest.raises(MediaError):
+        open_item(item, wait_s=0.2)
+    assert len(late_camera) > 2
+    late_camera.clear()
+    with pytest.raises(MediaError):
+        open_item(item, wait_s=1e6, stopped=lambda: len(late_camera) > 1)
+    assert len(late_camera) == 2
+
+    def refused(*_: object, **__: object) -> None:
+        late_camera.append(0)
+        raise RefusedError("refused the password")
+
+    late_camera.clear()
+    monkeypatch.setattr("edge_seg.camera.Camera", refused)
+    with pytest.raises(RefusedError):
+        open_item(item, wait_s=1e6)
+    assert late_camera == [0]

@@ -41,6 +41,18 @@ def test_the_warning_of_each_source_names_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
+def test_each_result_says_which_file_it_is_of(tmp_path: Path, batch_size: int) -> None:
+    clips = [str(make_clip(tmp_path / f"{name}.mp4", count=3)) for name in "ab"]
+    segmenter = Segmenter(FakeSession(), batch_size=batch_size)
+    results = list(segmenter.stream(tmp_path))
+    assert [result.name for result in results] == [name for name in clips for _ in range(3)]
+    assert [result.index for result in results] == list(range(6))
+    assert [result.time_s for result in results[3:]] == [result.time_s for result in results[:3]]
+    (plain,) = segmenter.stream(pictures(1))
+    assert plain.name == segmenter.segment(pictures(1)[0]).name == ""
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
 def test_what_came_before_an_error_is_given_whatever_the_batch(tmp_path: Path, batch_size: int) -> None:
     for number in range(3):
         write_image(tmp_path / f"{number}.png", number)
