@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from .segmenter import Segmenter
     from .timings import Stopwatch
 
+MOST_NAMED = 20  # of the sources that failed, at the end
 FINISHING = "Finishing the frames under way; once more to stop at once."
-STOPPED = "error: stopped at once; what was written is in NAME.partial.mp4, and --resume goes on from there."
+STOPPED = "error: stopped at once; what was written is in NAME.partial.mp4, and --resume makes it again."
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -65,7 +67,7 @@ def predict(options: argparse.Namespace) -> int:
             for report in run.process(items, plans, settled):
                 reports.append(report)
                 _say(report, progress.note, quiet=options.json)
-        for line in _speed_lines(run.watches, reports):
+        for line in [*_speed_lines(run.watches, reports), *_summary_lines(reports)]:
             progress.note(line)
         code = 0 if all(report.good for report in reports) else 1
         if options.json:
@@ -217,6 +219,19 @@ def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport]) -> 
         seconds = sum(walls)
         lines.append(f"end to end {frames / seconds:7.1f} frames/s: {counted(frames, 'frame')} in {seconds:.1f} s")
     return lines
+
+
+def _summary_lines(reports: list[SourceReport]) -> list[str]:
+    """What became of several sources, each that is not good named: scrolled away since."""
+    from .account import counted
+
+    if len(reports) < 2:
+        return []
+    statuses = Counter(report.status for report in reports)
+    lines = [f"{counted(len(reports), 'source')}: {', '.join(f'{n} {status}' for status, n in statuses.items())}"]
+    bad = [report for report in reports if not report.good]
+    lines += [f"  {report.status}: {report.source}" for report in bad[:MOST_NAMED]]
+    return [*lines, f"  and {len(bad) - MOST_NAMED} more"] if len(bad) > MOST_NAMED else lines
 
 
 def _model_facts(model: Path, segmenter: Segmenter) -> dict[str, Any]:

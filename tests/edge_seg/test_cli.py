@@ -108,6 +108,8 @@ def test_a_name_too_long_for_a_result_does_not_stop_the_others(predict: Any, tmp
     code, summary, err = predict(*clips, *([again] if again else []))
     assert (code, [source["status"] for source in summary["sources"]]) == (1, ["failed", "done"])
     assert "file name too long" in err
+    # Last, since of many sources the first lines have scrolled away.
+    assert err.splitlines()[-2:] == ["2 sources: 1 failed, 1 done", f"  failed: {clips[0]}"]
 
 
 def test_a_files_name_gives_a_terminal_no_orders(

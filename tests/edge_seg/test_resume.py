@@ -1,4 +1,4 @@
-"""What a killed run leaves plays; `--resume` goes on from there: finished results are checked, others made again."""
+"""What a killed run leaves plays; `--resume` checks finished results and makes the others again."""
 
 from __future__ import annotations
 
