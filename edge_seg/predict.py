@@ -158,8 +158,9 @@ class Run:
             return SourceReport(source=item.name, status="not started", message="the run was interrupted before it")
         try:
             return work()
-        except (EdgeSegError, OSError) as error:
-            return SourceReport(source=item.name, status="failed", message=redact(str(error)))
+        except Exception as error:
+            # A fault of ours in one source is no reason to leave the others undone.
+            return SourceReport(source=item.name, status="failed", message=redact(_words(error)))
 
     def _video(self, item: Item, plan: Plan) -> SourceReport:
         entry = self._records.begin(item, plan)
@@ -292,11 +293,15 @@ def _unreachable() -> SourceReport:
     raise AssertionError("a stopped run begins nothing")
 
 
+def _words(error: BaseException) -> str:
+    """Our own errors say what is wrong and name the file; others are named."""
+    return str(error) if isinstance(error, (EdgeSegError, OSError)) else f"{type(error).__name__}: {error}"
+
+
 def _judge(source: Source, report: PipelineReport) -> tuple[str, str]:
     """(status, message) of a source whose pipeline has ended."""
     if report.error is not None:
-        known = isinstance(report.error, (EdgeSegError, OSError))
-        return "failed", str(report.error) if known else f"{type(report.error).__name__}: {report.error}"
+        return "failed", _words(report.error)
     if report.interrupted and not source.info.live:
         return "interrupted", f"stopped at {source.end.at_s:.2f} s"
     if not report.written:

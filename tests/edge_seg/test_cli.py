@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_seg import predict as predict_module
 from edge_seg.cli import main, parse_arguments
 from edge_seg.encode import count_frames
 from edge_seg.steady import Smoother
@@ -110,6 +111,23 @@ def test_a_name_too_long_for_a_result_does_not_stop_the_others(predict: Any, tmp
     assert "file name too long" in err
     # Last, since of many sources the first lines have scrolled away.
     assert err.splitlines()[-2:] == ["2 sources: 1 failed, 1 done", f"  failed: {clips[0]}"]
+
+
+def test_a_fault_of_ours_in_one_source_does_not_stop_the_others(
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [make_clip(tmp_path / f"{name}.mp4", count=2) for name in "abc"]
+    opened = predict_module.open_item
+
+    def breaking(item: Any, **options: Any) -> Any:
+        if item.location == str(clips[1]):
+            raise ZeroDivisionError("planted")
+        return opened(item, **options)
+
+    monkeypatch.setattr(predict_module, "open_item", breaking)
+    code, summary, err = predict(*clips)
+    assert (code, [source["status"] for source in summary["sources"]]) == (1, ["done", "failed", "done"])
+    assert "ZeroDivisionError: planted" in err
 
 
 def test_a_files_name_gives_a_terminal_no_orders(
