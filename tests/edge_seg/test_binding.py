@@ -119,7 +119,8 @@ def test_a_captured_graph_outlives_the_main_thread(tiny_model, gpu_machine):
     concurrent.futures.thread._shutdown = True
     try:
         assert opened.run(frames(1))["labels"].shape == (1, 32, 64)
-        assert open_session(tiny_model(), device="cuda", batch_size=2).runs_at_once == 2
+        opened = open_session(tiny_model(), device="cuda", batch_size=2)
+        assert (opened.runs_at_once, opened.whole_batches) == (2, True)
     finally:
         concurrent.futures.thread._shutdown = with_closed_executors
 

@@ -287,3 +287,21 @@ def test_a_camera_may_refill_one_array(batch_size: int) -> None:
         np.testing.assert_array_equal(result.labels, brightness_labels(frame[None], 12)[0])
         if batch_size > 1:
             np.testing.assert_array_equal(result.frame, frame)
+
+
+def test_a_stream_that_is_closed_does_not_wait_for_its_batch_to_fill() -> None:
+    taken = []
+
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            taken.append(None)
+            if len(taken) == 5:
+                closer.start()
+                closer.join(20)
+            yield pictures(1)[0]
+
+    stream = Segmenter(FakeSession(), batch_size=100).stream(endless())
+    closer = threading.Thread(target=stream.close)
+    for _ in stream:
+        pass
+    assert len(taken) == 5
