@@ -89,7 +89,7 @@ def test_any_picture_goes(fill: int, shape: tuple[int, int]) -> None:
 
 def test_a_share_of_the_crops_is_of_the_night() -> None:
     image, mask = street()
-    options = Augmentation(light=0.0, lens=0.0, paste=0.0, rare_focus=0.0, night=0.25)
+    options = Augmentation(light=0.0, lens=0.0, paste=0.0, rare_focus=0.0, night=0.25, repaint=0.0)
     dark = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)

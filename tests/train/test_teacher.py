@@ -30,7 +30,7 @@ WIDTHS = {"block_widths": (4, 4, 4, 4, 4), "head_widths": (4, 4)}
 FIT = (
     "--block-widths 4,4,4,4,4 --head-widths 4,4 --input-size 64x64 --crop-size 32x32 --batch-size 2 --rendered-share 0"
 )
-CALM = Augmentation(light=0.0, lens=0.0, paste=0.0, night=0.0)
+CALM = Augmentation(light=0.0, lens=0.0, paste=0.0, night=0.0, repaint=0.0)
 
 
 def hot(mask: np.ndarray, classes: int = 12) -> np.ndarray:
