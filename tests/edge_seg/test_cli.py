@@ -23,6 +23,7 @@ import pytest
 from edge_seg import predict as predict_module
 from edge_seg.cli import main, parse_arguments
 from edge_seg.encode import count_frames
+from edge_seg.errors import MediaError
 from edge_seg.steady import Smoother
 from tests.edge_seg.clips import audio_packets, make_clip, video_times, write_image
 
@@ -128,6 +129,18 @@ def test_a_fault_of_ours_in_one_source_does_not_stop_the_others(
     code, summary, err = predict(*clips)
     assert (code, [source["status"] for source in summary["sources"]]) == (1, ["done", "failed", "done"])
     assert "ZeroDivisionError: planted" in err
+
+
+def test_how_long_a_camera_is_waited_for_is_the_callers_to_say(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def absent(item: Any, *, wait_s: float, give_up_s: float, **options: Any) -> Any:
+        asked.append((wait_s, give_up_s))
+        raise MediaError("camera 7: not there")
+
+    monkeypatch.setattr(predict_module, "open_item", absent)
+    assert [predict("7", *more)[0] for more in ((), ("--wait", "2.5", "--give-up", "9"))] == [1, 1]
+    assert asked == [(0.0, 30.0), (2.5, 9.0)]
 
 
 def test_a_files_name_gives_a_terminal_no_orders(
