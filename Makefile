@@ -26,8 +26,7 @@ lint: $(TEST)/ready
 	$(TEST)/bin/mypy
 
 # The rendered clip, and the float16 weights and int8 files of two finished runs: BEST=runs/best FAST=runs/fast_mean
-# DATA=.../dataset1; README's picture is made with the first. Fewer golden frames in the fast one keep it small. The
-# larger one was trained at 544x736: docs/training.md says why.
+# DATA=.../dataset1; README's picture is made with the first. Fewer golden frames in the fast one keep it small.
 SIZE = 352x480
 assets: $(TEST)/ready
 	$(TEST)/bin/python -m train clip --out edge_seg/assets/street.mp4

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .account import counted
 from .errors import ConfigurationError, MediaError, RefusedError
 from .files import name_of
 from .media import Event, Frame, Source
@@ -163,7 +164,7 @@ def _many(paths: Iterable[Path], text: str, what: str, say: Say) -> list[Item]:
     if not items:
         raise ConfigurationError(f"{text}: {what} with no video and no picture in it{_told(left)}.")
     if left:
-        say(f"{text}: {_plural(len(items), 'source')}{_told(left)}")
+        say(f"{text}: {counted(len(items), 'source')}{_told(left)}")
     return items
 
 
@@ -172,13 +173,9 @@ def _told(left: Counter[str]) -> str:
     if not left:
         return ""
     named = left.most_common(MOST_KINDS)
-    kinds = [_plural(count, kind) if kind in (FOLDER, RESULT) else f"{count} {kind}" for kind, count in named]
+    kinds = [counted(count, kind) if kind in (FOLDER, RESULT) else f"{count} {kind}" for kind, count in named]
     others = left.total() - sum(count for _, count in named)
     return f"; left out: {', '.join([*kinds, f'{others} more'] if others else kinds)}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _file(path: Path) -> Item:

@@ -133,7 +133,7 @@ def test_waiting_ends_when_it_is_over_stopped_or_refused(
     assert len(late_camera) > 2
     late_camera.clear()
     with pytest.raises(MediaError):
-        open_item(item, wait_s=1e6, stopped=lambda: len(late_camera) > 1)
+        open_item(item, wait_s=5.0, stopped=lambda: len(late_camera) > 1)
     assert len(late_camera) == 2
 
     def refused(*_: object, **__: object) -> None:
@@ -143,5 +143,5 @@ def test_waiting_ends_when_it_is_over_stopped_or_refused(
     late_camera.clear()
     monkeypatch.setattr("edge_seg.camera.Camera", refused)
     with pytest.raises(RefusedError):
-        open_item(item, wait_s=1e6)
+        open_item(item, wait_s=5.0)
     assert late_camera == [0]
