@@ -26,7 +26,7 @@ class Accuracy:
 
 def measure_accuracy(
     labels: np.ndarray,
-    truth: Sequence[np.ndarray],
+    truth: Sequence[np.ndarray] | None,
     *,
     classes: int,
     unlabelled: int | None,
@@ -36,7 +36,8 @@ def measure_accuracy(
 
     Args:
         labels: at the model's size.
-        truth: (H, W) uint8 each, of any size: labels are brought to it by nearest neighbour.
+        truth: (H, W) uint8 each, of any size: labels are brought to it by nearest neighbour; None where it is not
+            known, and mean IoU neither.
         classes: number of classes.
         unlabelled: id left out of the mean, or None.
         reference: Keras' labels of the same frames, at the model's size.
@@ -44,15 +45,15 @@ def measure_accuracy(
     Raises:
         ConfigurationError: counts, shapes or ids that do not fit one another.
     """
+    agreed = None if reference is None else agreement(labels, reference)
+    if truth is None:
+        return Accuracy(mean_iou=None, agreement=agreed)
     if len(labels) != len(truth):
         raise ConfigurationError(f"{len(labels)} frames of labels for {len(truth)} frames of truth.")
     confusion = np.zeros((classes, classes), np.int64)
     for found, true in zip(labels, truth, strict=True):
         confusion += confusion_matrix(true, resize_labels(found, true.shape), classes)
-    return Accuracy(
-        mean_iou=none_if_nan(scores(confusion, unlabelled).mean_iou),
-        agreement=None if reference is None else agreement(labels, reference),
-    )
+    return Accuracy(mean_iou=none_if_nan(scores(confusion, unlabelled).mean_iou), agreement=agreed)
 
 
 def agreement(labels: np.ndarray, reference: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from .pipeline import describe_clip, measure_clip
 from .process import Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
-from .settings import Settings, check_run
+from .settings import Settings, check_run, run_classes
 from .suite import Measured, Plan, Start, measure_batch
 
 Say = Callable[[str], None]
@@ -48,7 +48,7 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     clip = describe_clip(settings.clip, settings.clip_frames) if settings.clip else {}
     # Read before anything is exported: a dataset that is not there should not take minutes to say.
     say("reading the data" if settings.data else "rendering the data")
-    data = load_data(settings.data, limit=settings.data_limit)
+    data = load_data(settings.data, limit=settings.data_limit, classes=run_classes(settings.run))
     field = find_field(settings, run_digest, say)
     limits = ask_limits(settings.limits, say=say, start=start)
     counts, uncounted = ask_operations(field.files, field.size, start=start)

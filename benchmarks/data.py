@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from edge_seg.errors import DatasetError
 from edge_seg.preprocess import stack_frames
-from train.dataset import find_samples, read_image, read_mask
+from train.classes import CAMVID, ClassList
+from train.dataset import find_samples, read_pair
 
 RENDERED_FRAMES = 24
 RENDERED_SIZE = (360, 480)
@@ -32,14 +33,14 @@ class FrameSet:
         name: in words, for a table's head.
         source: a dataset's folder, or "rendered".
         frames: each (H, W, 3) uint8 BGR, of any size.
-        truth: class ids of each frame, (H, W) uint8 of its size.
+        truth: class ids of each frame, (H, W) uint8 of its size; None where they are not known.
         digest: first 16 hex digits of the SHA-256 over pixels and labels: equal digests are equal work.
     """
 
     name: str
     source: str
     frames: tuple[np.ndarray, ...]
-    truth: tuple[np.ndarray, ...]
+    truth: tuple[np.ndarray, ...] | None
     digest: str
 
     def inputs(self, size: tuple[int, int]) -> np.ndarray:
@@ -51,20 +52,25 @@ class FrameSet:
         return {"name": self.name, "source": self.source, "frames": len(self.frames), "digest": self.digest}
 
 
-def load_data(root: Path | str | None, *, limit: int | None = None) -> FrameSet:
+def load_data(root: Path | str | None, *, limit: int | None = None, classes: ClassList = CAMVID) -> FrameSet:
     """A dataset's test folder, or rendered scenes where `root` is None; at most `limit` frames, evenly spread.
+
+    Scenes are labelled with CamVid's classes: for others they have frames alone.
 
     Raises:
         DatasetError: the dataset is not there, or a file of it is damaged.
     """
-    return rendered_scenes(limit or RENDERED_FRAMES) if root is None else dataset_frames(root, limit=limit)
+    if root is not None:
+        return dataset_frames(root, limit=limit, classes=classes)
+    scenes = rendered_scenes(limit or RENDERED_FRAMES)
+    return scenes if classes.is_camvid else replace(scenes, truth=None)
 
 
-def dataset_frames(root: Path | str, *, limit: int | None = None) -> FrameSet:
+def dataset_frames(root: Path | str, *, limit: int | None = None, classes: ClassList = CAMVID) -> FrameSet:
     """The test pairs of a folder in the dataset1 layout."""
-    samples = find_samples(root, "test")
+    samples = find_samples(root, "test", classes=classes)
     kept = [samples[index] for index in _spread(len(samples), limit)]
-    pairs = [(read_image(sample.image), read_mask(sample.mask)) for sample in kept]
+    pairs = [read_pair(sample) for sample in kept]
     for sample, (image, mask) in zip(kept, pairs, strict=True):
         if image.shape[:2] != mask.shape:
             raise DatasetError(

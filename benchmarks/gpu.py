@@ -30,7 +30,7 @@ from .process import CANNOT_BE_HAD, Worker, WorkerError
 from .report import check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
-from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
+from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
 from .suite import Plan, labels_of, measure_batch, rendered_plan
 from .table import align, cells
 
@@ -138,6 +138,7 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
             repeats=settings.repeats,
             frames=settings.frames,
             scratch=Path(scratch),
+            classes=run_classes(settings.run),
         )
         plan, reference = with_reference(plan, settings, files, shape, digest, say=say, start=start)
         rows = [row for batch in settings.batches for row in measure_batch(plan, batch, say=say, start=start).rows]

@@ -34,7 +34,7 @@ from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Worker
 from .report import check_save, save_json
 from .rows import Row
-from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files
+from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
 from .suite import measure_batch, rendered_plan
 
 FORMAT = 1
@@ -238,6 +238,7 @@ def _measure_axis(
             frames=settings.frames,
             scratch=scratch,
             scenes=settings.frames,
+            classes=run_classes(settings.run),
         )
         points += [point(axis, value, row) for row in measure_batch(plan, batch, say=say, start=start).rows]
     return points

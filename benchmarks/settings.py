@@ -6,6 +6,7 @@ Resolves options into files that exist, with what ships in the clone where nothi
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.modelfile import read_model_header
 from edge_seg.spec import ModelSpec
+from train.classes import CAMVID, ClassList
 from train.files import CONFIG_NAME, WEIGHTS_NAME
 
 from .cases import PEERS, ModelFile, distinct_labels
@@ -90,6 +92,19 @@ def check_run(folder: Path) -> str:
                 "--out RUN`, and name it with --run."
             )
     return file_hash(folder / CONFIG_NAME)[:8] + file_hash(folder / WEIGHTS_NAME)[:8]
+
+
+def run_classes(folder: Path) -> ClassList:
+    """What the masks of a run hold, by its config.json; imports no Keras. A damaged one counts as CamVid's here."""
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text())
+        return ClassList(
+            names=tuple(config.get("classes", CAMVID.names)),
+            unlabelled=config.get("unlabelled", CAMVID.unlabelled),
+            ignored=config.get("ignored"),
+        )
+    except (OSError, ValueError, TypeError, AttributeError):
+        return CAMVID
 
 
 def model_files(paths: Sequence[Path]) -> tuple[list[ModelFile], tuple[int, int]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
-from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
+from train.classes import CAMVID, ClassList
 
 from .accuracy import Accuracy, measure_accuracy
 from .cases import REFERENCE, Contender
@@ -62,20 +62,21 @@ def rendered_plan(
     frames: int,
     scratch: Path,
     scenes: int | None = None,
+    classes: ClassList = CAMVID,
 ) -> Plan:
     """A plan over rendered scenes (`scenes` of them, or as many as there are) at one (height, width).
 
     Writes the scenes at that size to `scratch`/inputs.npy.
     """
-    data = load_data(None, limit=scenes)
+    data = load_data(None, limit=scenes, classes=classes)
     inputs = scratch / "inputs.npy"
     np.save(inputs, data.inputs(size))
     return Plan(
         contenders=tuple(contenders),
         data=data,
         inputs=inputs,
-        classes=len(CAMVID_CLASSES),
-        unlabelled=CAMVID_UNLABELLED,
+        classes=len(classes),
+        unlabelled=classes.unlabelled,
         repeats=repeats,
         frames=frames,
         scratch=scratch,

@@ -148,6 +148,7 @@ def write_scenes(root: Path, count: int) -> Path:
     images.mkdir(parents=True)
     masks.mkdir()
     scenes = rendered_scenes(count)
+    assert scenes.truth is not None
     for index, (frame, truth) in enumerate(zip(scenes.frames, scenes.truth, strict=True)):
         cv2.imwrite(str(images / f"scene_{index:03}.png"), frame)
         cv2.imwrite(str(masks / f"scene_{index:03}.png"), truth)

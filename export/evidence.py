@@ -16,7 +16,7 @@ import numpy as np
 from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.spec import CAMVID_CLASSES
-from train.dataset import Sample, read_image, read_mask
+from train.dataset import Sample, read_ids, read_image
 from train.evaluate import split_samples
 from train.fcn8 import logits_model
 from train.preflight import check_pairs, refuse_problems
@@ -112,7 +112,7 @@ def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, spli
     """Images of a run's dataset, brought to `size` as at run time; masks by nearest neighbour."""
     samples = spread(find(run, split, data), count)
     frames = np.stack([resize_frame(read_image(sample.image), size) for sample in samples])
-    truth = np.stack([resize_labels(read_mask(sample.mask), size) for sample in samples])
+    truth = np.stack([resize_labels(read_ids(sample), size) for sample in samples])
     words = {"val": "validation images", "test": "test images", "train": "training images"}[split]
     return Pictures(source=f"{len(samples)} {words}", frames=frames, truth=truth)
 

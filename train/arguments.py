@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edge_seg.arguments import name, positive
 from edge_seg.errors import ConfigurationError
 
-__all__ = ["folder", "names", "natural", "one_source", "path", "positive", "scales", "seed", "size"]
+__all__ = [
+    "add_class_options",
+    "byte",
+    "folder",
+    "names",
+    "natural",
+    "one_source",
+    "path",
+    "positive",
+    "scales",
+    "seed",
+    "size",
+]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -70,6 +84,38 @@ def names(text: str) -> tuple[str, ...]:
     if len(found) < 2 or not all(found) or len(set(found)) != len(found) or len(found) > 256:
         raise argparse.ArgumentTypeError(f"expected 2 to 256 different class names with commas between; got {text!r}")
     return found
+
+
+IGNORE_HELP = "a value of the masks beside the classes' ids that means unlabelled, often 255"
+
+
+def byte(text: str) -> int:
+    """A value of an 8-bit mask, 0 to 255."""
+    if not text.strip().isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"expected a value of an 8-bit mask, 0 to 255; got {text!r}")
+    return int(text)
+
+
+def add_class_options(add: Callable[..., Any], *also: str, default: str = "CamVid's 12") -> None:
+    """The options that say what masks hold, by a parser's `add_argument`; `also`: other names of --unlabelled-class."""
+    add(
+        "--classes",
+        type=names,
+        metavar="A,B,...",
+        help=f"class names in the order of their ids, commas between (default: {default})",
+    )
+    add(
+        "--unlabelled-class",
+        *also,
+        metavar="NAME",
+        help='name of the class whose pixels are not counted, or "none" (default: unlabelled, if there is one)',
+    )
+    add(
+        "--ignore-id",
+        type=byte,
+        metavar="N",
+        help=f"{IGNORE_HELP} (default: none)",
+    )
 
 
 def one_source(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ thinks of an image (`Example.opinion`) is warped as the image is. Knows no files
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,8 +78,9 @@ def augment(
     rng: np.random.Generator,
     *,
     rare: tuple[int, ...],
-    fill: int,
+    fill: int | None,
     view: tuple[int, int] | None = None,
+    ids: Mapping[str, int] = IDS,
 ) -> Example:
     """One training crop; its opinion, if any, has the crop's size.
 
@@ -87,18 +89,19 @@ def augment(
         other: what rare objects are taken from; with an opinion if `example` has one.
         size: (height, width) of the crop.
         rare: ids of the rare classes.
-        fill: id of what lies outside the image (the unlabelled class).
+        fill: id of what lies outside the image (the unlabelled class); None takes the mirrored mask for true.
         view: (height, width) to which whole images are stretched for the network; None takes pixels as they are.
+        ids: name -> id of the classes that are relit and repainted.
     """
     if rng.random() < options.paste:
         example = paste_rare(example, other, rare, rng)
     matrix = draw_crop(example.mask, size, options, rng, rare=rare, view=view)
     image, mask, opinion = warp(example, matrix, size, fill)
     if options.night and rng.random() < options.night:
-        image = make_night(image, _seen(example.mask, opinion, matrix, size, fill), IDS, rng)
+        image = make_night(image, _seen(example.mask, opinion, matrix, size, fill), ids, rng)
     else:
         if options.repaint and rng.random() < options.repaint:
-            image = repaint(image, _seen(example.mask, opinion, matrix, size, fill), IDS, rng)
+            image = repaint(image, _seen(example.mask, opinion, matrix, size, fill), ids, rng)
         if options.light:
             image = change_light(image, options.light, rng)
     if rng.random() < options.lens:
@@ -107,14 +110,18 @@ def augment(
 
 
 def _seen(
-    mask: np.ndarray, opinion: np.ndarray | None, matrix: np.ndarray, size: tuple[int, int], fill: int
+    mask: np.ndarray, opinion: np.ndarray | None, matrix: np.ndarray, size: tuple[int, int], fill: int | None
 ) -> np.ndarray:
     """What a crop shows, (height, width) uint8 ids: more than its mask, which ends at the image's edge.
 
     Beyond the image its mirror image is seen, sky and all; and what a teacher takes for sky is sky.
     """
     seen = _warp_mask(mask, matrix, size, cv2.BORDER_REFLECT_101)
-    return seen if opinion is None else np.where(seen == fill, opinion.argmax(axis=-1), seen).astype(np.uint8)
+    return (
+        seen
+        if opinion is None or fill is None
+        else np.where(seen == fill, opinion.argmax(axis=-1), seen).astype(np.uint8)
+    )
 
 
 def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.random.Generator) -> Example:
@@ -164,13 +171,14 @@ def draw_crop(
     return np.column_stack([linear, shift])
 
 
-def warp(example: Example, matrix: np.ndarray, size: tuple[int, int], fill: int) -> Example:
-    """An example cut to (height, width): mirrored beyond the image's edges, where its mask is `fill`."""
+def warp(example: Example, matrix: np.ndarray, size: tuple[int, int], fill: int | None) -> Example:
+    """An example cut to (height, width), mirrored beyond its edges, where its mask is `fill`, or mirrored too."""
     image, mask, opinion = example
     warped = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     if opinion is not None:
         opinion = _warp_opinion(opinion, matrix, mask.shape, size)
-    return Example(warped, _warp_mask(mask, matrix, size, cv2.BORDER_CONSTANT, fill), opinion)
+    border = cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_CONSTANT
+    return Example(warped, _warp_mask(mask, matrix, size, border, fill or 0), opinion)
 
 
 def _warp_mask(mask: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int, fill: int = 0) -> np.ndarray:

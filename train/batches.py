@@ -11,7 +11,7 @@ import multiprocessing
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,7 +23,7 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.threads import available_threads
 
-from .augment import Augmentation, Example, Pair, augment
+from .augment import IDS, Augmentation, Example, Pair, augment
 from .dataset import Sample, read_pair
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ class TrainingBatches:
         view: (height, width) to which whole images are stretched for the network, at which crops show them; None for
             their own pixels.
         augmentation: None resizes the whole image instead, as the notebook does.
+        rare, fill, ids: see `augment`.
         opinions: of each of `pairs` what a teacher thinks of it (`Example.opinion`); none without a teacher.
         parts: every batch can be cut into as many equal parts; images that are over stay out of an epoch's last batch.
         processes: how many draw a stream's batches; 0 for threads of this one, None for as many as the cores suggest.
@@ -174,7 +175,8 @@ class TrainingBatches:
         rendered: Sequence[Pair] = (),
         rendered_share: float = 0.0,
         rare: tuple[int, ...] = (),
-        fill: int = 0,
+        fill: int | None = 0,
+        ids: Mapping[str, int] = IDS,
         opinions: Sequence[np.ndarray] = (),
         parts: int = 1,
         view: tuple[int, int] | None = None,
@@ -183,7 +185,7 @@ class TrainingBatches:
         self.pairs, self.rendered, self.rendered_share = pairs, rendered, rendered_share if len(rendered) else 0.0
         self.size, self.batch_size, self.seed, self.parts = size, min(batch_size, len(pairs)), seed, parts
         self.augmentation, self.rare, self.fill, self.opinions = augmentation, rare, fill, opinions
-        self.view, self.processes = view, processes
+        self.view, self.processes, self.ids = view, processes, dict(ids)
         self._failure: Exception | None = None
         self._drawers: list[Drawers] = []
 
@@ -324,8 +326,9 @@ class TrainingBatches:
             return resize_frame(example.image, self.size), resize_labels(example.mask, self.size)
         other = self._example(int(rng.integers(len(self.pairs))))
         image, mask, opinion = augment(
-            example, other, self.size, self.augmentation, rng, rare=self.rare, fill=self.fill, view=self.view
-        )
+            example, other, self.size, self.augmentation, rng,
+            rare=self.rare, fill=self.fill, view=self.view, ids=self.ids,
+        )  # fmt: skip
         if not len(self.opinions):
             return image, mask
         if opinion is None:

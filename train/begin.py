@@ -18,10 +18,12 @@ from edge_seg.errors import ConfigurationError
 from edge_seg.preprocess import resize_frame, scale_frames
 
 from .augment import Pair
+from .classes import ClassList
 from .fcn8 import Fcn8Config, fcn8
 from .narrow import narrow_from
 from .options import Encoder, FitOptions, fcn8_config
 from .recipes import Recipe
+from .rescore import rescore
 from .run import load_model, open_run
 from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
 from .widen import rates_where_wider, widen
@@ -50,7 +52,7 @@ def begin_network(
     blocks, encoder, finished = _trained_blocks(recipe), options.encoder, None
     if encoder is None and start is not None:
         shown = list(frames)
-        finished, began = _finished(start, config, shown, options.seed)
+        finished, began = _finished(start, config, options.classes, shown, options.seed)
         whole = is_whole(began, config.widths, blocks)
         loaded = tuple(name for name in ENCODER_LAYERS if whole and int(name[5]) <= blocks)
         encoder = Encoder(whole, loaded, began)
@@ -93,7 +95,7 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
     network = fcn8(config.with_size(None), dropout=recipe.dropout, kernel_initializer="zeros")
     if encoder is None:
         assert options.start is not None
-        finished, began = _finished(options.start, config, frames, options.seed)
+        finished, began = _finished(options.start, config, options.classes, frames, options.seed)
         for layer in network.layers:
             if layer.weights:
                 layer.set_weights(finished.get_layer(layer.name).get_weights())
@@ -106,11 +108,13 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
 
 
 def _finished(
-    start: Path, ours: Fcn8Config, frames: Iterable[np.ndarray], seed: int
+    start: Path, ours: Fcn8Config, classes: ClassList, frames: Iterable[np.ndarray], seed: int
 ) -> tuple[keras.Model, tuple[int, ...]]:
-    """The network to begin from, in no layer narrower than ours is to be, and the widths that it had."""
+    """The network to begin from, for our classes, in no layer narrower than ours is to be, and the widths it had."""
     run = open_run(start)
     finished, widths = load_model(run, input_size=ours.input_size), run.fcn8.widths
+    if run.classes != classes.names:
+        finished = rescore(finished, run.fcn8.with_size(ours.input_size), run.classes, classes.names)
     wide = tuple(map(max, widths, ours.widths))
     if wide != widths:
         wider: dict[str, Any] = {"block_widths": wide[:5], "head_widths": wide[5:]}

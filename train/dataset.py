@@ -22,21 +22,32 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError, DatasetError
 
+from .classes import ClassList
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image: paths of the image and of its mask."""
+    """One labelled image: paths of the image and of its mask.
+
+    `ignored` is (the value that its mask has for what is not labelled, id of the unlabelled class), where they differ.
+    """
 
     stem: str
     image: Path
     mask: Path
+    ignored: tuple[int, int] | None = None
 
 
 def find_samples(
-    root: Path | str | None, split: str = "train", *, images: Path | str | None = None, masks: Path | str | None = None
+    root: Path | str | None,
+    split: str = "train",
+    *,
+    images: Path | str | None = None,
+    masks: Path | str | None = None,
+    classes: ClassList | None = None,
 ) -> list[Sample]:
     """List a dataset's pairs, sorted by stem.
 
@@ -44,6 +55,7 @@ def find_samples(
         root: a folder in the dataset1 layout: `images_prepped_{split}` beside `annotations_prepped_{split}`.
         split: "train" or "test".
         images, masks: plain folders instead of the layout.
+        classes: what the masks hold; None for CamVid's.
 
     Raises:
         DatasetError: a folder is missing or empty, two files share a stem, or an image has no mask or a mask no image;
@@ -62,7 +74,15 @@ def find_samples(
         )
     if not found_images:
         raise DatasetError(f"No images in {image_dir}; expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
-    return [Sample(stem, found_images[stem], found_masks[stem]) for stem in sorted(found_images)]
+    ignored = ignored_value(classes or ClassList())
+    return [Sample(stem, found_images[stem], found_masks[stem], ignored) for stem in sorted(found_images)]
+
+
+def ignored_value(classes: ClassList) -> tuple[int, int] | None:
+    """What a `Sample` of these classes records."""
+    if classes.ignored is None or classes.unlabelled is None:
+        return None
+    return classes.ignored, classes.unlabelled
 
 
 def dataset_folders(
@@ -156,7 +176,16 @@ def read_mask(path: Path) -> np.ndarray:
 
 def read_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """Read a sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8. Raises `DatasetError` if unreadable."""
-    return read_image(sample.image), read_mask(sample.mask)
+    return read_image(sample.image), read_ids(sample)
+
+
+def read_ids(sample: Sample) -> np.ndarray:
+    """Read a sample's mask, (H, W) uint8, as ids of its classes alone. Raises `DatasetError` if unreadable."""
+    mask = read_mask(sample.mask)
+    if sample.ignored is not None:
+        value, unlabelled = sample.ignored
+        mask[mask == value] = unlabelled
+    return mask
 
 
 def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[list[Sample], list[Sample]]:

@@ -24,6 +24,7 @@ from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from . import arguments
 from .augment import IDS, Pair
+from .classes import ClassList
 from .dataset import Sample, find_samples, read_pair
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
 from .files import write_csv
@@ -83,6 +84,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=arguments.path, help="plain image folder, instead of a dataset (default: none)"
     )
     parser.add_argument("--masks", type=arguments.path, help="plain mask folder, of the same names (default: none)")
+    parser.add_argument(
+        "--ignore-id", type=arguments.byte, metavar="N", help=f"{arguments.IGNORE_HELP} (default: the run's)"
+    )
     parser.add_argument(
         "--out",
         type=arguments.folder,
@@ -157,8 +161,11 @@ def _run_subject(args: argparse.Namespace) -> Subject:
     from .run import open_run
 
     run = open_run(args.model)
+    if args.ignore_id is not None:
+        run = replace(run, config={**run.config, "ignored": args.ignore_id})
+    known = checked_ignored(run.class_list)
     if args.images or args.masks:
-        split, samples = "plain folders", find_samples(None, images=args.images, masks=args.masks)
+        split, samples = "plain folders", find_samples(None, images=args.images, masks=args.masks, classes=known)
     else:
         split = args.split or "val"
         samples = split_samples(run, split, args.dataset)
@@ -198,8 +205,9 @@ def _onnx_subject(args: argparse.Namespace) -> Subject:
             "--flip and --scales average probabilities, which an ONNX file does not give; evaluate its run."
         )
     plain = bool(args.images or args.masks)
-    samples = find_samples(args.dataset, "test", images=args.images, masks=args.masks)
     labeler, spec = open_onnx(args.model, input_size=args.input_size, batch=args.batch)
+    known = checked_ignored(ClassList(names=spec.classes, unlabelled=spec.unlabelled, ignored=args.ignore_id))
+    samples = find_samples(args.dataset, "test", images=args.images, masks=args.masks, classes=known)
     return Subject(
         name=str(args.model),
         split="plain folders" if plain else "test",
@@ -209,6 +217,16 @@ def _onnx_subject(args: argparse.Namespace) -> Subject:
         unlabelled=spec.unlabelled,
         labeler=labeler,
     )
+
+
+def checked_ignored(classes: ClassList) -> ClassList:
+    """The classes themselves; raises `ConfigurationError` where their masks cannot hold the value to be ignored."""
+    if classes.ignored is not None and (classes.unlabelled is None or classes.ignored < len(classes)):
+        raise ConfigurationError(
+            f"--ignore-id {classes.ignored}: expected a value of the masks above the {len(classes)} classes' ids, and "
+            "a model with an unlabelled class."
+        )
+    return classes
 
 
 def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:

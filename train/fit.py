@@ -13,13 +13,13 @@ import keras
 import numpy as np
 
 from edge_seg.errors import ConfigurationError, DatasetError
-from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .augment import Pair
 from .batches import PairStore, ResizedBatches, TrainingBatches, check_processes, class_shares, rendered_scenes
 from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
+from .classes import ClassList
 from .dataset import Sample, dataset_folders, find_samples, random_split, read_image, time_split
 from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import logits_model
@@ -29,7 +29,7 @@ from .memory import out_of_memory_told
 from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
 from .policy import policy_kept
 from .preflight import PreflightReport, check_dataset
-from .recipes import RARE_CLASSES, Recipe, make_optimizer
+from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
 from .teacher import WithFrames, opinions_of, unlabelled_frames
 from .weights import even_out
@@ -56,11 +56,12 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     if join_hosts().index == 0 or options.resume:
         refuse_folder(options)
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
-    report = check_dataset(*folders, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
-    samples = find_samples(None, images=folders[0], masks=folders[1])
+    classes = options.classes
+    report = check_dataset(*folders, classes.names, unlabelled=classes.unlabelled, ignored=classes.ignored)
+    samples = find_samples(None, images=folders[0], masks=folders[1], classes=classes)
     training, validation = split_samples(samples, recipe, options.seed)
-    if recipe.ignore_unlabelled:
-        refuse_unlabelled(report, training, validation)
+    if recipe.ignore_unlabelled and classes.unlabelled is not None:
+        refuse_unlabelled(report, training, validation, classes)
     frames = unlabelled_frames(options.unlabelled, read_image(training[0].image).shape[:2])
     config = run_config(recipe, options, samples, training, validation, frames)
     if options.resume:
@@ -73,7 +74,8 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
 
     pairs: Sequence[Pair] = PairStore(training)
     if len(frames):
-        pairs = WithFrames(pairs, frames, CAMVID_UNLABELLED)
+        assert classes.unlabelled is not None
+        pairs = WithFrames(pairs, frames, classes.unlabelled)
     # By one device: what a teacher is shown at once could not be shared among many.
     opinions = opinions_of(open_run(options.teacher), pairs, recipe.input_size) if options.teacher else []
 
@@ -117,7 +119,9 @@ class Trainer:
         opinions: Sequence[np.ndarray] = (),
     ) -> None:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
-        self.ignored = CAMVID_UNLABELLED if recipe.ignore_unlabelled else None
+        self.classes = options.classes
+        self.ignored = self.classes.unlabelled if recipe.ignore_unlabelled else None
+        self.shares = class_shares(pairs, len(self.classes), self.ignored) if recipe.optimizer != "sgd" else None
         self.fcn8_config = fcn8_config(recipe, options)
         self.batches = self._training_batches(pairs, opinions)
         self.network, self.encoder = begin_network(
@@ -125,18 +129,18 @@ class Trainer:
         )
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
         self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
-        self._compile(pairs)
+        self._compile()
         self.average = MovingAverage(self.model)
         held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))
         self.validation = Validation(
             held_out if validation else None,
             self.average,
-            len(CAMVID_CLASSES),
+            len(self.classes),
             self.ignored,
             every=recipe.epochs if options.brief else options.every,
             epochs=recipe.epochs,
         )
-        self.history = History(folder, CAMVID_CLASSES, self.validation)
+        self.history = History(folder, self.classes.names, self.validation)
 
     def train(self) -> None:
         """Run the epochs that are left."""
@@ -183,30 +187,31 @@ class Trainer:
             augmentation=recipe.augmentation,
             rendered=rendered,
             rendered_share=recipe.rendered_share,
-            rare=tuple(CAMVID_CLASSES.index(name) for name in RARE_CLASSES),
-            fill=CAMVID_UNLABELLED,
+            rare=() if self.shares is None else self.classes.rare(self.shares),
+            fill=self.classes.unlabelled,
+            ids=self.classes.ids,
             opinions=opinions,
             parts=self.devices.count,
             view=recipe.input_size,
             processes=self.options.workers,
         )
 
-    def _compile(self, pairs: Sequence[Pair]) -> None:
-        recipe = self.recipe
+    def _compile(self) -> None:
+        recipe, classes = self.recipe, len(self.classes)
         rates = learning_rates(recipe, self.encoder, self.fcn8_config)
         optimizer = make_optimizer(recipe, len(self.batches), rates)
-        if recipe.optimizer == "sgd":
-            loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(len(CAMVID_CLASSES), None)]
+        if self.shares is None:
+            loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(classes, None)]
             self.model.compile(optimizer=optimizer, loss=keras.losses.get(loss), metrics=metrics, jit_compile=use_jit())
             return
         if recipe.weighted:
-            weights = class_weights(class_shares(pairs, len(CAMVID_CLASSES), self.ignored), self.ignored)
+            weights = class_weights(self.shares, self.ignored)
         else:
-            weights = np.array([index != self.ignored for index in range(len(CAMVID_CLASSES))], np.float32)
+            weights = np.array([index != self.ignored for index in range(classes)], np.float32)
         self.model.compile(
             optimizer=optimizer,
             loss=SegmentationLoss(weights, jaccard=recipe.jaccard),
-            metrics=[ConfusionMetric(len(CAMVID_CLASSES), self.ignored)],
+            metrics=[ConfusionMetric(classes, self.ignored)],
             jit_compile=use_jit(),
         )
 
@@ -229,29 +234,33 @@ def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[lis
     return training, validation
 
 
-def refuse_unlabelled(report: PreflightReport, training: Sequence[Sample], validation: Sequence[Sample]) -> None:
+def refuse_unlabelled(
+    report: PreflightReport, training: Sequence[Sample], validation: Sequence[Sample], classes: ClassList
+) -> None:
     """Raise `DatasetError` where the training images have nothing to learn: every pixel of them is unlabelled.
 
     Of validation images that are so, a line on stderr says it: the network is trained, and never scored.
     """
-    if validation and nothing_labelled(report, validation):
+    if validation and nothing_labelled(report, validation, classes):
         print(
             f"warning: nothing is labelled in the masks of the {len(validation)} validation images: no score will say "
             "how good the network is. `python -m train inspect` shows what masks hold.",
             file=sys.stderr,
         )
-    if nothing_labelled(report, training):
+    if nothing_labelled(report, training, classes):
+        assert classes.unlabelled is not None
+        what = f"{classes.unlabelled} ({classes.names[classes.unlabelled]})"
         raise DatasetError(
-            f"The masks of the {len(training)} training images hold nothing but {CAMVID_UNLABELLED} (unlabelled), "
+            f"The masks of the {len(training)} training images hold nothing but {what}, "
             "which is left out of training; expected ids of classes. `python -m train inspect` shows what masks hold."
         )
 
 
-def nothing_labelled(report: PreflightReport, samples: Sequence[Sample]) -> bool:
+def nothing_labelled(report: PreflightReport, samples: Sequence[Sample], classes: ClassList) -> bool:
     """Whether every pixel of these samples is unlabelled."""
     stems = {sample.stem for sample in samples}
     pixels = report.class_pixels[[sample.stem in stems for sample in report.samples]].sum(axis=0)
-    return bool(pixels.sum() == pixels[CAMVID_UNLABELLED])
+    return bool(pixels.sum() == pixels[classes.unlabelled])
 
 
 def remark_on_average(recipe: Recipe, steps: int) -> None:

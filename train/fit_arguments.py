@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .arguments import folder, natural, path, positive, seed, size
+from .arguments import add_class_options, folder, natural, path, positive, seed, size
 
 RECIPE_NAMES = ("default", "notebook")
 
@@ -40,6 +40,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         help="pictures, clips (two frames a second) or folders of them, learnt from --teacher alone; it takes every "
         "name behind it, so give DATASET first (default: none)",
     )
+    add_class_options(add, default="those of --start, or CamVid's 12")
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
 

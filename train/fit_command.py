@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from edge_seg.console import complain
 from edge_seg.errors import ConfigurationError, EdgeSegError
-from edge_seg.spec import CAMVID_CLASSES
 
 from .arguments import one_source
+from .classes import ClassList, class_list, missing
 from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -91,11 +91,13 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     from .policy import auto_policy
     from .recipes import RECIPES
 
+    classes = asked_classes(args)
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
-    check_teacher(recipe, args.teacher, args.unlabelled or ())
+    recipe = suited(recipe, classes, rendered=bool(args.rendered_share))
+    check_teacher(recipe, classes, args.teacher, args.unlabelled or ())
     network = fcn8_shape(args)
     if args.start:
-        recipe = started(recipe, network, args)
+        recipe = started(recipe, network, classes, args)
     if recipe.crop_size and args.crop_size is None:
         # Of a larger crop the rest would lie outside the image.
         height, width = map(min, recipe.crop_size, recipe.input_size)
@@ -109,12 +111,45 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         block_widths=network.block_widths, head_widths=network.head_widths,
         weights=args.weights, start=args.start, teacher=args.teacher, unlabelled=tuple(args.unlabelled or ()),
         seed=1 if args.seed is None else args.seed, policy=policy,
-        resume=args.resume, tensorboard=args.tensorboard, license=terms(args), devices=args.devices,
+        resume=args.resume, tensorboard=args.tensorboard, classes=classes, license=terms(args), devices=args.devices,
         every=args.every, workers=args.workers,
     )  # fmt: skip
 
 
-def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Recipe:
+def asked_classes(args: argparse.Namespace) -> ClassList:
+    """The classes asked for, by default those of the network to start from, or CamVid's.
+
+    Raises `ConfigurationError` where they conflict.
+    """
+    from .run import open_run
+
+    known = open_run(args.start).class_list if args.start else ClassList()
+    if args.classes is None and args.unlabelled_class is None and args.ignore_id is None:
+        return known
+    names, unlabelled = args.classes or known.names, args.unlabelled_class
+    if args.classes is None and unlabelled is None:
+        unlabelled = "none" if known.unlabelled is None else known.names[known.unlabelled]
+    return class_list(names, unlabelled, args.ignore_id)
+
+
+def suited(recipe: Recipe, classes: ClassList, *, rendered: bool) -> Recipe:
+    """The recipe without what is done for CamVid's classes alone, where they are others.
+
+    Raises `ConfigurationError` where that was asked for: `rendered` scenes.
+    """
+    from .night import NEEDED
+
+    if classes.is_camvid:
+        return recipe
+    if rendered:
+        raise ConfigurationError("--rendered-share: scenes are rendered with CamVid's classes alone; leave it out.")
+    augmentation = recipe.augmentation
+    if augmentation is not None and missing(classes.ids, NEEDED):
+        augmentation = replace(augmentation, night=0.0)
+    return replace(recipe, rendered_share=0.0, augmentation=augmentation)
+
+
+def started(recipe: Recipe, network: Fcn8Config, classes: ClassList, args: argparse.Namespace) -> Recipe:
     """The recipe of a network that begins as a finished one, as a part of it, or with it as a part."""
     from .run import open_run
 
@@ -130,7 +165,9 @@ def started(recipe: Recipe, network: Fcn8Config, args: argparse.Namespace) -> Re
                 "widths or larger ones."
             )
         return recipe
-    if args.batch_norm:
+    # Scores of classes that it does not know have all to learn.
+    fresh = open_run(args.start).classes != classes.names
+    if args.batch_norm or (fresh and args.batch_norm is None):
         return recipe
     # What normalised it has been folded into its weights, and large steps would undo them.
     rate = START_RATE if args.learning_rate is None else args.learning_rate
@@ -164,9 +201,11 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         raise ConfigurationError(
             f"--resume: the run in {args.out} began with {options.weights}, which is not there; give it with --weights."
         )
+    if any(getattr(args, name) is not None for name in ("classes", "unlabelled_class", "ignore_id")):
+        options = replace(options, classes=asked_classes(args))
     if options.encoder is None and options.start:
         refuse_other_start(options.start, options, recipe)
-    check_teacher(recipe, options.teacher, options.unlabelled)
+    check_teacher(recipe, options.classes, options.teacher, options.unlabelled)
     return recipe, options
 
 
@@ -178,6 +217,7 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
     """The widths asked for, or those of the network to start from; raises `ConfigurationError` where they conflict."""
     from .fcn8 import Fcn8Config
+    from .run import open_run
 
     asked = given(args, ("block_widths", "head_widths"))
     if args.start is None:
@@ -186,11 +226,10 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
         raise ConfigurationError(
             "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
         )
-    finished = finished_network(args.start)
-    return replace(finished, **asked)
+    return replace(open_run(args.start).fcn8, classes=len(asked_classes(args)), **asked)
 
 
-def check_teacher(recipe: Recipe, teacher: Path | None, unlabelled: Sequence[Path]) -> None:
+def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unlabelled: Sequence[Path]) -> None:
     """Raise `ConfigurationError` for a teacher that cannot teach this training, or frames that nobody labels.
 
     And `ModelFileError` for one that has not finished, before minutes are spent on reading the data.
@@ -205,28 +244,22 @@ def check_teacher(recipe: Recipe, teacher: Path | None, unlabelled: Sequence[Pat
         return
     if recipe.name == "notebook":
         raise ConfigurationError("--teacher: the notebook's recipe learns from masks alone; leave one of the two out.")
-    finished_network(teacher, "--teacher")
-    open_run(teacher).finished_weights()
-
-
-def finished_network(start: Path, option: str = "--start") -> Fcn8Config:
-    """The network of a run to start or to learn from; raises `ConfigurationError` unless its classes are ours."""
-    from .run import open_run
-
-    run = open_run(start)
-    if run.classes != CAMVID_CLASSES:
+    run = open_run(teacher)
+    if run.classes != classes.names:
         raise ConfigurationError(
-            f"{option} {start}: expected a network of the classes {', '.join(CAMVID_CLASSES)}; "
+            f"--teacher {teacher}: expected a network of the classes {', '.join(classes.names)}; "
             f"got {', '.join(run.classes)}."
         )
-    return run.fcn8
+    if unlabelled and classes.unlabelled is None:
+        raise ConfigurationError("--unlabelled: frames without masks need an unlabelled class; name one.")
+    run.finished_weights()
 
 
 def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None:
     """Raise `ConfigurationError` where another network has taken the place of the one that a run began from."""
     from .run import open_run
 
-    finished, began = finished_network(start).widths, (open_run(options.out).config.get("encoder") or {}).get("began")
+    finished, began = open_run(start).fcn8.widths, (open_run(options.out).config.get("encoder") or {}).get("began")
     # An older run did not record it. Without normalisation it was as wide as itself.
     expected = tuple(began or (finished if recipe.batch_norm else (*options.block_widths, *options.head_widths)))
     if finished != expected:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_frame, resize_labels
-from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED, palette_for
+from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from . import arguments
-from .dataset import SPLITS, dataset_folders, read_image, read_mask
+from .classes import class_list
+from .dataset import SPLITS, dataset_folders, read_ids, read_image
 from .files import write_csv
 from .preflight import PreflightReport, preflight, problem_summary
 
@@ -46,13 +48,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=arguments.path, help="plain image folder, instead of a dataset (default: none)"
     )
     parser.add_argument("--masks", type=arguments.path, help="plain mask folder, of the same names (default: none)")
-    parser.add_argument(
-        "--classes",
-        type=arguments.names,
-        default=CAMVID_CLASSES,
-        help="class names by id, commas between (default: CamVid's 12)",
-    )
-    parser.add_argument("--unlabelled", help='name of the class without a label, or "none" (default: unlabelled)')
+    arguments.add_class_options(parser.add_argument, "--unlabelled")
     parser.add_argument(
         "--input-size", type=arguments.size, default=(224, 224), help="HxW to show images at (default: 224x224)"
     )
@@ -78,10 +74,11 @@ def run_inspect(args: argparse.Namespace) -> int:
         raise ConfigurationError(
             f"--samples must be at most {MOST_SAMPLES}, which one picture holds; got {args.samples}."
         )
-    classes = args.classes
-    unlabelled = unlabelled_id(classes, args.unlabelled)
+    given = class_list(args.classes or CAMVID_CLASSES, args.unlabelled_class, args.ignore_id)
+    classes = given.names
+    look = partial(preflight, classes=classes, unlabelled=given.unlabelled, ignored=given.ignored, on_pair=_progress)
     folders = dataset_folders(args.dataset, args.split or "train", images=args.images, masks=args.masks)
-    report = preflight(*folders, classes, unlabelled=unlabelled, on_pair=_progress)
+    report = look(*folders)
     args.out.mkdir(parents=True, exist_ok=True)
     if report.samples:
         _print_summary(report, classes)
@@ -93,7 +90,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     if other is None:
         return 1 if report.problems else 0
     # Else a mask that is no mask is found when the network is trained and to be scored.
-    rest = preflight(*other, classes, unlabelled=unlabelled, on_pair=_progress)
+    rest = look(*other)
     print(f"test split: {len(rest.samples)} good pairs of {rest.images} images and {rest.masks} masks")
     _print_faults(rest)
     return 1 if report.problems or rest.problems else 0
@@ -103,19 +100,6 @@ def other_split(dataset: Path | None) -> tuple[Path, Path] | None:
     """The test split's folders, where the dataset has any of them."""
     folders = [dataset / f"{kind}_prepped_test" for kind in ("images", "annotations")] if dataset else []
     return dataset_folders(dataset, "test") if any(folder.is_dir() for folder in folders) else None
-
-
-def unlabelled_id(classes: tuple[str, ...], name: str | None) -> int | None:
-    """The id of the class called `name`; by default of one called "unlabelled", if there is one; None for "none"."""
-    if name is None:
-        return (
-            classes.index(CAMVID_CLASSES[CAMVID_UNLABELLED]) if CAMVID_CLASSES[CAMVID_UNLABELLED] in classes else None
-        )
-    if name == "none":
-        return None
-    if name not in classes:
-        raise ConfigurationError(f"--unlabelled {name}: not one of the classes {', '.join(classes)}.")
-    return classes.index(name)
 
 
 def write_class_table(report: PreflightReport, classes: tuple[str, ...], path: Path) -> None:
@@ -144,7 +128,7 @@ def draw_pictures(
     pictures.class_share_plot(pixels / pixels.sum(), classes, palette, folder / "classes.png", title=title)
     richest = report.samples[int(np.argmax((report.class_pixels > 0).sum(axis=1)))]
     pictures.class_masks(
-        read_image(richest.image), read_mask(richest.mask), classes, palette, folder / "masks.png", title=richest.stem
+        read_image(richest.image), read_ids(richest), classes, palette, folder / "masks.png", title=richest.stem
     )
     _draw_samples(report, classes, palette, folder / "samples.png", input_size, min(samples, len(report.samples)), seed)
 
@@ -162,7 +146,7 @@ def _draw_samples(
 
     order = np.random.default_rng(seed).permutation(len(report.samples))[:count]
     chosen = [report.samples[index] for index in sorted(order)]
-    frames, masks = [read_image(sample.image) for sample in chosen], [read_mask(sample.mask) for sample in chosen]
+    frames, masks = [read_image(sample.image) for sample in chosen], [read_ids(sample) for sample in chosen]
     small_frames, small_masks = [resize_frame(f, size) for f in frames], [resize_labels(m, size) for m in masks]
     titles = [sample.stem for sample in chosen]
     pictures.annotation_samples(frames, masks, small_frames, small_masks, classes, palette, path, titles=titles)

@@ -15,6 +15,8 @@ import numpy as np
 # Blue of a clear evening, grey, the orange of a town's lamps on haze, black. BGR.
 SKIES = np.array([(1.0, 0.35, 0.2), (0.75, 0.7, 0.7), (0.45, 0.6, 1.0), (0.2, 0.2, 0.2)], np.float32)
 LAMPS = np.array([(0.75, 0.95, 1.0), (1.0, 1.0, 1.0), (0.35, 0.7, 1.0)], np.float32)
+# The classes that are told apart here.
+NEEDED = ("sky", "building", "pole", "sign_symbol", "car")
 USUAL_HEIGHT = 360  # of CamVid's images here; lamps are drawn for it, and larger in larger images
 TAIL_LIGHT = np.array((0.1, 0.1, 1.0), np.float32)
 
@@ -25,30 +27,46 @@ def make_night(image: np.ndarray, mask: np.ndarray, ids: Mapping[str, int], rng:
     Args:
         image: (H, W, 3) uint8 BGR, of the day.
         mask: (H, W) uint8 class ids.
-        ids: name -> id of CamVid's classes, of which "sky", "car", "pole", "building" and "sign_symbol" are told apart.
+        ids: name -> id of the classes, those of `NEEDED` among them.
 
     Returns:
         (H, W, 3) uint8 BGR.
     """
     height, width = mask.shape
-    day = image.astype(np.float32) / 255.0
-    street = day[mask != ids["sky"]]
+    above = mask == ids["sky"]
     # Night has no shadows of the sun: a street that lay in them is as bright as another.
-    bright = max(float(np.percentile(street, 95.0)), 0.05) if street.size else 1.0
+    bright = max(_brightness(image, ~above), 0.05)
     # The steeper, the sooner asphalt is black while paint is still white.
-    steep = np.minimum(day / bright, 1.2) ** float(rng.uniform(1.0, 3.0))
+    steep = np.minimum(np.linspace(0.0, 1.0, 256) / bright, 1.2) ** float(rng.uniform(1.0, 3.0))
+    night = np.asarray(cv2.LUT(image, steep.astype(np.float32)), np.float32)
     light = _ambient(rng) + _headlights(height, width, rng)[..., None] * LAMPS[rng.integers(len(LAMPS))]
-    light = np.where((mask == ids["sign_symbol"])[..., None], light * 2.0 + 0.1, light)
-    night = steep * light
-    sky = (mask == ids["sky"]).astype(np.float32)
+    signs = mask == ids["sign_symbol"]
+    light[signs] = light[signs] * 2.0 + 0.1
+    night *= light
     # A soft edge, as lenses make it, so that the mask's own edge is not what is learnt.
-    sky = cv2.GaussianBlur(sky, (0, 0), 1.0)[..., None]
-    night = night * (1.0 - sky) + _sky(day, rng) * sky
-    night = night + _lamps(mask, ids, rng, grain=max(1.0, height / USUAL_HEIGHT))
-    night += rng.normal(0.0, rng.uniform(0.0, 0.02), night.shape).astype(np.float32)
+    share = cv2.GaussianBlur(above.astype(np.float32), (0, 0), 1.0)[..., None]
+    sky = _sky(image, rng)
+    sky -= night
+    sky *= share
+    night += sky
+    lamps = _lamps(mask, ids, rng, grain=max(1.0, height / USUAL_HEIGHT))
+    if lamps is not None:
+        night += lamps
+    night += rng.standard_normal(night.shape, np.float32) * np.float32(rng.uniform(0.0, 0.02))
     # Cameras lose what is nearly black.
     black = float(rng.uniform(0.0, 0.03))
-    return (np.clip((night - black) / (1.0 - black), 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    scale = 255.0 / (1.0 - black)
+    # Rounded, and cut at 0 and 255, by OpenCV.
+    return np.asarray(cv2.addWeighted(night, scale, night, 0.0, -black * scale, dtype=cv2.CV_8U))
+
+
+def _brightness(image: np.ndarray, where: np.ndarray) -> float:
+    """What 95 % of the values there do not exceed, 0 to 1; 1 where there are none."""
+    counts = sum(
+        cv2.calcHist([image], [channel], where.view(np.uint8), [256], [0, 256]).ravel() for channel in range(3)
+    )
+    below = np.cumsum(counts)
+    return float(np.searchsorted(below, 0.95 * below[-1])) / 255.0 if below[-1] else 1.0
 
 
 def _ambient(rng: np.random.Generator) -> np.ndarray:
@@ -68,18 +86,23 @@ def _headlights(height: int, width: int, rng: np.random.Generator) -> np.ndarray
     return np.asarray(power * np.exp(-(ys**2) - xs**2), np.float32)
 
 
-def _sky(day: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _sky(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3): dark, of one tint, often lighter towards the horizon; now and then with a trace of its clouds."""
-    height = len(day)
+    height = len(image)
     level = float(np.exp(rng.uniform(np.log(0.005), np.log(0.35))))
     falloff = np.linspace(float(rng.uniform(0.2, 1.0)), 1.0, height, dtype=np.float32)[:, None, None]
-    clouds = 1.0 + float(rng.uniform(0.0, 0.5)) * (day.mean(axis=2, keepdims=True) - 0.8)
+    traced = float(rng.uniform(0.0, 0.5))
+    grey = np.full((1, 3), 1.0 / (3.0 * 255.0), np.float32)
+    clouds = cv2.transform(image.astype(np.float32), grey * traced)[..., None] + np.float32(1.0 - 0.8 * traced)
     tint = SKIES[rng.integers(len(SKIES))] * rng.uniform(0.8, 1.2, 3).astype(np.float32)
     return np.asarray(level * falloff * clouds * tint, np.float32)
 
 
-def _lamps(mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator, grain: float) -> np.ndarray:
-    """(H, W, 3): lamps of cars, streets and windows, each with its glow; `grain` times as large as in a small image."""
+def _lamps(mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator, grain: float) -> np.ndarray | None:
+    """(H, W, 3): lamps of cars, streets and windows, each with its glow; `grain` times as large as in a small image.
+
+    None where there are none.
+    """
     glow = np.zeros((*mask.shape, 3), np.float32)
     for name, most in (("car", 6), ("pole", 2), ("building", 5)):
         ys, xs = np.nonzero(mask == ids[name])
@@ -90,7 +113,11 @@ def _lamps(mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator, g
                 glow, (int(xs[index]), int(ys[index])), round(grain * int(rng.integers(1, 4))), colour.tolist(), -1
             )
     if not glow.any():
-        return glow
-    wide = cv2.GaussianBlur(glow, (0, 0), grain * float(rng.uniform(3.0, 9.0)))
-    near = cv2.GaussianBlur(glow, (0, 0), 0.8 * grain) * 1.5
-    return np.asarray(near + wide * float(rng.uniform(0.5, 3.0)), np.float32)
+        return None
+    sigma = grain * float(rng.uniform(3.0, 9.0))
+    # So wide a blur is the same at a quarter of the size, in a tenth of the time.
+    height, width = mask.shape
+    small = cv2.resize(glow, (-(-width // 4), -(-height // 4)), interpolation=cv2.INTER_AREA)
+    wide = cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / 4.0), (width, height), interpolation=cv2.INTER_LINEAR)
+    near = cv2.GaussianBlur(glow, (0, 0), 0.8 * grain)
+    return np.asarray(cv2.addWeighted(near, 1.5, wide, float(rng.uniform(0.5, 3.0)), 0.0))

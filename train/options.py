@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
-from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .augment import Augmentation
 from .checkpoint import has_checkpoint
+from .classes import CAMVID, ClassList
 from .dataset import Sample, data_hash
 from .fcn8 import Fcn8Config
 from .files import CONFIG_NAME, WEIGHTS_NAME
@@ -56,6 +56,7 @@ class FitOptions:
         weights: ImageNet kernels, an .h5 or .npz; `start`: a finished run's folder to go on from.
         teacher: a finished run's folder whose opinion of the images is learnt too, or None.
         unlabelled: pictures, clips and folders of them, learnt from the teacher alone.
+        classes: what the masks hold.
         encoder: what a run that is gone on with recorded of them. Its checkpoint holds every weight, so that neither
             `weights` nor `start` is read.
         brief: validate after the last epoch alone and draw nothing: of a study only the figures are wanted.
@@ -77,6 +78,7 @@ class FitOptions:
     policy: str
     resume: bool
     tensorboard: bool
+    classes: ClassList = CAMVID
     license: str = ""
     devices: tuple[str, ...] = ()
     encoder: Encoder | None = None
@@ -88,7 +90,7 @@ class FitOptions:
 def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:
     """The network that a recipe and the asked widths make."""
     return Fcn8Config(
-        classes=len(CAMVID_CLASSES),
+        classes=len(options.classes),
         input_size=recipe.input_size,
         block_widths=options.block_widths,
         head_widths=options.head_widths,
@@ -107,8 +109,9 @@ def run_config(
     """Everything the run is made from, as JSON; `frames` are those without masks."""
     return {
         "fcn8": fcn8_config(recipe, options).to_dict(),
-        "classes": list(CAMVID_CLASSES),
-        "unlabelled": CAMVID_UNLABELLED,
+        "classes": list(options.classes.names),
+        "unlabelled": options.classes.unlabelled,
+        "ignored": options.classes.ignored,
         "recipe": recipe.to_dict(),
         "seed": options.seed,
         "policy": options.policy,
@@ -138,7 +141,8 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
         ConfigurationError: the folder records no training to go on with.
         ModelFileError: its config.json is damaged.
     """
-    config = open_run(out).config
+    run = open_run(out)
+    config = run.config
     try:
         data, paths, network = config["data"], config.get("paths", {}), Fcn8Config.from_dict(config["fcn8"])
         # Runs made before paths were recorded have the name alone.
@@ -149,7 +153,8 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
             block_widths=network.block_widths, head_widths=network.head_widths,
             weights=_path(files["weights"]), start=_path(files["start"]), seed=int(config["seed"]),
             teacher=_path(teacher), unlabelled=tuple(map(Path, data.get("unlabelled", ()))),
-            policy=str(config["policy"]), resume=True, tensorboard=False, license=str(config.get("license", "")),
+            classes=run.class_list, policy=str(config["policy"]), resume=True, tensorboard=False,
+            license=str(config.get("license", "")),
             encoder=_recorded_encoder(config) if has_checkpoint(out) else None,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -209,10 +214,10 @@ def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
         known["recipe"].pop("learning_rate", None)
         if known["recipe"].get("augmentation") is not None:
             known["recipe"]["augmentation"] = WITHOUT_A_WORD | known["recipe"]["augmentation"]
-    keys = ("fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")
+    keys = ("classes", "unlabelled", "ignored", "fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")
     changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
     changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")
-    changed += differences(stored["data"].get("frames"), ours["data"]["frames"], "unlabelled")
+    changed += differences(stored["data"].get("frames"), ours["data"]["frames"], "frames without masks")
     if changed:
         raise ConfigurationError(
             f"--resume: the run in {options.out} began with other options; give them again: {'; '.join(changed)}."

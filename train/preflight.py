@@ -19,7 +19,8 @@ import numpy as np
 from edge_seg.errors import DatasetError
 from edge_seg.image_files import ImageFault, ImageHeader, check_complete, read_header
 
-from .dataset import IMAGE_SUFFIXES, Sample, by_stem, orphans, read_image, read_mask
+from .classes import ClassList
+from .dataset import IMAGE_SUFFIXES, Sample, by_stem, ignored_value, orphans, read_ids, read_image
 
 # 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
 MAX_PIXELS = 1 << 26
@@ -63,6 +64,7 @@ def check_dataset(
     classes: tuple[str, ...],
     *,
     unlabelled: int | None = None,
+    ignored: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> PreflightReport:
     """`preflight`, for those who cannot go on with a bad file.
@@ -70,7 +72,8 @@ def check_dataset(
     Raises:
         DatasetError: `problems` names every bad file.
     """
-    return refuse_problems(preflight(image_dir, mask_dir, classes, unlabelled=unlabelled, max_pixels=max_pixels))
+    report = preflight(image_dir, mask_dir, classes, unlabelled=unlabelled, ignored=ignored, max_pixels=max_pixels)
+    return refuse_problems(report)
 
 
 def problem_summary(report: PreflightReport) -> str:
@@ -87,6 +90,7 @@ def preflight(
     classes: tuple[str, ...],
     *,
     unlabelled: int | None = None,
+    ignored: int | None = None,
     max_pixels: int = MAX_PIXELS,
     on_pair: Callable[[int, int], None] | None = None,
 ) -> PreflightReport:
@@ -96,6 +100,7 @@ def preflight(
         image_dir, mask_dir: folders whose files pair up by stem.
         classes: class names; a mask's ids must be below their number.
         unlabelled: id of the unlabelled class; a mask of nothing else is worth a warning.
+        ignored: a value of masks that means `unlabelled` too.
         max_pixels: files that declare more are refused undecoded.
         on_pair: called with (pairs done, pairs in all) after each.
 
@@ -104,7 +109,8 @@ def preflight(
     """
     images, problems, warnings = _list_folder(Path(image_dir))
     masks, mask_problems, mask_warnings = _list_folder(Path(mask_dir))
-    todo = [Sample(stem, images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+    meant = ignored_value(ClassList(names=classes, unlabelled=unlabelled, ignored=ignored))
+    todo = [Sample(stem, images[stem], masks[stem], meant) for stem in sorted(images.keys() & masks.keys())]
     report = check_pairs(todo, classes, unlabelled=unlabelled, max_pixels=max_pixels, on_pair=on_pair)
     problems += mask_problems + orphans(images, masks, Path(image_dir), Path(mask_dir))
     return replace(
@@ -186,7 +192,7 @@ def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels
             )
     ids = None
     if mask_header:
-        ids = _checked_ids(sample.mask, mask_header, classes, faults[sample.mask])
+        ids = _checked_ids(sample, mask_header, classes, faults[sample.mask])
     if image_header and mask_header:
         faults[sample.mask] += _size_faults(image_header, mask_header)
     if ids is not None and unlabelled is not None and ids[unlabelled] == ids.sum():
@@ -230,12 +236,12 @@ def _checked_header(path: Path, max_pixels: int, faults: list[str]) -> ImageHead
     return None
 
 
-def _checked_ids(path: Path, header: ImageHeader, classes: int, faults: list[str]) -> np.ndarray | None:
+def _checked_ids(sample: Sample, header: ImageHeader, classes: int, faults: list[str]) -> np.ndarray | None:
     """(classes,) pixels of each id in a mask, or None; what is wrong goes among the faults."""
     if wrong := _mode_fault(header):
         faults.append(wrong)
         return None
-    mask = _attempt(faults, path, read_mask)
+    mask = _attempt(faults, sample.mask, lambda _: read_ids(sample))
     if mask is None:
         return None
     counts = np.bincount(mask.ravel(), minlength=256)
@@ -269,7 +275,8 @@ def _id_fault(counts: np.ndarray, classes: int) -> str | None:
         return f"a 0/255 mask; expected class ids 0 to {classes - 1}: write the class id instead of 255"
     named = ", ".join(str(value) for value in bad[:IDS_NAMED])
     more = f" and {bad.size - IDS_NAMED} more" if bad.size > IDS_NAMED else ""
-    return f"id {named}{more} in {counts[bad].sum()} pixels; expected class ids 0 to {classes - 1}"
+    cure = f", or --ignore-id {bad[0]} where it means unlabelled" if bad.size == 1 else ""
+    return f"id {named}{more} in {counts[bad].sum()} pixels; expected class ids 0 to {classes - 1}{cure}"
 
 
 def _size_faults(image: ImageHeader, mask: ImageHeader) -> list[str]:

@@ -17,9 +17,6 @@ from keras import ops
 
 from .augment import Augmentation
 
-# The thin and rare classes that plain training loses: CamVid's pole, sign_symbol, pedestrian and bicyclist.
-RARE_CLASSES = ("pole", "sign_symbol", "pedestrian", "bicyclist")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

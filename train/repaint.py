@@ -29,6 +29,7 @@ USUAL_REACH = (0.4, 0.15)
 PLAIN = ("sky", "road", "pavement")
 REPAINTED = 0.6  # probability of each class
 SMOOTHED = 0.5  # of each plain one of those
+WIDE = 2.0  # pixels
 
 
 def repaint(image: np.ndarray, mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
@@ -65,8 +66,17 @@ def _smooth(image: np.ndarray, mask: np.ndarray, share: np.ndarray, sigma: float
     smooth = image
     for index in np.unique(mask[share > 0]):
         inside = (mask == index).astype(np.float32)
-        weight = cv2.GaussianBlur(inside, (0, 0), sigma)
-        own = cv2.GaussianBlur(image * inside[..., None], (0, 0), sigma) / np.maximum(weight, 1e-3)[..., None]
+        weight = _blur(inside, sigma)
+        own = _blur(image * inside[..., None], sigma) / np.maximum(weight, 1e-3)[..., None]
         part = (inside * share)[..., None]
         smooth = smooth * (1.0 - part) + own * part
     return smooth
+
+
+def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian; a wide one at half the size, where it is the same and takes a fraction of the time."""
+    if sigma < WIDE:
+        return cv2.GaussianBlur(image, (0, 0), sigma)
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (-(-width // 2), -(-height // 2)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / 2), (width, height), interpolation=cv2.INTER_LINEAR)

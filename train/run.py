@@ -28,6 +28,7 @@ from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.files import replacing
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
+from .classes import ClassList
 from .dataset import Sample, find_samples
 from .fcn8 import Fcn8Config, fcn8
 from .files import CONFIG_NAME, WEIGHTS_NAME
@@ -56,6 +57,11 @@ class Run:
         return self.config.get("unlabelled", CAMVID_UNLABELLED)
 
     @property
+    def class_list(self) -> ClassList:
+        """What the run's masks hold."""
+        return ClassList(names=self.classes, unlabelled=self.unlabelled, ignored=self.config.get("ignored"))
+
+    @property
     def name(self) -> str:
         """The folder's own name, however it was given: "." has one too."""
         return os.path.basename(os.path.abspath(self.folder))
@@ -78,14 +84,15 @@ class Run:
         plain = {"images": data.get("images"), "masks": data.get("masks")} if root is None else {}
         where = root if root is not None else data.get("root")
         if split == "test":
-            return find_samples(where, "test")
+            return find_samples(where, "test", classes=self.class_list)
         stems = set(data.get(split, ()))
         if not stems:
             raise ConfigurationError(
                 f"{self.folder} records no {split!r} images: it was fitted without, or shipped without their names. "
                 "Evaluate it with --split test, or with --images and --masks."
             )
-        return [sample for sample in find_samples(where, "train", **plain) if sample.stem in stems]
+        found = find_samples(where, "train", **plain, classes=self.class_list)
+        return [sample for sample in found if sample.stem in stems]
 
 
 def open_run(folder: Path | str) -> Run:
@@ -124,6 +131,9 @@ def _check_config(run: Run) -> None:
         raise ValueError(f"{len(run.classes)} class names for {config.classes} classes")
     if run.unlabelled is not None and run.unlabelled not in range(config.classes):
         raise ValueError(f"unlabelled is {run.unlabelled!r}")
+    ignored = run.class_list.ignored
+    if ignored is not None and (run.unlabelled is None or ignored not in range(config.classes, 256)):
+        raise ValueError(f"the ignored id is {ignored!r}")
     for part in ("data", "training"):
         if not isinstance(run.config.get(part, {}), dict):
             raise TypeError(f"{part!r} must be a record")

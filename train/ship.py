@@ -31,6 +31,7 @@ SHIPPED_KEYS = (
     "fcn8",
     "classes",
     "unlabelled",
+    "ignored",
     "recipe",
     "seed",
     "policy",

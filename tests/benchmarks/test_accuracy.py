@@ -42,3 +42,9 @@ def test_what_does_not_fit_is_refused():
         agreement(TRUTH[None], TRUTH[None, :1])
     with pytest.raises(ConfigurationError, match="ids"):
         measure_accuracy(TRUTH[None] + 9, [TRUTH], classes=3, unlabelled=2)
+
+
+def test_without_a_truth_there_is_agreement_alone() -> None:
+    labels = TRUTH[None]
+    found = measure_accuracy(labels, None, classes=3, unlabelled=2, reference=labels)
+    assert (found.mean_iou, found.agreement) == (None, 1.0)

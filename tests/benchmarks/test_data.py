@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks.data import load_data
+from benchmarks.settings import run_classes
 from edge_seg.errors import DatasetError
+from train.classes import CAMVID, ClassList
 
 
 def test_a_dataset_gives_its_test_folder(dataset):
@@ -45,3 +50,23 @@ def test_rendered_scenes_are_always_the_same_and_labelled():
     for labels in first.truth:
         assert labels.max() < 12
         assert len(np.unique(labels)) > 3
+
+
+def test_scenes_have_no_truth_for_other_classes(dataset: Path) -> None:
+    own = ClassList(names=("road", "void"), unlabelled=1, ignored=255)
+    assert load_data(None, limit=1, classes=own).truth is None
+    assert load_data(None, limit=1).truth is not None
+    for path in (dataset / "annotations_prepped_test").iterdir():
+        mask = np.full(cv2.imread(str(path), -1).shape[:2], 255, np.uint8)
+        mask[:10] = 0
+        cv2.imwrite(str(path), mask)
+    truth = load_data(dataset, classes=own).truth
+    assert truth is not None
+    assert np.unique(truth[0]).tolist() == [0, 1]
+
+
+def test_a_runs_classes_are_read_without_keras(tmp_path: Path) -> None:
+    config = {"classes": ["a", "b", "void"], "unlabelled": 2, "ignored": 255}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert run_classes(tmp_path) == ClassList(names=("a", "b", "void"), unlabelled=2, ignored=255)
+    assert run_classes(tmp_path / "none") == CAMVID

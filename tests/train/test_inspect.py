@@ -21,7 +21,7 @@ from edge_seg.spec import CAMVID_CLASSES, CAMVID_PALETTE_RGB
 from tests.train.test_preflight import FAULTS, write_good
 from train.__main__ import main
 from train.dataset import find_samples, read_mask
-from train.inspect import add_inspect_arguments, run_inspect, unlabelled_id
+from train.inspect import add_inspect_arguments, run_inspect
 
 PICTURES = ("classes.png", "masks.png", "samples.png")
 
@@ -170,13 +170,6 @@ def test_calls_that_cannot_be(make_dataset: Callable[..., Path], tmp_path: Path)
         with pytest.raises(SystemExit) as caught:
             inspect(root, "--out", tmp_path, *wrong)
         assert caught.value.code == 2
-
-
-def test_which_class_is_unlabelled() -> None:
-    assert unlabelled_id(CAMVID_CLASSES, None) == 11
-    assert unlabelled_id(CAMVID_CLASSES, "none") is None
-    assert unlabelled_id(("a", "b"), None) is None
-    assert unlabelled_id(("a", "b"), "a") == 0
 
 
 def test_inspecting_loads_no_keras() -> None:
