@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .account import StreamReport, frame_counts, source_facts
-from .errors import EdgeSegError
+from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
 from .media import Source, SourceCounts, SourceEnd
 from .names import Plan
@@ -164,13 +164,20 @@ class Run:
 
     def _video(self, item: Item, plan: Plan) -> SourceReport:
         entry = self._records.begin(item, plan)
-        source = open_item(
-            item,
-            give_up_s=self._options.give_up_s,
-            wait_s=self._options.wait_s,
-            on_event=self._progress.note,
-            stopped=self._stopped.is_set,
-        )
+        try:
+            source = open_item(
+                item,
+                give_up_s=self._options.give_up_s,
+                wait_s=self._options.wait_s,
+                on_event=self._progress.note,
+                stopped=self._stopped.is_set,
+            )
+        except MediaError as error:
+            if not (item.live and self._stopped.is_set()):
+                raise
+            return SourceReport(
+                source=item.name, status="interrupted", message=f"stopped before it was there ({redact(str(error))})"
+            )
         with source:
             sink = VideoOutputs(
                 plan,

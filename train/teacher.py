@@ -94,7 +94,7 @@ def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.
     """
     frames: list[np.ndarray] = []
     most = min(MOST_FRAMES, MOST_BYTES // (3 * size[0] * size[1]))
-    for item in expand_sources(list(places)) if places else ():
+    for item in expand_sources(list(places), say=_say) if places else ():
         if item.live:
             raise ConfigurationError(f"--unlabelled: expected pictures, clips or folders of them; got {item.name}.")
         for image in _spaced(item):
@@ -107,6 +107,10 @@ def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.
     if places and not frames:
         raise ConfigurationError(f"--unlabelled: no frame in {', '.join(map(str, places))}.")
     return frames
+
+
+def _say(text: str) -> None:
+    print(f"--unlabelled {text}", file=sys.stderr)
 
 
 def _spaced(item: Item) -> Iterator[np.ndarray]:

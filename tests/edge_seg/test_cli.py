@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -141,6 +142,20 @@ def test_how_long_a_camera_is_waited_for_is_the_callers_to_say(predict: Any, mon
     monkeypatch.setattr(predict_module, "open_item", absent)
     assert [predict("7", *more)[0] for more in ((), ("--wait", "2.5", "--give-up", "9"))] == [1, 1]
     assert asked == [(0.0, 30.0), (2.5, 9.0)]
+
+
+def test_a_camera_that_was_waited_for_until_ctrl_c_is_no_failure(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(item: Any, *, stopped: Any, **options: Any) -> Any:
+        if options["wait_s"]:
+            signal.raise_signal(signal.SIGINT)
+            assert stopped()
+        raise MediaError("camera 7: not there")
+
+    monkeypatch.setattr(predict_module, "open_item", absent)
+    code, summary, err = predict("7", "8", "--wait", "60")
+    assert (code, [source["status"] for source in summary["sources"]]) == (1, ["interrupted", "not started"])
+    assert "stopped before it was there (camera 7: not there)" in err
+    assert predict("7")[1]["sources"][0]["status"] == "failed"
 
 
 def test_a_files_name_gives_a_terminal_no_orders(

@@ -208,10 +208,14 @@ def write_video(path: Path, frames: int, rate: int) -> Path:
     return path
 
 
-def test_a_clip_gives_two_frames_a_second_and_a_picture_itself(tmp_path: Path) -> None:
+def test_a_clip_gives_two_frames_a_second_and_a_picture_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = write_video(tmp_path / "clip.mp4", 60, 20)
     cv2.imwrite(str(tmp_path / "picture.png"), np.full((20, 30, 3), 200, np.uint8))
+    (tmp_path / "notes.txt").touch()
     frames = unlabelled_frames([tmp_path], (32, 40))
+    assert capsys.readouterr().err == f"--unlabelled {tmp_path}: 2 sources; left out: 1 .txt\n"
     assert {frame.shape for frame in frames} == {(32, 40, 3)}
     levels = [round(float(frame.mean())) for frame in frames]
     assert levels == pytest.approx([0, 20, 40, 60, 80, 100, 200], abs=3)
