@@ -76,6 +76,11 @@ def dataset_frames(root: Path | str, *, limit: int | None = None, classes: Class
             raise DatasetError(
                 f"{sample.image} is {image.shape[:2]} but its mask is {mask.shape}: they must have one size."
             )
+        if mask.max() >= len(classes):
+            raise DatasetError(
+                f"{sample.mask} holds id {mask.max()}; expected ids 0 to {len(classes) - 1}, those of the Keras run's "
+                "classes."
+            )
     return _frame_set(f"{Path(root).name}, test folder", str(root), pairs)
 
 

@@ -24,7 +24,7 @@ from .cases import (
 )
 from .environment import gpus
 from .rows import Row
-from .settings import Settings, float_graph, fp32_file, litert_folder, model_files
+from .settings import Settings, float_graph, fp32_file, litert_folder, model_files, refuse_other_classes
 
 Say = Callable[[str], None]
 
@@ -45,6 +45,7 @@ def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
     failed: list[Row] = []
     paths = list(dict.fromkeys(settings.models))
     files, size = model_files(paths)
+    refuse_other_classes(settings.run, paths[0])
     if settings.fp32 is not None or all(file.precision != "fp32" for file in files):
         try:
             # It may be one of the models, too.

@@ -30,7 +30,16 @@ from .process import CANNOT_BE_HAD, Worker, WorkerError
 from .report import check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
-from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
+from .settings import (
+    BUNDLED_RUN,
+    DEFAULT_OUT,
+    Settings,
+    check_run,
+    exported,
+    model_files,
+    refuse_other_classes,
+    run_classes,
+)
 from .suite import Plan, labels_of, measure_batch, rendered_plan
 from .table import align, cells
 
@@ -169,6 +178,7 @@ def gpu_files(
     """
     if settings.models:
         files, size = model_files(settings.models)
+        refuse_other_classes(settings.run, settings.models[0])
         if settings.input_size not in (None, size):
             raise ConfigurationError(
                 f"--input-size {'x'.join(map(str, settings.input_size or ()))}: the files given take "

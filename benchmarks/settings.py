@@ -107,6 +107,16 @@ def run_classes(folder: Path) -> ClassList:
         return CAMVID
 
 
+def refuse_other_classes(run: Path, model: Path) -> None:
+    """Raise `ConfigurationError` where a file tells other classes apart than the Keras run that it is set against."""
+    ours, theirs = run_classes(run).names, read_model_header(model).spec.classes
+    if ours != theirs:
+        raise ConfigurationError(
+            f"{model} is of the classes {', '.join(theirs)}, the Keras run {run} of {', '.join(ours)}. Give the run "
+            "that the file was exported from: --run RUN."
+        )
+
+
 def model_files(paths: Sequence[Path]) -> tuple[list[ModelFile], tuple[int, int]]:
     """Read what each file says of itself, and the one (height, width) they share.
 

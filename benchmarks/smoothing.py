@@ -21,6 +21,7 @@ from edge_seg import Segmenter, bundled_model
 from edge_seg.errors import ConfigurationError
 from edge_seg.opencv import cv2
 from edge_seg.preprocess import resize_labels, stack_frames
+from edge_seg.spec import CAMVID_CLASSES
 from edge_seg.steady import LONGEST_HOLD, Flicker, Smoother
 from edge_seg.video import VideoFile
 from train.arguments import path, positive
@@ -126,8 +127,11 @@ def measure_smoothing(
     drives, real = [], []
     with Segmenter(model) as segmenter, tempfile.TemporaryDirectory(prefix="edge_seg_smoothing_") as scratch:
         spec = segmenter.spec
-        if len(spec.classes) != 12:
-            raise ConfigurationError(f"{model}: the rendered drives have 12 classes, this model {len(spec.classes)}.")
+        if spec.classes != CAMVID_CLASSES:
+            raise ConfigurationError(
+                f"{model}: expected a model of the rendered drives' classes, CamVid's 12; got "
+                f"{len(spec.classes)}: {', '.join(spec.classes)}."
+            )
         for drive in DRIVES:
             say(f"{drive.name}: rendering and segmenting")
             shown = show_drive(segmenter, drive, Path(scratch) / "drive.mp4", limit)

@@ -83,6 +83,9 @@ def names(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     if len(found) < 2 or not all(found) or len(set(found)) != len(found) or len(found) > 256:
         raise argparse.ArgumentTypeError(f"expected 2 to 256 different class names with commas between; got {text!r}")
+    # They are printed to terminals, which obey control characters, and a model file refuses them.
+    if not all(name.isprintable() for name in found):
+        raise argparse.ArgumentTypeError(f"expected class names of printable characters; got {text!a}")
     return found
 
 
@@ -96,25 +99,28 @@ def byte(text: str) -> int:
     return int(text)
 
 
-def add_class_options(add: Callable[..., Any], *also: str, default: str = "CamVid's 12") -> None:
-    """The options that say what masks hold, by a parser's `add_argument`; `also`: other names of --unlabelled-class."""
+def add_class_options(add: Callable[..., Any], *also: str, start: str = "") -> None:
+    """The options that say what masks hold, by a parser's `add_argument`.
+
+    `also`: other names of --unlabelled-class; `start`: words before the defaults.
+    """
     add(
         "--classes",
         type=names,
         metavar="A,B,...",
-        help=f"class names in the order of their ids, commas between (default: {default})",
+        help=f"class names in the order of their ids, commas between (default: {start}CamVid's 12)",
     )
     add(
         "--unlabelled-class",
         *also,
         metavar="NAME",
-        help='name of the class whose pixels are not counted, or "none" (default: unlabelled, if there is one)',
+        help=f'name of the class that is none, or "none" (default: {start}unlabelled, if there is one)',
     )
     add(
         "--ignore-id",
         type=byte,
         metavar="N",
-        help=f"{IGNORE_HELP} (default: none)",
+        help=f"{IGNORE_HELP} (default: {start}none)",
     )
 
 

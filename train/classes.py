@@ -18,6 +18,7 @@ UNLABELLED_NAME = CAMVID_CLASSES[CAMVID_UNLABELLED]
 CAMVID_RARE = ("pole", "sign_symbol", "pedestrian", "bicyclist")
 # Of other lists those with less than this share of the labelled pixels; of CamVid's that would be the same and fence.
 RARE_SHARE = 0.02
+MOST_CLASSES = 256  # that a mask's byte can tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,29 +73,51 @@ def class_list(names: tuple[str, ...], unlabelled: str | None, ignored: int | No
     Raises:
         ConfigurationError: no such class, more than a byte can tell, or a value that is a class's id already.
     """
-    index = _unlabelled_id(names, unlabelled)
+    if unlabelled is None:
+        index = names.index(UNLABELLED_NAME) if UNLABELLED_NAME in names else None
+    else:
+        index = _named(names, unlabelled)
+    return _with_ignored(names, index, ignored, appended=unlabelled is None)
+
+
+def changed(known: ClassList, names: tuple[str, ...] | None, unlabelled: str | None, ignored: int | None) -> ClassList:
+    """Known classes, and over them what a command's options say; other names begin a list of their own.
+
+    Raises what `class_list` raises.
+    """
+    if names is not None:
+        return class_list(names, unlabelled, ignored)
+    index = known.unlabelled if unlabelled is None else _named(known.names, unlabelled)
+    if ignored is None and index is not None:
+        ignored = known.ignored
+    return _with_ignored(known.names, index, ignored, appended=unlabelled is None)
+
+
+def _named(names: tuple[str, ...], name: str) -> int | None:
+    if name in names:
+        return names.index(name)
+    if name == "none":
+        return None
+    raise ConfigurationError(f"unlabelled class {name}: not one of the classes {', '.join(names)}.")
+
+
+def _with_ignored(names: tuple[str, ...], index: int | None, ignored: int | None, *, appended: bool) -> ClassList:
+    """A list whose masks hold `ignored`, too; with `appended` a class is made for it where there is none."""
     if ignored is None:
+        return ClassList(names=names, unlabelled=index)
+    if index is None:
+        if not appended:
+            raise ConfigurationError(f"--ignore-id {ignored}: expected a class for it; got --unlabelled-class none.")
+        index, names = len(names), (*names, UNLABELLED_NAME)
+    if len(names) > MOST_CLASSES:
+        raise ConfigurationError(f"--ignore-id {ignored}: with a class for it there are more than {MOST_CLASSES}.")
+    if ignored == index:  # It is the class's own id.
         return ClassList(names=names, unlabelled=index)
     if ignored < len(names):
         raise ConfigurationError(
-            f"--ignore-id {ignored} is the id of {names[ignored]}; expected a value of the masks that no class has, "
-            f"{len(names)} to 255."
+            f"--ignore-id {ignored} is the id of {names[ignored]}; expected a value of the masks that no class has."
         )
-    if index is None:
-        if unlabelled == "none":
-            raise ConfigurationError(f"--ignore-id {ignored}: expected a class for it; leave out `none`.")
-        index, names = len(names), (*names, UNLABELLED_NAME)
     return ClassList(names=names, unlabelled=index, ignored=ignored)
-
-
-def _unlabelled_id(names: tuple[str, ...], name: str | None) -> int | None:
-    if name is None:
-        return names.index(UNLABELLED_NAME) if UNLABELLED_NAME in names else None
-    if name == "none":
-        return None
-    if name not in names:
-        raise ConfigurationError(f"unlabelled class {name}: not one of the classes {', '.join(names)}.")
-    return names.index(name)
 
 
 def missing(ids: Mapping[str, int], wanted: tuple[str, ...]) -> list[str]:

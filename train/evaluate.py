@@ -20,17 +20,17 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_labels
-from edge_seg.spec import CAMVID_CLASSES, palette_for
+from edge_seg.spec import palette_for
 
 from . import arguments
-from .augment import IDS, Pair
+from .augment import Pair
 from .classes import ClassList
 from .dataset import Sample, find_samples, read_pair
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
 from .files import write_csv
 from .labelers import Labeler, open_keras, open_onnx
 from .metrics import Scores, none_if_nan
-from .night import make_night
+from .night import NEEDED, make_night
 from .preflight import check_pairs, refuse_problems
 from .quiet import import_keras_quietly
 
@@ -45,6 +45,7 @@ class Subject:
         samples: the pairs to evaluate on.
         classes, palette, unlabelled: of the model.
         labeler: what labels frames.
+        ignored: the masks' value that means unlabelled, where it is none of the ids.
         night: relight each image as by night first.
     """
 
@@ -55,6 +56,7 @@ class Subject:
     palette: Palette
     unlabelled: int | None
     labeler: Labeler
+    ignored: int | None = None
     night: bool = False
 
     def read(self, sample: Sample) -> Pair:
@@ -62,7 +64,8 @@ class Subject:
         image, mask = read_pair(sample)
         if self.night:
             # Drawn from the name: the same night for every model, whatever else is evaluated.
-            image = make_night(image, mask, IDS, np.random.default_rng(crc32(sample.stem.encode(errors="replace"))))
+            ids = {name: index for index, name in enumerate(self.classes)}
+            image = make_night(image, mask, ids, np.random.default_rng(crc32(sample.stem.encode(errors="replace"))))
         return image, mask
 
 
@@ -123,9 +126,9 @@ def run_evaluate(args: argparse.Namespace) -> int:
     onnx = args.model.is_file() or (args.model.suffix.lower() == ".onnx" and not args.model.is_dir())
     subject = _onnx_subject(args) if onnx else _run_subject(args)
     if args.night:
-        if subject.classes != CAMVID_CLASSES:
+        if any(name not in subject.classes for name in NEEDED):
             raise ConfigurationError(
-                f"--night relights streets by the classes {', '.join(CAMVID_CLASSES)}; got a model of "
+                f"--night relights streets by the classes {', '.join(NEEDED)}; got a model of "
                 f"{', '.join(subject.classes)}."
             )
         subject = replace(subject, split=f"{subject.split} by night", night=True)
@@ -133,7 +136,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     out = args.out or (Path(f"{args.model.stem}-{folder_name}") if onnx else args.model / folder_name)
     evaluation = evaluate_subject(subject, batch=args.batch)
     print_evaluation(subject, evaluation)
-    write_evaluation(subject, evaluation, out, options={"flip": args.flip, "scales": list(args.scales)})
+    options = {"flip": args.flip, "scales": list(args.scales), "ignore_id": subject.ignored}
+    write_evaluation(subject, evaluation, out, options=options)
     print(f"\nwritten to {out}: summary.json, classes.csv, images.csv, confusion.csv and pictures")
     if not onnx and args.out is None:
         from .report import write_report
@@ -144,7 +148,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 def evaluate_subject(subject: Subject, *, batch: int = 8) -> Evaluation:
     """Check the files, then evaluate; raises `DatasetError` that names every bad file."""
-    refuse_problems(check_pairs(subject.samples, subject.classes, unlabelled=subject.unlabelled))
+    curable = subject.unlabelled is not None
+    refuse_problems(check_pairs(subject.samples, subject.classes, unlabelled=subject.unlabelled, curable=curable))
     return evaluate_samples(
         subject.labeler,
         subject.samples,
@@ -164,6 +169,7 @@ def _run_subject(args: argparse.Namespace) -> Subject:
     if args.ignore_id is not None:
         run = replace(run, config={**run.config, "ignored": args.ignore_id})
     known = checked_ignored(run.class_list)
+    run = replace(run, config={**run.config, "ignored": known.ignored})
     if args.images or args.masks:
         split, samples = "plain folders", find_samples(None, images=args.images, masks=args.masks, classes=known)
     else:
@@ -178,6 +184,7 @@ def _run_subject(args: argparse.Namespace) -> Subject:
         palette=palette_for(run.classes),
         unlabelled=run.unlabelled,
         labeler=labeler,
+        ignored=known.ignored,
     )
 
 
@@ -216,12 +223,15 @@ def _onnx_subject(args: argparse.Namespace) -> Subject:
         palette=spec.palette,
         unlabelled=spec.unlabelled,
         labeler=labeler,
+        ignored=known.ignored,
     )
 
 
 def checked_ignored(classes: ClassList) -> ClassList:
     """The classes themselves; raises `ConfigurationError` where their masks cannot hold the value to be ignored."""
-    if classes.ignored is not None and (classes.unlabelled is None or classes.ignored < len(classes)):
+    if classes.ignored is None or classes.ignored == classes.unlabelled:
+        return replace(classes, ignored=None)
+    if classes.unlabelled is None or classes.ignored < len(classes):
         raise ConfigurationError(
             f"--ignore-id {classes.ignored}: expected a value of the masks above the {len(classes)} classes' ids, and "
             "a model with an unlabelled class."

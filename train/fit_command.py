@@ -14,7 +14,7 @@ from edge_seg.console import complain
 from edge_seg.errors import ConfigurationError, EdgeSegError
 
 from .arguments import one_source
-from .classes import ClassList, class_list, missing
+from .classes import CAMVID, ClassList, changed, missing
 from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     from .recipes import RECIPES
 
     classes = asked_classes(args)
+    refuse_ignored(args.recipe, classes)
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
     recipe = suited(recipe, classes, rendered=bool(args.rendered_share))
     check_teacher(recipe, classes, args.teacher, args.unlabelled or ())
@@ -123,13 +124,16 @@ def asked_classes(args: argparse.Namespace) -> ClassList:
     """
     from .run import open_run
 
-    known = open_run(args.start).class_list if args.start else ClassList()
-    if args.classes is None and args.unlabelled_class is None and args.ignore_id is None:
-        return known
-    names, unlabelled = args.classes or known.names, args.unlabelled_class
-    if args.classes is None and unlabelled is None:
-        unlabelled = "none" if known.unlabelled is None else known.names[known.unlabelled]
-    return class_list(names, unlabelled, args.ignore_id)
+    known = open_run(args.start).class_list if args.start else CAMVID
+    return changed(known, args.classes, args.unlabelled_class, args.ignore_id)
+
+
+def refuse_ignored(recipe: str | None, classes: ClassList) -> None:
+    """Raise `ConfigurationError` where the notebook's recipe, which counts every pixel, is to leave some out."""
+    if recipe == "notebook" and classes.ignored is not None:
+        raise ConfigurationError(
+            "--ignore-id: the notebook's recipe counts the unlabelled class like any other; leave one of the two out."
+        )
 
 
 def suited(recipe: Recipe, classes: ClassList, *, rendered: bool) -> Recipe:
@@ -201,8 +205,8 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         raise ConfigurationError(
             f"--resume: the run in {args.out} began with {options.weights}, which is not there; give it with --weights."
         )
-    if any(getattr(args, name) is not None for name in ("classes", "unlabelled_class", "ignore_id")):
-        options = replace(options, classes=asked_classes(args))
+    ignored = options.classes.ignored if args.ignore_id is None else args.ignore_id
+    options = replace(options, classes=changed(options.classes, args.classes, args.unlabelled_class, ignored))
     if options.encoder is None and options.start:
         refuse_other_start(options.start, options, recipe)
     check_teacher(recipe, options.classes, options.teacher, options.unlabelled)

@@ -27,6 +27,7 @@ from .history import column, read_history
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"
+MOST_TOLD = 40  # classes that a confusion matrix names
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fa", "#dbe7f3", "#8fb8de", "#3f7fbf", "#12406f"])
 # Any, because matplotlib types the keys of its settings one by one.
 STYLE: dict[Any, Any] = {
@@ -162,12 +163,14 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path 
     """The confusion matrix, (C, C) pixels of true class by predicted, each row in percent of its true class."""
     totals = confusion.sum(axis=1, keepdims=True)
     share = 100 * np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
-    side = 2.6 + 0.56 * len(classes)
+    # Of very many classes there is room for the colours alone.
+    told = len(classes) <= MOST_TOLD
+    side = 2.6 + 0.56 * min(len(classes), MOST_TOLD)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure((side + 0.6, side), layout="constrained")
         axes = figure.subplots()
         axes.imshow(share, cmap=HEAT, vmin=0, vmax=100)
-        for row, found in enumerate(share):
+        for row, found in enumerate(share if told else ()):
             for col, value in enumerate(found):
                 if value >= 0.5:
                     weight = "bold" if row == col else "normal"
@@ -175,17 +178,18 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path 
                     axes.text(
                         col, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color, fontweight=weight
                     )
-        ticks = np.arange(len(classes))
-        axes.set_xticks(ticks, classes, rotation=45, ha="left", rotation_mode="anchor", color=INK)
-        names = [name if total else f"{name} (absent)" for name, total in zip(classes, totals[:, 0], strict=True)]
-        axes.set_yticks(ticks, names, color=INK)
         axes.xaxis.tick_top()
-        axes.set_xticks(ticks[1:] - 0.5, minor=True)
-        axes.set_yticks(ticks[1:] - 0.5, minor=True)
-        axes.grid(which="minor", color=PAPER, linewidth=1.5)
+        if told:
+            ticks = np.arange(len(classes))
+            axes.set_xticks(ticks, classes, rotation=45, ha="left", rotation_mode="anchor", color=INK)
+            names = [name if total else f"{name} (absent)" for name, total in zip(classes, totals[:, 0], strict=True)]
+            axes.set_yticks(ticks, names, color=INK)
+            axes.set_xticks(ticks[1:] - 0.5, minor=True)
+            axes.set_yticks(ticks[1:] - 0.5, minor=True)
+            axes.grid(which="minor", color=PAPER, linewidth=1.5)
         axes.tick_params(which="minor", size=0)
         axes.spines[:].set_visible(False)
-        axes.set_ylabel("true class")
+        axes.set_ylabel("true class" if told else "id of the true class")
         axes.set_xlabel("share of the true class's pixels called each class, % (under 0.5 left blank)")
         figure.suptitle(title or "Confusion matrix", x=0.01, ha="left", fontsize=12)
         _save(figure, path)

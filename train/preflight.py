@@ -111,7 +111,9 @@ def preflight(
     masks, mask_problems, mask_warnings = _list_folder(Path(mask_dir))
     meant = ignored_value(ClassList(names=classes, unlabelled=unlabelled, ignored=ignored))
     todo = [Sample(stem, images[stem], masks[stem], meant) for stem in sorted(images.keys() & masks.keys())]
-    report = check_pairs(todo, classes, unlabelled=unlabelled, max_pixels=max_pixels, on_pair=on_pair)
+    report = check_pairs(
+        todo, classes, unlabelled=unlabelled, max_pixels=max_pixels, on_pair=on_pair, curable=ignored is None
+    )
     problems += mask_problems + orphans(images, masks, Path(image_dir), Path(mask_dir))
     return replace(
         report,
@@ -129,11 +131,12 @@ def check_pairs(
     unlabelled: int | None = None,
     max_pixels: int = MAX_PIXELS,
     on_pair: Callable[[int, int], None] | None = None,
+    curable: bool = False,
 ) -> PreflightReport:
-    """Look at these pairs alone; arguments as for `preflight`."""
+    """Look at these pairs alone; arguments as for `preflight`, and `curable`: the command knows --ignore-id."""
 
     def check(sample: Sample) -> _Pair:
-        return _check_pair(sample, len(classes), unlabelled, max_pixels)
+        return _check_pair(sample, len(classes), unlabelled, max_pixels, curable)
 
     pairs = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -177,7 +180,7 @@ def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
     return found, problems, warnings
 
 
-def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels: int) -> _Pair:
+def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels: int, curable: bool) -> _Pair:
     """Check one image, its mask, and that they fit; a file's faults share one line."""
     faults: dict[Path, list[str]] = {sample.image: [], sample.mask: []}
     warnings = []
@@ -192,7 +195,7 @@ def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels
             )
     ids = None
     if mask_header:
-        ids = _checked_ids(sample, mask_header, classes, faults[sample.mask])
+        ids = _checked_ids(sample, mask_header, classes, faults[sample.mask], curable)
     if image_header and mask_header:
         faults[sample.mask] += _size_faults(image_header, mask_header)
     if ids is not None and unlabelled is not None and ids[unlabelled] == ids.sum():
@@ -236,7 +239,9 @@ def _checked_header(path: Path, max_pixels: int, faults: list[str]) -> ImageHead
     return None
 
 
-def _checked_ids(sample: Sample, header: ImageHeader, classes: int, faults: list[str]) -> np.ndarray | None:
+def _checked_ids(
+    sample: Sample, header: ImageHeader, classes: int, faults: list[str], curable: bool
+) -> np.ndarray | None:
     """(classes,) pixels of each id in a mask, or None; what is wrong goes among the faults."""
     if wrong := _mode_fault(header):
         faults.append(wrong)
@@ -245,7 +250,7 @@ def _checked_ids(sample: Sample, header: ImageHeader, classes: int, faults: list
     if mask is None:
         return None
     counts = np.bincount(mask.ravel(), minlength=256)
-    if wrong := _id_fault(counts, classes):
+    if wrong := _id_fault(counts, classes, curable):
         faults.append(wrong)
         return None
     return counts[:classes]
@@ -265,17 +270,17 @@ def _mode_fault(header: ImageHeader) -> str | None:
     return None
 
 
-def _id_fault(counts: np.ndarray, classes: int) -> str | None:
+def _id_fault(counts: np.ndarray, classes: int, curable: bool) -> str | None:
     """What is wrong with a mask's ids, given the pixels of each of the 256 values."""
     present = np.flatnonzero(counts)
     bad = present[present >= classes]
     if bad.size == 0:
         return None
+    cure = f", or --ignore-id {bad[0]} where it means unlabelled" if curable and bad.size == 1 else ""
     if set(present.tolist()) <= {0, 255}:
-        return f"a 0/255 mask; expected class ids 0 to {classes - 1}: write the class id instead of 255"
+        return f"a 0/255 mask; expected class ids 0 to {classes - 1}: write the class id instead of 255{cure}"
     named = ", ".join(str(value) for value in bad[:IDS_NAMED])
     more = f" and {bad.size - IDS_NAMED} more" if bad.size > IDS_NAMED else ""
-    cure = f", or --ignore-id {bad[0]} where it means unlabelled" if bad.size == 1 else ""
     return f"id {named}{more} in {counts[bad].sum()} pixels; expected class ids 0 to {classes - 1}{cure}"
 
 

@@ -1,11 +1,14 @@
-"""A finished FCN8 for other classes: encoder and head stay, and classes of the same name keep their scores.
+"""A finished FCN8 for other classes: encoder and head stay, and classes of the same name keep their scores, nearly.
 
-Of a class that the finished network does not know, the scores begin at 0: all of them alike, whatever the scale of the
-features that they are read from (Long and others, 2015, arXiv 1411.4038, start all theirs so). Knows no files.
+An upsampling mixes the scores of all classes. What a class that is dropped gave to the others, on average over a block
+of pixels, is given by the scores that stay (measured in docs/training.md). Those of a class that the finished network
+does not know begin at 0, whatever the scale of the features that they are read from (Long and others, 2015, arXiv
+1411.4038, start all theirs so). Knows no files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
@@ -31,21 +34,48 @@ def rescore(finished: keras.Model, config: Fcn8Config, theirs: tuple[str, ...], 
         network.get_layer(name).set_weights(finished.get_layer(name).get_weights())
     known = [name for name in ours if name in theirs]
     here, there = [ours.index(name) for name in known], [theirs.index(name) for name in known]
-    begun = ALIVE if config.skip_activation == "relu" else 0.0
+    linear = config.skip_activation == "linear"
+    last = finished.get_layer("upsample8").get_weights()[0]
+    kept = _kept(last, there)
+    # Behind pool4's scores lies another upsampling, which hands the dropped ones on.
+    doubled = np.einsum("ij,hwjk->hwik", kept, finished.get_layer("pool4_upsample2").get_weights()[0])
+    given = {
+        "pool3_conv": kept if linear else _alone(there, len(theirs)),
+        "conv7_upsample4": kept,
+        "pool4_conv": _kept(doubled, there, rows=range(len(there))) if linear else _alone(there, len(theirs)),
+    }
     for name in SCORES.values():
-        layer = network.get_layer(name)
+        layer, mix = network.get_layer(name), given[name]
         axis = 2 if name in UPSAMPLINGS else 3  # of the classes that it gives
         kernel, *bias = (np.zeros(variable.shape, np.float32) for variable in layer.weights)
         whole, *own = finished.get_layer(name).get_weights()
-        np.moveaxis(kernel, axis, 0)[here] = np.moveaxis(whole, axis, 0)[there]
-        for array, given in zip(bias, own, strict=True):
-            array[:] = begun
-            array[here] = given[there]
+        np.moveaxis(kernel, axis, 0)[here] = np.tensordot(mix, np.moveaxis(whole, axis, 0), 1)
+        for array, old in zip(bias, own, strict=True):
+            array[:] = 0.0 if linear else ALIVE
+            array[here] = mix @ old
         layer.set_weights([kernel, *bias])
-    for name in AFTER_SCORES:
-        layer, (whole,) = network.get_layer(name), finished.get_layer(name).get_weights()
+    for name, whole in zip(AFTER_SCORES, (doubled, last[:, :, there]), strict=True):
+        layer = network.get_layer(name)
         kernel = np.array(keras.ops.convert_to_numpy(RepeatPixels()(layer.kernel.shape)))
         for mine, other in zip(here, there, strict=True):
-            kernel[:, :, here, mine] = whole[:, :, there, other]
+            kernel[:, :, here, mine] = whole[:, :, :, other]
         layer.set_weights([kernel])
     return network
+
+
+def _kept(kernel: np.ndarray, there: list[int], rows: Sequence[int] | None = None) -> np.ndarray:
+    """(kept, theirs): the scores that, upsampled alone, are on average over a block what all were together.
+
+    Args:
+        kernel: of the upsampling, (height, width, classes that it gives, theirs).
+        there: ids of the classes that stay; `rows` of those that it gives.
+    """
+    if len(there) in (0, kernel.shape[3]):
+        return _alone(there, kernel.shape[3])
+    mean = kernel.mean((0, 1), dtype=np.float64)[there if rows is None else list(rows)]
+    return np.linalg.lstsq(mean[:, there], mean, rcond=1e-3)[0]
+
+
+def _alone(there: list[int], count: int) -> np.ndarray:
+    """(kept, theirs): each score as it is. Behind a Relu no sum of them could be handed on."""
+    return np.eye(count)[there]

@@ -24,6 +24,7 @@ from benchmarks.report import new_folder, write_report
 from benchmarks.rows import read_result
 from benchmarks.settings import Settings
 from benchmarks.suite import Measured
+from edge_seg.errors import ConfigurationError
 
 
 @pytest.fixture
@@ -332,3 +333,9 @@ def test_a_missing_package_is_one_line_and_help_waits_for_no_keras(tmp_path):
     shown = f"import sys; {start}\ntry: main(['--help'])\nfinally: print('keras' in sys.modules)"
     child = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, cwd=ROOT)
     assert child.stdout.endswith("False\n"), child.stderr
+
+
+def test_a_file_of_other_classes_than_the_runs_is_refused_before_anything_is_measured(run_folder, tiny_model):
+    own = tiny_model(classes=("road", "lawn"), palette=((0, 0, 0), (1, 1, 1)), unlabelled=None)
+    with pytest.raises(ConfigurationError, match=r"of the classes road, lawn, the Keras run .* Give the run"):
+        find_field(Settings(run=run_folder, models=(own,), peers=()), "digest", lambda _: None)

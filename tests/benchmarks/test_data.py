@@ -70,3 +70,8 @@ def test_a_runs_classes_are_read_without_keras(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert run_classes(tmp_path) == ClassList(names=("a", "b", "void"), unlabelled=2, ignored=255)
     assert run_classes(tmp_path / "none") == CAMVID
+
+
+def test_ids_that_the_runs_classes_do_not_have_are_refused(dataset: Path) -> None:
+    with pytest.raises(DatasetError, match=r"holds id \d+; expected ids 0 to 1"):
+        load_data(dataset, classes=ClassList(names=("a", "b"), unlabelled=None))

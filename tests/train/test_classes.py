@@ -13,16 +13,18 @@ import pytest
 
 from edge_seg.errors import ConfigurationError
 from edge_seg.modelfile import read_model_header
+from edge_seg.preprocess import scale_frames
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 from train.__main__ import main
 from train.augment import Augmentation, Example, augment
 from train.average import cosine
-from train.classes import CAMVID, ClassList, class_list
+from train.classes import CAMVID, ClassList, changed, class_list
 from train.fcn8 import Fcn8Config, fcn8, logits_model
 from train.fit_command import suited
 from train.recipes import RECIPES
 from train.rescore import rescore
 from train.run import load_model, open_run
+from train.scenes import Scene, render
 
 WIDTHS = ["--block-widths", "4,4,4,4,4", "--head-widths", "4,4", "--input-size", "64x64"]
 SHORT = ["--crop-size", "32x32", "--batch-size", "2", "--policy", "float32", "--epochs", "1"]
@@ -59,12 +61,35 @@ def test_which_class_is_unlabelled() -> None:
     assert class_list(("a", "b"), "a", None).ids == {"b": 1}
 
 
+def test_known_classes_are_kept_where_options_say_nothing() -> None:
+    known = ClassList(names=("a", "b", "unlabelled"), unlabelled=2, ignored=255)
+    assert changed(known, None, None, None) == known
+    assert changed(known, None, "unlabelled", None) == known
+    assert changed(known, None, "a", None) == replace(known, unlabelled=0)
+    assert changed(known, None, "none", None) == ClassList(names=known.names, unlabelled=None)
+    assert changed(known, None, None, 254) == replace(known, ignored=254)
+    assert changed(known, ("c", "d"), None, None) == ClassList(names=("c", "d"), unlabelled=None)
+    every = ClassList(names=("a", "b"), unlabelled=None)
+    assert changed(every, None, None, 255) == ClassList(names=("a", "b", "unlabelled"), unlabelled=2, ignored=255)
+    odd = ClassList(names=("a", "none"), unlabelled=1)
+    assert changed(odd, None, None, None) == changed(odd, None, "none", None) == odd
+
+
+def test_the_first_value_behind_the_ids_is_the_class_that_is_made_for_it() -> None:
+    assert class_list(("a", "b"), None, 2) == ClassList(names=("a", "b", "unlabelled"), unlabelled=2)
+    assert class_list(("a", "void"), "void", 1) == ClassList(names=("a", "void"), unlabelled=1)
+    many = tuple(f"c{index}" for index in range(255))
+    assert class_list(many, None, 255).names == (*many, "unlabelled")
+    with pytest.raises(ConfigurationError, match="more than 256"):
+        class_list((*many, "last"), None, 255)
+
+
 def test_what_masks_ignore_is_a_class_that_is_not_counted() -> None:
     assert class_list(("a", "b"), None, 255) == ClassList(names=("a", "b", "unlabelled"), unlabelled=2, ignored=255)
     assert class_list(("a", "void"), "void", 255) == ClassList(names=("a", "void"), unlabelled=1, ignored=255)
-    with pytest.raises(ConfigurationError, match=r"--ignore-id 1 is the id of b; .* 2 to 255"):
+    with pytest.raises(ConfigurationError, match="--ignore-id 1 is the id of b; expected a value of the masks"):
         class_list(("a", "b"), None, 1)
-    with pytest.raises(ConfigurationError, match="leave out `none`"):
+    with pytest.raises(ConfigurationError, match="got --unlabelled-class none"):
         class_list(("a", "b"), "none", 255)
     with pytest.raises(ConfigurationError, match="not one of the classes a, b"):
         class_list(("a", "b"), "c", None)
@@ -161,6 +186,25 @@ def test_every_pixel_may_count(dataset: Path, tmp_path: Path) -> None:
     assert (kept["unlabelled"], kept["ignored"], kept["fcn8"]["classes"]) == (None, None, 3)
 
 
+def test_an_unlabelled_id_behind_the_others_is_read_back(dataset: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        relabel(dataset / f"annotations_prepped_{split}", lambda ids: np.where(ids == 255, 3, ids))
+    run = tmp_path / "run"
+    assert fit(dataset, run, *OWN, "--ignore-id", "3") == 0
+    assert open_run(run).class_list == ClassList(names=("road", "lawn", "truck", "unlabelled"), unlabelled=3)
+    assert main(["evaluate", str(run), "--split", "test", "--ignore-id", "3"]) == 0
+    assert main(["evaluate", str(run), "--split", "test", "--ignore-id", "2"]) == 2
+
+
+def test_a_mask_of_one_class_and_what_is_not_labelled(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relabel(dataset / "annotations_prepped_train", lambda ids: np.where(ids == 1, 0, ids))
+    relabel(dataset / "annotations_prepped_train", lambda ids: np.where(ids == 2, 0, ids))
+    assert fit(dataset, tmp_path / "run", *OWN) == 1
+    assert "write the class id instead of 255, or --ignore-id 255 where it means" in capsys.readouterr().err
+
+
 def test_a_mask_with_another_value_is_refused_with_the_cure(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +219,7 @@ def test_a_mask_with_another_value_is_refused_with_the_cure(
         (["--rendered-share", "0.1"], "CamVid's classes alone"),
         (["--ignore-id", "2"], "--ignore-id 2 is the id of truck"),
         (["--unlabelled-class", "sky"], "not one of the classes road, lawn, truck"),
+        (["--ignore-id", "255", "--recipe", "notebook"], "counts the unlabelled class like any other"),
         (["--teacher", "edge_seg/assets/keras_fast"], "expected a network of the classes road, lawn, truck"),
     ],
 )
@@ -185,6 +230,14 @@ def test_what_does_not_go_with_own_classes(
     assert words in capsys.readouterr().err
 
 
+def test_a_classes_name_gives_a_terminal_no_orders(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        fit(dataset, tmp_path / "run", "--classes", "a\x1b[31m,b")
+    assert "printable characters; got 'a\\x1b[31m,b'" in capsys.readouterr().err
+
+
 def test_a_run_is_resumed_with_its_own_classes_alone(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,8 +246,10 @@ def test_a_run_is_resumed_with_its_own_classes_alone(
     resume = ["fit", "--out", str(run), "--resume"]
     assert main([*resume, "--classes", "road,lawn,bus", "--ignore-id", "255"]) == 2
     assert "classes is road,lawn,truck,unlabelled there, road,lawn,bus,unlabelled here" in capsys.readouterr().err
-    assert main([*resume, *OWN, "--ignore-id", "255"]) == 0
-    assert main(resume) == 0
+    assert main([*resume, "--unlabelled-class", "lawn"]) == 2
+    assert "unlabelled is 3 there, 1 here" in capsys.readouterr().err
+    for more in ([*OWN, "--ignore-id", "255"], OWN, ["--ignore-id", "255"], []):
+        assert main([*resume, *more]) == 0, more
     assert config(run)["classes"] == ["road", "lawn", "truck", "unlabelled"]
 
 
@@ -215,6 +270,25 @@ def test_classes_of_the_same_name_keep_their_scores(skips: str) -> None:
     np.testing.assert_allclose(after[..., 1], after[0, 0, 0, 1], atol=1e-6)  # alike everywhere
     skip = begun.get_layer("pool3_conv").get_weights()[1]
     assert skip[1] == pytest.approx(0.1 if skips == "relu" else 0.0)
+
+
+def test_a_class_that_is_dropped_leaves_the_others_nearly_as_they_were() -> None:
+    """The bundled fast network's upsampling mixes classes; without a share of the dropped ones they are far off."""
+    run = open_run("edge_seg/assets/keras_fast")
+    shape = run.fcn8.with_size((64, 96))
+    finished = load_model(run, input_size=(64, 96))
+    ours = ("person", "road", "car", "sky", "unlabelled")
+    begun = rescore(finished, shape, run.classes, ours)
+    frame, _ = render(Scene.from_seed(3), time_s=0.0, height=64, width=96)
+    before, after = (np.asarray(logits_model(model)(scale_frames(frame[None]))) for model in (finished, begun))
+    kept = [run.classes.index(name) for name in ours if name in run.classes]
+    here = [ours.index(run.classes[index]) for index in kept]
+    assert np.abs(after[..., here] - before[..., kept]).mean() < 0.15 * before[..., kept].std()
+    np.testing.assert_allclose(after[..., 0], 0.0, atol=1e-6)
+    # None of its names is known: all scores alike, and a network to train.
+    strange = rescore(finished, shape, run.classes, ("a", "b"))
+    np.testing.assert_allclose(np.asarray(logits_model(strange)(scale_frames(frame[None]))), 0.0, atol=1e-6)
+    np.testing.assert_array_equal(strange.get_layer("conv6").kernel, finished.get_layer("conv6").kernel)
 
 
 def test_a_finished_network_goes_on_with_other_classes(dataset: Path, tmp_path: Path) -> None:

@@ -163,9 +163,21 @@ def test_evaluate_by_night_is_another_evaluation_and_always_the_same(
 
 
 def test_night_needs_the_classes_it_tells_apart(
-    tiny_model: Callable[..., Path], make_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    tiny_model: Callable[..., Path],
+    make_dataset: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = tiny_model(classes=("a", "b", "c"), palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)), unlabelled=None)
     dataset = make_dataset(count=2, splits=("train", "test"))
     assert main(["evaluate", str(model), str(dataset), "--split", "test", "--night"]) == 2
     assert "error: --night relights streets by the classes sky, building" in capsys.readouterr().err
+    # A list of one's own that has them is relit, under its own ids.
+    names = ("void", "car", "tram", "sky", "building", "pole", "sign_symbol")
+    palette = tuple((index, 0, 0) for index in range(7))
+    own = tiny_model(classes=names, palette=palette, unlabelled=0)
+    for path in (dataset / "annotations_prepped_test").iterdir():
+        cv2.imwrite(str(path), np.where(cv2.imread(str(path), -1) < 6, 3, 1).astype(np.uint8))
+    out = tmp_path / "out"
+    assert main(["evaluate", str(own), str(dataset), "--split", "test", "--night", "--out", str(out)]) == 0
+    assert json.loads((out / "summary.json").read_text())["split"] == "test by night"

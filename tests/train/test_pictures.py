@@ -87,6 +87,12 @@ def test_iou_bars_leave_out_what_has_none(tmp_path: Path) -> None:
     assert CAMVID_PALETTE_RGB[8] not in colors_of(tmp_path / "none.png")
 
 
+def test_a_confusion_of_very_many_classes_is_a_picture_of_bounded_size(tmp_path: Path) -> None:
+    names = tuple(f"class {index}" for index in range(150))
+    pictures.confusion_picture(np.eye(150, dtype=np.int64), names, tmp_path / "many.png")
+    assert max(cv2.imread(str(tmp_path / "many.png")).shape) < 5000
+
+
 @pytest.mark.parametrize("classes", [CAMVID_CLASSES, ("a", "b")])
 def test_the_confusion_picture_darkens_the_full_cells(tmp_path: Path, classes: Sequence[str]) -> None:
     full = tuple(round(255 * channel) for channel in pictures.HEAT(1.0)[:3])
