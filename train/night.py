@@ -52,7 +52,7 @@ def make_night(image: np.ndarray, mask: np.ndarray, ids: Mapping[str, int], rng:
     lamps = _lamps(mask, ids, rng, grain=max(1.0, height / USUAL_HEIGHT))
     if lamps is not None:
         night += lamps
-    night += rng.standard_normal(night.shape, np.float32) * np.float32(rng.uniform(0.0, 0.02))
+    night += rng.normal(0.0, rng.uniform(0.0, 0.02), night.shape).astype(np.float32)
     # Cameras lose what is nearly black.
     black = float(rng.uniform(0.0, 0.03))
     scale = 255.0 / (1.0 - black)
