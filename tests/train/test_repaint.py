@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from train.augment import IDS, Augmentation, Example, augment
-from train.repaint import REACH, repaint
+from train.repaint import REACH, _blur, repaint
 
 SKY, ROAD, CAR, PAVEMENT, UNLABELLED = (IDS[name] for name in ("sky", "road", "car", "pavement", "unlabelled"))
 CALM = Augmentation(light=0.0, lens=0.0, paste=0.0, night=0.0, rare_focus=0.0)
@@ -109,3 +110,14 @@ def test_where_a_mask_says_nothing_the_teacher_tells_the_classes() -> None:
     )
     assert told < 2
     assert untold > 8
+
+
+@pytest.mark.parametrize("sigma", [1.5, 2.0, 5.0, 8.0])
+def test_a_wide_blur_at_half_the_size_is_the_blur_itself(sigma: float) -> None:
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.uniform(0, 255, (121, 90, 3)).astype(np.float32), (0, 0), 1.0)
+    wanted = cv2.GaussianBlur(image, (0, 0), sigma)
+    found = _blur(image, sigma)
+    assert found.shape == wanted.shape
+    # By a few levels at the most, of an image that loses eight times as much.
+    assert np.abs(found - wanted).mean() < 0.12 * np.abs(image - wanted).mean()
