@@ -114,7 +114,7 @@ def add_class_options(add: Callable[..., Any], *also: str, start: str = "") -> N
         "--unlabelled-class",
         *also,
         metavar="NAME",
-        help=f'name of the class that is none, or "none" (default: {start}unlabelled, if there is one)',
+        help=f'name of the class that means not labelled, or "none" (default: {start}unlabelled, if there is one)',
     )
     add(
         "--ignore-id",
