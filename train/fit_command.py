@@ -91,6 +91,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     from .policy import auto_policy
     from .recipes import RECIPES
 
+    refuse_other_weights(args)
     classes = asked_classes(args)
     refuse_ignored(args.recipe, classes)
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
@@ -115,6 +116,14 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         resume=args.resume, tensorboard=args.tensorboard, classes=classes, license=terms(args), devices=args.devices,
         every=args.every, workers=args.workers,
     )  # fmt: skip
+
+
+def refuse_other_weights(args: argparse.Namespace) -> None:
+    """Raise `ConfigurationError` where a network to start from comes with what it brings itself."""
+    if args.start and (args.weights or args.recipe not in (None, "default")):
+        raise ConfigurationError(
+            "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
+        )
 
 
 def asked_classes(args: argparse.Namespace) -> ClassList:
@@ -219,17 +228,13 @@ def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
 
 
 def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
-    """The widths asked for, or those of the network to start from; raises `ConfigurationError` where they conflict."""
+    """The widths asked for, or those of the network to start from."""
     from .fcn8 import Fcn8Config
     from .run import open_run
 
     asked = given(args, ("block_widths", "head_widths"))
     if args.start is None:
         return Fcn8Config(**asked)
-    if args.weights or args.recipe not in (None, "default"):
-        raise ConfigurationError(
-            "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
-        )
     return replace(open_run(args.start).fcn8, classes=len(asked_classes(args)), **asked)
 
 

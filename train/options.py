@@ -217,7 +217,7 @@ def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
     keys = ("classes", "unlabelled", "ignored", "fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")
     changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
     changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")
-    changed += differences(stored["data"].get("frames"), ours["data"]["frames"], "frames without masks")
+    changed += differences(stored["data"].get("frames"), ours["data"]["frames"], "frames")
     if changed:
         raise ConfigurationError(
             f"--resume: the run in {options.out} began with other options; give them again: {'; '.join(changed)}."

@@ -256,7 +256,7 @@ def test_the_test_folder_at_another_size_with_flips_and_scales(small_run: SmallR
     assert (record["images"], record["input_size"], record["options"]) == (
         5,
         [64, 64],
-        {"flip": True, "scales": [0.5, 1.0]},
+        {"flip": True, "scales": [0.5, 1.0], "ignore_id": None},
     )
     kinds = [(item["protocol"], item["variant"]) for item in record["results"]]
     assert kinds == [(p, v) for v in ("plain", "augmented") for p in (MODEL_SIZE, FULL_FRAME)]

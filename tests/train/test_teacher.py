@@ -284,7 +284,7 @@ def test_a_taught_run_is_gone_on_with_by_the_same_teacher_alone(
     capsys.readouterr()
     write_video(clip, 45, 20)
     assert main(["fit", "--out", str(out), "--resume"]) == 2
-    assert "unlabelled.count is 3 there, 5 here" in capsys.readouterr().err
+    assert "frames.count is 3 there, 5 here" in capsys.readouterr().err
     write_video(clip, 30, 20)
     kept = tmp_path / "kept"
     shutil.copytree(finished, kept)
