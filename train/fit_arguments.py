@@ -40,7 +40,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         help="pictures, clips (two frames a second) or folders of them, learnt from --teacher alone; it takes every "
         "name behind it, so give DATASET first (default: none)",
     )
-    add_class_options(add, start="those of --start, or ")
+    add_class_options(add, start="as in --start, or ")
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
 
