@@ -103,6 +103,22 @@ class PairStore(Sequence[Pair]):
         return self.__dict__ | {"_held": 0}
 
 
+class WithFrames(Sequence[Pair]):
+    """Labelled pairs, and behind them frames whose mask is `unlabelled` throughout."""
+
+    def __init__(self, pairs: Sequence[Pair], frames: Sequence[np.ndarray], unlabelled: int) -> None:
+        self._pairs, self._frames = pairs, frames
+        self._mask = np.full(frames[0].shape[:2], unlabelled, np.uint8) if len(frames) else None
+
+    def __len__(self) -> int:
+        return len(self._pairs) + len(self._frames)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index < len(self._pairs):
+            return self._pairs[index]
+        return self._frames[index - len(self._pairs)], self._mask
+
+
 class RenderedStore(Sequence[Pair]):
     """Procedural scenes with exact labels, by index; drawn when first asked for, then kept.
 

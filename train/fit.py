@@ -15,7 +15,15 @@ import numpy as np
 from edge_seg.errors import ConfigurationError, DatasetError
 
 from .augment import Pair
-from .batches import PairStore, ResizedBatches, TrainingBatches, check_processes, class_shares, rendered_scenes
+from .batches import (
+    PairStore,
+    ResizedBatches,
+    TrainingBatches,
+    WithFrames,
+    check_processes,
+    class_shares,
+    rendered_scenes,
+)
 from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
@@ -31,7 +39,7 @@ from .policy import policy_kept
 from .preflight import PreflightReport, check_dataset
 from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
-from .teacher import WithFrames, opinions_of, unlabelled_frames
+from .teacher import opinions_of, unlabelled_frames
 from .weights import even_out
 
 RENDERED_POOL = 160

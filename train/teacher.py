@@ -13,7 +13,6 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -63,22 +62,6 @@ def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> l
     if sys.stderr.isatty():
         print(file=sys.stderr)
     return found
-
-
-class WithFrames(Sequence[Pair]):
-    """Labelled pairs, and behind them frames whose mask is `unlabelled` throughout."""
-
-    def __init__(self, pairs: Sequence[Pair], frames: Sequence[np.ndarray], unlabelled: int) -> None:
-        self._pairs, self._frames = pairs, frames
-        self._mask = np.full(frames[0].shape[:2], unlabelled, np.uint8) if len(frames) else None
-
-    def __len__(self) -> int:
-        return len(self._pairs) + len(self._frames)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index < len(self._pairs):
-            return self._pairs[index]
-        return self._frames[index - len(self._pairs)], self._mask
 
 
 def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from train import batches as batches_module
 from train import drawing, shared
 from train.augment import Augmentation
-from train.batches import PairStore, RenderedStore, TrainingBatches, drawing_processes
+from train.batches import PairStore, RenderedStore, TrainingBatches, WithFrames, drawing_processes
 from train.dataset import find_samples
 from train.drawing import Drawers, DrawingError, Packed, SharedScenes
 
@@ -87,6 +88,18 @@ def test_a_process_loads_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_what_a_process_is_sent_loads_no_framework_either(make_dataset: Callable[..., Path]) -> None:
+    frames = [np.zeros((48, 64, 3), np.uint8)]
+    pairs = WithFrames(PairStore(find_samples(make_dataset(count=2))), frames, 11)
+    batches = TrainingBatches(pairs, size=(32, 32), batch_size=2, seed=1, augmentation=Augmentation())
+    script = (
+        "import pickle, sys; pickle.load(sys.stdin.buffer).unscaled(0, 0); "
+        "print({name.partition('.')[0] for name in sys.modules} & {'keras', 'tensorflow', 'jax', 'matplotlib'})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(batches), capture_output=True, check=True)
+    assert done.stdout.strip() == b"set()"
 
 
 def test_processes_draw_what_threads_draw(make_dataset: Callable[..., Path]) -> None:

@@ -20,11 +20,11 @@ from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from train import callbacks, teacher
 from train.__main__ import main
 from train.augment import Augmentation, Example, augment, paste_rare
-from train.batches import TrainingBatches
+from train.batches import TrainingBatches, WithFrames
 from train.fcn8 import Fcn8Config, fcn8
 from train.losses import TEACHER_SHARE, ConfusionMetric, SegmentationLoss
 from train.run import load_model, open_run, save_run
-from train.teacher import WithFrames, opinions_of, unlabelled_frames
+from train.teacher import opinions_of, unlabelled_frames
 
 WIDTHS = {"block_widths": (4, 4, 4, 4, 4), "head_widths": (4, 4)}
 FIT = (
