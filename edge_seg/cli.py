@@ -60,7 +60,8 @@ def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
         "source",
         metavar="SOURCE",
         nargs="+",
-        help='video, picture, folder, quoted "glob", camera index, or rtsp://, http://, https:// address',
+        help='video, picture, folder, quoted "glob", camera index, address '
+        "(rtsp, http, https, rtmp, tcp, udp), or - for what is piped in",
     )
     predict.add_argument("-m", "--model", type=name, metavar="MODEL", help=MODEL_HELP)
     predict.add_argument(

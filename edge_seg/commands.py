@@ -31,6 +31,7 @@ STOPPED = "error: stopped at once; what was written is in NAME.partial.mp4, and 
 
 def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
+    from .errors import ConfigurationError
     from .modelfile import read_model_header
     from .names import check_free, parse_kinds, plan_outputs
     from .opencv import cv2
@@ -45,6 +46,8 @@ def predict(options: argparse.Namespace) -> int:
     settings = _predict_options(options)
     progress = Progress()
     items = expand_sources(options.source, track=options.track, say=progress.note)
+    if options.resume and any(item.kind == "pipe" for item in items):
+        raise ConfigurationError("--resume cannot know what comes through standard input (-); leave one of them out.")
     out = Path(options.out) if options.out else None
     folder_asked = bool(options.out) and options.out.endswith(("/", os.sep))
     plans = plan_outputs(items, parse_kinds(options.save), out, folder_asked=folder_asked)

@@ -41,7 +41,7 @@ class LiveSource(Source):
     """The newest frames of a connection that is opened again when it breaks.
 
     Frames carry the connection's own timestamps counted from the first frame; across a break, or where the camera sets
-    its clock, they go on by ours.
+    its clock, they go on by ours. Where frames bring no time, it is that of their arrival.
 
     Args:
         connect: opens a new connection, a `Source`; raises `MediaError` when it cannot. One that raises `RefusedError`
@@ -264,15 +264,16 @@ class LiveSource(Source):
     def _continued(self, frame: Frame, connection: Source, arrived: float) -> int:
         """The frame's time in `TIME_BASE` since the very first one: by its own clock; by ours across a break, or where
         its own is set."""
-        passed_s, waited_s = frame.time_s - self._last_time_s, arrived - self._last_arrival
+        time_s = frame.time_s if connection.info.timed else arrived - self._started_at
+        passed_s, waited_s = time_s - self._last_time_s, arrived - self._last_arrival
         if connection.counts is not self._present:
             self._settle(connection.counts)
-            self._offset_s = (arrived - self._started_at if self._taken else 0.0) - frame.time_s
+            self._offset_s = (arrived - self._started_at if self._taken else 0.0) - time_s
         elif passed_s < -BACK_S or passed_s > waited_s + AHEAD_S:
             self._offset_s += waited_s - passed_s
             self._before.retimed += 1
-        self._last_time_s = frame.time_s
-        self._last_pts = max(self._last_pts + 1, round((frame.time_s + self._offset_s) / TIME_BASE))
+        self._last_time_s = time_s
+        self._last_pts = max(self._last_pts + 1, round((time_s + self._offset_s) / TIME_BASE))
         return self._last_pts
 
     # What is said, and what is counted

@@ -22,6 +22,7 @@ from .forks import keep_in_children
 
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26
+STANDARD_INPUT = "standard input"
 # A camera that flickers for days must not fill the memory.
 MAX_EVENTS = 200
 
@@ -62,7 +63,7 @@ class SourceInfo:
 
     Attributes:
         name: printable, without credentials.
-        kind: "video", "images", "stream" or "camera".
+        kind: "video", "images", "stream", "camera" or "pipe".
         size: (height, width) of the upright frames, None for images (each has its own).
         rate: frames a second on average, None when unknown.
         time_base: seconds a unit of pts.
@@ -72,6 +73,7 @@ class SourceInfo:
         pixel_aspect: width of a pixel over its height, upright.
         rotation: the turn and mirroring applied, in words; empty if none.
         audio: codec of the audio track, None without.
+        timed: whether frames bring a time of their own; in raw H.264 and in motion JPEG they do not.
         track, tracks: which video track this is, from 1, and how many there are.
     """
 
@@ -86,6 +88,7 @@ class SourceInfo:
     pixel_aspect: Fraction = Fraction(1)
     rotation: str = ""
     audio: str | None = None
+    timed: bool = True
     track: int = 1
     tracks: int = 1
 

@@ -87,7 +87,7 @@ def _around_file(item: Item, kinds: Sequence[str], out: Path) -> Plan:
 
 
 def _check_distinct(items: Sequence[Item], plans: Sequence[Plan]) -> None:
-    taken: dict[str, str] = {os.path.realpath(item.location): item.name for item in items if not item.live}
+    taken: dict[str, str] = {os.path.realpath(item.location): item.name for item in items if item.on_disk}
     for item, plan in zip(items, plans, strict=True):
         for path in (name for final in plan.values() for name in (final, partial_path(final))):
             place = os.path.realpath(path)

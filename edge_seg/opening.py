@@ -10,13 +10,16 @@ send us on to another web address, as servers of downloads do, and nowhere else.
 from __future__ import annotations
 
 import os
+import select
+import sys
+import threading
 import time
 from pathlib import Path
 
 from .boxes import refers_elsewhere
 from .diagnose import explain_file
 from .errors import MediaError, MissingDependencyError, RefusedError
-from .media import MAX_PIXELS
+from .media import MAX_PIXELS, STANDARD_INPUT
 from .redact import redact, remember_secrets
 
 try:
@@ -40,12 +43,21 @@ PROTOCOLS = {
     # Pictures come over the connection itself (`rtsp_transport`): no other port is opened.
     "rtsp": "rtsp,tcp",
     "rtsps": "rtsps,rtsp,tls,tcp",
+    "rtmp": "rtmp,tcp",
+    "rtmps": "rtmps,rtmp,tls,tcp",
+    "tcp": "tcp",
+    "udp": "udp",
 }
 QUICKLY_LOOKED_AT = frozenset({"rtsp", "rtsps"})
+BRIEFLY_LOOKED_AT = frozenset({"rtmp", "rtmps", "tcp", "udp"})
+# What comes by these has no end of its own, whatever length its first frames let guess.
+WITHOUT_END = frozenset({"rtsp", "rtsps", "tcp", "udp"})
 CLOCKS_WITHOUT_ZERO = frozenset({"mpeg", "mpegts", "rtsp"})
 CHECK = "Check the address and that the camera is on."
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 8.0
+READ_STEP_S = 0.2
+READABLE_PIPED = "MPEG-TS, Matroska and raw H.264 can be piped, an MP4 if its index comes first (faststart)."
 # Who falls back by more has started its clock anew; by less, a single time is wrong.
 CLOCK_RESTART_S = 0.5
 
@@ -75,7 +87,7 @@ def open_address(
     open_timeout_s: float | None = None,
     read_timeout_s: float = READ_TIMEOUT_S,
 ) -> InputContainer:
-    """Open an `rtsp://`, `rtsps://`, `http://` or `https://` address for reading.
+    """Open an address for reading; `PROTOCOLS` names the kinds.
 
     Args:
         address: with its credentials, which are remembered so that no line ever shows them.
@@ -106,6 +118,69 @@ def open_address(
     raise _explain_address(redact(address), opened, limit_s if late else None)
 
 
+class StandardInput:
+    """What is piped into this process, as libav wants to read it: in short waits, which a stop ends.
+
+    Raises:
+        MediaError: nothing is piped into this process.
+    """
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        try:
+            self._descriptor = sys.stdin.fileno()
+            terminal = os.isatty(self._descriptor)
+        except (AttributeError, OSError, ValueError):
+            raise MediaError(f"{STANDARD_INPUT}: is closed; pipe a video into it.") from None
+        if terminal:
+            raise MediaError(f"{STANDARD_INPUT}: is a terminal; pipe a video into it.")
+        self._taken = 0
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; none at the end, and after `stop`."""
+        while not self._stopped.is_set():
+            # Windows can wait for sockets alone.
+            if os.name == "nt" or select.select([self._descriptor], [], [], READ_STEP_S)[0]:
+                data = os.read(self._descriptor, size)
+                self._taken += len(data)
+                return data
+        return b""
+
+    def seekable(self) -> bool:
+        """Whether it is a file after all (`edge-seg predict - < clip.mp4`)."""
+        try:
+            return os.lseek(self._descriptor, 0, os.SEEK_CUR) >= 0
+        except OSError:
+            return False
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """The new place, in bytes from the beginning."""
+        return os.lseek(self._descriptor, offset, whence)
+
+    def tell(self) -> int:
+        """The place, in bytes from the beginning."""
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+    def stop(self) -> None:
+        """Let the read that waits, and all later ones, find the end."""
+        self._stopped.set()
+
+    def open(self, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
+        """Begin to read it as a video.
+
+        Raises:
+            MediaError: it is none, or one that cannot be read from its beginning on.
+        """
+        opened = _open(self, "pipe", max_pixels, timeout=None)
+        if isinstance(opened, InputContainer):
+            return opened
+        if not self._taken:
+            raise MediaError(f"{STANDARD_INPUT}: ended before anything came.")
+        raise MediaError(
+            f"{STANDARD_INPUT}: no video that can be read from its beginning on ({reason_of(opened)}). {READABLE_PIPED}"
+        )
+
+
 def clock_origin_s(container: InputContainer) -> float:
     """Seconds on the source's clock that count as zero, the same for all its tracks."""
     if not CLOCKS_WITHOUT_ZERO.intersection(container.format.name.split(",")):
@@ -123,9 +198,17 @@ def _sized(container: InputContainer) -> bool:
 
 
 def _open(
-    target: str, scheme: str, max_pixels: int, *, timeout: tuple[float, float] | None, patient: bool = False
+    target: str | StandardInput,
+    scheme: str,
+    max_pixels: int,
+    *,
+    timeout: tuple[float, float] | None,
+    patient: bool = False,
 ) -> InputContainer | Exception:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS.get(scheme, "")}
+    if scheme in BRIEFLY_LOOKED_AT:
+        # libav would watch frames go by for five seconds, for their rate or for a sound that may begin.
+        options |= {"fpsprobesize": "2", "analyzeduration": "1000000"}
     if scheme in QUICKLY_LOOKED_AT:
         # No sound, which nobody here listens to.
         options |= {"format_whitelist": "rtsp", "rtsp_transport": "tcp", "allowed_media_types": "video"}
@@ -137,6 +220,7 @@ def _open(
         # titles and handler names in any encoding; what they say is of no use here.
         return av.open(
             target,
+            "r",
             container_options=options,
             options={"max_pixels": str(max_pixels)},
             timeout=timeout,

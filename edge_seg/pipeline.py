@@ -189,6 +189,8 @@ class Pipeline:
         self._options = options or PipelineOptions()
         self._stop = threading.Event()
         self._postprocess, self._on_progress = postprocess, on_progress
+        # Whether reading may wait for others, for ever.
+        self._waits = source.info.live or source.info.kind == "pipe"
         # A live source keeps the newest frame itself; a queue behind it would only make frames old.
         depth = 1 if source.info.live else 2 * self._options.batch_size + 2
         self._frames: Channel[Frame] = Channel(depth)
@@ -203,7 +205,7 @@ class Pipeline:
     def request_stop(self) -> None:
         """Stop reading and finish what is under way. Safe in a signal handler."""
         self._stop.set()
-        if self._source.info.live:
+        if self._waits:
             self._source.stop()
 
     def run(self) -> PipelineReport:
@@ -225,8 +227,8 @@ class Pipeline:
         try:
             self._guarded(work)
         finally:
-            # The reader may hang in a dead connection: it is a daemon, and its frames go nowhere any more.
-            for thread, patience_s in ((writer, None), (reader, 1.0 if self._source.info.live else None)):
+            # The reader may hang in a dead connection or pipe: it is a daemon, and its frames go nowhere any more.
+            for thread, patience_s in ((writer, None), (reader, 1.0 if self._waits else None)):
                 if thread.ident is not None:
                     thread.join(patience_s)
         if self._error is not None and not isinstance(self._error, Exception):

@@ -82,7 +82,7 @@ class Records:
     def made_from(self, item: Item, path: Path) -> bool:
         """Whether a line says that the result of this name was made from this very source."""
         line = self._lines(path.parent).get(path.name)
-        return line is not None and not item.live and line.get("source") == _source_of(item)
+        return line is not None and item.on_disk and line.get("source") == _source_of(item)
 
     def _origin(self, item: Item, kind: str) -> dict[str, Any]:
         return {"source": _source_of(item), "model": self._model, "options": dict(self._options_of(item, kind))}
@@ -110,7 +110,7 @@ def content_of(path: Path) -> dict[str, Any]:
 
 def _source_of(item: Item) -> dict[str, Any]:
     """A file by its size and the time of its last change, as make does; a live source by its name."""
-    if item.live:
+    if not item.on_disk:
         return {"name": item.name}
     try:
         status = os.stat(item.location)

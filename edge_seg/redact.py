@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 MASK = "***"
 # Up to the @ before the host; further where what follows the colon is no port: a password with a bare slash in it.
 _CREDENTIALS = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/?#\s'\"]*|[^/?#\s'\"@:]*:(?!\d+(?:[/?#]|$))[^\s'\"]*)@", re.IGNORECASE
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/?#\s'\"]+|[^/?#\s'\"@:]*:(?!\d+(?:[/?#]|$))[^\s'\"]*)@", re.IGNORECASE
 )
 _AUTHORIZATION = re.compile(r"(authorization\s*:)[^\r\n]*", re.IGNORECASE)
 # `?token=...&`, and what some cameras have in their paths: `/user=admin_password=..._channel=1`.

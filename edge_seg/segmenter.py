@@ -194,7 +194,7 @@ class Segmenter:
         return results
 
     def stream(self, source: Any) -> ResultStream:
-        """Segment a source lazily: a path, an address, a camera index, or any iterable of frames.
+        """Segment a source lazily: a path, an address, a camera's index, "-" for standard input, or any iterable.
 
         Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
         frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every

@@ -1,4 +1,4 @@
-"""What a SOURCE argument is: a video, a picture, a folder, a quoted glob, a camera index, or an address.
+"""What a SOURCE argument is: a video, a picture, a folder, a quoted glob, a camera index, an address, or `-`.
 
 Turns arguments into items, one a result, each with a stem of its own; opens an item as a `Source`. Knows no models and
 no outputs.
@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 from .account import counted
 from .errors import ConfigurationError, MediaError, RefusedError
 from .files import name_of
-from .media import Event, Frame, Source
+from .media import STANDARD_INPUT, Event, Frame, Source
 from .redact import redact
 
-SCHEMES = ("rtsp", "rtsps", "http", "https")
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "tcp", "udp")
+PIPE = "-"
 FIRST_REOPENING_S = 1.0
 QUICKEST_REOPENING_S, SLOWEST_REOPENING_S = 2.5, 10.0
 _VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
@@ -39,8 +40,8 @@ class Item:
     """One source with a result of its own.
 
     Attributes:
-        kind: "video", "image", "stream" or "camera".
-        location: a path, an address with its credentials, or a camera's index as text.
+        kind: "video", "image", "stream", "camera" or "pipe".
+        location: a path, an address with its credentials, a camera's index as text, or "-".
         stem: what its results are called, different for each item of a run.
         track: which video track of a file or a stream, from 1.
         shorter: stems that would do if no other item of the run had them, the shortest first.
@@ -55,12 +56,19 @@ class Item:
     @property
     def name(self) -> str:
         """Printable, without credentials."""
+        if self.kind == "pipe":
+            return STANDARD_INPUT
         return f"camera {self.location}" if self.kind == "camera" else redact(self.location)
 
     @property
     def live(self) -> bool:
         """Whether it may have no end of its own."""
         return self.kind in ("stream", "camera")
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is a file, which can be read twice."""
+        return self.kind in ("video", "image")
 
 
 def expand_sources(
@@ -94,6 +102,9 @@ def _expand(argument: str | os.PathLike[str] | int, say: Say) -> Iterator[Item]:
             "A source has no name (a variable that is not set?). Expected a video, picture, folder, glob, camera index "
             "or address."
         )
+    if text == PIPE:
+        yield Item(kind="pipe", location=text, stem="stdin")
+        return
     scheme, separator, _ = text.partition("://")
     # os.path: for a name too long to be one, Path.exists raises.
     there = os.path.exists(text)
@@ -124,7 +135,12 @@ def _stream(scheme: str, address: str) -> Item:
         ) from error
     if urlsplit(address).hostname != host:
         raise ConfigurationError(f"{name}: write / ? # of a user name or password as %2F, %3F, %23.")
-    if not host or port == 0:
+    if scheme.lower() in ("tcp", "udp"):
+        # What is waited for at a port of this machine needs no host's name.
+        if not port:
+            raise ConfigurationError(f"{name} names no port. Expected {scheme}://[HOST]:PORT.")
+        host = "_".join(part for part in (host, str(port)) if part)
+    elif not host or port == 0:
         raise ConfigurationError(f"{name} names no host. Expected {scheme}://HOST[:PORT]/PATH.")
     stem = "_".join(part for part in (host, Path(parts.path).stem) if part)
     return Item(kind="stream", location=address, stem=_plain(stem))
@@ -184,11 +200,11 @@ def _file(path: Path) -> Item:
 
 
 def _identity(item: Item) -> str:
-    return item.location if item.live else os.path.realpath(item.location)
+    return os.path.realpath(item.location) if item.on_disk else item.location
 
 
 def _on_track(item: Item, track: int) -> Item:
-    if track == 1 or item.kind not in ("video", "stream"):
+    if track == 1 or item.kind not in ("video", "stream", "pipe"):
         return item
     return replace(item, stem=f"{item.stem}_track{track}", track=track)
 
@@ -214,11 +230,11 @@ def _longer(item: Item, stem: str) -> Item:
 
 
 def _with_suffix(item: Item) -> str:
-    return f"{item.stem}_{Path(item.location).suffix.lstrip('.')}" if not item.live else item.stem
+    return f"{item.stem}_{Path(item.location).suffix.lstrip('.')}" if item.on_disk else item.stem
 
 
 def _with_folder(item: Item) -> str:
-    return _plain(f"{Path(item.location).absolute().parent.name}_{item.stem}") if not item.live else item.stem
+    return _plain(f"{Path(item.location).absolute().parent.name}_{item.stem}") if item.on_disk else item.stem
 
 
 def _with_hash(item: Item) -> str:
@@ -249,10 +265,10 @@ def open_item(
         from .images import ImageFiles
 
         return ImageFiles([Path(item.location)])
-    if item.kind == "video":
+    if item.kind in ("video", "pipe"):
         from .video import VideoFile
 
-        return VideoFile(item.location, track=item.track)
+        return VideoFile(item.location if item.kind == "video" else None, track=item.track)
     from .live import STALL_S, LiveSource, ignore_event
 
     on_event, stall_s = on_event or ignore_event, min(STALL_S, give_up_s)

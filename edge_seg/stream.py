@@ -46,7 +46,7 @@ class ResultStream(Iterator["Segmentation"]):
     Args:
         segment: (frames, indices, times, names) -> results, a Segmenter's.
         batch_size: frames a call.
-        source: a path, an address, a camera's index, an open `Source`, or any iterable of frames.
+        source: a path, an address, a camera's index, "-", an open `Source`, or any iterable of frames.
 
     Raises:
         ConfigurationError: `source` is none of these.

@@ -1,4 +1,4 @@
-"""Videos in, through PyAV: files and network streams as frames with timestamps, upright, damage counted.
+"""Videos in, through PyAV: files, pipes and network streams as frames with timestamps, upright, damage counted.
 
 With `opening.py`, `audio.py` and `encode.py` the only importer of av. Knows nothing of models, live queues or the
 command line.
@@ -34,22 +34,33 @@ from .account import counted
 from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
-from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
+from .media import MAX_PIXELS, STANDARD_INPUT, Frame, Source, SourceEnd, SourceInfo
 from .memory import available_memory
 from .opencv import cv2
-from .opening import CLOCK_RESTART_S, READ_TIMEOUT_S, clock_origin_s, open_address, open_file, reason_of
+from .opening import (
+    CLOCK_RESTART_S,
+    READ_TIMEOUT_S,
+    READABLE_PIPED,
+    WITHOUT_END,
+    StandardInput,
+    clock_origin_s,
+    open_address,
+    open_file,
+    reason_of,
+)
 from .redact import redact
 from .threads import available_threads
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
+_NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
 
 
 class VideoFile(Source):
-    """One video, from a file or an address, lossless and in order.
+    """One video, from a file, an address or a pipe, lossless and in order.
 
     Args:
-        location: a path, or an address if `network`.
+        location: a path, or an address if `network`; None for what is piped into this process.
         network: whether `location` is an address.
         track: which of its video tracks, from 1; a cover's picture is none.
         max_pixels: frames with more are refused from their header.
@@ -63,7 +74,7 @@ class VideoFile(Source):
 
     def __init__(
         self,
-        location: str | Path,
+        location: str | Path | None,
         *,
         network: bool = False,
         track: int = 1,
@@ -73,17 +84,21 @@ class VideoFile(Source):
         low_delay: bool = False,
     ) -> None:
         super().__init__()
-        self.name = redact(str(location))
+        self.name = STANDARD_INPUT if location is None else redact(str(location))
         self._patience_s = read_timeout_s if network else float("inf")
-        if network:
+        self._pipe = StandardInput() if location is None else None
+        if self._pipe is not None:
+            self._container = self._pipe.open(max_pixels=max_pixels)
+        elif network:
             self._container = open_address(
                 str(location), max_pixels=max_pixels, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s
             )
         else:
+            assert location is not None
             self._container = open_file(location, max_pixels=max_pixels)
         try:
             # Of a download the connection itself says whether it was whole.
-            self._extent = Extent() if network else measure(Path(location))
+            self._extent = Extent() if network or location is None else measure(Path(location))
             self._track = track
             self._stream = self._pick_stream(max_pixels)
             self._time_base = self._stream.time_base or Fraction(1, 90000)
@@ -94,7 +109,7 @@ class VideoFile(Source):
             context.options = {"max_pixels": str(max_pixels)}
             self.origin_s = clock_origin_s(self._container)
             self._origin = round(self.origin_s / self._time_base)
-            self.info = self._describe(network)
+            self.info = self._describe("pipe" if self._pipe else "stream" if network else "video", str(location))
         except BaseException:
             self._container.close()
             raise
@@ -120,6 +135,8 @@ class VideoFile(Source):
 
     def stop(self) -> None:
         self._stopped = True
+        if self._pipe is not None:
+            self._pipe.stop()
 
     def _release(self) -> None:
         with contextlib.suppress(av.error.FFmpegError):
@@ -164,21 +181,25 @@ class VideoFile(Source):
                 f"decode, and {free / 1e9:.1f} GB are free. Scale the video down first."
             )
 
-    def _describe(self, network: bool) -> SourceInfo:
+    def _describe(self, kind: str, location: str) -> SourceInfo:
         stream, container = self._stream, self._container
+        live = kind == "stream" and (not container.duration or location.partition("://")[0].lower() in WITHOUT_END)
+        timed = not container.format.flags & _NO_TIMESTAMPS
         audio = next((track for track in container.streams.audio if track.codec_context is not None), None)
         return SourceInfo(
             name=self.name,
-            kind="stream" if network else "video",
+            kind=kind,
             size=(stream.codec_context.height, stream.codec_context.width),
-            # Of a stream that was looked at for a moment only, a guess would be one at the clock of its codec.
-            rate=stream.average_rate or (None if container.format.name == "rtsp" else stream.guessed_rate),
+            # Of a stream that was looked at for a moment only, a guess would be one at the clock of its codec; where
+            # frames bring no time, their rate is libav's invention.
+            rate=(stream.average_rate if timed or not live else None) or (None if live else stream.guessed_rate),
             time_base=self._time_base,
             frame_count=(stream.frames or None) if self._extent.indexed else None,
             end_s=self._expected_end(),
-            live=network and (not container.duration or container.format.name == "rtsp"),
+            live=live,
             pixel_aspect=stream.codec_context.sample_aspect_ratio or Fraction(1),
             audio=audio.codec_context.name if audio else None,
+            timed=timed,
             track=self._track,
             tracks=len(self._video_tracks()),
         )
@@ -293,7 +314,8 @@ class VideoFile(Source):
             # libx264 and MP4 refuse time that stands still or runs backwards.
             missing = pts is None
             pts = 0 if last_pts is None else last_pts + (duration if missing else 1)
-            self.counts.retimed += 1
+            # Who takes a live source without times gives them by its own clock.
+            self.counts.retimed += self.info.timed or not self.info.live
         return pts, duration
 
     def _upright(self, picture: VideoFrame) -> np.ndarray:
@@ -324,6 +346,8 @@ class VideoFile(Source):
         """The end that was reached against the one announced; a break, a cut and a count that lies are told apart."""
         end = SourceEnd(at_s=self.end.at_s, expected_s=self.info.end_s, early=True, reason=self._broken)
         if self._broken:
+            if self._pipe and not delivered:
+                end.reason += f". {READABLE_PIPED.rstrip('.')}"
             return end
         if not delivered:
             end.reason = "not one frame could be decoded"

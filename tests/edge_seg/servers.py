@@ -1,5 +1,6 @@
 """Cameras on loopback that can be told to fail: RTSP over TCP with H.264 in hand-written RTP, and motion JPEG by HTTP;
-a plain web server, and what stands for a local camera's driver.
+an RTMP server, others that send a file's bytes by TCP and UDP, a plain web server, and what stands for a local camera's
+driver.
 
 Each frame's number, modulo 256, is drawn in its pixels; `sent` remembers when each number left last.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -22,6 +24,7 @@ import cv2
 from tests.edge_seg.clips import make_clip, paint_number
 
 RTP_PAYLOAD = 96
+FLV_SCRIPT = 18
 # Every picture can be decoded by itself soon, one slice each, nothing held back.
 ENCODING = {"preset": "ultrafast", "g": "5", "tune": "zerolatency", "x264-params": "sliced-threads=0:slices=1"}
 
@@ -213,6 +216,129 @@ class WebCamera(FailingServer):
         if self.mode == "half":
             connection.sendall(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: 900\r\n\r\n\xff\xd8\xff\xe0")
         self.stuck()
+
+
+def amf(value: object) -> bytes:
+    """A value in AMF0, Flash's own format."""
+    if value is None:
+        return b"\5"
+    if isinstance(value, float):
+        return b"\0" + struct.pack(">d", value)
+    if isinstance(value, dict):
+        pairs = (struct.pack(">H", len(key)) + key.encode() + amf(item) for key, item in value.items())
+        return b"\3" + b"".join(pairs) + b"\0\0\x09"
+    assert isinstance(value, str)
+    return b"\2" + struct.pack(">H", len(value)) + value.encode()
+
+
+class RtmpServer(FailingServer):
+    """A server of live video that plays an FLV file's tags in their time, once a client.
+
+    Those that tell of the whole file, such as how long it is, a live server does not have.
+    """
+
+    def __init__(self, clip: Path) -> None:
+        self._tags = [tag for tag in flv_tags(clip.read_bytes()) if tag[0] != FLV_SCRIPT]
+        super().__init__()
+
+    def play(self, connection: socket.socket, request: bytes) -> None:
+        """The handshake, three commands that are answered, then the tags."""
+        while len(request) < 1537:
+            request += connection.recv(8192)
+        connection.sendall(b"\3" + bytes(1536) + request[1:1537])
+        # Messages of any length in one piece.
+        connection.sendall(self._message(1, struct.pack(">I", 0xFFFFFF)))
+        heard, done = request[1537 + 1536 :], 0
+        steps = [("connect", self._connected), ("createStream", self._created), ("play", self._playing)]
+        while done < len(steps):
+            name, answer = steps[done]
+            place = heard.find(b"\2" + struct.pack(">H", len(name)) + name.encode())
+            if place < 0 or len(heard) < place + 3 + len(name) + 9:
+                more = connection.recv(8192)
+                if not more:
+                    raise OSError("gone")
+                heard += more
+                continue
+            number = struct.unpack(">d", heard[place + 4 + len(name) : place + 12 + len(name)])[0]
+            connection.sendall(self._message(20, answer(number)))
+            heard, done = heard[place + 12 + len(name) :], done + 1
+        began = time.monotonic()
+        for kind, time_ms, body in self._tags:
+            time.sleep(max(0.0, began + time_ms / 1000 - time.monotonic()))
+            connection.sendall(self._message(kind, body, time_ms=time_ms, stream=1))
+        self.stuck()
+
+    @staticmethod
+    def _connected(number: float) -> bytes:
+        status = {"level": "status", "code": "NetConnection.Connect.Success"}
+        return amf("_result") + amf(number) + amf({"fmsVer": "FMS/3,0,1,123"}) + amf(status)
+
+    @staticmethod
+    def _created(number: float) -> bytes:
+        return amf("_result") + amf(number) + amf(None) + amf(1.0)
+
+    @staticmethod
+    def _playing(number: float) -> bytes:
+        return amf("onStatus") + amf(0.0) + amf(None) + amf({"level": "status", "code": "NetStream.Play.Start"})
+
+    @staticmethod
+    def _message(kind: int, body: bytes, *, time_ms: int = 0, stream: int = 0) -> bytes:
+        head = struct.pack(">I", time_ms)[1:] + struct.pack(">I", len(body))[1:]
+        return b"\3" + head + bytes([kind]) + struct.pack("<I", stream) + body
+
+
+def flv_tags(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(kind, time in ms, content) of each tag of an FLV file."""
+    place = 13
+    while place < len(data):
+        size = int.from_bytes(data[place + 1 : place + 4])
+        time_ms = int.from_bytes(data[place + 4 : place + 7]) | data[place + 7] << 24
+        yield data[place], time_ms, data[place + 11 : place + 11 + size]
+        place += 11 + size + 4
+
+
+@contextlib.contextmanager
+def sends_by_tcp(pieces: list[bytes], pace_s: float) -> Iterator[str]:
+    """An address whose every client is sent the pieces, one each `pace_s`, and then nothing more."""
+    over = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                client, _ = listener.accept()
+                with client:
+                    for piece in pieces:
+                        client.sendall(piece)
+                        time.sleep(pace_s)
+                    over.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        over.set()
+
+
+@contextlib.contextmanager
+def sends_by_udp(pieces: list[bytes], pace_s: float) -> Iterator[str]:
+    """An address of this machine to which the pieces are sent, one each `pace_s`, over and over."""
+    over = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for piece in itertools.cycle(pieces):
+                if over.is_set():
+                    return
+                with contextlib.suppress(OSError):
+                    sender.sendto(piece, ("127.0.0.1", port))
+                time.sleep(pace_s)
+
+    threading.Thread(target=send, daemon=True).start()
+    yield f"udp://127.0.0.1:{port}"
+    over.set()
 
 
 class QuietHandler(BaseHTTPRequestHandler):

@@ -1,0 +1,229 @@
+"""Video that comes by TCP, UDP, RTMP or a pipe, and video without times. Cameras that fail: `test_outages.py`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_seg.errors import ConfigurationError, MediaError
+from edge_seg.media import Frame, Source
+from edge_seg.sources import expand_sources, open_item
+from edge_seg.video import VideoFile
+from tests.edge_seg.clips import make_clip, read_number, video_numbers
+from tests.edge_seg.servers import ENCODING, RtmpServer, WebCamera, nal_units, sends_by_tcp, sends_by_udp
+from tests.edge_seg.test_cli import SLOW_CLI, child_env
+
+DATAGRAM = 1316
+
+
+def open_address(address: str, **options: Any) -> Source:
+    return open_item(expand_sources([address])[0], **options)
+
+
+def first_frames(source: Source, count: int) -> list[tuple[Frame, float]]:
+    """The first `count` frames of a source that goes on, and when each was had."""
+    with source:
+        frames = iter(source)
+        return [(next(frames), time.monotonic()) for _ in range(count)]
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def numbers_and_times(frames: list[Frame]) -> list[tuple[int, float]]:
+    return [(read_number(frame.image), frame.time_s) for frame in frames]
+
+
+def test_a_transport_stream_by_tcp_keeps_its_own_times(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "x.ts", count=60, options=ENCODING).read_bytes()
+    # Twice as fast as it was filmed: its clock counts, not ours.
+    with sends_by_tcp(cut(clip, len(clip) // 60), 0.02) as address, open_address(address) as source:
+        assert source.info.live
+        frames = [frame for frame, _ in zip(source, range(20), strict=False)]
+    (first, start), (last, end) = numbers_and_times([frames[0], frames[-1]])
+    assert last - first >= 19
+    assert end - start == pytest.approx((last - first) / 25, abs=0.001)
+
+
+def test_a_transport_stream_by_udp_is_taken_up_in_its_middle(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "x.ts", count=250, options=ENCODING).read_bytes()
+    with sends_by_udp(cut(clip, DATAGRAM), 0.01) as address:
+        frames = first_frames(open_address(address), 20)
+    numbers = [read_number(frame.image) for frame, _ in frames if not frame.corrupt]
+    assert len(numbers) > 10
+    assert numbers == sorted(numbers)
+
+
+def test_a_port_that_hears_nothing_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"^udp://127\.0\.0\.1:\d+: did not answer within 1 s"):
+        VideoFile("udp://127.0.0.1:45971", network=True, open_timeout_s=1.0)
+    with pytest.raises(MediaError, match=r"^tcp://127\.0\.0\.1:9: cannot be opened \(connection refused\)"):
+        open_address("tcp://127.0.0.1:9")
+
+
+def test_a_live_stream_by_rtmp(tmp_path: Path) -> None:
+    server = RtmpServer(make_clip(tmp_path / "x.flv", count=100, options=ENCODING))
+    try:
+        with open_address(f"rtmp://127.0.0.1:{server.port}/live/key") as source:
+            assert source.info.live
+            assert source.info.name == f"rtmp://127.0.0.1:{server.port}/live/key"
+            frames = [frame for frame, _ in zip(source, range(20), strict=False)]
+    finally:
+        server.close()
+    (first, start), (last, end) = numbers_and_times([frames[0], frames[-1]])
+    assert end - start == pytest.approx((last - first) / 25, abs=0.003)
+
+
+@pytest.mark.parametrize("kind", ["raw H.264 by TCP", "motion JPEG by HTTP"])
+def test_what_brings_no_times_gets_those_of_its_arrival(tmp_path: Path, kind: str) -> None:
+    # Ten pictures a second, which libav would count as 25.
+    if kind == "motion JPEG by HTTP":
+        camera = WebCamera(pace_s=0.1)
+        try:
+            frames = first_frames(open_address(f"http://127.0.0.1:{camera.port}/"), 25)
+        finally:
+            camera.close()
+    else:
+        units = nal_units(make_clip(tmp_path / "x.h264", count=250, options=ENCODING))
+        pieces = [b"".join(b"\0\0\0\1" + unit for unit in picture) for picture in units]
+        # What libav looks at before it begins comes at once.
+        with sends_by_tcp([b"".join(pieces[:60]), *pieces[60:]], 0.1) as address:
+            source = open_address(address)
+            assert (source.info.timed, source.info.rate) == (False, None)
+            frames = first_frames(source, 30)
+            assert source.counts.retimed == 0
+    (first, first_at), (last, last_at) = frames[0], frames[-1]
+    assert last.time_s - first.time_s == pytest.approx(last_at - first_at, abs=0.2)
+    assert last_at - first_at > 1.5
+    assert all(before.pts < after.pts for (before, _), (after, _) in itertools.pairwise(frames))
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://:8554", "tcp://0.0.0.0:8554?listen=1", "udp://@239.1.2.3:1234", "udp://:5000"]
+)
+def test_ports_of_this_machine_are_addresses(address: str) -> None:
+    (item,) = expand_sources([address])
+    assert (item.kind, item.live, item.name) == ("stream", True, address)
+    assert "_" in item.stem or item.stem.isdecimal()
+
+
+@pytest.mark.parametrize("address", ["tcp://cam", "udp://@239.1.2.3", "tcp://", "udp://:0"])
+def test_a_port_has_to_be_named(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"names no port. Expected (tcp|udp)://\[HOST\]:PORT"):
+        expand_sources([address])
+
+
+# Standard input
+
+
+def run_cli(arguments: list[object], given: bytes | Any, timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
+    """`edge-seg predict ARGUMENTS` with `given` piped into it, or with that for standard input."""
+    how: dict[str, Any] = {"input": given} if isinstance(given, bytes) else {"stdin": given}
+    command = [sys.executable, str(SLOW_CLI), "0", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, env=child_env(), timeout=timeout_s, **how)
+
+
+@pytest.mark.parametrize("name", ["x.ts", "x.mkv", "x.h264", "faststart.mp4"])
+def test_a_clip_through_a_pipe_loses_no_frame(model: Path, tmp_path: Path, name: str) -> None:
+    options = {"movflags": "faststart"} if name.endswith(".mp4") else {}
+    clip = make_clip(tmp_path / name, count=40, container_options=options)
+    out = tmp_path / "out"
+    done = run_cli(["-", "-m", model, "-o", f"{out}/", "--save", "overlay,jsonl"], clip.read_bytes())
+    assert done.returncode == 0, done.stderr
+    assert video_numbers(out / "stdin_overlay.mp4") == list(range(40))
+    times = [json.loads(line)["time_s"] for line in (out / "stdin.jsonl").read_text().splitlines()]
+    assert times == pytest.approx([index / 25 for index in range(40)], abs=0.002)
+
+
+def test_a_redirected_file_needs_no_index_in_front(model: Path, tmp_path: Path) -> None:
+    # Larger than what libav looks at before it goes back.
+    lossless = {"preset": "ultrafast", "bf": "0", "qp": "0"}
+    clip = make_clip(tmp_path / "x.mp4", count=10, size=(960, 1280), options=lossless)
+    with clip.open("rb") as file:
+        done = run_cli(["-", "-m", model, "-o", tmp_path / "x.jsonl", "--save", "jsonl"], file)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 10
+    piped = run_cli(["-", "-m", model, "-o", tmp_path / "y.jsonl", "--save", "jsonl"], clip.read_bytes())
+    assert piped.returncode == 1
+    assert b"an MP4 if its index comes first (faststart)" in piped.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(b"", b"ended before anything came"), (b"no video at all" * 99, b"no video that can be read")]
+)
+def test_what_is_no_video_is_one_line(model: Path, tmp_path: Path, given: bytes, said: bytes) -> None:
+    done = run_cli(["-", "-m", model, "-o", f"{tmp_path}/out/"], given)
+    assert done.returncode == 1
+    assert b"standard input: " + said in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert not list(tmp_path.glob("out/*.mp4"))
+
+
+def test_nothing_piped_in_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    (item,) = expand_sources(["-"])
+    assert (item.name, item.stem, item.live, item.on_disk) == ("standard input", "stdin", False, False)
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(MediaError, match="standard input: is closed; pipe a video into it"):
+        open_item(item)
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        with pytest.raises(MediaError, match="standard input: is a terminal; pipe a video into it"):
+            open_item(item)
+    os.close(ours)
+
+
+def test_a_pipe_cannot_be_resumed(predict: Any, tmp_path: Path) -> None:
+    code, _, said = predict("-", "--resume")
+    assert code == 2
+    assert "--resume cannot know what comes through standard input" in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_pipe_that_waits_is_left_at_ctrl_c(model: Path, tmp_path: Path) -> None:
+    """Its writer lives on and writes nothing more."""
+    clip = make_clip(tmp_path / "x.ts", count=60).read_bytes()
+    command = [sys.executable, str(SLOW_CLI), "0", "-", "-m", str(model), "-o", str(tmp_path / "x.mp4")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=child_env()) as child:
+        assert child.stdin is not None
+        child.stdin.write(clip)
+        child.stdin.flush()
+        partial, deadline = tmp_path / "x.partial.mp4", time.monotonic() + 30
+        while not (partial.exists() and partial.stat().st_size > 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == 1
+        assert child.stderr is not None
+        said = child.stderr.read()
+    assert b"interrupted" in said
+    assert video_numbers(partial) == list(range(len(video_numbers(partial))))
+
+
+def test_the_library_reads_standard_input_and_another_thread_may_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "x.ts", count=30).read_bytes()
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as end, os.fdopen(writing, "wb") as beginning:
+        monkeypatch.setattr(sys, "stdin", end)
+        threading.Thread(target=lambda: (beginning.write(clip), beginning.flush()), daemon=True).start()
+        with open_item(expand_sources(["-"])[0]) as source:
+            assert source.info.kind == "pipe"
+            numbers = []
+            for frame in source:
+                numbers.append(read_number(frame.image))
+                if len(numbers) == 5:
+                    threading.Timer(0.3, source.stop).start()
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) >= 5
