@@ -123,8 +123,11 @@ def _finished(
 
 
 def is_whole(began: Sequence[int], widths: Sequence[int], blocks: int) -> bool:
-    """Whether a network takes a finished one's first blocks as they are, and loses nothing that reads them."""
-    return tuple(began[:blocks]) == tuple(widths[:blocks]) and all(map(ge, widths, began))
+    """Whether a network takes a finished one's first blocks as they are, in an encoder that loses nothing of theirs.
+
+    The head may be narrower: it is normalised, and far from them.
+    """
+    return tuple(began[:blocks]) == tuple(widths[:blocks]) and all(map(ge, widths[:5], began[:5]))
 
 
 def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weights: Path | None) -> None:
@@ -139,7 +142,7 @@ def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weig
         began = open_run(start).fcn8.widths
         if not is_whole(began, widths, blocks):
             raise ConfigurationError(
-                f"--freeze-blocks {blocks}: expected blocks 1 to {blocks} as wide as those of --start, and no layer "
+                f"--freeze-blocks {blocks}: expected blocks 1 to {blocks} as wide as those of --start, and no block "
                 f"narrower: {','.join(map(str, began))} filters there, {','.join(map(str, widths))} here."
             )
     elif weights is None:

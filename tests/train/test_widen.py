@@ -161,12 +161,27 @@ def test_a_first_block_with_fresh_filters_is_not_kept(
     assert "block1_conv1" not in fresh["loaded"]
     assert main(begin(dataset, tmp_path / "two", finished, *widths, "--freeze-blocks", "2")) == 2
     expected = (
-        "expected blocks 1 to 2 as wide as those of --start, and no layer narrower: 3,4,5,6,4,7,5 filters there, "
+        "expected blocks 1 to 2 as wide as those of --start, and no block narrower: 3,4,5,6,4,7,5 filters there, "
     )
     assert f"error: --freeze-blocks 2: {expected}4,4,5,6,4,7,5 here." in capsys.readouterr().err
-    assert main(begin(dataset, tmp_path / "two", finished, "--head-widths", "7,3", "--freeze-blocks", "2")) == 2
-    assert f"{expected}3,4,5,6,4,7,3 here." in capsys.readouterr().err
+    assert main(begin(dataset, tmp_path / "two", finished, "--block-widths", "3,4,5,6,3", "--freeze-blocks", "2")) == 2
+    assert f"{expected}3,4,5,6,3,7,5 here." in capsys.readouterr().err
     assert not (tmp_path / "two").exists()
+
+
+def test_a_narrower_head_leaves_the_first_blocks_as_they_are(
+    make_dataset: Callable[..., Path], finished: Path, tmp_path: Path
+) -> None:
+    dataset, out = make_dataset(count=8, size=(64, 64)), tmp_path / "head"
+    assert main(begin(dataset, out, finished, "--head-widths", "5,5", "--freeze-blocks", "2")) == 0
+    run = open_run(out)
+    assert run.config["recipe"]["batch_norm"] is True
+    assert run.config["encoder"]["whole"] is True
+    ended, wide = load_model(run), load_model(open_run(finished))
+    names = ("block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2")
+    assert all(kept(ended, wide, names))
+    assert not any(kept(ended, wide, ("block4_conv1", "block5_conv3")))
+    assert ended.get_layer("conv6").kernel.shape[-1] == 5
 
 
 def test_wider_here_and_narrower_there(make_dataset: Callable[..., Path], finished: Path, tmp_path: Path) -> None:
