@@ -25,8 +25,12 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .account import StreamReport
+    from .devices import DeviceReport
     from .segmenter import Segmentation, Segmenter
+    from .session import Session
     from .spec import ModelSpec
+    from .stream import ResultStream
 
 __version__ = "0.1.0"
 
@@ -35,6 +39,7 @@ __all__ = [
     "ConversionError",
     "DatasetError",
     "DeviceError",
+    "DeviceReport",
     "EdgeSegError",
     "MediaError",
     "MissingDependencyError",
@@ -43,24 +48,37 @@ __all__ = [
     "OutOfMemoryError",
     "ParityError",
     "RefusedError",
+    "ResultStream",
     "Segmentation",
     "Segmenter",
+    "Session",
+    "StreamReport",
     "__version__",
     "bundled_clip",
     "bundled_model",
 ]
 
 BUNDLED_MODELS = {"best": "fcn8_camvid_int8.onnx", "fast": "fcn8_camvid_fast_int8.onnx"}
-_LAZY = {"ModelSpec": "spec", "Segmentation": "segmenter", "Segmenter": "segmenter"}
+_LAZY = {
+    "DeviceReport": "devices",
+    "ModelSpec": "spec",
+    "ResultStream": "stream",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
+    "Session": "session",
+    "StreamReport": "account",
+}
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # A type checker would take any name for one of ours.
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -88,6 +88,16 @@ class MissingDependencyError(EdgeSegError, ImportError):
     """A package that is not installed; the message names the command that installs it."""
 
 
+def raise_if_interrupted(error: BaseException) -> None:
+    """Raise the `KeyboardInterrupt` that an error was made of: a native module that is interrupted while it loads calls
+    that an `ImportError`."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        seen = seen.__cause__ or seen.__context__
+
+
 def warn_caller(text: str) -> None:
     """A `RuntimeWarning` that points at the line which called into this package, however deep this is called."""
     depth, frame = 1, sys._getframe()

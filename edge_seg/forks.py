@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from typing import Any
 
 _open: weakref.WeakSet[Any] = weakref.WeakSet()
-_inherited: list[dict[str, Any]] = []
 
 
 def keep_in_children(thing: Any) -> None:
@@ -17,7 +17,13 @@ def keep_in_children(thing: Any) -> None:
 
 
 def _keep_inherited() -> None:
-    _inherited.extend(dict(vars(thing)) for thing in _open)
+    # A list of our own would not do: Python takes it apart when the child ends. A reference too many it never finds.
+    with contextlib.suppress(ImportError, AttributeError):
+        import ctypes
+
+        for thing in _open:
+            for held in vars(thing).values():
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,6 +16,11 @@ def available_memory(*, root: Path = Path("/")) -> int | None:
     return min((max(0, value) for value in found if value is not None), default=None)
 
 
+def amount(size: float) -> str:
+    """Bytes in words, as a person counts them: "740 MB", "1.3 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
 def _machine(root: Path) -> int | None:
     return _kilobytes(root / "proc/meminfo", "MemAvailable:")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import MissingDependencyError
+from .errors import MissingDependencyError, raise_if_interrupted
 
 __all__ = ["cv2"]
 
@@ -20,4 +20,5 @@ def explain_import_error(error: ImportError) -> MissingDependencyError:
 try:
     import cv2
 except ImportError as import_error:
+    raise_if_interrupted(import_error)
     raise explain_import_error(import_error) from import_error

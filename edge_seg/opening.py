@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .boxes import refers_elsewhere
 from .diagnose import explain_file
-from .errors import MediaError, MissingDependencyError, RefusedError
+from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
 from .media import MAX_PIXELS, STANDARD_INPUT
 from .redact import redact, remember_secrets
 
@@ -27,6 +27,7 @@ try:
     import av.error
     from av.container import InputContainer
 except ImportError as import_error:  # pragma: no cover - av is a hard dependency of the package
+    raise_if_interrupted(import_error)
     raise MissingDependencyError(
         f"PyAV cannot be loaded ({import_error}). Install it: pip install av"
     ) from import_error

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .account import counted
 from .binding import BoundRuns
 from .devices import DeviceReport, first_line
 from .errors import ConfigurationError, DeviceError, ModelFileError, OutOfMemoryError
@@ -107,11 +108,15 @@ class OrtSession:
             )
         return inner
 
+    def _less_memory(self, frames: int) -> str:
+        ways = ["a smaller batch"] * (frames > 1) + ["--device cpu"] * (self.device.name not in ("cpu", "openvino"))
+        return f"Use {', or '.join(ways)}." if ways else "Use a model of a smaller size."
+
     def _raise_run_error(self, error: Exception, batch: np.ndarray) -> NoReturn:
         if is_out_of_memory(error):
             raise OutOfMemoryError(
-                f"{self.device.name} has no memory for {len(batch)} frames of {batch.shape[2]}x{batch.shape[1]}. "
-                "Use a smaller batch, or --device cpu."
+                f"{self.device.name} has no memory for {counted(len(batch), 'frame')} of "
+                f"{batch.shape[2]}x{batch.shape[1]}. {self._less_memory(len(batch))}"
             ) from error
         if "invalid dimensions" in str(error).lower():
             raise ConfigurationError(

@@ -11,25 +11,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .devices import DeviceReport, parse_device
-from .errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError, warn_caller
+from .errors import ConfigurationError, DeviceError, MediaError, ModelFileError, OutOfMemoryError, warn_caller
 from .files import Seal, name_of, replacing
 from .leaving import native_code
 from .opencv import cv2
-from .overlay import colorize, overlay
+from .overlay import Palette, colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
 from .session import MAX_BATCH, Session, model_size, open_session
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
+    from .media import Source
     from .stream import ResultStream
 
 
@@ -48,13 +50,13 @@ class Segmentation:
         confidence: (H, W) float32 0..1 at the frame's size, or None when the model gives none.
     """
 
-    labels: np.ndarray
-    frame: np.ndarray = field(repr=False)
+    labels: NDArray[np.uint8]
+    frame: NDArray[np.uint8] = field(repr=False)
     spec: ModelSpec = field(repr=False)
     index: int = 0
     time_s: float | None = None
     speed_ms: dict[str, float] = field(default_factory=dict)
-    confidence: np.ndarray | None = field(default=None, repr=False)
+    confidence: NDArray[np.float32] | None = field(default=None, repr=False)
     name: str = ""
 
     def class_share(self) -> dict[str, float]:
@@ -67,15 +69,27 @@ class Segmentation:
             counts = np.bincount(self.labels.ravel(), minlength=256)
         return {name: int(count) / self.labels.size for name, count in zip(self.spec.classes, counts, strict=False)}
 
-    def plot(self, alpha: float = 0.5) -> np.ndarray:
-        """The classes' colours laid over the frame: (H, W, 3) uint8 BGR, a new array. `alpha` 0 is the frame alone."""
-        with native_code():
-            return overlay(self.frame, self.labels, self.spec.palette, alpha)
+    def plot(self, alpha: float = 0.5, *, palette: Palette | None = None) -> NDArray[np.uint8]:
+        """The classes' colours laid over the frame: (H, W, 3) uint8 BGR, a new array. `alpha` 0 is the frame alone.
 
-    def mask(self) -> np.ndarray:
-        """The classes' colours alone: (H, W, 3) uint8 BGR."""
+        Args:
+            palette: another (R, G, B) of 0..255 for each class than the model's.
+
+        Raises:
+            ConfigurationError: `alpha` beyond 0..1, or a palette that is none for these classes.
+        """
         with native_code():
-            return colorize(self.labels, self.spec.palette)
+            return overlay(self.frame, self.labels, self._palette(palette), alpha)
+
+    def mask(self, *, palette: Palette | None = None) -> NDArray[np.uint8]:
+        """The classes' colours alone: (H, W, 3) uint8 BGR; `palette` as in `plot`."""
+        with native_code():
+            return colorize(self.labels, self._palette(palette))
+
+    def _palette(self, given: Palette | None) -> Palette:
+        if given is None:
+            return self.spec.palette
+        return replace(self.spec, palette=tuple(given)).palette
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.
@@ -111,7 +125,8 @@ class Segmenter:
     Segmenter of its own.
 
     Args:
-        model: path of an ONNX file exported by this project, its bytes, or an open session (`edge_seg.fake` has one).
+        model: path of an ONNX file exported by this project, its bytes, or an open session: whatever has what
+            `edge_seg.Session` names (`edge_seg.fake` has one), for networks that other programs run.
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one is that one or a `DeviceError`.
         batch_size: frames a run; halved, with a `RuntimeWarning`, if the device's memory stops holding them.
         threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
@@ -146,11 +161,9 @@ class Segmenter:
                     input_size=input_size,
                     overlapped=overlapped,
                 )
-        elif hasattr(model, "run") and hasattr(model, "spec"):
-            session = model
-            _demand_device(session, device)
         else:
-            raise ConfigurationError(f"A model is a path, bytes or a session; got {type(model).__name__}.")
+            session = _checked(model)
+            _demand_device(session, device)
         self.batch_size = batch_size
         self.spec: ModelSpec = session.spec
         self.device: DeviceReport = session.device
@@ -193,7 +206,7 @@ class Segmenter:
             results += self._segment(part, places, [None] * len(part), [""] * len(part))
         return results
 
-    def stream(self, source: Any) -> ResultStream:
+    def stream(self, source: str | os.PathLike[str] | int | Source | Iterable[Any]) -> ResultStream:
         """Segment a source lazily: a path, an address, a camera's index, "-" for standard input, or any iterable.
 
         Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
@@ -309,6 +322,21 @@ class Segmenter:
         return f"Segmenter({self.spec.name!r}, {self.spec.precision}, {state}, batch_size={self.batch_size})"
 
 
+def _checked(session: Any) -> Session:
+    """An open session of the caller's own has what ours have."""
+    wanted = {"spec": ModelSpec, "device": DeviceReport}
+    missing = [name for name, kind in wanted.items() if not isinstance(getattr(session, name, None), kind)]
+    missing += [name for name in ("run", "close") if not callable(getattr(session, name, None))]
+    if len(missing) == 4:
+        raise ConfigurationError(f"A model is a path, bytes or a session; got {type(session).__name__}.")
+    if missing:
+        raise ConfigurationError(
+            f"{type(session).__name__} is no session: expected a ModelSpec as `spec`, a DeviceReport as `device`, and "
+            f"methods `run` and `close`; it has no such {', '.join(missing)}."
+        )
+    return cast(Session, session)
+
+
 def _demand_device(session: Session, asked: str) -> None:
     """A device that is named is a promise of an open session too."""
     if str(parse_device(asked)) not in ("auto", session.device.name):
@@ -323,11 +351,21 @@ def _in_parts(session: Session, batch: np.ndarray, size: int) -> dict[str, np.nd
     parts = []
     for first in range(0, len(batch), size):
         part = batch[first : first + size]
-        outputs = session.run(_filled(part, size) if _wants_whole(session) else part)
+        given = _filled(part, size) if _wants_whole(session) else part
+        outputs = session.run(given)
+        _check_outputs(outputs, given.shape)
         parts.append({name: array[: len(part)] for name, array in outputs.items()})
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _check_outputs(outputs: Any, given: tuple[int, ...]) -> None:
+    """Labels of another size would be stretched over the frame, and be wrong without a word."""
+    labels = outputs.get("labels") if isinstance(outputs, dict) else None
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.shape != given[:3]:
+        came = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(outputs).__name__
+        raise ModelFileError(f'Expected a session\'s "labels" as uint8 of shape {given[:3]}; got {came}.')
 
 
 def _wants_whole(session: Session) -> bool:

@@ -38,8 +38,9 @@ from .errors import (
     MissingDependencyError,
     ModelFileError,
     OutOfMemoryError,
+    raise_if_interrupted,
 )
-from .memory import available_memory
+from .memory import amount, available_memory
 from .modelfile import check_model_argument, read_model_header
 from .ort_session import OrtSession, is_out_of_memory
 from .proof import Candidate, open_first_proved
@@ -169,10 +170,12 @@ def installed_builds() -> dict[str, str]:
 
 @functools.cache
 def load_runtime() -> Any:
-    """The onnxruntime module, once it is known to be whole.
+    """The onnxruntime module, once it is known to be whole. It reports to nobody unless `ORT_DISABLE_TELEMETRY=0` asks
+    it to: left alone it would write an id of this machine into the home folder, and send what it is used for.
 
     Raises:
         MissingDependencyError: none is installed, several are installed over each other, or it does not load.
+        OutOfMemoryError: there is no memory for it.
     """
     builds = installed_builds()
     if len(builds) > 1:
@@ -180,9 +183,14 @@ def load_runtime() -> Any:
             f"Several builds of onnxruntime are installed over each other ({', '.join(builds)}). "
             f"Keep one: pip uninstall -y {' '.join(builds)} && pip install onnxruntime-gpu"
         )
+    # Read when it is loaded; later is too late.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
+        raise_if_interrupted(error)
+        if "bad_alloc" in str(error):
+            raise OutOfMemoryError("There is no memory left to load onnxruntime.") from error
         if not builds and getattr(error, "name", "") == "onnxruntime":
             raise MissingDependencyError(
                 "onnxruntime is not installed. Install it: pip install onnxruntime-gpu (or onnxruntime)"
@@ -326,8 +334,9 @@ def _check_memory(plan: Plan, device: DeviceName) -> None:
     if free is not None and asked > free:
         height, width = plan.input_size
         raise OutOfMemoryError(
-            f"{device} has no memory for {plan.header.name}: {plan.batch_size} frames of {width}x{height} take "
-            f"{asked / 1e9:.1f} GB, {free / 1e9:.1f} GB are free. Use a smaller batch, or a model of a smaller size."
+            f"{device} has no memory for {plan.header.name}: a batch of {plan.batch_size} of {width}x{height} takes "
+            f"{amount(asked)}, {amount(free)} are free. "
+            f"Use {'a smaller batch, or ' if plan.batch_size > 1 else ''}a model of a smaller size."
         )
 
 

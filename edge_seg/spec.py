@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any
 
 from .errors import ConfigurationError, ModelFileError
@@ -67,6 +68,13 @@ def hls_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     )
 
 
+def check_palette(palette: Sequence[Sequence[int]]) -> None:
+    """Raise `ConfigurationError` unless every colour is three whole numbers of 0..255."""
+    for color in palette:
+        if len(color) != 3 or not all(isinstance(part, Integral) and 0 <= part <= 255 for part in color):
+            raise ConfigurationError(f"palette must hold one (R, G, B) of 0..255 a class; got {color!r}.")
+
+
 def palette_for(classes: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
     """CamVid's colours for CamVid's class list, evenly spaced hues for any other; RGB."""
     return CAMVID_PALETTE_RGB if classes == CAMVID_CLASSES else hls_palette(len(classes))
@@ -116,6 +124,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):
             raise ConfigurationError(f"{len(self.classes)} classes need as many colours, got {len(self.palette)}.")
+        check_palette(self.palette)
         if self.precision not in PRECISIONS:
             raise ConfigurationError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
         if self.unlabelled is not None and not 0 <= self.unlabelled < len(self.classes):
@@ -143,8 +152,6 @@ class ModelSpec:
             raise ConfigurationError(
                 f"input_size must be two whole numbers from 1 to {MAX_SIDE}; got {self.input_size}."
             )
-        if not all(len(color) == 3 and all(whole(part, 0, 255) for part in color) for color in self.palette):
-            raise ConfigurationError("palette must hold one (R, G, B) of 0..255 a class.")
         if type(self.exact_sums) is not bool:
             raise ConfigurationError(f"exact_sums must be true or false; got {self.exact_sums!r}.")
         if self.unlabelled is not None and type(self.unlabelled) is not int:

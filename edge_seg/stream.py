@@ -9,11 +9,12 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .account import StreamReport, frame_counts, source_facts
+from .account import StreamReport, counted, frame_counts, source_facts
 from .errors import ConfigurationError, warn_caller
 from .media import Source, SourceCounts
 from .preprocess import check_frame
@@ -37,7 +38,7 @@ class _Progress:
 
 
 class ResultStream(Iterator["Segmentation"]):
-    """A lazy iterator of results; `report` says what became of the frames.
+    """A lazy iterator of results, and a context manager; `report` says what became of the frames.
 
     Memory is that of one batch, whatever the length. A source that breaks off before its declared end, or loses frames,
     gives what it has, then a `RuntimeWarning` that says so; one that fails gives what came before, then its error. One
@@ -60,7 +61,7 @@ class ResultStream(Iterator["Segmentation"]):
         ):
             raise ConfigurationError(
                 "A source is a path, an address, a camera's index or an iterable of frames; "
-                f"got {type(source).__name__}."
+                f"got {type(source).__name__}.{_cure(source)}"
             )
         self._given = source
         self._progress = _Progress(source if isinstance(source, Source) else None)
@@ -71,6 +72,18 @@ class ResultStream(Iterator["Segmentation"]):
             self._let_go()
             raise StopIteration
         return next(self._results)
+
+    def __enter__(self) -> ResultStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._progress.closed else f"{counted(self._progress.segmented, 'frame')} segmented"
+        return f"ResultStream({_printable(self._given)!r}, {state})"
 
     def close(self) -> None:
         """Stop here and let go of the source. Safe from any thread, and twice.
@@ -101,6 +114,12 @@ class ResultStream(Iterator["Segmentation"]):
             return StreamReport(frames=frames, **source_facts(source))
         frames = frame_counts(SourceCounts(read=taken), segmented=segmented, lost=taken - segmented)
         return StreamReport(source=_printable(self._given), frames=frames)
+
+
+def _cure(given: Any) -> str:
+    if hasattr(given, "read") and hasattr(given, "isOpened"):
+        return " Of a cv2.VideoCapture the frames are iter(lambda: capture.read()[1], None)."
+    return ""
 
 
 def _printable(given: Any) -> str:

@@ -35,7 +35,7 @@ from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
 from .media import MAX_PIXELS, STANDARD_INPUT, Frame, Source, SourceEnd, SourceInfo
-from .memory import available_memory
+from .memory import amount, available_memory
 from .opencv import cv2
 from .opening import (
     CLOCK_RESTART_S,
@@ -177,8 +177,8 @@ class VideoFile(Source):
         needed, free = int(pixels * (1.5 * (6 + available_threads()) + 3 * 3)), available_memory()
         if free is not None and needed > free:
             raise MediaError(
-                f"{self.name}: its frames of {pixels / 1e6:.0f} million pixels take about {needed / 1e9:.1f} GB to "
-                f"decode, and {free / 1e9:.1f} GB are free. Scale the video down first."
+                f"{self.name}: decoding its frames of {pixels / 1e6:.1f} million pixels needs about {amount(needed)}, "
+                f"and {amount(free)} are free. Scale the video down first."
             )
 
     def _describe(self, kind: str, location: str) -> SourceInfo:
@@ -244,6 +244,8 @@ class VideoFile(Source):
                 packet = next(demux, None)
             except IndexError:
                 return  # PyAV, at the end of a file in which a track appeared on the way.
+            except MemoryError as error:
+                raise self._no_memory() from error
             except (av.error.FFmpegError, OSError) as error:
                 self._broken = self._silence() if isinstance(error, av.error.ExitError) else reason_of(error)
                 return
@@ -253,6 +255,9 @@ class VideoFile(Source):
             if packet.stream_index == self._stream.index:
                 self._ledger.put(packet.pts, discard=packet.is_discard, corrupt=packet.is_corrupt)
             yield packet
+
+    def _no_memory(self) -> MediaError:
+        return MediaError(f"{self.name}: no memory is left to decode it. Free some, or scale the video down.")
 
     def _stale(self, pictures: list[VideoFrame]) -> None:
         for picture in pictures:
@@ -269,6 +274,8 @@ class VideoFile(Source):
             return self._stream.decode(packet)
         except EOFError:
             return []
+        except MemoryError as error:
+            raise self._no_memory() from error
         except (av.error.FFmpegError, ValueError):
             if packet is not None:
                 self._ledger.refuse()
@@ -320,8 +327,11 @@ class VideoFile(Source):
 
     def _upright(self, picture: VideoFrame) -> np.ndarray:
         """The picture as (H, W, 3) uint8 BGR, turned as its display matrix says, at the size of the first one."""
-        # One thread: the pipeline's other stages already fill the cores.
-        image: np.ndarray = self._converter.reformat(picture, format="bgr24", threads=1).to_ndarray()
+        try:
+            # One thread: the pipeline's other stages already fill the cores.
+            image: np.ndarray = self._converter.reformat(picture, format="bgr24", threads=1).to_ndarray()
+        except MemoryError as error:
+            raise self._no_memory() from error
         if self._matrix is None:
             self._matrix = _display_matrix(picture)
             self._settle_geometry(image, self._matrix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,50 @@ def test_every_module_of_the_package_keeps_to_the_runtime():
         "print(*(name.partition('.')[0] for name in sys.modules))"
     )
     assert not BANNED & set(python(code).split())
+
+
+def test_nothing_is_written_at_home_and_nobody_is_told(tmp_path, tiny_model):
+    """onnxruntime's builds keep an id of the machine there, and report to its maker."""
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    program = (
+        "import os, numpy as np\n"
+        "from edge_seg import Segmenter\n"
+        f"with Segmenter({str(tiny_model())!r}, device='cpu') as segmenter:\n"
+        "    segmenter.segment(np.zeros((32, 64, 3), np.uint8))\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), str(home))
+    for asked, said in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            cwd=PACKAGE.parent,
+            env={**environment, **places, **asked},
+            check=False,
+        )
+        assert done.stdout.strip() == said, done.stderr
+        if not asked:
+            assert not list(home.iterdir())
+
+
+def test_a_type_checker_knows_which_names_there_are(tmp_path):
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "from edge_seg import Segmenter, Segmentr\n"
+        "import cv2\n"
+        "with Segmenter('x.onnx') as segmenter, segmenter.stream('y.mp4') as results:\n"
+        "    for result in results:\n"
+        "        result.lables\n"
+        "segmenter.stream(cv2.VideoCapture(0))\n"
+    )
+    environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", str(wrong)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    found = [line for line in done.stdout.splitlines() if line.startswith("wrong.py")]
+    assert [line.partition(": error:")[0] for line in found] == ["wrong.py:1", "wrong.py:5", "wrong.py:6"], done.stdout
 
 
 def imports_of(file: Path) -> set[str]:

@@ -216,7 +216,7 @@ def test_a_small_file_that_asks_for_more_memory_than_there_is_is_refused(tiny_mo
 
     monkeypatch.setattr("edge_seg.session.make_inner", never)
     with pytest.raises(
-        OutOfMemoryError, match=r"cpu has no memory for .*tiny1\.onnx: 1 frames of 4096x2048 take 13\d\."
+        OutOfMemoryError, match=r"cpu has no memory for .*tiny1\.onnx: a batch of 1 of 4096x2048 takes 13\d\."
     ):
         open_session(path, device="cpu")
 
@@ -242,7 +242,7 @@ def test_weights_that_multiply_one_another_are_counted_before_they_are_folded(ti
         model.graph.node.append(helper.make_node("Add", ["row", "column"], ["square"]))
 
     monkeypatch.setattr("edge_seg.session.available_memory", lambda: 10**9)
-    with pytest.raises(OutOfMemoryError, match=r"take 2\.5 GB, 1\.0 GB are free"):
+    with pytest.raises(OutOfMemoryError, match=r"takes 2\.5 GB, 1\.0 GB are free"):
         open_session(tiny_model(change=change), device="cpu")
 
 

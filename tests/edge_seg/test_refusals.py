@@ -140,7 +140,7 @@ def test_a_model_that_asks_for_more_memory_than_there_is(tiny_model: Any, capsys
     code, line = run(capsys, "verify", str(path), "--device", "cpu")
     assert code == 1
     assert f"cpu has no memory for {path}: " in line
-    assert "Use a smaller batch, or a model of a smaller size" in line
+    assert "takes 124 kB, 10 kB are free. Use a model of a smaller size" in line
 
 
 @pytest.mark.parametrize("command", ["verify", "predict"])

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import stat
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +103,26 @@ def test_closed_twice_and_used_after(tiny_model):
 def test_a_session_cannot_be_pickled_and_says_the_cure(tiny_model):
     with pytest.raises(ConfigurationError, match="Pass the model's path"):
         pickle.dumps(open_session(tiny_model(), device="cpu"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_forked_child_that_ends_as_programs_do_takes_nothing_apart(tiny_model):
+    """Sessions and decoders hold threads that did not come along; to destroy them would wait for ever."""
+    program = (
+        "import os, sys, numpy as np\n"
+        "from edge_seg import Segmenter, bundled_clip\n"
+        "from edge_seg.sources import open_source\n"
+        f"segmenter = Segmenter({str(tiny_model())!r}, device='cpu')\n"
+        "segmenter.segment(np.zeros((32, 64, 3), np.uint8))\n"
+        "source = open_source(bundled_clip())\n"
+        "next(iter(source))\n"
+        "child = os.fork()\n"
+        "if not child: sys.exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.strip() == "7", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
