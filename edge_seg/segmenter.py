@@ -32,7 +32,7 @@ from .spec import ModelSpec
 
 if TYPE_CHECKING:
     from .media import Source
-    from .stream import ResultStream
+    from .stream import Capture, ResultStream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -206,14 +206,15 @@ class Segmenter:
             results += self._segment(part, places, [None] * len(part), [""] * len(part))
         return results
 
-    def stream(self, source: str | os.PathLike[str] | int | Source | Iterable[Any]) -> ResultStream:
+    def stream(self, source: str | os.PathLike[str] | int | Source | Capture | Iterable[Any]) -> ResultStream:
         """Segment a source lazily: a path, an address, a camera's index, "-" for standard input, or any iterable.
 
         Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
         frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every
-        frame. An iterable gives (H, W, 3) uint8 arrays, or objects with `.image`, `.index`, `.time_s` and `.name` as
-        `edge_seg.sources` gives them. A camera may refill one array: for batches of more than one each is copied as it
-        comes; of a single frame a result holds the array itself, and `plot` shows what is in it by then.
+        frame. A `cv2.VideoCapture` gives its frames, which have no times then. An iterable gives (H, W, 3) uint8
+        arrays, or objects with `.image`, `.index`, `.time_s` and `.name` as `edge_seg.sources` gives them. A camera may
+        refill one array: for batches of more than one each is copied as it comes; of a single frame a result holds the
+        array itself, and `plot` shows what is in it by then.
 
         Raises:
             ConfigurationError: none of these. While the results are taken: an item that is no frame, or a source that

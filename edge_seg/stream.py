@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from .segmenter import Segmentation
 
     Segment = Callable[[list[Any], list[Any], list[Any], list[str]], list[Segmentation]]
+
+
+class Capture(Protocol):
+    """What `cv2.VideoCapture` has."""
+
+    def read(self) -> tuple[bool, Any]:
+        """(whether there is a frame, the frame)."""
+        ...
+
+    def isOpened(self) -> bool:
+        """Whether frames may come."""
+        ...
 
 
 @dataclass
@@ -47,7 +59,8 @@ class ResultStream(Iterator["Segmentation"]):
     Args:
         segment: (frames, indices, times, names) -> results, a Segmenter's.
         batch_size: frames a call.
-        source: a path, an address, a camera's index, "-", an open `Source`, or any iterable of frames.
+        source: a path, an address, a camera's index, "-", an open `Source`, a `cv2.VideoCapture`, or any iterable of
+            frames.
 
     Raises:
         ConfigurationError: `source` is none of these.
@@ -57,11 +70,11 @@ class ResultStream(Iterator["Segmentation"]):
         if isinstance(source, np.ndarray) and source.ndim == 3:
             raise ConfigurationError("Expected a source, got a single frame; `segment(frame)` takes one.")
         if isinstance(source, bytes) or not (
-            isinstance(source, (str, int, os.PathLike)) or hasattr(source, "__iter__")
+            isinstance(source, (str, int, os.PathLike)) or hasattr(source, "__iter__") or _is_capture(source)
         ):
             raise ConfigurationError(
                 "A source is a path, an address, a camera's index or an iterable of frames; "
-                f"got {type(source).__name__}.{_cure(source)}"
+                f"got {type(source).__name__}."
             )
         self._given = source
         self._progress = _Progress(source if isinstance(source, Source) else None)
@@ -116,10 +129,16 @@ class ResultStream(Iterator["Segmentation"]):
         return StreamReport(source=_printable(self._given), frames=frames)
 
 
-def _cure(given: Any) -> str:
-    if hasattr(given, "read") and hasattr(given, "isOpened"):
-        return " Of a cv2.VideoCapture the frames are iter(lambda: capture.read()[1], None)."
-    return ""
+def _is_capture(given: Any) -> bool:
+    return hasattr(given, "read") and hasattr(given, "isOpened")
+
+
+def _captured(capture: Capture) -> Iterator[np.ndarray]:
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return
+        yield frame
 
 
 def _printable(given: Any) -> str:
@@ -138,7 +157,7 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
             items = progress.source = stack.enter_context(open_source(items))
             if progress.closed:  # Meanwhile, and nobody had a source to stop.
                 return
-        frames = iter(items)
+        frames = iter(_captured(given) if _is_capture(given) else items)
         # The frames of a caller's own camera may all lie in one array, one after the other.
         copied = batch_size > 1 and not isinstance(items, Source)
         if isinstance(items, Source):

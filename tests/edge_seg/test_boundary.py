@@ -96,12 +96,13 @@ def test_a_type_checker_knows_which_names_there_are(tmp_path):
         "    for result in results:\n"
         "        result.lables\n"
         "segmenter.stream(cv2.VideoCapture(0))\n"
+        "segmenter.stream(0.5)\n"
     )
     environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
     command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", str(wrong)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("wrong.py")]
-    assert [line.partition(": error:")[0] for line in found] == ["wrong.py:1", "wrong.py:5", "wrong.py:6"], done.stdout
+    assert [line.partition(": error:")[0] for line in found] == ["wrong.py:1", "wrong.py:5", "wrong.py:7"], done.stdout
 
 
 def imports_of(file: Path) -> set[str]:

@@ -24,6 +24,7 @@ from edge_seg import (
     ConfigurationError,
     DeviceError,
     MediaError,
+    ModelFileError,
     ModelSpec,
     OutOfMemoryError,
     Segmentation,
@@ -31,6 +32,7 @@ from edge_seg import (
     bundled_clip,
     bundled_model,
 )
+from edge_seg.errors import raise_if_interrupted
 from edge_seg.fake import FakeSession, brightness_labels
 from edge_seg.session import open_session
 from edge_seg.sources import open_source
@@ -504,3 +506,77 @@ def test_a_loop_that_is_left_closes_its_file(fake, tmp_path):
             assert len(os.listdir("/proc/self/fd")) == before
     finally:
         gc.enable()
+
+
+# Sessions of the caller's own
+
+
+class Own:
+    """A network that another program runs: what the tests below take away from it, or make wrong."""
+
+    def __init__(self, **wrong: Any) -> None:
+        self.spec = ModelSpec(input_size=(32, 64))
+        self.device = FakeSession().device
+        self.closed = False
+        self.__dict__.update(wrong)
+
+    def run(self, batch: np.ndarray) -> Any:
+        return {"labels": batch[..., 0] % 12}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_session_of_ones_own_needs_no_more_than_four_names() -> None:
+    own, frames = Own(), pictures(3)
+    with Segmenter(own, batch_size=2) as segmenter:
+        results = segmenter.segment_batch(frames)
+    assert np.array_equal(np.stack([result.labels for result in results]), frames[..., 0] % 12)
+    assert own.closed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [({"device": "cpu"}, "device"), ({"spec": None}, "spec"), ({"run": None, "close": None}, "run, close")],
+)
+def test_what_a_session_lacks_is_named(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^Own is no session: expected .*; it has no such {named}\\.$"):
+        Segmenter(Own(**wrong))
+    with pytest.raises(ConfigurationError, match="A model is a path, bytes or a session; got dict"):
+        Segmenter({})
+
+
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        (lambda batch: {"labels": batch[:, :16, :, 0]}, r"uint8 \(1, 16, 64\)"),
+        (lambda batch: {"labels": batch[..., 0].astype(np.int64)}, r"int64 \(1, 32, 64\)"),
+        (lambda batch: {"labels": batch[:0, ..., 0]}, r"uint8 \(0, 32, 64\)"),
+        (lambda batch: {"logits": batch}, "dict"),
+        (lambda batch: batch[..., 0], "ndarray"),
+    ],
+)
+def test_what_a_session_gives_is_looked_at(given: Callable[[np.ndarray], Any], came: str) -> None:
+    with pytest.raises(ModelFileError, match=rf'"labels" as uint8 of shape \(1, 32, 64\); got {came}\.$'):
+        Segmenter(Own(run=given)).segment(pictures(1)[0])
+
+
+def test_colours_of_ones_own(fake: FakeSession) -> None:
+    result = Segmenter(fake).segment(np.full((32, 64, 3), 255, np.uint8))
+    colours = [(index, 100, 200) for index in range(12)]
+    assert np.array_equal(result.mask(palette=colours), np.full((32, 64, 3), (200, 100, 11), np.uint8))
+    assert np.array_equal(result.plot(1.0, palette=colours), result.mask(palette=colours))
+    assert np.array_equal(result.mask(), result.mask(palette=fake.spec.palette))
+    with pytest.raises(ConfigurationError, match="12 classes need as many colours, got 2"):
+        result.plot(palette=colours[:2])
+    with pytest.raises(ConfigurationError, match=r"one \(R, G, B\) of 0\.\.255 a class; got \(0, 0, 400\)"):
+        result.mask(palette=[(0, 0, 400)] * 12)
+
+
+def test_an_interrupt_while_a_native_module_loads_stays_one() -> None:
+    """pybind11 makes an ImportError of it, and a supervisor would read of a broken installation."""
+    loaded = ImportError("initialization failed")
+    loaded.__cause__ = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        raise_if_interrupted(loaded)
+    raise_if_interrupted(ImportError("libGL.so.1"))

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from edge_seg.fake import FakeSession, brightness_labels
 from edge_seg.media import Frame, Source, SourceInfo
 from edge_seg.sources import open_source
 from edge_seg.stream import ResultStream
-from tests.edge_seg.clips import make_clip, write_image
+from tests.edge_seg.clips import make_clip, read_number, write_image
 
 
 def pictures(count: int) -> np.ndarray:
@@ -305,3 +306,21 @@ def test_a_stream_that_is_closed_does_not_wait_for_its_batch_to_fill() -> None:
     for _ in stream:
         pass
     assert len(taken) == 5
+
+
+def test_a_stream_is_a_context_manager_and_says_what_it_is(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "x.mp4", count=6)
+    with Segmenter(FakeSession()) as segmenter, segmenter.stream(clip) as results:
+        next(results)
+        assert repr(results) == f"ResultStream({str(clip)!r}, 1 frame segmented)"
+    assert repr(results) == f"ResultStream({str(clip)!r}, closed)"
+    assert list(results) == []
+    assert results.report.frames["read"] == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_capture_of_opencvs_is_a_source(tmp_path: Path, batch_size: int) -> None:
+    clip = make_clip(tmp_path / "x.mp4", count=4)
+    results = Segmenter(FakeSession(), batch_size=batch_size).stream(cv2.VideoCapture(str(clip)))
+    assert [read_number(result.frame) for result in results] == list(range(4))
+    assert results.report.frames["segmented"] == 4
