@@ -18,7 +18,7 @@ from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 
 from .errors import MediaError
-from .opening import CLOCK_RESTART_S, clock_origin_s, open_file
+from .opening import CLOCK_RESTART_S, clock_origin_s, open_file, ran_over
 
 # What MP4 carries and browsers play. MP2, AC-3, ALAC and others fit into an MP4 too, but come out silent there.
 COPIED = frozenset({"aac", "mp3", "opus", "flac"})
@@ -106,7 +106,7 @@ class AudioTrack:
             for item in self._items():
                 time_s = latest_s if item.pts is None else _seconds(item)
                 kind = kind or self._kind(item)
-                if latest_s - time_s > CLOCK_RESTART_S:
+                if latest_s - time_s > CLOCK_RESTART_S or ran_over(self._source, latest_s, time_s):
                     self.summary += ", cut short where its clock starts anew"
                     return
                 if self._kind(item) != kind:

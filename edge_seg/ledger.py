@@ -9,7 +9,10 @@ key frame all pictures count as damaged. Bits that turn into other valid bits ar
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict
+
+# Damaged packets that may lie between an old picture and the newer one that a decoder hands out before it.
+REMEMBERED = 4096
 
 
 class DecoderLedger:
@@ -27,8 +30,9 @@ class DecoderLedger:
         self._waiting: list[int] = []
         self._suspect: set[int] = set()
         # A decoder that lost its order may still give one of these.
-        self._given_up: deque[int] = deque(maxlen=32)
+        self._given_up: OrderedDict[int, None] = OrderedDict()
         self._shadow = False
+        self._order: OrderedDict[int, int] = OrderedDict()
 
     @property
     def failed(self) -> int:
@@ -43,6 +47,12 @@ class DecoderLedger:
         if pts is None:
             self._exact = False
         elif not discard:
+            # Where a clock starts anew and a time comes twice, that of the picture which is still inside counts.
+            if pts not in self._waiting:
+                self._order[pts] = self.packets
+                self._order.move_to_end(pts)
+            if len(self._order) > REMEMBERED:
+                self._order.popitem(last=False)
             heapq.heappush(self._waiting, pts)
             if corrupt:
                 self._suspect.add(pts)
@@ -68,6 +78,11 @@ class DecoderLedger:
         self._shadow |= corrupt
         return self._shadow
 
+    def went_in_before(self, pts: int, other: int | None) -> bool:
+        """Whether a picture went into the decoder before another one; False where nobody remembers."""
+        place, others = self._order.get(pts), self._order.get(other) if other is not None else None
+        return place is not None and others is not None and place < others
+
     def close(self) -> None:
         """The decoder has given all it had: what still waits is lost."""
         self._lost += len(self._waiting)
@@ -76,12 +91,14 @@ class DecoderLedger:
     def _pass(self, pts: int) -> int:
         """Packets that should have come out before `pts` and did not; -1 for one that comes after all."""
         if pts in self._given_up:
-            self._given_up.remove(pts)
+            del self._given_up[pts]
             return -1
         lost = 0
         while self._waiting and self._waiting[0] < pts:
             late = heapq.heappop(self._waiting)
-            self._given_up.append(late)
+            self._given_up[late] = None
+            if len(self._given_up) > REMEMBERED:
+                self._given_up.popitem(last=False)
             self._suspect.discard(late)
             lost += 1
         if self._waiting and self._waiting[0] == pts:

@@ -100,8 +100,8 @@ class SourceCounts:
     Attributes:
         read: every frame the source had, delivered or not.
         failed: frames that gave no picture at all.
-        dropped: frames of a live source that a newer one replaced, that came
-            when nobody waited any more, or that repeat a dead camera's last picture.
+        dropped: frames of a live source that a newer one replaced, that came when nobody waited any more, or that
+            repeat a dead camera's last picture; in damaged files, old pictures that came after newer ones.
         corrupt: delivered, but damaged: concealed by the decoder, or built on a picture that was.
         damaged_packets: pieces of the source that came damaged, or that the decoder refused.
         resized: delivered, but brought back to the first frame's size.

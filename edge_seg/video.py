@@ -46,6 +46,7 @@ from .opening import (
     clock_origin_s,
     open_address,
     open_file,
+    ran_over,
     reason_of,
 )
 from .redact import redact
@@ -117,12 +118,17 @@ class VideoFile(Source):
         self._converter = VideoReformatter()
         self._matrix: rotation.Matrix | None = None
         self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
+        self._last_given: int | None = None
         self._broken = ""
         self._stopped = False
 
     def _frames(self) -> Iterator[Frame]:
         delivered, last = 0, None
         for picture in self._pictures():
+            if last is not None and self._late(picture, last):
+                self._put_aside([picture])
+                self._count(delivered)
+                continue
             delivered += 1
             last = self._frame(picture, delivered, last)
             self.end.at_s = float((last.pts + last.duration) * last.time_base)
@@ -232,7 +238,8 @@ class VideoFile(Source):
                 pictures = self._decode(packet) if packet.stream_index == self._stream.index else []
                 if time.monotonic() - waiting_since > self._patience_s:
                     # When a read is given up, the parser hands out the picture it held back: no news any more.
-                    self._stale(pictures)
+                    self._put_aside(pictures)
+                    self._broken = self._silence()
                     return
             yield from pictures
 
@@ -259,11 +266,10 @@ class VideoFile(Source):
     def _no_memory(self) -> MediaError:
         return MediaError(f"{self.name}: no memory is left to decode it. Free some, or scale the video down.")
 
-    def _stale(self, pictures: list[VideoFrame]) -> None:
+    def _put_aside(self, pictures: list[VideoFrame]) -> None:
         for picture in pictures:
             self._ledger.take(picture.pts, key=bool(picture.key_frame), corrupt=picture.is_corrupt)
         self.counts.dropped += len(pictures)
-        self._broken = self._silence()
 
     def _silence(self) -> str:
         return f"no picture for {self._patience_s:g} s"
@@ -310,10 +316,11 @@ class VideoFile(Source):
         """(pts, duration) in the stream's time base, pts strictly increasing."""
         rate = self.info.rate
         duration = picture.duration or (max(1, round(1 / (rate * self._time_base))) if rate else 1)
-        pts = picture.pts if picture.pts is not None else picture.dts
+        before, self._last_given = self._last_given, _given_time(picture)
+        pts = self._last_given
         if pts is not None:
             pts -= self._origin
-            if last_pts is not None and (last_pts - pts) * self._time_base > CLOCK_RESTART_S:
+            if last_pts is not None and self._begins_anew(before, pts + self._origin, pts - last_pts):
                 self._origin -= last_pts + duration - pts
                 pts = last_pts + duration
                 self.counts.retimed += 1
@@ -324,6 +331,21 @@ class VideoFile(Source):
             # Who takes a live source without times gives them by its own clock.
             self.counts.retimed += self.info.timed or not self.info.live
         return pts, duration
+
+    def _late(self, picture: VideoFrame, last: Frame) -> bool:
+        """Whether a picture comes long after newer ones, as decoders hand them out where packets are missing. One that
+        went in after them is none: its clock was started anew."""
+        given = _given_time(picture)
+        if given is None or (last.pts + self._origin - given) * self._time_base <= CLOCK_RESTART_S:
+            return False
+        return self._ledger.went_in_before(given, self._last_given)
+
+    def _begins_anew(self, before: int | None, given: int, passed: int) -> bool:
+        """Whether the source's clock was started anew between two frames: by their own times, and by what passed."""
+        if -passed * self._time_base > CLOCK_RESTART_S:
+            return True
+        times_s = (float(pts * self._time_base) for pts in (before, given) if pts is not None)
+        return before is not None and ran_over(self._container, *times_s)
 
     def _upright(self, picture: VideoFrame) -> np.ndarray:
         """The picture as (H, W, 3) uint8 BGR, turned as its display matrix says, at the size of the first one."""
@@ -379,6 +401,10 @@ class VideoFile(Source):
         slack = 0.75 * frame_s if self.info.frame_count else 0.25 + 2 * frame_s
         short = end.expected_s is not None and end.at_s < end.expected_s - slack
         return "the file declares more than it holds" if short else ""
+
+
+def _given_time(picture: VideoFrame) -> int | None:
+    return picture.pts if picture.pts is not None else picture.dts
 
 
 def _display_matrix(picture: VideoFrame) -> rotation.Matrix:

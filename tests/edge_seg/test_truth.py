@@ -59,7 +59,7 @@ class Outcome:
         assert frames["segmented"] == len(self.numbers)
         assert frames["corrupt"] == sum(self.damaged)
         assert self.indices == sorted(set(self.indices)), "an index is given once, in order"
-        assert len(self.indices) + frames["failed"] == frames["read"]
+        assert len(self.indices) + frames["failed"] + frames["dropped"] == frames["read"]
 
     @property
     def good(self) -> list[tuple[int, int]]:

@@ -102,6 +102,36 @@ def test_a_track_that_appears_on_the_way_is_no_error(tmp_path: Path) -> None:
     assert video.end.early is False
 
 
+@pytest.mark.parametrize("seconds", [30, 80, 90000])
+def test_time_goes_on_where_a_clock_falls_back_far(tmp_path: Path, seconds: int) -> None:
+    """Past a minute libav takes that for a clock of 33 bits which ran over, and adds a day."""
+    start = seconds * 25
+    first = make_clip(tmp_path / "first.ts", count=40, pts=[start + index for index in range(40)])
+    second = make_clip(tmp_path / "second.ts", count=40, first=40)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    video, frames = read(joined)
+    assert [read_number(frame.image) for frame in frames] == list(range(80))
+    assert [frame.time_s for frame in frames] == pytest.approx([index / 25 for index in range(80)], abs=0.003)
+    assert video.counts.retimed == 1
+
+
+@pytest.mark.parametrize("place", [30, 31, 33, 34, 35, 48, 55])
+def test_a_hole_among_b_frames_moves_no_later_time(tmp_path: Path, place: int) -> None:
+    """A decoder may hand out a picture from before the hole after those that follow it."""
+    clip = make_clip(tmp_path / "x.ts", count=250, options={"g": "25"})
+    data = clip.read_bytes()
+    packets = len(data) // 188
+    clip.write_bytes(data[: packets * place // 100 * 188] + data[packets * (place + 30) // 100 * 188 :])
+    video, frames = read(clip)
+    whole = [(read_number(frame.image), frame.time_s) for frame in frames if not frame.corrupt]
+    assert len(whole) > 100
+    assert max(number for number, _ in whole) == 249
+    assert [time_s for _, time_s in whole] == pytest.approx([number / 25 for number, _ in whole], abs=0.002)
+    assert video.end.at_s == pytest.approx(10.0, abs=0.01)
+    assert video.counts.retimed == 0
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi"])
 def test_names_in_any_encoding_are_no_damage(tmp_path: Path, suffix: str) -> None:
     clip = make_clip(tmp_path / f"clip{suffix}", count=5, audio="aac", title="A TITLE OF OLD")
@@ -338,7 +368,7 @@ def test_frames_that_memory_does_not_hold_are_refused_before_they_are_decoded(
 ) -> None:
     clip = make_clip(tmp_path / "large.mp4", count=2, size=(720, 1280))
     monkeypatch.setattr("edge_seg.video.available_memory", lambda: 10_000_000)
-    with pytest.raises(MediaError, match=r"large\.mp4: its frames of 1 million pixels take .* Scale the video"):
+    with pytest.raises(MediaError, match=r"large\.mp4: decoding its frames of 0\.9 million pixels needs about .*, and 10 MB are free\. Scale the video"):
         VideoFile(clip)
     monkeypatch.setattr("edge_seg.video.available_memory", lambda: None)
     VideoFile(clip).close()
