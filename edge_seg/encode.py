@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -102,7 +102,8 @@ class VideoWriter:
         self._padded = np.empty((size[0] + self.padding[0], size[1] + self.padding[1], 3), np.uint8)
         self._converter = VideoReformatter()
         self._shift = 0
-        self._end_pts = 0
+        # Of the last frame: when it begins, and when it ends.
+        self._last_pts = self._end_pts = 0
         self._audio: AudioTrack | None = None
         self._held: Packet[VideoStream] | None = None
         self._kept: int | None = None
@@ -128,7 +129,7 @@ class VideoWriter:
             self._shift = max(0, -pts)
         frame = self._to_frame(image)
         frame.pts, frame.time_base, frame.duration = pts + self._shift, self._time_base, duration
-        self._end_pts = pts + self._shift + duration
+        self._last_pts, self._end_pts = pts + self._shift, pts + self._shift + duration
         try:
             if self._audio is not None:
                 self._audio.copy_until(float(pts * self._time_base), shift_s=float(self._shift * self._time_base))
@@ -235,7 +236,8 @@ class VideoWriter:
         """Rewrite the fragments as one plain MP4 with its index first, count its frames, and give it its name."""
         try:
             with replacing(self.path, seal=self._seal) as finishing:
-                remux(self.partial, finishing, self._timescales)
+                last_s, end_s = (pts * self._time_base for pts in (self._last_pts, self._end_pts))
+                remux(self.partial, finishing, self._timescales, last_s, end_s)
                 found = count_frames(finishing)
                 if found != self.frames:
                     raise MediaError(
@@ -303,17 +305,43 @@ def timescales(time_base: Fraction) -> dict[str, str]:
     }
 
 
-def remux(source: Path, target: Path, options: dict[str, str]) -> None:
-    """Copy every packet of an MP4 into a new one whose index comes first; nothing is encoded."""
+def remux(source: Path, target: Path, options: dict[str, str], last_s: Fraction, end_s: Fraction) -> None:
+    """Copy every packet of an MP4 into a new one whose index comes first; nothing is encoded.
+
+    What a packet says of its length is the time to the next one in the order of decoding, which runs some pictures
+    ahead of that of showing: a pause shortly before the end would make the file too long or too short. So the moments
+    at which the last picture begins and ends, in seconds, are given.
+    """
     with (
         av.open(f"file:{source}") as given,
         av.open(f"file:{target}", "w", format="mp4", container_options={"movflags": "faststart", **options}) as made,
     ):
         streams = {stream.index: made.add_stream_from_template(stream, opaque=True) for stream in given.streams}
-        for packet in given.demux():
-            if packet.size:
-                packet.stream = streams[packet.stream.index]
-                made.mux(packet)
+        for packet in _with_lengths(given.demux(), last_s, end_s):
+            packet.stream = streams[packet.stream.index]
+            made.mux(packet)
+
+
+def _with_lengths(packets: Iterable[Any], last_s: Fraction, end_s: Fraction) -> Iterator[Any]:
+    """The packets of `remux`, none of whose pictures lasts beyond the end; the last one is decoded no earlier before it
+    than the first one was before the beginning."""
+    held, ahead = None, 0
+    for packet in packets:
+        if packet.size and packet.stream.type == "video":
+            left = round((end_s - packet.pts * packet.time_base) / packet.time_base)
+            last = packet.pts * packet.time_base >= last_s
+            packet.duration = left if last else max(0, min(packet.duration or 0, left))
+            if held is None:
+                ahead = packet.pts - packet.dts
+            else:
+                yield held
+            held = packet
+        elif packet.size:
+            yield packet
+    if held is not None:
+        end = round(end_s / held.time_base)
+        held.dts = min(held.pts, max(held.dts, end - ahead - held.duration))
+        yield held
 
 
 def count_frames(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -380,3 +381,28 @@ def test_lower_crf_is_larger(tmp_path: Path) -> None:
             writer.write(noise.integers(0, 255, (96, 128, 3), np.uint8), pts=number, duration=1)
         sizes.append(writer.close().path.stat().st_size)
     assert all(larger > 1.5 * smaller for larger, smaller in pairwise(sizes))
+
+
+@pytest.mark.parametrize("pause_after", [10, 40, 45, 46, 47, 48])
+def test_the_headers_length_is_the_pictures_own(tmp_path: Path, pause_after: int) -> None:
+    """A recorder that pauses shortly before the end; pictures are decoded in another order than they are shown."""
+    length_s = 50 * 0.04 + 5
+    times = [index * 40 + (5000 if index > pause_after else 0) for index in range(50)]
+    writer = VideoWriter(tmp_path / "x.mp4", size=(48, 64), time_base=Fraction(1, 1000), rate=Fraction(25))
+    for index, pts in enumerate(times):
+        writer.write(paint_number(index), pts=pts, duration=40)
+    writer.close()
+    assert video_times(tmp_path / "x.mp4") == [Fraction(pts, 1000) for pts in times]
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert container.duration is not None
+        assert container.duration / av.time_base == pytest.approx(length_s, abs=0.001)
+    assert header_length_s(tmp_path / "x.mp4") == pytest.approx(length_s, abs=0.001)
+
+
+def header_length_s(path: Path) -> float:
+    """What the movie's header (`mvhd`) says."""
+    data = path.read_bytes()
+    place = data.index(b"mvhd") + 4
+    assert data[place] == 0
+    timescale, length = struct.unpack(">II", data[place + 12 : place + 20])
+    return float(length / timescale)

@@ -37,6 +37,17 @@ def first_frames(source: Source, count: int) -> list[tuple[Frame, float]]:
         return [(next(frames), time.monotonic()) for _ in range(count)]
 
 
+def frames_of(source: Source, seconds: float) -> list[tuple[Frame, float]]:
+    """The frames that a source gives in some seconds, and when each was had."""
+    found: list[tuple[Frame, float]] = []
+    with source:
+        for frame in source:
+            found.append((frame, time.monotonic()))
+            if found[-1][1] - found[0][1] > seconds:
+                break
+    return found
+
+
 def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
@@ -91,7 +102,7 @@ def test_what_brings_no_times_gets_those_of_its_arrival(tmp_path: Path, kind: st
     if kind == "motion JPEG by HTTP":
         camera = WebCamera(pace_s=0.1)
         try:
-            frames = first_frames(open_address(f"http://127.0.0.1:{camera.port}/"), 25)
+            frames = frames_of(open_address(f"http://127.0.0.1:{camera.port}/"), 2.0)
         finally:
             camera.close()
     else:
@@ -101,11 +112,10 @@ def test_what_brings_no_times_gets_those_of_its_arrival(tmp_path: Path, kind: st
         with sends_by_tcp([b"".join(pieces[:60]), *pieces[60:]], 0.1) as address:
             source = open_address(address)
             assert (source.info.timed, source.info.rate) == (False, None)
-            frames = first_frames(source, 30)
+            frames = frames_of(source, 2.0)
             assert source.counts.retimed == 0
     (first, first_at), (last, last_at) = frames[0], frames[-1]
     assert last.time_s - first.time_s == pytest.approx(last_at - first_at, abs=0.2)
-    assert last_at - first_at > 1.5
     assert all(before.pts < after.pts for (before, _), (after, _) in itertools.pairwise(frames))
 
 
