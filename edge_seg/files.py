@@ -11,12 +11,18 @@ import itertools
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ConfigurationError, EdgeSegError
+
+if sys.platform != "win32":
+    import fcntl
+else:
+    fcntl = None
 
 # Called with (what was made, the name it is about to take), when all of it is on disk.
 Seal = Callable[[Path, Path], None]
@@ -50,6 +56,53 @@ def name_of(given: str | os.PathLike[str], what: str) -> str:
     if zero:
         raise ConfigurationError(f"No file can have the name {text!r}: it holds a zero byte.")
     return text
+
+
+class Claim:
+    """A file or folder that no other run writes meanwhile; made if it is not there. It ends with the process at last.
+
+    Args:
+        path: what is to be written.
+        folder: it is a folder.
+
+    Raises:
+        BlockingIOError: another run has claimed it.
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, path: Path, *, folder: bool = False) -> None:
+        self._handle: int | None = None
+        while self._handle is None:
+            if folder:
+                path.mkdir(parents=True, exist_ok=True)
+            if fcntl is None:
+                return
+            handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._lock(handle, path)
+                # Whoever had it may have finished meanwhile: then this is a file without a name.
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    self._handle = handle
+            except FileNotFoundError:
+                pass
+            finally:
+                if self._handle is None:
+                    os.close(handle)
+
+    @staticmethod
+    def _lock(handle: int, path: Path) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another run is writing it", str(path)) from None
+        except OSError:
+            pass  # Some network's disks know no locks.
+
+    def release(self) -> None:
+        """Let others have it. Twice is fine."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager

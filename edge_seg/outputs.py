@@ -23,7 +23,7 @@ import numpy as np
 from .codecs import EncodeOptions
 from .encode import VideoWriter
 from .errors import MediaError
-from .files import DISK_FULL, Seal, publish, reason
+from .files import DISK_FULL, Claim, Seal, publish, reason
 from .media import Frame, SourceInfo
 from .names import Plan, partial_path
 from .opencv import cv2
@@ -131,8 +131,9 @@ class LabelFolder:
         self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
         self._count = 0
         try:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            self._partial.mkdir(parents=True)
+            self._claim = Claim(self._partial, folder=True)
+            for left in self._partial.iterdir():
+                left.unlink()
         except OSError as error:
             raise MediaError(f"{path}: the folder cannot be made ({reason(error)}).") from error
 
@@ -156,15 +157,18 @@ class LabelFolder:
             try:
                 publish(self._partial, self._path, seal=self._seal)
             except OSError as error:
+                self._claim.release()
                 raise MediaError(
                     f"{self._path}: all {self._count} pictures are in {self._partial}, but the folder could not be "
                     f"given its name ({reason(error)})."
                 ) from error
+        self._claim.release()
         return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
         if not self._count:
             shutil.rmtree(self._partial, ignore_errors=True)
+        self._claim.release()
 
 
 class ShareLines:
@@ -185,6 +189,7 @@ class ShareLines:
         self._labels_of = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._claim = Claim(self._partial)
             self._file = self._partial.open("wb", buffering=0)
         except OSError as error:
             raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
@@ -215,12 +220,15 @@ class ShareLines:
                 publish(self._partial, self._path, seal=self._seal)
         except OSError as error:
             self._fail(error)
+        finally:
+            self._claim.release()
         return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
         self._file.close()
         if not self._count:
             self._partial.unlink(missing_ok=True)
+        self._claim.release()
 
     def _fail(self, error: OSError) -> NoReturn:
         """Leave whole lines only, and say how many."""

@@ -17,6 +17,8 @@ import pytest
 
 from edge_seg.cli import main
 from edge_seg.encode import count_frames
+from edge_seg.files import Claim
+from edge_seg.names import partial_path, plan_outputs
 from edge_seg.records import RECORDS_NAME, Records
 from edge_seg.sources import expand_sources
 from tests.edge_seg.clips import lay_together, make_clip, video_numbers, video_times, write_image
@@ -308,3 +310,36 @@ def test_copies_of_one_file_have_results_of_their_own(predict: Predict, tmp_path
     shutil.copy2(clip, tmp_path / "day2" / "x.mp4")
     assert predict(tmp_path / "day*" / "x.mp4", "--save", "jsonl", "--resume")[0] == 0
     assert set(stamps(tmp_path / "out")) == {"x.jsonl", "day2_x_mp4.jsonl"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files have names of their own there")
+@pytest.mark.parametrize("kind", ["overlay", "labels", "jsonl"])
+def test_two_runs_do_not_write_one_result(predict: Predict, clips: list[Path], tmp_path: Path, kind: str) -> None:
+    """An overlapping cron job: the second run leaves the first one's alone, and says so."""
+    out = tmp_path / "out"
+    (name,) = plan_outputs(expand_sources([clips[0]]), [kind], out)[0].values()
+    partial = partial_path(name)
+    out.mkdir()
+    theirs = Claim(partial, folder=kind == "labels")
+    for option in ("--resume", "--overwrite"):
+        code, _, err = predict(clips[0], "--save", kind, option)
+        assert code == 1
+        assert "another run is writing it" in err
+        assert partial.exists()
+        assert not name.exists()
+    theirs.release()
+    code, _, _ = predict(clips[0], "--save", kind, "--resume")
+    assert code == 0
+    assert name.exists()
+    assert not partial.exists()
+
+
+def test_a_claim_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
+    program = f"from edge_seg.files import Claim, Path; Claim(Path({str(tmp_path / 'x')!r})); print('made')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "made\n"
+    mine = Claim(tmp_path / "x")
+    with pytest.raises(BlockingIOError, match="another run"):
+        Claim(tmp_path / "x")
+    mine.release()
+    Claim(tmp_path / "x").release()
