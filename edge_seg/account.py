@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .media import Event, Source, SourceCounts
+from .media import Event, Source, SourceCounts, SourceEnd
 
 # Those that make up what was read, and remarks on them.
 SHARES = ("segmented", "skipped", "failed", "dropped")
@@ -34,6 +34,8 @@ class StreamReport:
         declared_frames: what the file's header counts; None when it does not say, and headers may lie.
         ended_at_s, expected_end_s: where the source ended, and where it says it should; None when it does not say.
         ended_early: whether that was too soon; None when nobody knows, since reading stopped first.
+        gap_s, gap_at_s: the longest time without a frame in a file, and where it begins; 0 unless it is more than a
+            second and ten frames. A recorder may have paused; where packets were damaged, frames are missing.
         events: what happened to a live source, the latest 200.
     """
 
@@ -43,6 +45,8 @@ class StreamReport:
     ended_at_s: float | None = None
     expected_end_s: float | None = None
     ended_early: bool | None = None
+    gap_s: float = 0.0
+    gap_at_s: float = 0.0
     events: tuple[Event, ...] = ()
 
     @property
@@ -55,6 +59,8 @@ class StreamReport:
         frames = self.frames
         parts = [f"{counted(frames['read'], 'frame')} read: " + ", ".join(f"{frames[key]} {key}" for key in SHARES)]
         parts += [f"{frames[key]} {words}" for key, words in _REMARKS.items() if frames[key]]
+        if self.gap_s:
+            parts.append(f"no frame for {self.gap_s:.2f} s at {self.gap_at_s:.2f} s")
         if self.ended_at_s is not None:
             word = "stopped" if self.ended_early is None else "ended"
             length = "no length declared" if self.expected_end_s is None else f"of {self.expected_end_s:.2f} s"
@@ -65,6 +71,15 @@ class StreamReport:
 def counted(count: int, noun: str) -> str:
     """A number and its noun: "1 frame", "2 frames"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def losses(counts: SourceCounts, end: SourceEnd) -> str:
+    """In words, frames that a source lost within it; empty if none are known of."""
+    if counts.failed:
+        return f"{counts.failed} of {counts.read} frames could not be decoded"
+    if end.gap_s and (counts.corrupt or counts.damaged_packets):
+        return f"frames are missing for {end.gap_s:.2f} s at {end.gap_at_s:.2f} s"
+    return ""
 
 
 def frame_counts(
@@ -100,5 +115,7 @@ def source_facts(source: Source) -> dict[str, Any]:
         "ended_at_s": round(source.end.at_s, 3),
         "expected_end_s": source.info.end_s,
         "ended_early": source.end.early,
+        "gap_s": round(source.end.gap_s, 3),
+        "gap_at_s": round(source.end.gap_at_s, 3),
         "events": tuple(source.events),
     }

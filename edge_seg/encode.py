@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +32,7 @@ from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
 from .files import DISK_FULL, Claim, Seal, reason, replacing
+from .media import TAGS
 from .names import partial_path
 from .opencv import cv2
 from .threads import available_threads, usual_scheduling
@@ -74,6 +75,7 @@ class VideoWriter:
         rate: average frames a second, for the codec's rate control only.
         pixel_aspect: width of a pixel over its height.
         options: codec, crf, preset.
+        tags: what is written into the file's header, such as "creation_time".
         audio_from: file whose audio goes along, copied where an MP4 can carry it, else as AAC.
         seal: called with the finished file just before it takes the final name.
 
@@ -90,6 +92,7 @@ class VideoWriter:
         rate: Fraction | None = None,
         pixel_aspect: Fraction = Fraction(1),
         options: EncodeOptions | None = None,
+        tags: Mapping[str, str] | None = None,
         audio_from: str | Path | None = None,
         seal: Seal | None = None,
     ) -> None:
@@ -111,6 +114,7 @@ class VideoWriter:
         self._claim: Claim | None = None
         self._container = self._create()
         try:
+            self._container.metadata.update(tags or {})
             self._stream = self._add_video(rate, pixel_aspect)
             self._audio = AudioTrack.open(audio_from, self._container) if audio_from is not None else None
         except BaseException:
@@ -326,6 +330,7 @@ def remux(source: Path, target: Path, options: dict[str, str], last_s: Fraction,
         av.open(f"file:{source}") as given,
         av.open(f"file:{target}", "w", format="mp4", container_options={"movflags": "faststart", **options}) as made,
     ):
+        made.metadata.update({key: text for key, text in given.metadata.items() if key in TAGS})
         streams = {stream.index: made.add_stream_from_template(stream, opaque=True) for stream in given.streams}
         for packet in _with_lengths(given.demux(), last_s, end_s):
             packet.stream = streams[packet.stream.index]

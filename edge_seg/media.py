@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,8 @@ from .forks import keep_in_children
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26
 STANDARD_INPUT = "standard input"
+# Of what a file says of itself, what its overlay says too.
+TAGS = frozenset({"creation_time", "location", "title"})
 # A camera that flickers for days must not fill the memory.
 MAX_EVENTS = 200
 
@@ -74,6 +76,7 @@ class SourceInfo:
         rotation: the turn and mirroring applied, in words; empty if none.
         audio: codec of the audio track, None without.
         timed: whether frames bring a time of their own; in raw H.264 and in motion JPEG they do not.
+        tags: what the file says of when, where and of what it was made: "creation_time", "location", "title".
         track, tracks: which video track this is, from 1, and how many there are.
     """
 
@@ -89,6 +92,7 @@ class SourceInfo:
     rotation: str = ""
     audio: str | None = None
     timed: bool = True
+    tags: Mapping[str, str] = field(default_factory=dict)
     track: int = 1
     tracks: int = 1
 
@@ -140,12 +144,15 @@ class Event:
 
 @dataclass
 class SourceEnd:
-    """Where a source ended. `early` is None while nobody knows: still reading, or the reader stopped first."""
+    """Where a source ended. `early` is None while nobody knows: still reading, or the reader stopped first. `gap_s` is
+    the longest time within it that has no frame, and `gap_at_s` where that begins."""
 
     at_s: float = 0.0
     expected_s: float | None = None
     early: bool | None = None
     reason: str = ""
+    gap_s: float = 0.0
+    gap_at_s: float = 0.0
 
 
 class Source(ABC):

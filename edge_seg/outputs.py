@@ -95,6 +95,7 @@ class PictureTrack:
             rate=info.rate,
             pixel_aspect=info.pixel_aspect,
             options=style.encode,
+            tags=info.tags,
             audio_from=audio_from if kind == "overlay" else None,
             seal=seal,
         )

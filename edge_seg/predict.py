@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .account import StreamReport, frame_counts, source_facts
+from .account import StreamReport, frame_counts, losses, source_facts
 from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
 from .media import Source, SourceCounts, SourceEnd
@@ -316,8 +316,8 @@ def _judge(source: Source, report: PipelineReport) -> tuple[str, str]:
     parts = []
     if source.end.early:
         parts.append(_early_end(source.end))
-    if source.counts.failed:
-        parts.append(f"{source.counts.failed} of {source.counts.read} frames could not be decoded")
+    if lost := losses(source.counts, source.end):
+        parts.append(lost)
     return ("incomplete", "; ".join(parts)) if parts else ("done", "")
 
 

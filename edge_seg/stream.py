@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .account import StreamReport, counted, frame_counts, source_facts
+from .account import StreamReport, counted, frame_counts, losses, source_facts
 from .errors import ConfigurationError, warn_caller
 from .media import Source, SourceCounts
 from .preprocess import check_frame
@@ -205,8 +205,8 @@ def _warn_of_losses(source: Any, name: str) -> None:
     end, counts = getattr(source, "end", None), getattr(source, "counts", None)
     if end is not None and end.early:
         text = f"{name} ended early, at {end.at_s:.2f} s: {end.reason}"
-    elif counts is not None and counts.failed:
-        text = f"{name}: {counts.failed} of {counts.read} frames could not be decoded"
+    elif end is not None and counts is not None and (lost := losses(counts, end)):
+        text = f"{name}: {lost}"
     else:
         return
     warn_caller(text)

@@ -34,7 +34,7 @@ from .account import counted
 from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
-from .media import MAX_PIXELS, STANDARD_INPUT, Frame, Source, SourceEnd, SourceInfo
+from .media import MAX_PIXELS, STANDARD_INPUT, TAGS, Frame, Source, SourceEnd, SourceInfo
 from .memory import amount, available_memory
 from .opencv import cv2
 from .opening import (
@@ -53,6 +53,7 @@ from .redact import redact
 from .threads import available_threads
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
+LEAST_GAP_S, LEAST_GAP_FRAMES = 1.0, 10
 _NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
 
@@ -130,7 +131,8 @@ class VideoFile(Source):
                 self._count(delivered)
                 continue
             delivered += 1
-            last = self._frame(picture, delivered, last)
+            before, last = last, self._frame(picture, delivered, last)
+            self._note_gap(before, last)
             self.end.at_s = float((last.pts + last.duration) * last.time_base)
             yield last
             if self._stopped:
@@ -138,6 +140,14 @@ class VideoFile(Source):
         self._ledger.close()
         self._count(delivered)
         self.end = self._judge_end(delivered)
+
+    def _note_gap(self, before: Frame | None, frame: Frame) -> None:
+        if before is None or self.info.live:
+            return
+        ends_s = before.time_s + float(before.duration * before.time_base)
+        gap_s, frame_s = frame.time_s - ends_s, float(frame.duration * frame.time_base)
+        if gap_s > max(self.end.gap_s, LEAST_GAP_S, LEAST_GAP_FRAMES * frame_s):
+            self.end.gap_s, self.end.gap_at_s = gap_s, ends_s
 
     def stop(self) -> None:
         self._stopped = True
@@ -206,6 +216,7 @@ class VideoFile(Source):
             pixel_aspect=stream.codec_context.sample_aspect_ratio or Fraction(1),
             audio=audio.codec_context.name if audio else None,
             timed=timed,
+            tags={key: text for key, text in container.metadata.items() if key in TAGS and text.isprintable()},
             track=self._track,
             tracks=len(self._video_tracks()),
         )
@@ -376,7 +387,7 @@ class VideoFile(Source):
 
     def _judge_end(self, delivered: int) -> SourceEnd:
         """The end that was reached against the one announced; a break, a cut and a count that lies are told apart."""
-        end = SourceEnd(at_s=self.end.at_s, expected_s=self.info.end_s, early=True, reason=self._broken)
+        end = replace(self.end, expected_s=self.info.end_s, early=True, reason=self._broken)
         if self._broken:
             if self._pipe and not delivered:
                 end.reason += f". {READABLE_PIPED.rstrip('.')}"

@@ -406,3 +406,24 @@ def header_length_s(path: Path) -> float:
     assert data[place] == 0
     timescale, length = struct.unpack(">II", data[place + 12 : place + 20])
     return float(length / timescale)
+
+
+def test_when_where_and_of_what_it_was_made_survives(tmp_path: Path) -> None:
+    tags = {"creation_time": "2026-11-02T07:15:31.000000Z", "location": "+52.5200+013.4050/", "title": "Fahrt 12"}
+    clip = make_clip(tmp_path / "x.mp4", count=5)
+    with av.open(str(clip)) as given, av.open(str(tmp_path / "tagged.mp4"), "w") as made:
+        made.metadata.update({**tags, "comment": "not carried"})
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                made.mux(packet)
+    with VideoFile(tmp_path / "tagged.mp4") as video:
+        assert video.info.tags == tags
+        writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=video.info.time_base, tags=video.info.tags)
+        for frame in video:
+            writer.write(frame.image, pts=frame.pts, duration=frame.duration)
+        writer.close()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert {key: text for key, text in container.metadata.items() if key in tags} == tags
+        assert "comment" not in container.metadata

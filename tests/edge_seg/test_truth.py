@@ -7,6 +7,7 @@ not, and an end only where the end is.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import struct
@@ -493,3 +494,35 @@ def test_variable_rate_and_sound_survive_a_run(
     assert "audio: aac copied" in report["notes"]
     assert any("padded by 1 column and 1 row" in note for note in report["notes"])
     assert report["frames"]["read"] == report["frames"]["segmented"] == 40
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".mp4"])
+def test_a_hole_is_named_and_no_success(predict: Any, tmp_path: Path, suffix: str) -> None:
+    clip = make_clip(tmp_path / f"x{suffix}", count=250, size=(96, 128), options={"g": "25", "bf": "0"})
+    data = bytearray(clip.read_bytes())
+    start, end = len(data) * 4 // 10, len(data) * 6 // 10
+    data[start:end] = random.Random(3).randbytes(end - start)
+    clip.write_bytes(data)
+    code, summary, err = predict(clip, "--save", "jsonl")
+    (report,) = summary["sources"]
+    assert (code, report["status"]) == (1, "incomplete")
+    numbers = [json.loads(line)["time_s"] for line in Path(report["outputs"]["jsonl"]).read_text().splitlines()]
+    gaps = [(after - before - 0.04, before + 0.04) for before, after in itertools.pairwise(numbers)]
+    gap_s, at_s = max(gaps)
+    assert gap_s > 1
+    assert (report["gap_s"], report["gap_at_s"]) == pytest.approx((gap_s, at_s), abs=0.002)
+    assert f"no frame for {gap_s:.2f} s at {at_s:.2f} s" in err
+    if suffix != ".mp4":  # Whose index says how many there were.
+        assert f"frames are missing for {gap_s:.2f} s" in report["message"]
+        with pytest.warns(RuntimeWarning, match=f"frames are missing for {gap_s:.2f} s"):
+            list(Segmenter(FakeSession()).stream(clip))
+
+
+def test_a_pause_is_said_and_is_no_damage(predict: Any, tmp_path: Path) -> None:
+    times = [index * 40 + (3000 if index > 30 else 0) for index in range(60)]
+    clip = make_clip(tmp_path / "x.mkv", count=60, pts=times, time_base=Fraction(1, 1000))
+    code, summary, err = predict(clip, "--save", "jsonl")
+    (report,) = summary["sources"]
+    assert (code, report["status"]) == (0, "done")
+    assert "no frame for 3.00 s at 1.24 s" in err
+    assert (report["gap_s"], report["gap_at_s"]) == (3.0, 1.24)
