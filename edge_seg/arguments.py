@@ -9,7 +9,10 @@ import argparse
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
+
+from . import BUNDLED_MODELS, bundled_model
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,6 +41,12 @@ def name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("expected a name, got none (a variable that is not set?)")
     return text
+
+
+def model_named(text: str | None) -> Path:
+    """The file that MODEL names: a path, or "best" (the default) or "fast", unless a file is called so."""
+    text = text or "best"
+    return bundled_model(text) if text in BUNDLED_MODELS and not os.path.exists(text) else Path(text)
 
 
 def positive(text: str) -> int:

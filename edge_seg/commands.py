@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import BUNDLED_MODELS, bundled_clip, bundled_model
+from . import bundled_clip
+from .arguments import model_named
 from .console import printable, put
 from .signals import asked_twice
 
@@ -54,7 +55,7 @@ def predict(options: argparse.Namespace) -> int:
     # OpenCV looks at the machine and not at the container's quota.
     cv2.setNumThreads(available_threads())
     reports = []
-    model = _model(options.model)
+    model = model_named(options.model)
     records = Records(read_model_header(model).sha256, lambda item, kind: options_that_matter(settings, item, kind))
     settled: dict[int, SourceReport] = {}
     if options.resume:
@@ -84,7 +85,7 @@ def info(options: argparse.Namespace) -> int:
     """`edge-seg info`."""
     from .modelfile import read_model_header
 
-    header = read_model_header(_model(options.model))
+    header = read_model_header(model_named(options.model))
     facts = _info_facts(header)
     if options.json:
         _print_json(facts)
@@ -101,7 +102,7 @@ def verify(options: argparse.Namespace) -> int:
     from .account import counted
     from .verify import verify as verify_model
 
-    report = verify_model(_model(options.model), options.device)
+    report = verify_model(model_named(options.model), options.device)
     if options.json:
         _print_json(report.to_dict())
     else:
@@ -134,13 +135,6 @@ def demo(options: argparse.Namespace) -> int:
     arguments += [f"--out={options.out}"] if options.out else []
     arguments += ["--json"] if options.json else []
     return predict(build_parser().parse_args(arguments))
-
-
-def _model(name: str | None) -> Path:
-    """The file that MODEL names: a path, or "best" or "fast", unless a file is called so."""
-    if name is None:
-        return bundled_model()
-    return bundled_model(name) if name in BUNDLED_MODELS and not Path(name).exists() else Path(name)
 
 
 def _predict_options(options: argparse.Namespace) -> Any:

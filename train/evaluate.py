@@ -16,6 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
+from edge_seg.arguments import model_named
 from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
@@ -71,7 +72,12 @@ class Subject:
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `evaluate` takes."""
-    parser.add_argument("model", metavar="RUN", type=arguments.path, help="a run's folder, or an exported .onnx file")
+    parser.add_argument(
+        "model",
+        metavar="RUN",
+        type=arguments.path,
+        help="a run's folder, an exported .onnx file, or best or fast, the bundled ones",
+    )
     parser.add_argument(
         "dataset",
         nargs="?",
@@ -122,6 +128,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     """
     if args.images and (args.dataset or args.split):
         raise ConfigurationError("--images and --masks are evaluated whole; leave the dataset and --split out.")
+    args.model = model_named(str(args.model))
     # A run is a folder, whatever its name.
     onnx = args.model.is_file() or (args.model.suffix.lower() == ".onnx" and not args.model.is_dir())
     subject = _onnx_subject(args) if onnx else _run_subject(args)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_seg import bundled_model
 from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 from edge_seg.preprocess import resize_labels, scale_frames, stack_frames
 from edge_seg.spec import CAMVID_CLASSES, ModelSpec
@@ -334,6 +335,20 @@ def test_an_onnx_file_is_evaluated_by_the_same_protocol(
     expected = evaluate(list(labels), samples)
     for item in record["results"]:
         assert item["confusion"] == expected.result(item["protocol"]).scores.confusion.tolist()
+
+
+def test_a_bundled_model_is_evaluated_by_its_name(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = make_dataset(count=1, size=(48, 80), splits=("test",))
+    for given in ("fast", bundled_model("fast")):
+        assert command(given, root, "--out", tmp_path / Path(given).stem) == 0
+    named, path = (
+        json.loads((tmp_path / name / "summary.json").read_text())["results"]
+        for name in ("fast", bundled_model("fast").stem)
+    )
+    assert named == path
 
 
 def test_an_onnx_file_needs_no_keras(
