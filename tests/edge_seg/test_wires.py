@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -117,6 +119,33 @@ def test_what_brings_no_times_gets_those_of_its_arrival(tmp_path: Path, kind: st
     (first, first_at), (last, last_at) = frames[0], frames[-1]
     assert last.time_s - first.time_s == pytest.approx(last_at - first_at, abs=0.2)
     assert all(before.pts < after.pts for (before, _), (after, _) in itertools.pairwise(frames))
+
+
+def test_a_camera_may_call_instead_of_being_called(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "x.ts", count=60, options=ENCODING).read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def call() -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                camera = socket.create_connection(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+                continue
+            with camera, contextlib.suppress(OSError):
+                for piece in cut(clip, len(clip) // 60):
+                    camera.sendall(piece)
+                    time.sleep(0.01)
+            return
+
+    threading.Thread(target=call, daemon=True).start()
+    with open_address(f"tcp://127.0.0.1:{port}?listen=1") as source:
+        frames = [frame for frame, _ in zip(source, range(20), strict=False)]
+    numbers = [read_number(frame.image) for frame in frames]
+    assert len(numbers) == 20
+    assert numbers == sorted(set(numbers))
 
 
 @pytest.mark.parametrize(
