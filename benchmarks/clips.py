@@ -63,7 +63,12 @@ class PipelineRunner:
         began = time.perf_counter()
         with VideoFile(clip) as source:
             sink = VideoOutputs(
-                {kind: target}, lambda: source.info, self._segmenter.spec, style=OutputStyle(), audio_from=clip
+                {kind: target},
+                lambda: source.info,
+                self._segmenter.spec,
+                style=OutputStyle(),
+                audio_from=clip,
+                replaces=True,
             )
             options = PipelineOptions(batch_size=self._batch, limit=limit, stride=stride)
             report = Pipeline(source, self._segmenter, sink, options=options).run()
@@ -91,7 +96,7 @@ class PipelineRunner:
             batches = [kept[first : first + self._batch] for first in range(0, len(kept), self._batch)]
             inputs, resize_s = cpu_s(lambda: [stack_frames([one.image for one in part], size) for part in batches])
             labels, inference_s = cpu_s(lambda: [self._segmenter.predict_labels(part) for part in inputs])
-            sink = VideoOutputs({"overlay": target}, lambda: source.info, spec, style=OutputStyle(), audio_from=None)
+            sink = VideoOutputs({"overlay": target}, lambda: source.info, spec, style=OutputStyle(), replaces=True)
 
             def paint_and_encode() -> None:
                 watches = {stage: Stopwatch() for stage in ("paint", "write")}

@@ -7,6 +7,7 @@ first used. Knows nothing of training or export.
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,10 @@ __all__ = [
     "bundled_clip",
     "bundled_model",
 ]
+
+# onnxruntime reads it as it is loaded. Left alone it writes an id of this machine into the home folder, and tells its
+# maker what it is used for; `ORT_DISABLE_TELEMETRY=0` leaves it alone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 BUNDLED_MODELS = {"best": "fcn8_camvid_int8.onnx", "fast": "fcn8_camvid_fast_int8.onnx"}
 _LAZY = {

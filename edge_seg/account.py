@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .media import Event, Source, SourceCounts, SourceEnd
+from .media import Event, Gap, Source, SourceCounts
 
 # Those that make up what was read, and remarks on them.
 SHARES = ("segmented", "skipped", "failed", "dropped")
@@ -60,7 +60,7 @@ class StreamReport:
         parts = [f"{counted(frames['read'], 'frame')} read: " + ", ".join(f"{frames[key]} {key}" for key in SHARES)]
         parts += [f"{frames[key]} {words}" for key, words in _REMARKS.items() if frames[key]]
         if self.gap_s:
-            parts.append(f"no frame for {self.gap_s:.2f} s at {self.gap_at_s:.2f} s")
+            parts.append(f"no frame for {Gap(self.gap_s, self.gap_at_s)}")
         if self.ended_at_s is not None:
             word = "stopped" if self.ended_early is None else "ended"
             length = "no length declared" if self.expected_end_s is None else f"of {self.expected_end_s:.2f} s"
@@ -73,12 +73,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def losses(counts: SourceCounts, end: SourceEnd) -> str:
+def losses(source: Source) -> str:
     """In words, frames that a source lost within it; empty if none are known of."""
+    counts, missing = source.counts, source.end.missing
     if counts.failed:
         return f"{counts.failed} of {counts.read} frames could not be decoded"
-    if end.gap_s and (counts.corrupt or counts.damaged_packets):
-        return f"frames are missing for {end.gap_s:.2f} s at {end.gap_at_s:.2f} s"
+    if missing.seconds:
+        return f"frames are missing for {missing}" + (f" of {missing.name}" if missing.name != source.info.name else "")
     return ""
 
 
@@ -115,7 +116,7 @@ def source_facts(source: Source) -> dict[str, Any]:
         "ended_at_s": round(source.end.at_s, 3),
         "expected_end_s": source.info.end_s,
         "ended_early": source.end.early,
-        "gap_s": round(source.end.gap_s, 3),
-        "gap_at_s": round(source.end.gap_at_s, 3),
+        "gap_s": round(source.end.gap.seconds, 3),
+        "gap_at_s": round(source.end.gap.at_s, 3),
         "events": tuple(source.events),
     }

@@ -154,6 +154,7 @@ def _predict_options(options: argparse.Namespace) -> Any:
         give_up_s=options.give_up,
         wait_s=options.wait,
         hold=options.smooth,
+        replaces=options.overwrite or options.resume,
     )
 
 

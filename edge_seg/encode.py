@@ -31,7 +31,7 @@ from .audio import AudioTrack
 from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
-from .files import DISK_FULL, Claim, Seal, reason, replacing
+from .files import DISK_FULL, Seal, reason, replacing
 from .media import TAGS
 from .names import partial_path
 from .opencv import cv2
@@ -111,7 +111,6 @@ class VideoWriter:
         self._held: Packet[VideoStream] | None = None
         self._kept: int | None = None
         self._timescales = timescales(time_base)
-        self._claim: Claim | None = None
         self._container = self._create()
         try:
             self._container.metadata.update(tags or {})
@@ -168,13 +167,10 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._fail(error)
         audio = self._audio.summary if self._audio is not None else ""
-        try:
-            if not whole:
-                return self._written(self.partial, count_frames(self.partial), whole=False, audio=audio)
-            self._publish()
-            return self._written(self.path, self.frames, whole=True, audio=audio)
-        finally:
-            self._let_go()
+        if not whole:
+            return self._written(self.partial, count_frames(self.partial), whole=False, audio=audio)
+        self._publish()
+        return self._written(self.path, self.frames, whole=True, audio=audio)
 
     def abort(self) -> None:
         """Let go of the file as it is; what was written stays under the partial name, an empty file does not."""
@@ -182,11 +178,6 @@ class VideoWriter:
             self._shut()
         if not self.frames:
             self.partial.unlink(missing_ok=True)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self._claim is not None:
-            self._claim.release()
 
     def _written(self, path: Path, frames: int, *, whole: bool, audio: str) -> WrittenVideo:
         return WrittenVideo(path=path, frames=frames, whole=whole, audio=audio, padding=self.padding)
@@ -203,11 +194,10 @@ class VideoWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Created here so that a folder without permission is an error now, not after the first second.
-            self._claim = Claim(self.partial)
+            self.partial.open("wb").close()
             # Without "file:", what stands before a colon in a name would be a protocol.
             return av.open(f"file:{self.partial}", "w", format="mp4", container_options=options)
         except (av.error.FFmpegError, OSError) as error:
-            self._let_go()
             raise MediaError(f"{self.path} cannot be written ({reason(error)}).") from error
 
     def _add_video(self, rate: Fraction | None, pixel_aspect: Fraction) -> VideoStream:

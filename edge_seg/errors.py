@@ -91,11 +91,11 @@ class MissingDependencyError(EdgeSegError, ImportError):
 def raise_if_interrupted(error: BaseException) -> None:
     """Raise the `KeyboardInterrupt` that an error was made of: a native module that is interrupted while it loads calls
     that an `ImportError`."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, KeyboardInterrupt):
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
             raise KeyboardInterrupt from error
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__
 
 
 def warn_caller(text: str) -> None:

@@ -7,22 +7,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import itertools
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import ConfigurationError, EdgeSegError
 
-if sys.platform != "win32":
+fcntl: Any = None
+with contextlib.suppress(ImportError):
     import fcntl
-else:
-    fcntl = None
 
 # Called with (what was made, the name it is about to take), when all of it is on disk.
 Seal = Callable[[Path, Path], None]
@@ -30,6 +30,7 @@ Seal = Callable[[Path, Path], None]
 # What a killed process leaves under a hidden name is taken away by a later one; a day's leeway is not needed, but a
 # process in another container, whose number means nothing here, may still be writing.
 STALE_S = 600.0
+LOCK_ATTEMPTS = 10
 # With which no other file would fare better.
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-\d+-")
@@ -59,49 +60,53 @@ def name_of(given: str | os.PathLike[str], what: str) -> str:
 
 
 class Claim:
-    """A file or folder that no other run writes meanwhile; made if it is not there. It ends with the process at last.
+    """A result that no other run writes meanwhile: by a lock on a hidden file beside it, which goes with the claim.
+
+    Not on the file that is written: on disks of a Windows server (SMB) a lock keeps its own process from writing by
+    another handle. Where files cannot be locked, as on Windows, nothing is kept from anybody.
 
     Args:
-        path: what is to be written.
-        folder: it is a folder.
+        path: what is to be written, in a folder that is there.
 
     Raises:
         BlockingIOError: another run has claimed it.
-        OSError: it cannot be made.
+        OSError: the folder takes no file.
     """
 
-    def __init__(self, path: Path, *, folder: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
+        name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        self._beside = path.with_name(f".partial-lock-{name}")
+        self.held = True
         self._handle: int | None = None
-        while self._handle is None:
-            if folder:
-                path.mkdir(parents=True, exist_ok=True)
-            if fcntl is None:
+        if fcntl is None:
+            return
+        # Whoever had it may have let go, and taken the file away, while we waited for it to open.
+        for _ in range(LOCK_ATTEMPTS):
+            handle = os.open(self._beside, os.O_RDWR | os.O_CREAT, 0o666)
+            if self._locked(handle, path):
+                self._handle = handle
                 return
-            handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                self._lock(handle, path)
-                # Whoever had it may have finished meanwhile: then this is a file without a name.
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    self._handle = handle
-            except FileNotFoundError:
-                pass
-            finally:
-                if self._handle is None:
-                    os.close(handle)
+            os.close(handle)
 
-    @staticmethod
-    def _lock(handle: int, path: Path) -> None:
+    def _locked(self, handle: int, path: Path) -> bool:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(handle)
             raise BlockingIOError(errno.EWOULDBLOCK, "another run is writing it", str(path)) from None
         except OSError:
-            pass  # Some network's disks know no locks.
+            return True  # Some disks know no locks.
+        try:
+            return os.path.samestat(os.fstat(handle), os.stat(self._beside))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let others have it. Twice is fine."""
+        self.held = False
         handle, self._handle = self._handle, None
         if handle is not None:
+            self._beside.unlink(missing_ok=True)
             os.close(handle)
 
 

@@ -9,7 +9,7 @@ key frame all pictures count as damaged. Bits that turn into other valid bits ar
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 # Damaged packets that may lie between an old picture and the newer one that a decoder hands out before it.
 REMEMBERED = 4096
@@ -28,6 +28,7 @@ class DecoderLedger:
         self._exact = one_picture_a_packet
         self._lost = self._refused = 0
         self._waiting: list[int] = []
+        self._inside: Counter[int] = Counter()
         self._suspect: set[int] = set()
         # A decoder that lost its order may still give one of these.
         self._given_up: OrderedDict[int, None] = OrderedDict()
@@ -47,13 +48,16 @@ class DecoderLedger:
         if pts is None:
             self._exact = False
         elif not discard:
-            # Where a clock starts anew and a time comes twice, that of the picture which is still inside counts.
-            if pts not in self._waiting:
+            # Where a clock starts anew a time comes twice: it is given up no longer, and the order that counts is that
+            # of the picture which is still inside.
+            self._given_up.pop(pts, None)
+            if pts not in self._inside:
                 self._order[pts] = self.packets
                 self._order.move_to_end(pts)
             if len(self._order) > REMEMBERED:
                 self._order.popitem(last=False)
             heapq.heappush(self._waiting, pts)
+            self._inside[pts] += 1
             if corrupt:
                 self._suspect.add(pts)
 
@@ -87,6 +91,7 @@ class DecoderLedger:
         """The decoder has given all it had: what still waits is lost."""
         self._lost += len(self._waiting)
         self._waiting = []
+        self._inside.clear()
 
     def _pass(self, pts: int) -> int:
         """Packets that should have come out before `pts` and did not; -1 for one that comes after all."""
@@ -95,13 +100,21 @@ class DecoderLedger:
             return -1
         lost = 0
         while self._waiting and self._waiting[0] < pts:
-            late = heapq.heappop(self._waiting)
+            late = self._next()
             self._given_up[late] = None
             if len(self._given_up) > REMEMBERED:
                 self._given_up.popitem(last=False)
             self._suspect.discard(late)
             lost += 1
         if self._waiting and self._waiting[0] == pts:
-            heapq.heappop(self._waiting)
+            self._next()
         self._shadow |= lost > 0
         return lost
+
+    def _next(self) -> int:
+        """The earliest time that waits, which is taken out."""
+        pts = heapq.heappop(self._waiting)
+        self._inside[pts] -= 1
+        if not self._inside[pts]:
+            del self._inside[pts]
+        return pts

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -142,17 +142,31 @@ class Event:
         return self.text
 
 
+class Gap(NamedTuple):
+    """A time without frames: how long, where it begins, and in which file; no time at all by default."""
+
+    seconds: float = 0.0
+    at_s: float = 0.0
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} s at {self.at_s:.2f} s"
+
+
+NO_GAP = Gap()
+
+
 @dataclass
 class SourceEnd:
-    """Where a source ended. `early` is None while nobody knows: still reading, or the reader stopped first. `gap_s` is
-    the longest time within it that has no frame, and `gap_at_s` where that begins."""
+    """Where a source ended. `early` is None while nobody knows: still reading, or the reader stopped first. `gap` is
+    the longest time within it that has no frame, `missing` the longest one with damage beside it."""
 
     at_s: float = 0.0
     expected_s: float | None = None
     early: bool | None = None
     reason: str = ""
-    gap_s: float = 0.0
-    gap_at_s: float = 0.0
+    gap: Gap = NO_GAP
+    missing: Gap = NO_GAP
 
 
 class Source(ABC):

@@ -9,11 +9,14 @@ send us on to another web address, as servers of downloads do, and nowhere else.
 
 from __future__ import annotations
 
+import io
 import os
 import select
+import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from .boxes import refers_elsewhere
@@ -50,7 +53,6 @@ PROTOCOLS = {
     "udp": "udp",
 }
 QUICKLY_LOOKED_AT = frozenset({"rtsp", "rtsps"})
-BRIEFLY_LOOKED_AT = frozenset({"rtmp", "rtmps", "tcp", "udp"})
 # What comes by these has no end of its own, whatever length its first frames let guess.
 WITHOUT_END = frozenset({"rtsp", "rtsps", "tcp", "udp"})
 CLOCKS_WITHOUT_ZERO = frozenset({"mpeg", "mpegts", "rtsp"})
@@ -111,7 +113,7 @@ def open_address(
     began_at = time.monotonic()
     timeout = (limit_s, read_timeout_s)
     opened = _open(address, scheme, max_pixels, timeout=timeout)
-    if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened):
+    if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not sized(opened):
         # Its description does not give the frames' size: wait for it to come with a key frame.
         opened.close()
         opened = _open(address, scheme, max_pixels, timeout=timeout, patient=True)
@@ -126,15 +128,20 @@ def open_address(
 class StandardInput:
     """What is piped into this process, as libav wants to read it: in short waits, which a stop ends.
 
+    Args:
+        stopped: whether waiting is to end, besides by `stop`.
+
     Raises:
         MediaError: nothing is piped into this process.
     """
 
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
+    def __init__(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        self._stop_asked, self._stopped = stopped, threading.Event()
         try:
             self._descriptor = sys.stdin.fileno()
             terminal = os.isatty(self._descriptor)
+        except io.UnsupportedOperation:
+            raise MediaError(f"{STANDARD_INPUT}: this program has none that can be read, as in a notebook.") from None
         except (AttributeError, OSError, ValueError):
             raise MediaError(f"{STANDARD_INPUT}: is closed; pipe a video into it.") from None
         if terminal:
@@ -143,7 +150,7 @@ class StandardInput:
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; none at the end, and after `stop`."""
-        while not self._stopped.is_set():
+        while not (self._stopped.is_set() or self._stop_asked()):
             # Windows can wait for sockets alone.
             if os.name == "nt" or select.select([self._descriptor], [], [], READ_STEP_S)[0]:
                 data = os.read(self._descriptor, size)
@@ -153,10 +160,7 @@ class StandardInput:
 
     def seekable(self) -> bool:
         """Whether it is a file after all (`edge-seg predict - < clip.mp4`)."""
-        try:
-            return os.lseek(self._descriptor, 0, os.SEEK_CUR) >= 0
-        except OSError:
-            return False
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """The new place, in bytes from the beginning."""
@@ -179,6 +183,8 @@ class StandardInput:
         opened = _open(self, "pipe", max_pixels, timeout=None)
         if isinstance(opened, InputContainer):
             return opened
+        if self._stopped.is_set() or self._stop_asked():
+            raise MediaError(f"{STANDARD_INPUT}: no picture had come.")
         if not self._taken:
             raise MediaError(f"{STANDARD_INPUT}: ended before anything came.")
         raise MediaError(
@@ -205,7 +211,7 @@ def reason_of(error: Exception) -> str:
     return redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()
 
 
-def _sized(container: InputContainer) -> bool:
+def sized(container: InputContainer) -> bool:
     return all(stream.codec_context is None or stream.codec_context.width > 0 for stream in container.streams.video)
 
 
@@ -218,9 +224,12 @@ def _open(
     patient: bool = False,
 ) -> InputContainer | Exception:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS.get(scheme, "")}
-    if scheme in BRIEFLY_LOOKED_AT:
-        # libav would watch frames go by for five seconds, for their rate or for a sound that may begin.
+    if scheme in ("rtmp", "rtmps"):
+        # libav would wait five seconds for a sound that may begin. What the frames are like is said first.
         options |= {"fpsprobesize": "2", "analyzeduration": "1000000"}
+    elif scheme in ("tcp", "udp"):
+        # Whoever joins in the middle waits for a key frame, but watches no frames go by for their rate.
+        options |= {"fpsprobesize": "2", "analyzeduration": "60000000", "probesize": "100000000"}
     if scheme in QUICKLY_LOOKED_AT:
         # No sound, which nobody here listens to.
         options |= {"format_whitelist": "rtsp", "rtsp_transport": "tcp", "allowed_media_types": "video"}
@@ -248,6 +257,12 @@ def _explain_address(name: str, error: Exception, waited_s: float | None) -> Med
         return RefusedError(f"{name}: refused the user name or password (401). Write them as USER:PASSWORD@HOST.")
     if isinstance(error, av.error.HTTPForbiddenError):
         return RefusedError(f"{name}: refused access (403). Check the rights of this user.")
+    if waited_s is not None and "listen" in name.partition("?")[2]:
+        return MediaError(f"{name}: nobody called within {waited_s:g} s; --wait S waits longer.")
+    if waited_s is not None and name.lower().startswith(("tcp:", "udp:")):
+        return MediaError(
+            f"{name}: nothing came within {waited_s:g} s, or no key frame, with which pictures begin. {CHECK}"
+        )
     if waited_s is not None:
         return MediaError(f"{name}: did not answer within {waited_s:g} s. {CHECK}")
     # What an http address names is often a playlist, which no other kind of address is.

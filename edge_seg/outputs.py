@@ -132,9 +132,8 @@ class LabelFolder:
         self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
         self._count = 0
         try:
-            self._claim = Claim(self._partial, folder=True)
-            for left in self._partial.iterdir():
-                left.unlink()
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
         except OSError as error:
             raise MediaError(f"{path}: the folder cannot be made ({reason(error)}).") from error
 
@@ -158,18 +157,15 @@ class LabelFolder:
             try:
                 publish(self._partial, self._path, seal=self._seal)
             except OSError as error:
-                self._claim.release()
                 raise MediaError(
                     f"{self._path}: all {self._count} pictures are in {self._partial}, but the folder could not be "
                     f"given its name ({reason(error)})."
                 ) from error
-        self._claim.release()
         return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
         if not self._count:
             shutil.rmtree(self._partial, ignore_errors=True)
-        self._claim.release()
 
 
 class ShareLines:
@@ -190,7 +186,6 @@ class ShareLines:
         self._labels_of = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._claim = Claim(self._partial)
             self._file = self._partial.open("wb", buffering=0)
         except OSError as error:
             raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
@@ -221,15 +216,12 @@ class ShareLines:
                 publish(self._partial, self._path, seal=self._seal)
         except OSError as error:
             self._fail(error)
-        finally:
-            self._claim.release()
         return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
         self._file.close()
         if not self._count:
             self._partial.unlink(missing_ok=True)
-        self._claim.release()
 
     def _fail(self, error: OSError) -> NoReturn:
         """Leave whole lines only, and say how many."""
@@ -266,6 +258,10 @@ class VideoOutputs:
         style: how results look.
         audio_from: file whose sound the overlay carries.
         seal: called with each finished result just before it takes its final name.
+        replaces: results that are there already may be replaced.
+
+    Raises:
+        MediaError: another run is writing one of the results, or has just made it.
     """
 
     def __init__(
@@ -277,10 +273,18 @@ class VideoOutputs:
         style: OutputStyle,
         audio_from: Path | None = None,
         seal: Seal | None = None,
+        replaces: bool = False,
     ) -> None:
         self._paths, self._info, self._spec = paths, info, spec
         self._style, self._audio_from, self._seal = style, audio_from, seal
         self._writers: list[_Writer] = []
+        self._claims: list[Claim] = []
+        try:
+            for path in paths.values():
+                self._claims.append(_claimed(path, replaces=replaces))
+        except BaseException:
+            self._let_go()
+            raise
 
     def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
         if not self._writers:
@@ -307,6 +311,7 @@ class VideoOutputs:
                 writer.abort()
                 problems.append(str(error))
         self._writers = []
+        self._let_go()
         return [result for result in results if result.frames], problems
 
     def abort(self) -> None:
@@ -314,6 +319,12 @@ class VideoOutputs:
         for writer in self._writers:
             writer.abort()
         self._writers = []
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for claim in self._claims:
+            claim.release()
+        self._claims = []
 
     def _open(self, kind: str, path: Path) -> _Writer:
         info = self._info()
@@ -323,6 +334,23 @@ class VideoOutputs:
         if kind == "jsonl":
             return ShareLines(path, self._spec, info.size, self._seal)
         return PictureTrack(kind, path, info, self._spec, self._style, self._audio_from, self._seal)
+
+
+def _claimed(path: Path, *, replaces: bool) -> Claim:
+    """A result for this run alone, which is not there yet unless it may be replaced."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        claim = Claim(path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
+    if not replaces and os.path.lexists(path):
+        claim.release()
+        raise _made_meanwhile(path)
+    return claim
+
+
+def _made_meanwhile(path: Path) -> MediaError:
+    return MediaError(f"{path}: was made meanwhile by another run. Replace it with --overwrite.")
 
 
 class ImageOutputs:
@@ -336,11 +364,19 @@ class ImageOutputs:
         spec: classes and palette.
         style: how results look.
         seals: name of the picture -> what to call just before one of its results takes its final name.
+        replaces: results that are there already may be replaced.
     """
 
     def __init__(
-        self, paths: dict[str, Plan], spec: ModelSpec, *, style: OutputStyle, seals: Mapping[str, Seal] | None = None
+        self,
+        paths: dict[str, Plan],
+        spec: ModelSpec,
+        *,
+        style: OutputStyle,
+        seals: Mapping[str, Seal] | None = None,
+        replaces: bool = False,
     ) -> None:
+        self._replaces = replaces
         self._paths, self._spec, self._seals = paths, spec, seals or {}
         self._painter = Painter(spec.palette, alpha=style.alpha)
         self.written: dict[str, list[Written]] = {}
@@ -365,6 +401,8 @@ class ImageOutputs:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MediaError(f"{path.parent}: the folder cannot be made ({error.strerror}).") from error
+        if not self._replaces and os.path.lexists(path):
+            raise _made_meanwhile(path)
         write_atomically(path, data, seal=self._seals.get(frame.name))
         spent["paint"] += painted - started
         spent["write"] += time.perf_counter() - painted

@@ -11,6 +11,7 @@ other one fills. Results keep the order of the frames.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -191,6 +192,8 @@ class Pipeline:
         self._postprocess, self._on_progress = postprocess, on_progress
         # Whether reading may wait for others, for ever.
         self._waits = source.info.live or source.info.kind == "pipe"
+        # Whether it may wait even where it was told to stop. A pipe is looked at in short waits, but on Windows.
+        self._hangs = source.info.live or (source.info.kind == "pipe" and os.name == "nt")
         # A live source keeps the newest frame itself; a queue behind it would only make frames old.
         depth = 1 if source.info.live else 2 * self._options.batch_size + 2
         self._frames: Channel[Frame] = Channel(depth)
@@ -228,7 +231,7 @@ class Pipeline:
             self._guarded(work)
         finally:
             # The reader may hang in a dead connection or pipe: it is a daemon, and its frames go nowhere any more.
-            for thread, patience_s in ((writer, None), (reader, 1.0 if self._waits else None)):
+            for thread, patience_s in ((writer, None), (reader, 1.0 if self._hangs else None)):
                 if thread.ident is not None:
                     thread.join(patience_s)
         if self._error is not None and not isinstance(self._error, Exception):

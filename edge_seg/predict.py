@@ -39,6 +39,7 @@ class PredictOptions:
         give_up_s: how long a live source that went silent is waited for.
         wait_s: how long one is waited for that is not there yet.
         hold: frames a class may be held against the model's, see `steady.Smoother`; 1 shows what the model says.
+        replaces: results that are there already may be replaced.
     """
 
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
@@ -46,6 +47,7 @@ class PredictOptions:
     give_up_s: float = 30.0
     wait_s: float = 0.0
     hold: int = 1
+    replaces: bool = False
 
     def __post_init__(self) -> None:
         check_hold(self.hold)
@@ -173,7 +175,7 @@ class Run:
                 stopped=self._stopped.is_set,
             )
         except MediaError as error:
-            if not (item.live and self._stopped.is_set()):
+            if item.on_disk or not self._stopped.is_set():
                 raise
             return SourceReport(
                 source=item.name, status="interrupted", message=f"stopped before it was there ({redact(str(error))})"
@@ -186,6 +188,7 @@ class Run:
                 style=self._options.style,
                 audio_from=Path(item.location) if item.kind == "video" else None,
                 seal=entry.seal,
+                replaces=self._options.replaces,
             )
             try:
                 report = self._pump(source, sink)
@@ -239,6 +242,8 @@ class Run:
         notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
         notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
         notes += [note for result in written for note in result.notes]
+        if item.kind == "pipe" and info.audio and any(result.kind == "overlay" for result in written):
+            notes.append("without its sound, which is carried from files alone")
         return SourceReport(
             status=status,
             message=redact(message),
@@ -265,7 +270,9 @@ class Run:
         files = [Path(item.location) for item, _ in waiting]
         plans = {str(path): plan for path, (_, plan) in zip(files, waiting, strict=True)}
         seals = {str(path): self._records.begin(*pair).seal for path, pair in zip(files, waiting, strict=True)}
-        sink = ImageOutputs(plans, self._predictor.spec, style=self._options.style, seals=seals)
+        sink = ImageOutputs(
+            plans, self._predictor.spec, style=self._options.style, seals=seals, replaces=self._options.replaces
+        )
         problems = sink.problems
         with ImageFiles(files, on_error=lambda path, error: problems.__setitem__(str(path), str(error))) as source:
             report = self._pump(source, sink)
@@ -316,7 +323,7 @@ def _judge(source: Source, report: PipelineReport) -> tuple[str, str]:
     parts = []
     if source.end.early:
         parts.append(_early_end(source.end))
-    if lost := losses(source.counts, source.end):
+    if lost := losses(source):
         parts.append(lost)
     return ("incomplete", "; ".join(parts)) if parts else ("done", "")
 

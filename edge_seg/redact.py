@@ -20,10 +20,12 @@ _CREDENTIALS = re.compile(
 _AUTHORIZATION = re.compile(r"(authorization\s*:)[^\r\n]*", re.IGNORECASE)
 # `?token=...&`, and what some cameras have in their paths: `/user=admin_password=..._channel=1`.
 _SECRET_FIELD = re.compile(
-    r"(?P<key>[?&;/_][^=&;/_#\s]*(?:pass|pwd|token|secret|key|auth|sig)[^=&;/_#\s]*=)"
+    r"(?P<key>(?:[?&;/_\s][^=&;/_#\s]*(?:pass|pwd|token|secret|key|auth|sig|hash)[^=&;/_#\s]*|[?&](?:st|h))=)"
     r"(?P<value>[^&;#\s'\"]+?)(?=_[a-z]+=|[&;#\s'\"]|$)",
     re.IGNORECASE,
 )
+# The name of what is played is, with many servers, the key to publish under it.
+_PLAYED = re.compile(r"(?P<place>rtmps?://[^/\s'\"]+/[^/\s'\"]+/)(?P<key>[^\s'\"?;,]+)", re.IGNORECASE)
 # Shorter ones would blank out half of every message; where they stand in an address they are found all the same.
 _SHORTEST_SECRET = 3
 
@@ -36,6 +38,7 @@ def redact(text: str) -> str:
     """`text` without credentials: those inside addresses, Authorization headers, and every secret remembered so far."""
     text = _CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
     text = _SECRET_FIELD.sub(rf"\g<key>{MASK}", text)
+    text = _PLAYED.sub(rf"\g<place>{MASK}", text)
     text = _AUTHORIZATION.sub(rf"\1 {MASK}", text)
     with _lock:
         secrets = sorted(_secrets, key=len, reverse=True)
@@ -48,6 +51,7 @@ def remember_secrets(address: str) -> None:
     """Remember the secrets in `address`, in each form a library may print them; guard libav's log lines from now on."""
     parts = urlsplit(address)
     secrets = {match["value"] for match in _SECRET_FIELD.finditer(address)}
+    secrets |= {match["key"] for match in _PLAYED.finditer(address)}
     forms = secrets | {unquote(secret) for secret in secrets}
     if parts.password:
         plain = f"{unquote(parts.username or '')}:{unquote(parts.password)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .encode import playable
 from .errors import MediaError
+from .files import Claim
 from .names import Plan, partial_path, result_name
 from .predict import SourceReport
 from .records import Finding, Records
@@ -93,6 +94,9 @@ def _there(item: Item, found: dict[str, Finding]) -> SourceReport:
 def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     """Say what there is of one result that is not as a finished run leaves it, and what happens to it."""
     partial = partial_path(path)
+    if os.path.exists(partial) and _is_written(path):
+        say(f"{partial}: another run is writing it.")
+        return
     if _finished(finding):
         if os.path.isfile(partial):
             say(f"{partial}: left by a run that was stopped; {path} is whole, so it is removed.")
@@ -105,6 +109,17 @@ def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
             f"{partial}: left by a run that was stopped, {contents(partial)}; "
             f"{path.name} is made anew from the start of {item.name}."
         )
+
+
+def _is_written(path: Path) -> bool:
+    """Whether another run is writing a result at this moment."""
+    try:
+        Claim(path).release()
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # Whoever writes it will say so.
+    return False
 
 
 def contents(partial: Path) -> str:

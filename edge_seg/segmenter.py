@@ -28,7 +28,7 @@ from .opencv import cv2
 from .overlay import Palette, colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
 from .session import MAX_BATCH, Session, model_size, open_session
-from .spec import ModelSpec
+from .spec import ModelSpec, check_palette
 
 if TYPE_CHECKING:
     from .media import Source
@@ -69,7 +69,7 @@ class Segmentation:
             counts = np.bincount(self.labels.ravel(), minlength=256)
         return {name: int(count) / self.labels.size for name, count in zip(self.spec.classes, counts, strict=False)}
 
-    def plot(self, alpha: float = 0.5, *, palette: Palette | None = None) -> NDArray[np.uint8]:
+    def plot(self, alpha: float = 0.5, *, palette: Iterable[Iterable[int]] | None = None) -> NDArray[np.uint8]:
         """The classes' colours laid over the frame: (H, W, 3) uint8 BGR, a new array. `alpha` 0 is the frame alone.
 
         Args:
@@ -81,15 +81,19 @@ class Segmentation:
         with native_code():
             return overlay(self.frame, self.labels, self._palette(palette), alpha)
 
-    def mask(self, *, palette: Palette | None = None) -> NDArray[np.uint8]:
+    def mask(self, *, palette: Iterable[Iterable[int]] | None = None) -> NDArray[np.uint8]:
         """The classes' colours alone: (H, W, 3) uint8 BGR; `palette` as in `plot`."""
         with native_code():
             return colorize(self.labels, self._palette(palette))
 
-    def _palette(self, given: Palette | None) -> Palette:
+    def _palette(self, given: Iterable[Iterable[int]] | None) -> Palette:
         if given is None:
             return self.spec.palette
-        return replace(self.spec, palette=tuple(given)).palette
+        if not isinstance(given, Iterable):
+            raise ConfigurationError(f"palette must hold one (R, G, B) of 0..255 a class; got {given!r}.")
+        given = tuple(given)
+        check_palette(given)
+        return replace(self.spec, palette=tuple(tuple(map(int, color)) for color in given)).palette  # type: ignore[misc]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.

@@ -170,8 +170,7 @@ def installed_builds() -> dict[str, str]:
 
 @functools.cache
 def load_runtime() -> Any:
-    """The onnxruntime module, once it is known to be whole. It reports to nobody unless `ORT_DISABLE_TELEMETRY=0` asks
-    it to: left alone it would write an id of this machine into the home folder, and send what it is used for.
+    """The onnxruntime module, once it is known to be whole.
 
     Raises:
         MissingDependencyError: none is installed, several are installed over each other, or it does not load.
@@ -183,8 +182,6 @@ def load_runtime() -> Any:
             f"Several builds of onnxruntime are installed over each other ({', '.join(builds)}). "
             f"Keep one: pip uninstall -y {' '.join(builds)} && pip install onnxruntime-gpu"
         )
-    # Read when it is loaded; later is too late.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -125,6 +125,8 @@ def _stream(scheme: str, address: str) -> Item:
         raise ConfigurationError(
             f"Addresses may begin with {', '.join(f'{known}://' for known in SCHEMES)}; got {scheme}://"
         )
+    # libav knows them in small letters alone.
+    address = f"{scheme.lower()}{address[len(scheme) :]}"
     name = redact(address)
     try:
         parts = urlsplit(name)
@@ -142,7 +144,10 @@ def _stream(scheme: str, address: str) -> Item:
         host = "_".join(part for part in (host, str(port)) if part)
     elif not host or port == 0:
         raise ConfigurationError(f"{name} names no host. Expected {scheme}://HOST[:PORT]/PATH.")
-    stem = "_".join(part for part in (host, Path(parts.path).stem) if part)
+    last = Path(parts.path).stem
+    if scheme.lower() in ("rtmp", "rtmps"):
+        last = f"{parts.path.strip('/').partition('/')[0]}_{hashlib.sha256(address.encode()).hexdigest()[:8]}"
+    stem = "_".join(part for part in (host, last) if part)
     return Item(kind="stream", location=address, stem=_plain(stem))
 
 
@@ -268,7 +273,7 @@ def open_item(
     if item.kind in ("video", "pipe"):
         from .video import VideoFile
 
-        return VideoFile(item.location if item.kind == "video" else None, track=item.track)
+        return VideoFile(item.location if item.kind == "video" else None, track=item.track, stopped=stopped)
     from .live import STALL_S, LiveSource, ignore_event
 
     on_event, stall_s = on_event or ignore_event, min(STALL_S, give_up_s)
@@ -332,18 +337,21 @@ def _connection(item: Item, stall_s: float) -> Callable[[], Source]:
     return connect
 
 
-def open_source(source: str | os.PathLike[str] | int, *, track: int = 1) -> Source:
+def open_source(
+    source: str | os.PathLike[str] | int, *, track: int = 1, stopped: Callable[[], bool] = lambda: False
+) -> Source:
     """Open whatever a SOURCE names as one stream of frames; a folder or a glob gives its files one after the other.
 
     Args:
         source: see `expand_sources`, whose `track` it is too.
+        stopped: whether waiting for it is to end.
 
     Raises:
         ConfigurationError: it names nothing that can be read, or a track below 1.
         MediaError: it cannot be opened.
     """
     items = expand_sources([source], track=track)
-    return open_item(items[0]) if len(items) == 1 else SourceChain(items)
+    return open_item(items[0], stopped=stopped) if len(items) == 1 else SourceChain(items)
 
 
 class SourceChain(Source):
@@ -395,6 +403,7 @@ class SourceChain(Source):
             end = replace(end, reason=f"{source.info.name}: {end.reason}")
         elif not last:
             end = replace(end, early=None)
+        gap, missing = max(self.end.gap, end.gap), max(self.end.missing, end.missing)
         if self.end.early:
             end = replace(self.end, reason="; ".join(filter(None, (self.end.reason, end.reason))))
-        self.end = end
+        self.end = replace(end, gap=gap, missing=missing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from typing import Any
@@ -68,10 +68,12 @@ def hls_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     )
 
 
-def check_palette(palette: Sequence[Sequence[int]]) -> None:
+def check_palette(palette: Iterable[Iterable[int]]) -> None:
     """Raise `ConfigurationError` unless every colour is three whole numbers of 0..255."""
     for color in palette:
-        if len(color) != 3 or not all(isinstance(part, Integral) and 0 <= part <= 255 for part in color):
+        parts = list(color) if isinstance(color, Iterable) else []
+        whole = [isinstance(part, Integral) and not isinstance(part, bool) and 0 <= part <= 255 for part in parts]
+        if len(whole) != 3 or not all(whole):
             raise ConfigurationError(f"palette must hold one (R, G, B) of 0..255 a class; got {color!r}.")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .account import StreamReport, counted, frame_counts, losses, source_facts
-from .errors import ConfigurationError, warn_caller
+from .errors import ConfigurationError, MediaError, warn_caller
 from .media import Source, SourceCounts
 from .preprocess import check_frame
 from .redact import redact
@@ -134,6 +134,8 @@ def _is_capture(given: Any) -> bool:
 
 
 def _captured(capture: Capture) -> Iterator[np.ndarray]:
+    if not capture.isOpened():
+        raise MediaError("The VideoCapture is not open: no such file or camera, or OpenCV cannot read it.")
     while True:
         there, frame = capture.read()
         if not there:
@@ -154,7 +156,13 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
         if isinstance(items, (str, int, os.PathLike)):
             from .sources import open_source
 
-            items = progress.source = stack.enter_context(open_source(items))
+            try:
+                opened = open_source(items, stopped=lambda: progress.closed)
+            except MediaError:
+                if progress.closed:
+                    return
+                raise
+            items = progress.source = stack.enter_context(opened)
             if progress.closed:  # Meanwhile, and nobody had a source to stop.
                 return
         frames = iter(_captured(given) if _is_capture(given) else items)
@@ -202,10 +210,10 @@ def _batches(
 
 def _warn_of_losses(source: Any, name: str) -> None:
     """Sources of ours know what they should have given; an iterable of arrays ends where it ends."""
-    end, counts = getattr(source, "end", None), getattr(source, "counts", None)
+    end = getattr(source, "end", None)
     if end is not None and end.early:
         text = f"{name} ended early, at {end.at_s:.2f} s: {end.reason}"
-    elif end is not None and counts is not None and (lost := losses(counts, end)):
+    elif isinstance(source, Source) and (lost := losses(source)):
         text = f"{name}: {lost}"
     else:
         return

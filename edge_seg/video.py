@@ -13,8 +13,10 @@ picture is counted and leaves a gap in the indices.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -34,7 +36,7 @@ from .account import counted
 from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
-from .media import MAX_PIXELS, STANDARD_INPUT, TAGS, Frame, Source, SourceEnd, SourceInfo
+from .media import MAX_PIXELS, STANDARD_INPUT, TAGS, Frame, Gap, Source, SourceEnd, SourceInfo
 from .memory import amount, available_memory
 from .opencv import cv2
 from .opening import (
@@ -69,6 +71,7 @@ class VideoFile(Source):
         open_timeout_s: how long each step of opening an address may take; None for the default.
         read_timeout_s: an address that gives no picture for so long has ended.
         low_delay: decode frame by frame, for live sources (frame threads hold pictures back).
+        stopped: whether waiting for what is piped in is to end.
 
     Raises:
         MediaError: no such file, not a video, no such video track, no decoder, or a frame size above `max_pixels`.
@@ -84,11 +87,12 @@ class VideoFile(Source):
         open_timeout_s: float | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
         low_delay: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.name = STANDARD_INPUT if location is None else redact(str(location))
         self._patience_s = read_timeout_s if network else float("inf")
-        self._pipe = StandardInput() if location is None else None
+        self._pipe = StandardInput(stopped) if location is None else None
         if self._pipe is not None:
             self._container = self._pipe.open(max_pixels=max_pixels)
         elif network:
@@ -121,10 +125,10 @@ class VideoFile(Source):
         self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
         self._last_given: int | None = None
         self._broken = ""
-        self._stopped = False
+        self._stopped = self._reading = False
 
     def _frames(self) -> Iterator[Frame]:
-        delivered, last = 0, None
+        delivered, last, damage = 0, None, (0, 0)
         for picture in self._pictures():
             if last is not None and self._late(picture, last):
                 self._put_aside([picture])
@@ -132,7 +136,9 @@ class VideoFile(Source):
                 continue
             delivered += 1
             before, last = last, self._frame(picture, delivered, last)
-            self._note_gap(before, last)
+            # The picture before a gap may be the damaged one.
+            damage, earlier = (self._damage(), damage[0]), damage[1]
+            self._note_gap(before, last, damaged=damage[0] > earlier)
             self.end.at_s = float((last.pts + last.duration) * last.time_base)
             yield last
             if self._stopped:
@@ -141,13 +147,21 @@ class VideoFile(Source):
         self._count(delivered)
         self.end = self._judge_end(delivered)
 
-    def _note_gap(self, before: Frame | None, frame: Frame) -> None:
+    def _damage(self) -> int:
+        return self.counts.corrupt + self._ledger.damaged
+
+    def _note_gap(self, before: Frame | None, frame: Frame, *, damaged: bool) -> None:
         if before is None or self.info.live:
             return
         ends_s = before.time_s + float(before.duration * before.time_base)
         gap_s, frame_s = frame.time_s - ends_s, float(frame.duration * frame.time_base)
-        if gap_s > max(self.end.gap_s, LEAST_GAP_S, LEAST_GAP_FRAMES * frame_s):
-            self.end.gap_s, self.end.gap_at_s = gap_s, ends_s
+        if gap_s <= max(LEAST_GAP_S, LEAST_GAP_FRAMES * frame_s):
+            return
+        gap = Gap(gap_s, ends_s, self.name)
+        self.end.gap = max(self.end.gap, gap)
+        # A recorder may have paused; where a packet was damaged meanwhile, others are missing.
+        if damaged:
+            self.end.missing = max(self.end.missing, gap)
 
     def stop(self) -> None:
         self._stopped = True
@@ -155,8 +169,10 @@ class VideoFile(Source):
             self._pipe.stop()
 
     def _release(self) -> None:
-        with contextlib.suppress(av.error.FFmpegError):
-            self._container.close()
+        # Windows ends no read of a pipe: what libav is in the middle of is left to it.
+        if not (self._reading and os.name == "nt"):
+            with contextlib.suppress(av.error.FFmpegError):
+                self._container.close()
         del self._container, self._stream
         cycles.collector.file_closed()
 
@@ -174,7 +190,8 @@ class VideoFile(Source):
         stream = streams[self._track - 1]
         width, height = stream.codec_context.width, stream.codec_context.height
         if width <= 0 or height <= 0:
-            raise MediaError(f"{self.name}: its header gives no frame size; the file is damaged or cut short.")
+            why = "no key frame had come" if self._patience_s < float("inf") else "the file is damaged or cut short"
+            raise MediaError(f"{self.name}: its header gives no frame size; {why}.")
         if width * height > max_pixels:
             raise MediaError(
                 f"{self.name}: frames of {width}x{height} exceed the limit of {max_pixels} pixels; "
@@ -216,7 +233,7 @@ class VideoFile(Source):
             pixel_aspect=stream.codec_context.sample_aspect_ratio or Fraction(1),
             audio=audio.codec_context.name if audio else None,
             timed=timed,
-            tags={key: text for key, text in container.metadata.items() if key in TAGS and text.isprintable()},
+            tags={key: text for key, text in container.metadata.items() if _carried(key, text)},
             track=self._track,
             tracks=len(self._video_tracks()),
         )
@@ -259,7 +276,9 @@ class VideoFile(Source):
         demux = self._container.demux(*([] if self._patience_s < float("inf") else [self._stream]))
         while True:
             try:
+                self._reading = self._pipe is not None
                 packet = next(demux, None)
+                self._reading = False
             except IndexError:
                 return  # PyAV, at the end of a file in which a track appeared on the way.
             except MemoryError as error:
@@ -412,6 +431,13 @@ class VideoFile(Source):
         slack = 0.75 * frame_s if self.info.frame_count else 0.25 + 2 * frame_s
         short = end.expected_s is not None and end.at_s < end.expected_s - slack
         return "the file declares more than it holds" if short else ""
+
+
+def _carried(key: str, text: str) -> bool:
+    """Whether what a file says of itself goes along. An MP4 counts seconds from 1904 to 2040."""
+    if key == "creation_time":
+        return re.match(r"(?:19[1-9]\d|20[0-3]\d)-\d\d-\d\dT\d\d:\d\d:\d\d", text) is not None
+    return key in TAGS and text.isprintable()
 
 
 def _given_time(picture: VideoFrame) -> int | None:

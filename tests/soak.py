@@ -112,7 +112,10 @@ def process_clip(clip: Path, folder: Path, segmenter: Any) -> int:
     plans = plan_outputs(items, KINDS, folder, folder_asked=True)
     with open(os.devnull, "w") as nowhere:
         run = Run(
-            segmenter, options=PredictOptions(), progress=Progress(nowhere), records=Records("soak", lambda *_: {})
+            segmenter,
+            options=PredictOptions(replaces=True),
+            progress=Progress(nowhere),
+            records=Records("soak", lambda *_: {}),
         )
         (report,) = run.process(items, plans)
     assert report.status == "done", report

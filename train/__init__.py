@@ -1,1 +1,3 @@
 """Training of FCN8: dataset, network, fit, evaluation. Runs from a clone; the wheel holds `edge_seg` alone."""
+
+import edge_seg  # noqa: F401 - before onnxruntime, whose telemetry it switches off

@@ -244,7 +244,10 @@ class RtmpServer(FailingServer):
     def play(self, connection: socket.socket, request: bytes) -> None:
         """The handshake, three commands that are answered, then the tags."""
         while len(request) < 1537:
-            request += connection.recv(8192)
+            more = connection.recv(8192)
+            if not more:
+                raise OSError("gone")
+            request += more
         connection.sendall(b"\3" + bytes(1536) + request[1:1537])
         # Messages of any length in one piece.
         connection.sendall(self._message(1, struct.pack(">I", 0xFFFFFF)))
@@ -315,8 +318,10 @@ def sends_by_tcp(pieces: list[bytes], pace_s: float) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.1)
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-        over.set()
+        try:
+            yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
 
 
 @contextlib.contextmanager
@@ -337,8 +342,10 @@ def sends_by_udp(pieces: list[bytes], pace_s: float) -> Iterator[str]:
                 time.sleep(pace_s)
 
     threading.Thread(target=send, daemon=True).start()
-    yield f"udp://127.0.0.1:{port}"
-    over.set()
+    try:
+        yield f"udp://127.0.0.1:{port}"
+    finally:
+        over.set()
 
 
 class QuietHandler(BaseHTTPRequestHandler):

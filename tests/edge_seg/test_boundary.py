@@ -87,6 +87,15 @@ def test_nothing_is_written_at_home_and_nobody_is_told(tmp_path, tiny_model):
             assert not list(home.iterdir())
 
 
+@pytest.mark.parametrize("module", ["export.cpu", "benchmarks.probes", "train.labelers"])
+def test_the_other_packages_are_as_quiet(module, monkeypatch):
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    code = f"import os, {module}, onnxruntime; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert python(code).splitlines()[-1] == "1"
+    first = (PACKAGE.parent / module.partition(".")[0] / "__init__.py").read_text()
+    assert "import edge_seg" in first, "which onnxruntime's own import in a module of the package comes after"
+
+
 def test_a_type_checker_knows_which_names_there_are(tmp_path):
     wrong = tmp_path / "wrong.py"
     wrong.write_text(

@@ -436,7 +436,7 @@ def test_demo_makes_its_overlay_anew_each_time(
         asked.append(name)
         return Path(model)
 
-    monkeypatch.setattr("edge_seg.commands.bundled_model", bundled)
+    monkeypatch.setattr("edge_seg.arguments.bundled_model", bundled)
     monkeypatch.chdir(tmp_path)
     for more in ([], ["--model", "fast"]):
         assert main(["demo", "--device", "cpu", *more]) == 0
@@ -474,7 +474,7 @@ def test_a_file_of_a_bundled_models_name_is_that_file(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("edge_seg.commands.bundled_model", lambda name="best": pytest.fail(name))
+    monkeypatch.setattr("edge_seg.arguments.bundled_model", lambda name="best": pytest.fail(name))
     shutil.copy(model, tmp_path / "fast")
     assert main(["info", "fast", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["file"].endswith("fast")

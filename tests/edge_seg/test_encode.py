@@ -427,3 +427,16 @@ def test_when_where_and_of_what_it_was_made_survives(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert {key: text for key, text in container.metadata.items() if key in tags} == tags
         assert "comment" not in container.metadata
+
+
+@pytest.mark.parametrize("text", ["1850-01-01T00:00:00Z", "2200-01-01T00:00:00Z", ""])
+def test_a_time_that_no_mp4_holds_is_not_carried(tmp_path: Path, text: str) -> None:
+    with av.open(str(make_clip(tmp_path / "x.mp4", count=3))) as given, av.open(str(tmp_path / "y.mkv"), "w") as made:
+        made.metadata["creation_time"] = text
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                made.mux(packet)
+    with VideoFile(tmp_path / "y.mkv") as video:
+        assert "creation_time" not in video.info.tags

@@ -320,12 +320,14 @@ def test_two_runs_do_not_write_one_result(predict: Predict, clips: list[Path], t
     (name,) = plan_outputs(expand_sources([clips[0]]), [kind], out)[0].values()
     partial = partial_path(name)
     out.mkdir()
-    theirs = Claim(partial, folder=kind == "labels")
+    partial.mkdir() if kind == "labels" else partial.touch()
+    theirs = Claim(name)
     for option in ("--resume", "--overwrite"):
         code, _, err = predict(clips[0], "--save", kind, option)
         assert code == 1
         assert "another run is writing it" in err
         assert partial.exists()
+        assert "removed" not in err
         assert not name.exists()
     theirs.release()
     code, _, _ = predict(clips[0], "--save", kind, "--resume")
@@ -334,6 +336,7 @@ def test_two_runs_do_not_write_one_result(predict: Predict, clips: list[Path], t
     assert not partial.exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
 def test_a_claim_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
     program = f"from edge_seg.files import Claim, Path; Claim(Path({str(tmp_path / 'x')!r})); print('made')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -343,3 +346,39 @@ def test_a_claim_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
         Claim(tmp_path / "x")
     mine.release()
     Claim(tmp_path / "x").release()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
+def test_what_another_run_writes_is_not_taken_for_what_a_stopped_one_left(
+    predict: Predict, clips: list[Path], tmp_path: Path
+) -> None:
+    """The result is there and whole, and another run makes it anew."""
+    assert predict(clips[0], "--save", "jsonl")[0] == 0
+    name = tmp_path / "out" / "a.jsonl"
+    theirs = Claim(name)
+    partial_path(name).write_text("{}\n")
+    code, found, err = predict(clips[0], "--save", "jsonl", "--resume")
+    assert (code, found["a"]["status"]) == (0, "already there")
+    assert f"{partial_path(name)}: another run is writing it." in err
+    assert partial_path(name).exists()
+    theirs.release()
+    predict(clips[0], "--save", "jsonl", "--resume")
+    assert not partial_path(name).exists()
+    assert not list((tmp_path / "out").glob(".partial*"))
+
+
+@pytest.mark.parametrize("what", ["clip", "picture"])
+def test_what_was_made_since_the_run_began_is_not_replaced(
+    predict: Predict, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    source = clips[0] if what == "clip" else write_image(tmp_path / "a.png", 1)
+    name = tmp_path / "out" / "a.jsonl"
+
+    def meanwhile(plans: object) -> None:
+        name.parent.mkdir(exist_ok=True)
+        name.write_text("theirs")
+
+    monkeypatch.setattr("edge_seg.names.check_free", meanwhile)
+    code, found, _ = predict(source, "--save", "jsonl")
+    assert (code, name.read_text()) == (1, "theirs")
+    assert f"{name}: was made meanwhile by another run" in found["a"]["message"]

@@ -569,8 +569,12 @@ def test_colours_of_ones_own(fake: FakeSession) -> None:
     assert np.array_equal(result.mask(), result.mask(palette=fake.spec.palette))
     with pytest.raises(ConfigurationError, match="12 classes need as many colours, got 2"):
         result.plot(palette=colours[:2])
-    with pytest.raises(ConfigurationError, match=r"one \(R, G, B\) of 0\.\.255 a class; got \(0, 0, 400\)"):
-        result.mask(palette=[(0, 0, 400)] * 12)
+    for wrong in ((0, 0, 400), (0, 0), (0, 0, 0.5), (True, 0, 0), 1, None):
+        with pytest.raises(ConfigurationError, match=r"one \(R, G, B\) of 0\.\.255 a class; got "):
+            result.mask(palette=[wrong] * 12)  # type: ignore[list-item]
+    with pytest.raises(ConfigurationError, match="a class; got 5"):
+        result.plot(palette=5)  # type: ignore[arg-type]
+    assert np.array_equal(result.mask(palette=np.uint8(colours)), result.mask(palette=colours))
 
 
 def test_an_interrupt_while_a_native_module_loads_stays_one() -> None:

@@ -342,6 +342,11 @@ def test_one_file_as_a_stream(media: Path) -> None:
         "rtsp://admin:p@hunter2@cam/live",
         "rtsp://admin:p/hunter2@cam/live",
         "rtsp://admin:p?#hunter2@cam:554/live",
+        "rtmp://live.example/app/hunter2",
+        "rtmps://live.example:443/app/hunter2?x=1",
+        "rtmp://live.example/app/stream token=hunter2 live=1",
+        "rtmp://live.example/app/s?st=hunter2&e=5",
+        "https://host/a?hash=hunter2&x=1",
     ],
 )
 def test_credentials_are_redacted(text: str) -> None:
@@ -353,5 +358,16 @@ def test_credentials_are_redacted(text: str) -> None:
 def test_remembered_secrets_are_redacted_anywhere() -> None:
     remember_secrets("rtsp://admin:corr%40ct-horse@cam/live")
     assert redact("password is corr@ct-horse, really corr%40ct-horse") == "password is ***, really ***"
-    for plain in ("nothing to hide at http://host/path", "rtsp://cam:554/user@home", "http://host/a@b"):
+    kept = ("nothing to hide at http://host/path", "rtsp://cam:554/user@home", "http://host/a@b", "udp://@239.1.2.3:5")
+    for plain in kept:
         assert redact(plain) == plain
+
+
+def test_a_key_to_publish_under_is_in_no_name_and_no_line() -> None:
+    (item,) = expand_sources(["RTMP://live.example/app/hunter2"])
+    (other,) = expand_sources(["rtmp://live.example/app/other"])
+    assert item.location == "rtmp://live.example/app/hunter2", "libav knows schemes in small letters alone"
+    assert item.name == "rtmp://live.example/app/***"
+    assert "hunter2" not in item.stem
+    assert item.stem.startswith("live.example_app_")
+    assert item.stem != other.stem

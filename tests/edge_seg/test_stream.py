@@ -246,7 +246,7 @@ def test_another_thread_may_close_a_stream_whose_source_never_ends(batch_size: i
 
 def test_another_thread_may_close_a_stream_that_waits_for_a_live_source(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Silent()
-    monkeypatch.setattr("edge_seg.sources.open_source", lambda address: source)
+    monkeypatch.setattr("edge_seg.sources.open_source", lambda address, **_: source)
     assert closed_amid(Segmenter(FakeSession()).stream("rtsp://camera/1"), after=2) == [0, 1]
     assert source.woken.is_set()
 
@@ -254,7 +254,7 @@ def test_another_thread_may_close_a_stream_that_waits_for_a_live_source(monkeypa
 def test_a_stream_that_is_closed_while_its_source_opens_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     opening, closed = threading.Event(), threading.Event()
 
-    def slow(address: str) -> Source:
+    def slow(address: str, **_: object) -> Source:
         opening.set()
         assert closed.wait(20)
         return Silent()
@@ -324,3 +324,5 @@ def test_a_capture_of_opencvs_is_a_source(tmp_path: Path, batch_size: int) -> No
     results = Segmenter(FakeSession(), batch_size=batch_size).stream(cv2.VideoCapture(str(clip)))
     assert [read_number(result.frame) for result in results] == list(range(4))
     assert results.report.frames["segmented"] == 4
+    with pytest.raises(MediaError, match="The VideoCapture is not open"):
+        list(Segmenter(FakeSession()).stream(cv2.VideoCapture(str(tmp_path / "missing.mp4"))))

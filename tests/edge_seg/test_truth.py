@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,12 +24,13 @@ import numpy as np
 import pytest
 
 from edge_seg import Segmenter
-from edge_seg.account import StreamReport
+from edge_seg.account import StreamReport, losses
 from edge_seg.boxes import boxes_between
 from edge_seg.errors import DeviceError, MediaError
 from edge_seg.fake import FakeSession
 from edge_seg.ledger import DecoderLedger
 from edge_seg.media import Frame
+from edge_seg.sources import open_source
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip, read_number, video_numbers, video_times
 from tests.edge_seg.test_video import TURNS
@@ -526,3 +528,57 @@ def test_a_pause_is_said_and_is_no_damage(predict: Any, tmp_path: Path) -> None:
     assert (code, report["status"]) == (0, "done")
     assert "no frame for 3.00 s at 1.24 s" in err
     assert (report["gap_s"], report["gap_at_s"]) == (3.0, 1.24)
+
+
+def test_a_pause_beside_damage_elsewhere_is_a_pause(tmp_path: Path) -> None:
+    times = [index * 40 + (30_000 if index > 100 else 0) for index in range(200)]
+    clip = make_clip(
+        tmp_path / "x.mkv", count=200, pts=times, time_base=Fraction(1, 1000), options={"g": "10", "bf": "0"}
+    )
+    data = bytearray(clip.read_bytes())
+    place = len(data) * 8 // 10
+    data[place : place + 20] = random.Random(3).randbytes(20)
+    clip.write_bytes(data)
+    outcome = run_through(clip)
+    assert outcome.report.frames["corrupt"] + outcome.report.frames["damaged_packets"] > 0
+    assert outcome.report.gap_s == 30
+    assert losses_of(clip) == ""
+
+
+def losses_of(path: Path) -> str:
+    with open_source(path) as source:
+        for _ in source:
+            pass
+        return losses(source)
+
+
+def test_a_hole_in_the_first_of_two_files_is_named_with_it(tmp_path: Path) -> None:
+    first = make_clip(tmp_path / "a.mkv", count=250, size=(96, 128), options={"g": "25", "bf": "0"})
+    data = bytearray(first.read_bytes())
+    data[len(data) * 4 // 10 : len(data) * 6 // 10] = bytes(len(data) * 6 // 10 - len(data) * 4 // 10)
+    first.write_bytes(data)
+    make_clip(tmp_path / "b.mkv", count=10)
+    assert re.fullmatch(
+        rf"frames are missing for \d\.\d\d s at \d\.\d\d s of {re.escape(str(first))}", losses_of(tmp_path)
+    )
+
+
+def test_a_ledger_of_which_nothing_comes_out_costs_no_more_with_time() -> None:
+    ledger = DecoderLedger(one_picture_a_packet=True)
+    for pts in range(200_000):
+        ledger.put(pts)
+        ledger.refuse()
+    ledger.close()
+    assert ledger.failed == 200_000
+
+
+def test_what_an_earlier_clip_lost_is_no_damage_of_a_joined_one() -> None:
+    ledger = DecoderLedger(one_picture_a_packet=True)
+    for pts in range(8):
+        ledger.put(pts)
+    ledger.take(4, key=False, corrupt=False)
+    assert [ledger.take(pts, key=False, corrupt=False) for pts in (5, 6, 7)] == [True] * 3
+    for pts in range(8):
+        ledger.put(pts)
+    assert not any(ledger.take(pts, key=pts == 0, corrupt=False) for pts in range(8))
+    assert ledger.failed == 4

@@ -50,6 +50,11 @@ def frames_of(source: Source, seconds: float) -> list[tuple[Frame, float]]:
     return found
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
@@ -78,9 +83,23 @@ def test_a_transport_stream_by_udp_is_taken_up_in_its_middle(tmp_path: Path) -> 
     assert numbers == sorted(numbers)
 
 
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_who_joins_between_key_frames_waits_for_the_next(tmp_path: Path, kind: str) -> None:
+    whole = make_clip(tmp_path / "x.ts", count=200, options={**ENCODING, "g": "75"}).read_bytes()
+    pieces = cut(whole[len(whole) // 40 // 188 * 188 :], DATAGRAM)
+    sends = sends_by_tcp if kind == "tcp" else sends_by_udp
+    with sends(pieces, 7 / len(pieces)) as address, open_address(address) as source:
+        good = (frame for frame in source if not frame.corrupt)
+        numbers = [read_number(frame.image) for frame in itertools.islice(good, 15)]
+    assert numbers[0] >= 75, "the first whole picture is a key frame"
+    assert numbers == sorted(set(numbers))
+
+
 def test_a_port_that_hears_nothing_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"^udp://127\.0\.0\.1:\d+: did not answer within 1 s"):
-        VideoFile("udp://127.0.0.1:45971", network=True, open_timeout_s=1.0)
+    with pytest.raises(MediaError, match=r"^udp://127\.0\.0\.1:\d+: nothing came within 1 s, or no key frame"):
+        VideoFile(f"udp://127.0.0.1:{free_port()}", network=True, open_timeout_s=1.0)
+    with pytest.raises(MediaError, match="nobody called within 1 s; --wait S waits longer"):
+        VideoFile(f"tcp://127.0.0.1:{free_port()}?listen=1", network=True, open_timeout_s=1.0)
     with pytest.raises(MediaError, match=r"^tcp://127\.0\.0\.1:9: cannot be opened \(connection refused\)"):
         open_address("tcp://127.0.0.1:9")
 
@@ -90,7 +109,7 @@ def test_a_live_stream_by_rtmp(tmp_path: Path) -> None:
     try:
         with open_address(f"rtmp://127.0.0.1:{server.port}/live/key") as source:
             assert source.info.live
-            assert source.info.name == f"rtmp://127.0.0.1:{server.port}/live/key"
+            assert source.info.name == f"rtmp://127.0.0.1:{server.port}/live/***"
             frames = [frame for frame, _ in zip(source, range(20), strict=False)]
     finally:
         server.close()
@@ -123,8 +142,7 @@ def test_what_brings_no_times_gets_those_of_its_arrival(tmp_path: Path, kind: st
 
 def test_a_camera_may_call_instead_of_being_called(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "x.ts", count=60, options=ENCODING).read_bytes()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
 
     def call() -> None:
         deadline = time.monotonic() + 20
@@ -227,6 +245,27 @@ def test_a_pipe_cannot_be_resumed(predict: Any, tmp_path: Path) -> None:
     code, _, said = predict("-", "--resume")
     assert code == 2
     assert "--resume cannot know what comes through standard input" in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("written", [0, 3000])
+def test_a_pipe_that_is_waited_for_from_the_beginning_is_left_at_ctrl_c(
+    model: Path, tmp_path: Path, written: int
+) -> None:
+    clip = make_clip(tmp_path / "x.ts", count=60).read_bytes()
+    command = [sys.executable, str(SLOW_CLI), "0", "-", "-m", str(model), "-o", str(tmp_path / "x.mp4")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=child_env()) as child:
+        assert child.stdin is not None
+        assert child.stderr is not None
+        child.stdin.write(clip[:written])
+        child.stdin.flush()
+        assert b"fcn8" in child.stderr.readline(), "it says on what it runs, and then reads"
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(10) == 1
+        said = child.stderr.read()
+    assert b"interrupted" in said
+    assert not list(tmp_path.glob("x*.mp4"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
