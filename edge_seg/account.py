@@ -35,7 +35,8 @@ class StreamReport:
         ended_at_s, expected_end_s: where the source ended, and where it says it should; None when it does not say.
         ended_early: whether that was too soon; None when nobody knows, since reading stopped first.
         gap_s, gap_at_s: the longest time without a frame in a file, and where it begins; 0 unless it is more than a
-            second and ten frames. A recorder may have paused; where packets were damaged, frames are missing.
+            second and ten frames. Not in an MP4, whose pictures last until the next. A recorder may have paused; where
+            packets were damaged, frames are missing.
         events: what happened to a live source, the latest 200.
     """
 

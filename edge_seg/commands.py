@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 20  # of the sources that failed, at the end
 FINISHING = "Finishing the frames under way; once more to stop at once."
-STOPPED = "error: stopped at once; what was written is in NAME.partial.mp4, and --resume makes it again."
+STOPPED = "error: stopped at once; what was written has .partial in its name, and --resume makes it again."
+STOPPED_PIPE = "error: stopped at once; what was written has .partial in its name."
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -67,7 +68,8 @@ def predict(options: argparse.Namespace) -> int:
     with Segmenter(model, device=options.device, batch_size=options.batch, overlapped=overlapped) as segmenter:
         progress.note(_device_line(segmenter))
         run = Run(segmenter, options=settings, progress=progress, records=records)
-        with _warnings_as_lines(progress.note), asked_twice(run.request_stop, said=FINISHING, last_words=STOPPED):
+        last_words = STOPPED_PIPE if any(item.kind == "pipe" for item in items) else STOPPED
+        with _warnings_as_lines(progress.note), asked_twice(run.request_stop, said=FINISHING, last_words=last_words):
             for report in run.process(items, plans, settled):
                 reports.append(report)
                 _say(report, progress.note, quiet=options.json)

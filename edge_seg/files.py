@@ -34,6 +34,7 @@ LOCK_ATTEMPTS = 10
 # With which no other file would fare better.
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-\d+-")
+_LOCK = ".partial-lock-"
 _numbers = itertools.count()
 
 
@@ -75,31 +76,23 @@ class Claim:
 
     def __init__(self, path: Path) -> None:
         name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-        self._beside = path.with_name(f".partial-lock-{name}")
+        self._beside = path.with_name(f"{_LOCK}{name}")
         self.held = True
         self._handle: int | None = None
         if fcntl is None:
             return
         # Whoever had it may have let go, and taken the file away, while we waited for it to open.
         for _ in range(LOCK_ATTEMPTS):
-            handle = os.open(self._beside, os.O_RDWR | os.O_CREAT, 0o666)
-            if self._locked(handle, path):
+            handle = _opened(self._beside)
+            try:
+                ours = _locked(handle, self._beside)
+            except BlockingIOError:
+                os.close(handle)
+                raise BlockingIOError(errno.EWOULDBLOCK, "another run is writing it", str(path)) from None
+            if ours:
                 self._handle = handle
                 return
             os.close(handle)
-
-    def _locked(self, handle: int, path: Path) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise BlockingIOError(errno.EWOULDBLOCK, "another run is writing it", str(path)) from None
-        except OSError:
-            return True  # Some disks know no locks.
-        try:
-            return os.path.samestat(os.fstat(handle), os.stat(self._beside))
-        except FileNotFoundError:
-            return False
 
     def release(self) -> None:
         """Let others have it. Twice is fine."""
@@ -108,6 +101,27 @@ class Claim:
         if handle is not None:
             self._beside.unlink(missing_ok=True)
             os.close(handle)
+
+
+def _opened(lock: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # Another user's, which can be locked all the same.
+        return os.open(lock, os.O_RDONLY)
+
+
+def _locked(handle: int, lock: Path) -> bool:
+    """Whether an open lock is ours now; raises `BlockingIOError` while it is another's."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return True  # Some disks know no locks.
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(lock))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -210,6 +224,8 @@ def sweep(folder: Path) -> list[str]:
     """Take away what processes that are no more left under temporary names; returns those names."""
     gone = []
     for entry in _entries(folder):
+        if entry.name.startswith(_LOCK) and _swept(Path(entry.path)):
+            gone.append(entry.name)
         found = _TEMPORARY.match(entry.name)
         if found is None or _alive(int(found[1])):
             continue
@@ -219,6 +235,21 @@ def sweep(folder: Path) -> list[str]:
             shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
             gone.append(entry.name)
     return gone
+
+
+def _swept(lock: Path) -> bool:
+    """Take away a lock that nobody holds; whether it was."""
+    if fcntl is None:
+        return False
+    with contextlib.suppress(OSError):
+        handle = os.open(lock, os.O_RDONLY)
+        try:
+            if _locked(handle, lock):
+                lock.unlink()
+                return True
+        finally:
+            os.close(handle)
+    return False
 
 
 @functools.lru_cache(maxsize=64)

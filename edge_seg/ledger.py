@@ -24,7 +24,8 @@ class DecoderLedger:
     """
 
     def __init__(self, *, one_picture_a_packet: bool) -> None:
-        self.packets = self.damaged = 0
+        # Packets; damaged ones; and what was seen to be hurt, without what is merely built on it.
+        self.packets = self.damaged = self.hurt = 0
         self._exact = one_picture_a_packet
         self._lost = self._refused = 0
         self._waiting: list[int] = []
@@ -64,6 +65,7 @@ class DecoderLedger:
     def refuse(self) -> None:
         """The decoder raised an error over a packet."""
         self.damaged += 1
+        self.hurt += 1
         self._refused += 1
         self._shadow = True
 
@@ -73,12 +75,15 @@ class DecoderLedger:
             # Fields come in packets of their own.
             self._exact = False
         else:
-            self._lost += self._pass(pts)
+            lost = self._pass(pts)
+            self._lost += lost
+            self.hurt += max(0, lost)
         if key:
             self._shadow = False
         if pts in self._suspect:
             self._suspect.remove(pts)
             corrupt = True
+        self.hurt += corrupt
         self._shadow |= corrupt
         return self._shadow
 

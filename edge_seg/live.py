@@ -82,7 +82,7 @@ class LiveSource(Source):
         self._offset_s = self._last_time_s = 0.0
         self._last_pts = -1
         # Frames that came and those replaced by a newer one; what connections counted: earlier ones, the present one.
-        self._taken = self._replaced = 0
+        self._taken = self._replaced = self._fitted = 0
         self._before, self._present = SourceCounts(), SourceCounts()
 
     def _frames(self) -> Iterator[Frame]:
@@ -257,7 +257,7 @@ class LiveSource(Source):
             self.info = replace(self.info, size=frame.image.shape[:2], rotation=connection.info.rotation)
         elif self.info.size is not None and frame.image.shape[:2] != self.info.size:
             height, width = self.info.size
-            self.counts.resized += 1
+            self._fitted += 1
             return replace(frame, image=cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_LINEAR))
         return frame
 
@@ -304,7 +304,7 @@ class LiveSource(Source):
 
     def _settle(self, counts: SourceCounts) -> None:
         """What the connection before counted is past; `counts` are those of the present one."""
-        for key in ("failed", "dropped", "damaged_packets", "retimed"):
+        for key in ("failed", "dropped", "damaged_packets", "retimed", "resized"):
             setattr(self._before, key, getattr(self._before, key) + getattr(self._present, key))
         self._present = counts
 
@@ -314,5 +314,6 @@ class LiveSource(Source):
         counts.failed = before.failed + present.failed
         counts.damaged_packets = before.damaged_packets + present.damaged_packets
         counts.retimed = before.retimed + present.retimed
+        counts.resized = before.resized + present.resized + self._fitted
         counts.dropped = self._replaced + repeated
         counts.read = self._taken + counts.failed + repeated

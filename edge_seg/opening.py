@@ -147,10 +147,11 @@ class StandardInput:
         if terminal:
             raise MediaError(f"{STANDARD_INPUT}: is a terminal; pipe a video into it.")
         self._taken = 0
+        self._begin = os.lseek(self._descriptor, 0, os.SEEK_CUR) if self.seekable() else 0
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; none at the end, and after `stop`."""
-        while not (self._stopped.is_set() or self._stop_asked()):
+        while not self.is_stopped():
             # Windows can wait for sockets alone.
             if os.name == "nt" or select.select([self._descriptor], [], [], READ_STEP_S)[0]:
                 data = os.read(self._descriptor, size)
@@ -163,12 +164,16 @@ class StandardInput:
         return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """The new place, in bytes from the beginning."""
-        return os.lseek(self._descriptor, offset, whence)
+        """The new place, in bytes from where it was given to us."""
+        return os.lseek(self._descriptor, offset + (self._begin if whence == os.SEEK_SET else 0), whence) - self._begin
 
     def tell(self) -> int:
-        """The place, in bytes from the beginning."""
-        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        """The place, in bytes from where it was given to us."""
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR) - self._begin
+
+    def is_stopped(self) -> bool:
+        """Whether its end is one that was asked for."""
+        return self._stopped.is_set() or self._stop_asked()
 
     def stop(self) -> None:
         """Let the read that waits, and all later ones, find the end."""
@@ -183,7 +188,7 @@ class StandardInput:
         opened = _open(self, "pipe", max_pixels, timeout=None)
         if isinstance(opened, InputContainer):
             return opened
-        if self._stopped.is_set() or self._stop_asked():
+        if self.is_stopped():
             raise MediaError(f"{STANDARD_INPUT}: no picture had come.")
         if not self._taken:
             raise MediaError(f"{STANDARD_INPUT}: ended before anything came.")

@@ -33,6 +33,8 @@ from .segmenter import write_atomically
 from .spec import ModelSpec
 from .timings import Stopwatch
 
+PATIENCE_S = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputStyle:
@@ -340,13 +342,25 @@ def _claimed(path: Path, *, replaces: bool) -> Claim:
     """A result for this run alone, which is not there yet unless it may be replaced."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        claim = Claim(path)
+        claim = _patiently(path)
     except OSError as error:
         raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
     if not replaces and os.path.lexists(path):
         claim.release()
         raise _made_meanwhile(path)
     return claim
+
+
+def _patiently(path: Path) -> Claim:
+    """Claim a result; a run with `--resume` holds one for a moment, to look at it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return Claim(path)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _made_meanwhile(path: Path) -> MediaError:

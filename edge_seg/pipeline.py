@@ -260,6 +260,9 @@ class Pipeline:
                 started = time.perf_counter()
                 frame = next(frames, None)
                 if frame is None:
+                    # What is piped in ends where it is stopped.
+                    if self._source.info.kind == "pipe":
+                        self._done_reading()
                     break
                 watch.add(time.perf_counter() - started)
                 if frame.corrupt and self._options.drop_corrupt:

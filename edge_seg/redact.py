@@ -18,14 +18,27 @@ _CREDENTIALS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/?#\s'\"]+|[^/?#\s'\"@:]*:(?!\d+(?:[/?#]|$))[^\s'\"]*)@", re.IGNORECASE
 )
 _AUTHORIZATION = re.compile(r"(authorization\s*:)[^\r\n]*", re.IGNORECASE)
-# `?token=...&`, and what some cameras have in their paths: `/user=admin_password=..._channel=1`.
-_SECRET_FIELD = re.compile(
-    r"(?P<key>(?:[?&;/_\s][^=&;/_#\s]*(?:pass|pwd|token|secret|key|auth|sig|hash)[^=&;/_#\s]*|[?&](?:st|h))=)"
-    r"(?P<value>[^&;#\s'\"]+?)(?=_[a-z]+=|[&;#\s'\"]|$)",
+# What holds a secret: `?token=...&` anywhere, and inside an address what some cameras have in their paths, too
+# (`/user=admin_password=..._channel=1`); a folder of such a name is a folder. What is masked already stays as it is.
+_WORDS = r"(?:pass|pwd|pw|pas|pin|token|secret|key|auth|sig|hash|session)"
+_VALUE = r"(?P<value>(?!\*\*\*)[^&;#/\s'\"]+?)(?=_[a-z]+=|[&;#/\s'\"]|[:.](?:\s|$)|$)"
+_QUERY_FIELD = re.compile(rf"(?P<key>[?&][^=&;/_#\s]*{_WORDS}[^=&;/_#\s]*=){_VALUE}", re.IGNORECASE)
+_ADDRESS_FIELD = re.compile(rf"(?P<key>[?&;/_][^=&;/_#\s]*{_WORDS}[^=&;/_#\s]*=){_VALUE}", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
+# The name of what is played is, with many servers, the key to publish under it. Where letters and digits are mixed, a
+# `?st=` is a signature; `?h=480` is a height.
+_PLAYED = re.compile(
+    r"(?P<key>rtmps?://[^/\s'\"]+/(?:[^/\s'\"]*/)*)(?P<value>(?!\*\*\*)[^/\s'\"?;,]+?)(?=[\s'\"?;,]|[:.](?:\s|$)|$)",
     re.IGNORECASE,
 )
-# The name of what is played is, with many servers, the key to publish under it.
-_PLAYED = re.compile(r"(?P<place>rtmps?://[^/\s'\"]+/[^/\s'\"]+/)(?P<key>[^\s'\"?;,]+)", re.IGNORECASE)
+_MIXED = r"(?=[^&\s]*\d)(?=[^&\s]*[a-z])"
+_SIGNATURE = re.compile(rf"(?P<key>[?&](?:st|h|e)=){_MIXED}(?P<value>[^&;#/\s'\"]{{8,}})", re.IGNORECASE)
+_IN_ADDRESSES = (_ADDRESS_FIELD, _PLAYED, _SIGNATURE)
+# libav takes options of RTMP after a blank.
+_OPTION = re.compile(rf"\s[^=\s]*{_WORDS}[^=\s]*=(?P<value>\S+)", re.IGNORECASE)
+# What may be a plain word or number, and stand in any line, is no secret by itself.
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[a-z]).{8,}", re.IGNORECASE)
+_PASSWORD = re.compile(r"pass|pwd|pw|pas|pin|secret", re.IGNORECASE)
 # Shorter ones would blank out half of every message; where they stand in an address they are found all the same.
 _SHORTEST_SECRET = 3
 
@@ -37,8 +50,8 @@ _factory_wrapped = False
 def redact(text: str) -> str:
     """`text` without credentials: those inside addresses, Authorization headers, and every secret remembered so far."""
     text = _CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
-    text = _SECRET_FIELD.sub(rf"\g<key>{MASK}", text)
-    text = _PLAYED.sub(rf"\g<place>{MASK}", text)
+    text = _QUERY_FIELD.sub(rf"\g<key>{MASK}", text)
+    text = _ADDRESS.sub(_masked, text)
     text = _AUTHORIZATION.sub(rf"\1 {MASK}", text)
     with _lock:
         secrets = sorted(_secrets, key=len, reverse=True)
@@ -47,11 +60,19 @@ def redact(text: str) -> str:
     return text
 
 
+def _masked(address: re.Match[str]) -> str:
+    text = address[0]
+    for pattern in _IN_ADDRESSES:
+        text = pattern.sub(rf"\g<key>{MASK}", text)
+    return text
+
+
 def remember_secrets(address: str) -> None:
     """Remember the secrets in `address`, in each form a library may print them; guard libav's log lines from now on."""
     parts = urlsplit(address)
-    secrets = {match["value"] for match in _SECRET_FIELD.finditer(address)}
-    secrets |= {match["key"] for match in _PLAYED.finditer(address)}
+    found = [match for pattern in _IN_ADDRESSES for match in pattern.finditer(address)]
+    secrets = {one["value"] for one in found if _PASSWORD.search(one["key"]) or _RANDOM.match(one["value"])}
+    secrets |= {one["value"] for one in _OPTION.finditer(address)}
     forms = secrets | {unquote(secret) for secret in secrets}
     if parts.password:
         plain = f"{unquote(parts.username or '')}:{unquote(parts.password)}"

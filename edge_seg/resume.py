@@ -7,6 +7,7 @@ with these options, and its content is what was written then. Anything else is m
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -94,32 +95,34 @@ def _there(item: Item, found: dict[str, Finding]) -> SourceReport:
 def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     """Say what there is of one result that is not as a finished run leaves it, and what happens to it."""
     partial = partial_path(path)
-    if os.path.exists(partial) and _is_written(path):
-        say(f"{partial}: another run is writing it.")
+    if not os.path.exists(partial):
+        if finding is not None and finding.doubt:
+            say(f"{path}: {finding.doubt}; it is made again.")
         return
+    claim = None
+    try:
+        claim = Claim(path)
+        _tell_of(partial, item, path, finding, say)
+    except BlockingIOError:
+        say(f"{partial}: another run is writing it.")
+    except OSError:
+        pass  # Gone meanwhile, or in a folder that takes no file: whoever writes the result will say so.
+    finally:
+        if claim is not None:
+            claim.release()
+
+
+def _tell_of(partial: Path, item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     if _finished(finding):
-        if os.path.isfile(partial):
-            say(f"{partial}: left by a run that was stopped; {path} is whole, so it is removed.")
-            partial.unlink()
+        say(f"{partial}: left by a run that was stopped; {path} is whole, so it is removed.")
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         return
     if finding is not None:
         say(f"{path}: {finding.doubt}; it is made again.")
-    if os.path.exists(partial):
-        say(
-            f"{partial}: left by a run that was stopped, {contents(partial)}; "
-            f"{path.name} is made anew from the start of {item.name}."
-        )
-
-
-def _is_written(path: Path) -> bool:
-    """Whether another run is writing a result at this moment."""
-    try:
-        Claim(path).release()
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass  # Whoever writes it will say so.
-    return False
+    say(
+        f"{partial}: left by a run that was stopped, {contents(partial)}; "
+        f"{path.name} is made anew from the start of {item.name}."
+    )
 
 
 def contents(partial: Path) -> str:

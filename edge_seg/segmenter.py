@@ -28,7 +28,7 @@ from .opencv import cv2
 from .overlay import Palette, colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
 from .session import MAX_BATCH, Session, model_size, open_session
-from .spec import ModelSpec, check_palette
+from .spec import ModelSpec, plain_palette
 
 if TYPE_CHECKING:
     from .media import Source
@@ -89,11 +89,7 @@ class Segmentation:
     def _palette(self, given: Iterable[Iterable[int]] | None) -> Palette:
         if given is None:
             return self.spec.palette
-        if not isinstance(given, Iterable):
-            raise ConfigurationError(f"palette must hold one (R, G, B) of 0..255 a class; got {given!r}.")
-        given = tuple(given)
-        check_palette(given)
-        return replace(self.spec, palette=tuple(tuple(map(int, color)) for color in given)).palette  # type: ignore[misc]
+        return replace(self.spec, palette=plain_palette(given)).palette
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.

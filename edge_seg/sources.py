@@ -6,6 +6,7 @@ no outputs.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -20,7 +21,7 @@ from .account import counted
 from .errors import ConfigurationError, MediaError, RefusedError
 from .files import name_of
 from .media import STANDARD_INPUT, Event, Frame, Source
-from .redact import redact
+from .redact import redact, remember_secrets
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "tcp", "udp")
 PIPE = "-"
@@ -127,6 +128,8 @@ def _stream(scheme: str, address: str) -> Item:
         )
     # libav knows them in small letters alone.
     address = f"{scheme.lower()}{address[len(scheme) :]}"
+    with contextlib.suppress(ValueError):
+        remember_secrets(address)
     name = redact(address)
     try:
         parts = urlsplit(name)

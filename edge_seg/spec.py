@@ -59,6 +59,9 @@ CLASS_IOU_BOUND = 0.5
 VISIBLE_SHARE = 0.001
 
 
+_PALETTE = "palette must hold one (R, G, B) of 0..255 a class"
+
+
 def hls_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     """`count` evenly spaced hues, RGB 0..255, as seaborn's: lightness 0.6, saturation 0.65, first hue 0.01."""
     hues = ((index / count + 0.01) % 1.0 for index in range(count))
@@ -68,13 +71,18 @@ def hls_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     )
 
 
-def check_palette(palette: Iterable[Iterable[int]]) -> None:
-    """Raise `ConfigurationError` unless every colour is three whole numbers of 0..255."""
-    for color in palette:
-        parts = list(color) if isinstance(color, Iterable) else []
-        whole = [isinstance(part, Integral) and not isinstance(part, bool) and 0 <= part <= 255 for part in parts]
+def plain_palette(palette: Iterable[Iterable[int]]) -> tuple[tuple[int, int, int], ...]:
+    """Colours as tuples, whatever they were given in; raises `ConfigurationError` unless each is three whole numbers of
+    0..255."""
+    try:
+        colors = [tuple(color) for color in palette]
+    except TypeError:
+        raise ConfigurationError(f"{_PALETTE}; got {palette!r}.") from None
+    for color in colors:
+        whole = [isinstance(part, Integral) and not isinstance(part, bool) and 0 <= part <= 255 for part in color]
         if len(whole) != 3 or not all(whole):
-            raise ConfigurationError(f"palette must hold one (R, G, B) of 0..255 a class; got {color!r}.")
+            raise ConfigurationError(f"{_PALETTE}; got {color!r}.")
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
 
 
 def palette_for(classes: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
@@ -126,7 +134,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):
             raise ConfigurationError(f"{len(self.classes)} classes need as many colours, got {len(self.palette)}.")
-        check_palette(self.palette)
+        object.__setattr__(self, "palette", plain_palette(self.palette))
         if self.precision not in PRECISIONS:
             raise ConfigurationError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
         if self.unlabelled is not None and not 0 <= self.unlabelled < len(self.classes):

@@ -56,6 +56,7 @@ from .threads import available_threads
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
 LEAST_GAP_S, LEAST_GAP_FRAMES = 1.0, 10
+BESIDE_S = 0.5
 _NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
 
@@ -126,9 +127,10 @@ class VideoFile(Source):
         self._last_given: int | None = None
         self._broken = ""
         self._stopped = self._reading = False
+        self._hurt, self._hurt_at_s = 0, float("-inf")
 
     def _frames(self) -> Iterator[Frame]:
-        delivered, last, damage = 0, None, (0, 0)
+        delivered, last = 0, None
         for picture in self._pictures():
             if last is not None and self._late(picture, last):
                 self._put_aside([picture])
@@ -136,21 +138,22 @@ class VideoFile(Source):
                 continue
             delivered += 1
             before, last = last, self._frame(picture, delivered, last)
-            # The picture before a gap may be the damaged one.
-            damage, earlier = (self._damage(), damage[0]), damage[1]
-            self._note_gap(before, last, damaged=damage[0] > earlier)
+            self._note_gap(before, last)
             self.end.at_s = float((last.pts + last.duration) * last.time_base)
             yield last
             if self._stopped:
                 return
+        if self._pipe is not None and self._pipe.is_stopped():
+            return
         self._ledger.close()
         self._count(delivered)
         self.end = self._judge_end(delivered)
 
-    def _damage(self) -> int:
-        return self.counts.corrupt + self._ledger.damaged
-
-    def _note_gap(self, before: Frame | None, frame: Frame, *, damaged: bool) -> None:
+    def _note_gap(self, before: Frame | None, frame: Frame) -> None:
+        hurt = self._ledger.hurt > self._hurt
+        damaged = hurt or (before is not None and before.time_s - self._hurt_at_s <= BESIDE_S)
+        if hurt:
+            self._hurt, self._hurt_at_s = self._ledger.hurt, frame.time_s
         if before is None or self.info.live:
             return
         ends_s = before.time_s + float(before.duration * before.time_base)
@@ -159,7 +162,7 @@ class VideoFile(Source):
             return
         gap = Gap(gap_s, ends_s, self.name)
         self.end.gap = max(self.end.gap, gap)
-        # A recorder may have paused; where a packet was damaged meanwhile, others are missing.
+        # A recorder may have paused; where a packet was damaged there, others are missing.
         if damaged:
             self.end.missing = max(self.end.missing, gap)
 

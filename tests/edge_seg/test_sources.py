@@ -371,3 +371,26 @@ def test_a_key_to_publish_under_is_in_no_name_and_no_line() -> None:
     assert "hunter2" not in item.stem
     assert item.stem.startswith("live.example_app_")
     assert item.stem != other.stem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lake/author=jane/clip.mp4 -> out_key=3/clip_overlay.mp4",
+        "design=2/keyframes=9 and monkey_hash=1",
+        "http://host/x.mp4?w=640&h=480",
+        "100 frames of clip_480p.mp4, no video track, live/stream",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    for address in ("http://h/a?h=480", "http://h/a?st=100", "rtmp://h/live/video", "rtmp://h/live/stream"):
+        remember_secrets(address)
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "line", ["rtmp://h/live/hunter2: lost", "http://h/a?token=hunter2: lost.", "rtmp://h//hunter2.", "rtmp://h/hunter2"]
+)
+def test_a_masked_line_is_masked_no_further(line: str) -> None:
+    once = redact(line)
+    assert redact(once) == once == line.replace("hunter2", "***")
