@@ -77,7 +77,6 @@ class Claim:
     def __init__(self, path: Path) -> None:
         name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
         self._beside = path.with_name(f"{_LOCK}{name}")
-        self.held = True
         self._handle: int | None = None
         if fcntl is None:
             return
@@ -96,7 +95,6 @@ class Claim:
 
     def release(self) -> None:
         """Let others have it. Twice is fine."""
-        self.held = False
         handle, self._handle = self._handle, None
         if handle is not None:
             self._beside.unlink(missing_ok=True)

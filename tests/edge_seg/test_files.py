@@ -13,7 +13,7 @@ import pytest
 
 from edge_seg import files
 from edge_seg.errors import MediaError
-from edge_seg.files import STALE_S, publish, replacing, sweep, temporary_path
+from edge_seg.files import STALE_S, Claim, publish, replacing, sweep, temporary_path
 
 
 def half_write(target: Path, error: BaseException) -> None:
@@ -152,3 +152,32 @@ def test_what_dead_processes_left_goes_after_a_while(tmp_path: Path) -> None:
     assert sorted(sweep(tmp_path)) == sorted([f".partial-{child.pid}-0-model.onnx", folder.name])
     assert set(names(tmp_path)) == set(left) - {f".partial-{child.pid}-0-model.onnx"}
     assert sweep(tmp_path / "gone") == []
+
+
+def test_a_lock_that_nobody_holds_is_swept(tmp_path: Path) -> None:
+    held = Claim(tmp_path / "held.mp4")
+    left = tmp_path / ".partial-lock-0123456789abcdef"
+    left.touch(mode=0o444)
+    assert sweep(tmp_path) == [left.name]
+    assert len(list(tmp_path.iterdir())) == 1
+    held.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_users_lock_is_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Claim(tmp_path / "x.mp4")
+    (lock,) = tmp_path.iterdir()
+    theirs.release()
+    lock.touch(mode=0o444)
+    opened = os.open
+
+    def only_to_read(path: object, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(13, "denied")
+        return opened(path, flags, *mode)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "open", only_to_read)
+    mine = Claim(tmp_path / "x.mp4")
+    with pytest.raises(BlockingIOError, match="another run"):
+        Claim(tmp_path / "x.mp4")
+    mine.release()

@@ -7,7 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -167,6 +167,40 @@ def test_a_stop_finishes_what_is_under_way() -> None:
     assert 0 < len(sink.pairs) == report.read < 100_000
     assert report.failed == 0
     assert balanced(report)
+
+
+class Piped(NumberedFrames):
+    """Its writer gives five frames and waits; a stop ends it, and the decoder holds nothing back."""
+
+    def __init__(self) -> None:
+        super().__init__(100)
+        self.info = replace(self.info, kind="pipe")
+        self.waits, self.woken = threading.Event(), threading.Event()
+
+    def _frames(self) -> Iterator[Frame]:
+        for frame in super()._frames():
+            if frame.index == 5:
+                self.waits.set()
+                assert self.woken.wait(20)
+                return
+            yield frame
+
+    def stop(self) -> None:
+        self.woken.set()
+
+
+def test_a_pipe_that_is_stopped_is_interrupted_not_at_its_end() -> None:
+    source, sink = Piped(), Collected()
+    pipeline = Pipeline(source, segmenter(), sink, options=PipelineOptions())
+
+    def stop() -> None:
+        source.waits.wait(20)
+        pipeline.request_stop()
+
+    threading.Thread(target=stop, daemon=True).start()
+    report = pipeline.run()
+    assert report.interrupted
+    assert [index for index, _ in sink.pairs] == list(range(5))
 
 
 def test_labels_pass_through_one_place() -> None:

@@ -305,3 +305,25 @@ def test_the_library_reads_standard_input_and_another_thread_may_end_it(
                     threading.Timer(0.3, source.stop).start()
     assert numbers == list(range(len(numbers)))
     assert len(numbers) >= 5
+
+
+def test_a_live_picture_of_another_size_is_counted(tmp_path: Path) -> None:
+    options = {**ENCODING, "g": "10"}
+    small = make_clip(tmp_path / "a.ts", count=40, options=options).read_bytes()
+    large = make_clip(tmp_path / "b.ts", count=60, options=options, size=(96, 128)).read_bytes()
+    with sends_by_tcp(cut(small + large, 1880), 0.01) as address, open_address(address, give_up_s=1.0) as source:
+        sizes = {frame.image.shape[:2] for frame in source}
+    assert sizes == {(48, 64)}
+    assert source.counts.resized >= 10
+
+
+def test_a_file_is_read_from_where_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "x.mkv", count=30).read_bytes()
+    (tmp_path / "late.mkv").write_bytes(bytes(5000) + clip)
+    with (tmp_path / "late.mkv").open("rb", buffering=0) as file:
+        file.seek(5000)
+        monkeypatch.setattr(sys, "stdin", file)
+        with open_item(expand_sources(["-"])[0]) as source:
+            found = [(read_number(frame.image), frame.time_s) for frame in source]
+    assert [number for number, _ in found] == list(range(30))
+    assert found[-1][1] == pytest.approx(29 / 25, abs=0.002)
