@@ -113,7 +113,7 @@ def open_address(
     began_at = time.monotonic()
     timeout = (limit_s, read_timeout_s)
     opened = _open(address, scheme, max_pixels, timeout=timeout)
-    if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not sized(opened):
+    if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened):
         # Its description does not give the frames' size: wait for it to come with a key frame.
         opened.close()
         opened = _open(address, scheme, max_pixels, timeout=timeout, patient=True)
@@ -216,7 +216,7 @@ def reason_of(error: Exception) -> str:
     return redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()
 
 
-def sized(container: InputContainer) -> bool:
+def _sized(container: InputContainer) -> bool:
     return all(stream.codec_context is None or stream.codec_context.width > 0 for stream in container.streams.video)
 
 

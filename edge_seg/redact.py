@@ -38,7 +38,7 @@ _IN_ADDRESSES = (_ADDRESS_FIELD, _PLAYED, _SIGNATURE)
 _OPTION = re.compile(rf"\s[^=\s]*{_WORDS}[^=\s]*=(?P<value>\S+)", re.IGNORECASE)
 # What may be a plain word or number, and stand in any line, is no secret by itself.
 _RANDOM = re.compile(r"(?=.*\d)(?=.*[a-z]).{8,}", re.IGNORECASE)
-_PASSWORD = re.compile(r"pass|pwd|pw|pas|pin|secret", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?:pass(?:word|wd|phrase)?|pwd|pw|pas|secret|[?&;/_]pin)=$", re.IGNORECASE)
 # Shorter ones would blank out half of every message; where they stand in an address they are found all the same.
 _SHORTEST_SECRET = 3
 
@@ -70,8 +70,10 @@ def _masked(address: re.Match[str]) -> str:
 def remember_secrets(address: str) -> None:
     """Remember the secrets in `address`, in each form a library may print them; guard libav's log lines from now on."""
     parts = urlsplit(address)
-    found = [match for pattern in _IN_ADDRESSES for match in pattern.finditer(address)]
-    secrets = {one["value"] for one in found if _PASSWORD.search(one["key"]) or _RANDOM.match(one["value"])}
+    fields = {one["key"]: one["value"] for one in _ADDRESS_FIELD.finditer(address)}
+    secrets = {value for key, value in fields.items() if _PASSWORD.search(key)}
+    maybe = {one["value"] for pattern in (_PLAYED, _SIGNATURE) for one in pattern.finditer(address)}
+    secrets |= {value for value in (maybe | set(fields.values())) if _RANDOM.match(value)}
     secrets |= {one["value"] for one in _OPTION.finditer(address)}
     forms = secrets | {unquote(secret) for secret in secrets}
     if parts.password:

@@ -383,7 +383,13 @@ def test_a_key_to_publish_under_is_in_no_name_and_no_line() -> None:
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    for address in ("http://h/a?h=480", "http://h/a?st=100", "rtmp://h/live/video", "rtmp://h/live/stream"):
+    for address in (
+        "http://h/a?h=480",
+        "http://h/a?st=100",
+        "rtmp://camping/live/video",
+        "rtmp://h/live/stream",
+        "http://h/a?spinning=100",
+    ):
         remember_secrets(address)
     assert redact(text) == text
 
