@@ -66,13 +66,14 @@ MAX_THREADS = 1024
 
 
 class Session(Protocol):
-    """What a segmenter needs of a session; `fake.FakeSession` is another."""
+    """What a segmenter needs of a session; `fake.FakeSession` is another.
+
+    It may say more: `runs_at_once`, how many runs it gains by (1 where it does not say), and `whole_batches`, whether a
+    short batch is to be filled up, since the device tunes itself to one shape or the file takes no other (True).
+    """
 
     spec: ModelSpec
     device: DeviceReport
-    runs_at_once: int
-    whole_batches: bool
-    """A short batch is to be filled up: the device tunes itself to one shape, or the file takes no other."""
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them."""
