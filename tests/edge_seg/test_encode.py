@@ -408,35 +408,33 @@ def header_length_s(path: Path) -> float:
     return float(length / timescale)
 
 
-def test_when_where_and_of_what_it_was_made_survives(tmp_path: Path) -> None:
-    tags = {"creation_time": "2026-11-02T07:15:31.000000Z", "location": "+52.5200+013.4050/", "title": "Fahrt 12"}
-    clip = make_clip(tmp_path / "x.mp4", count=5)
-    with av.open(str(clip)) as given, av.open(str(tmp_path / "tagged.mp4"), "w") as made:
-        made.metadata.update({**tags, "comment": "not carried"})
+def tagged(clip: Path, target: Path, tags: dict[str, str]) -> Path:
+    """The same video in another file that says more of itself."""
+    with av.open(str(clip)) as given, av.open(str(target), "w") as made:
+        made.metadata.update(tags)
         stream = made.add_stream_from_template(given.streams.video[0])
         for packet in given.demux(video=0):
             if packet.size:
                 packet.stream = stream
                 made.mux(packet)
-    with VideoFile(tmp_path / "tagged.mp4") as video:
+    return target
+
+
+def test_when_where_and_of_what_it_was_made_survives(tmp_path: Path) -> None:
+    tags = {"creation_time": "2026-11-02T07:15:31.000000Z", "location": "+52.5200+013.4050/", "title": "Fahrt 12"}
+    source = tagged(make_clip(tmp_path / "x.mp4", count=5), tmp_path / "y.mp4", {**tags, "comment": "not carried"})
+    with VideoFile(source) as video:
         assert video.info.tags == tags
-        writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=video.info.time_base, tags=video.info.tags)
-        for frame in video:
-            writer.write(frame.image, pts=frame.pts, duration=frame.duration)
-        writer.close()
+    copy(source, tmp_path / "out.mp4", tags=tags)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert {key: text for key, text in container.metadata.items() if key in tags} == tags
         assert "comment" not in container.metadata
 
 
-@pytest.mark.parametrize("text", ["1850-01-01T00:00:00Z", "2200-01-01T00:00:00Z", ""])
+@pytest.mark.parametrize("text", ["1850-01-01T00:00:00Z", "2200-01-01T00:00:00Z"])
 def test_a_time_that_no_mp4_holds_is_not_carried(tmp_path: Path, text: str) -> None:
-    with av.open(str(make_clip(tmp_path / "x.mp4", count=3))) as given, av.open(str(tmp_path / "y.mkv"), "w") as made:
-        made.metadata["creation_time"] = text
-        stream = made.add_stream_from_template(given.streams.video[0])
-        for packet in given.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                made.mux(packet)
-    with VideoFile(tmp_path / "y.mkv") as video:
+    source = tagged(make_clip(tmp_path / "x.mp4", count=3), tmp_path / "y.mkv", {"creation_time": text})
+    with av.open(str(source)) as container:
+        assert container.metadata.get("creation_time", "")[:4] == text[:4]
+    with VideoFile(source) as video:
         assert "creation_time" not in video.info.tags
