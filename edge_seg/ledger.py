@@ -75,9 +75,7 @@ class DecoderLedger:
             # Fields come in packets of their own.
             self._exact = False
         else:
-            lost = self._pass(pts)
-            self._lost += lost
-            self.hurt += max(0, lost)
+            self._lost += self._pass(pts)
         if key:
             self._shadow = False
         if pts in self._suspect:

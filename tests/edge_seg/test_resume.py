@@ -349,6 +349,20 @@ def test_a_claim_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
     Claim(tmp_path / "x").release()
 
 
+@pytest.mark.parametrize("kind", ["overlay", "labels", "jsonl"])
+def test_what_a_stopped_run_left_beside_a_whole_result_goes(
+    predict: Predict, clips: list[Path], tmp_path: Path, kind: str
+) -> None:
+    assert predict(clips[0], "--save", kind)[0] == 0
+    (name,) = plan_outputs(expand_sources([clips[0]]), [kind], tmp_path / "out")[0].values()
+    left = partial_path(name)
+    left.mkdir() if kind == "labels" else left.write_bytes(b"left by a crash")
+    code, found, err = predict(clips[0], "--save", kind, "--resume")
+    assert (code, found["a"]["status"]) == (0, "already there")
+    assert f"{left}: left by a run that was stopped; {name} is whole, so it is removed." in err
+    assert not left.exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
 def test_what_another_run_writes_is_not_taken_for_what_a_stopped_one_left(
     predict: Predict, clips: list[Path], tmp_path: Path
