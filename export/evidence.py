@@ -17,7 +17,7 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.spec import CAMVID_CLASSES
 from train.dataset import Sample, read_ids, read_image
-from train.evaluate import split_samples
+from train.evaluate import samples_of_split
 from train.fcn8 import logits_model
 from train.preflight import check_pairs, refuse_problems
 from train.run import Run
@@ -162,7 +162,7 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
             f"Use rendered scenes ({RENDERED_OPTIONS}), or a test folder (--gate-on test --data DATASET)."
         )
     try:
-        return split_samples(run, split, data)
+        return samples_of_split(run, split, data)
     except DatasetError as error:
         first, *problems = str(error).splitlines()
         raise DatasetError(

@@ -14,6 +14,7 @@ from edge_seg.errors import ConfigurationError
 __all__ = [
     "add_class_options",
     "byte",
+    "drives",
     "folder",
     "names",
     "natural",
@@ -75,6 +76,14 @@ def scales(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(
             f"expected scales between 0.25 and 4 with commas between, like 0.75,1,1.25; got {text!r}"
         )
+    return found
+
+
+def drives(text: str) -> tuple[str, ...]:
+    """ "0006R0,0016E5" -> ("0006R0", "0016E5"): names of drives, none empty or twice."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found) or len(set(found)) != len(found):
+        raise argparse.ArgumentTypeError(f"expected different names of drives with commas between; got {text!r}")
     return found
 
 

@@ -1,7 +1,7 @@
-"""A dataset on disk: pairs of image and mask, how one is read, and how training and validation are split.
+"""A dataset on disk: pairs of image and mask, and how one is read.
 
-Knows the dataset1 layout and plain folders. Does not resize, augment or batch. Masks are 8-bit single-channel PNG whose
-pixel is the class id.
+Knows the dataset1 layout and plain folders. Does not split, resize, augment or batch. Masks are 8-bit single-channel
+PNG whose pixel is the class id.
 
 Orientation policy: pixels are used as stored, for images and masks alike; EXIF rotation is ignored, because a mask
 drawn on the stored pixels carries none (`inspect` names every image with an EXIF rotation).
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -186,50 +185,6 @@ def read_ids(sample: Sample) -> np.ndarray:
         value, unlabelled = sample.ignored
         mask[mask == value] = unlabelled
     return mask
-
-
-def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """The notebook's split: a random `train_share` (rounded down) for training, the rest for validation."""
-    order = np.random.default_rng(seed).permutation(len(samples))
-    count = int(len(samples) * train_share)
-    chosen = set(order[:count].tolist())
-    return [s for i, s in enumerate(samples) if i in chosen], [s for i, s in enumerate(samples) if i not in chosen]
-
-
-def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sample], list[Sample]]:
-    """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive.
-
-    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`), and their numbers
-    are their order: `drive_10` comes after `drive_9`. Where most drives are too short to hold anything out of (names
-    without numbers, say, or clips of three frames), all frames are one drive in the order of their names.
-    """
-    drives: dict[str, list[Sample]] = {}
-    for sample in samples:
-        drives.setdefault(re.sub(r"[_-]?[a-z]*\d+$", "", sample.stem), []).append(sample)
-    for frames in drives.values():
-        frames.sort(key=_number)
-    held_out = sum(_held_out(frames, validation_share) for frames in drives.values())
-    if 2 * held_out <= validation_share * len(samples):
-        drives = {"": sorted(samples, key=_by_name)}
-    cuts = [(frames, len(frames) - _held_out(frames, validation_share)) for frames in drives.values()]
-    return [frame for frames, cut in cuts for frame in frames[:cut]], [
-        frame for frames, cut in cuts for frame in frames[cut:]
-    ]
-
-
-def _held_out(frames: list[Sample], share: float) -> int:
-    return round(len(frames) * share)
-
-
-def _by_name(sample: Sample) -> list[str | int]:
-    """A key that puts `2_left` before `10_left`."""
-    parts = re.split(r"(\d+)", sample.stem)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
-
-
-def _number(sample: Sample) -> int:
-    found = re.search(r"\d+$", sample.stem)
-    return int(found[0]) if found else 0
 
 
 def data_hash(samples: list[Sample]) -> str:

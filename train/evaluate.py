@@ -181,7 +181,7 @@ def _run_subject(args: argparse.Namespace) -> Subject:
         split, samples = "plain folders", find_samples(None, images=args.images, masks=args.masks, classes=known)
     else:
         split = args.split or "val"
-        samples = split_samples(run, split, args.dataset)
+        samples = samples_of_split(run, split, args.dataset)
     labeler = open_keras(run, input_size=args.input_size, batch=args.batch, flip=args.flip, scales=args.scales)
     return Subject(
         name=str(args.model),
@@ -195,7 +195,7 @@ def _run_subject(args: argparse.Namespace) -> Subject:
     )
 
 
-def split_samples(run: Any, split: str, root: Path | str | None = None) -> list[Sample]:
+def samples_of_split(run: Any, split: str, root: Path | str | None = None) -> list[Sample]:
     """A run's samples, all of them. Raises `DatasetError` where the dataset lacks any that the run recorded."""
     samples: list[Sample] = run.samples(split, root)
     recorded = run.config.get("data", {}).get(split, ()) if split != "test" else ()

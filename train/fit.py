@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.errors import DatasetError
 
 from .augment import Pair
 from .batches import (
@@ -28,7 +28,7 @@ from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
 from .classes import ClassList
-from .dataset import Sample, dataset_folders, find_samples, random_split, read_image, time_split
+from .dataset import Sample, dataset_folders, find_samples, read_image
 from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import logits_model
 from .fold import fold_batch_norm
@@ -39,6 +39,7 @@ from .policy import policy_kept
 from .preflight import PreflightReport, check_dataset
 from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
+from .splits import split_samples
 from .teacher import opinions_of, unlabelled_frames
 from .weights import even_out
 
@@ -229,19 +230,6 @@ def use_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation, as the recipe splits; raises `ConfigurationError` if nothing is left to train on."""
-    if recipe.split == "random":
-        training, validation = random_split(samples, 1.0 - recipe.validation_share, seed)
-    else:
-        training, validation = time_split(samples, recipe.validation_share)
-    if not training:
-        raise ConfigurationError(
-            f"{len(samples)} image(s) with --validation-share {recipe.validation_share} leave none to train on."
-        )
-    return training, validation
-
-
 def refuse_unlabelled(
     report: PreflightReport, training: Sequence[Sample], validation: Sequence[Sample], classes: ClassList
 ) -> None:
@@ -306,7 +294,8 @@ def print_setup(
     trainer.network.summary()
     print("  ".join(f"{name} {version}" for name, version in config["versions"].items()))
     recipe = trainer.recipe
-    split = f"{len(training)} train, {len(validation)} validation ({recipe.split} split)"
+    how = f"drives held out: {', '.join(recipe.held_out)}" if recipe.held_out else f"{recipe.split} split"
+    split = f"{len(training)} train, {len(validation)} validation ({how})"
     print(f"{len(samples)} images: {split}; seed {config['seed']}")
     epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}"
     print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")

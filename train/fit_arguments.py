@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .arguments import add_class_options, folder, natural, path, positive, seed, size
+from .arguments import add_class_options, drives, folder, natural, path, positive, seed, size
 
 RECIPE_NAMES = ("default", "notebook")
 
@@ -43,6 +43,14 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add_class_options(add, start="as in --start, or ")
     add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
+    add(
+        "--hold-out",
+        type=drives,
+        dest="held_out",
+        metavar="DRIVE,DRIVE",
+        help="hold out whole drives instead, by what the names of their images share before the number: validation is "
+        "of streets that were not trained on (default: none)",
+    )
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:

@@ -34,6 +34,7 @@ RECIPE_VALUES = (
     "rendered_share",
     "split",
     "validation_share",
+    "held_out",
 )
 
 
@@ -46,6 +47,7 @@ def run_fit(args: argparse.Namespace) -> int:
     from .memory import keep_freed_memory
 
     one_source(args)
+    refuse_two_splits(args)
     refuse_taken_dataset(args)
     keep_freed_memory()
     join_hosts()
@@ -70,6 +72,12 @@ def run_fit(args: argparse.Namespace) -> int:
         return 0
     print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
     return 0
+
+
+def refuse_two_splits(args: argparse.Namespace) -> None:
+    """Raise `ConfigurationError` where both whole drives and a share are to be held out."""
+    if args.held_out and (args.split or args.validation_share is not None):
+        raise ConfigurationError("--hold-out takes the place of --split and --validation-share: leave one out.")
 
 
 def refuse_taken_dataset(args: argparse.Namespace) -> None:

@@ -212,6 +212,7 @@ def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
     ours = json.loads(json.dumps(config))
     for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
         known["recipe"].pop("learning_rate", None)
+        known["recipe"].setdefault("held_out", [])
         if known["recipe"].get("augmentation") is not None:
             known["recipe"]["augmentation"] = WITHOUT_A_WORD | known["recipe"]["augmentation"]
     keys = ("classes", "unlabelled", "ignored", "fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")

@@ -43,6 +43,7 @@ class Recipe:
         skip_activation: see `Fcn8Config`.
         rendered_share: share of training images that are rendered scenes.
         split, validation_share: "random" or "time", and how much is held out.
+        held_out: names of drives that are held out whole, in place of a share.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Recipe:
     rendered_share: float = 0.0
     split: str = "time"
     validation_share: float = 0.15
+    held_out: tuple[str, ...] = ()
     augmentation: Augmentation | None = field(default_factory=Augmentation)
 
     def to_dict(self) -> dict[str, Any]:

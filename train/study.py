@@ -1,8 +1,8 @@
 """`python -m train study`: what each part of the default recipe gives, and what each width gives, by short trainings.
 
 A study is a list of variants of one base recipe, each trained with the same seeds and schedule. Finished runs are kept,
-so that a study that was stopped goes on where it stopped. Scores are of the validation images, which are split by time
-from the training folder: what is chosen by them has not seen the test folder. Knows no layers and no losses.
+so that a study that was stopped goes on where it stopped. Scores are of the validation images, which are split off the
+training folder by time or by drive: what is chosen by them has not seen the test folder. Knows no layers and no losses.
 """
 
 from __future__ import annotations
@@ -95,6 +95,13 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     add("--crop-size", type=arguments.size, default=(160, 224), metavar="HxW", help="training crop (default: 160x224)")
     add("--batch-size", type=arguments.positive, default=8, help="default: %(default)s")
     add("--seeds", type=seeds, default=(1, 2), metavar="N,N", help="one training a seed (default: 1,2)")
+    add(
+        "--hold-out",
+        type=arguments.drives,
+        default=(),
+        metavar="DRIVE,DRIVE",
+        help="score by whole drives that are held out, instead of the end of each (default: none)",
+    )
     add("--weights", type=arguments.path, metavar="FILE", help="ImageNet kernels, as for fit (default: none)")
     add_workers(add)
 
@@ -133,10 +140,10 @@ def run_study(args: argparse.Namespace) -> int:
 
 def refuse_unscored(variant: Variant, args: argparse.Namespace) -> None:
     """Raise `ConfigurationError`, before anything is trained, where no image is left to score a training by."""
-    from .fit import split_samples
+    from .splits import split_samples
 
     samples = find_samples(args.dataset)
-    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size)
+    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, args.hold_out)
     _, validation = split_samples(samples, recipe, args.seeds[0])
     if not validation:
         raise ConfigurationError(
@@ -154,7 +161,7 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
     from .policy import auto_policy
 
     folder = args.out / f"{variant.folder}-seed{seed}"
-    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size)
+    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, args.hold_out)
     weights = args.weights if variant.pretrained else None
     if not _finished(folder, recipe, weights, args.dataset):
         print(f"study: {variant.name}, seed {seed}", file=sys.stderr)
@@ -170,7 +177,9 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
     return run_scores(folder, variant.name, seed)
 
 
-def study_recipe(variant: Variant, epochs: int, crop_size: tuple[int, int], batch_size: int) -> Recipe:
+def study_recipe(
+    variant: Variant, epochs: int, crop_size: tuple[int, int], batch_size: int, held_out: tuple[str, ...] = ()
+) -> Recipe:
     """The default recipe at a study's schedule, with the variant's changes."""
     from .recipes import RECIPES
 
@@ -183,6 +192,7 @@ def study_recipe(variant: Variant, epochs: int, crop_size: tuple[int, int], batc
         epochs=epochs,
         crop_size=crop_size,
         batch_size=batch_size,
+        held_out=held_out,
         ema=round(max(0.0, 1.0 - 1.0 / max(1.0, AVERAGED_SHARE * steps)), 4),
         augmentation=replace(base.augmentation, **variant.augmentation),
     )
@@ -263,7 +273,8 @@ def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path)
     if not (folder / CONFIG_NAME).exists():
         return False
     config = open_run(folder).config
-    same = config.get("recipe") == json.loads(json.dumps(recipe.to_dict()))
+    # Studies of before there was a choice name no drives.
+    same = {"held_out": [], **(config.get("recipe") or {})} == json.loads(json.dumps(recipe.to_dict()))
     if not same or config.get("weights") != (weights.name if weights else None):
         raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
     if config.get("data", {}).get("hash") != data_hash(find_samples(dataset)):

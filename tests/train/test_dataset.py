@@ -1,4 +1,4 @@
-"""Finding pairs, reading images and masks, and splitting them."""
+"""Finding pairs, and reading images and masks."""
 
 import os
 import subprocess
@@ -8,17 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_seg.errors import ConfigurationError, DatasetError
 from train import batches
-from train.dataset import Sample, data_hash, find_samples, random_split, read_image, read_mask, time_split
+from train.dataset import data_hash, find_samples, read_image, read_mask
 from train.run import Run
-
-
-def samples(*stems: str) -> list[Sample]:
-    return [Sample(stem, Path(f"{stem}.jpg"), Path(f"{stem}.png")) for stem in stems]
 
 
 def write_layout(root: Path, stems: tuple[str, ...], split: str = "train") -> None:
@@ -106,58 +100,6 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     for read in (read_image, read_mask):
         with pytest.raises(DatasetError, match=r"text\.png: not a readable"):
             read(tmp_path / "text.png")
-
-
-@given(st.integers(0, 60), st.floats(0, 1), st.integers(0, 99))
-def test_a_random_split_is_whole_disjoint_and_repeatable(count: int, share: float, seed: int) -> None:
-    everything = samples(*(f"{index:03}" for index in range(count)))
-    training, validation = random_split(everything, share, seed)
-    assert len(training) == int(count * share)
-    assert sorted((*training, *validation), key=lambda sample: sample.stem) == everything
-    assert random_split(everything, share, seed) == (training, validation)
-
-
-def test_the_notebook_share_gives_its_counts() -> None:
-    training, validation = random_split(samples(*(f"{index:03}" for index in range(367))), 0.85, 0)
-    assert (len(training), len(validation)) == (311, 56)
-
-
-def test_a_time_split_holds_out_the_end_of_each_drive() -> None:
-    drives = {"0001TP": 10, "0016E5": 20, "Seq05VD_f": 5}
-    stems = [
-        f"{drive}_{index:05}" if drive[-1] != "f" else f"{drive}{index:05}"
-        for drive, n in drives.items()
-        for index in range(n)
-    ]
-    training, validation = time_split(samples(*stems), 0.2)
-    assert [sample.stem for sample in validation] == [*stems[8:10], *stems[26:30], stems[34]]
-    assert {sample.stem for sample in training} | {sample.stem for sample in validation} == set(stems)
-
-
-def test_frames_of_a_drive_are_in_the_order_of_their_numbers() -> None:
-    training, validation = time_split(samples(*sorted(f"frame_{index}" for index in range(1, 21))), 0.2)
-    assert [sample.stem for sample in training] == [f"frame_{index}" for index in range(1, 17)]
-    assert [sample.stem for sample in validation] == ["frame_17", "frame_18", "frame_19", "frame_20"]
-
-
-def test_names_that_make_no_drives_are_one_drive_in_their_order() -> None:
-    stems = [f"street-{letter}" for letter in "jihgfedcba"]
-    training, validation = time_split(samples(*stems), 0.2)
-    assert [sample.stem for sample in training] == [f"street-{letter}" for letter in "abcdefgh"]
-    assert [sample.stem for sample in validation] == ["street-i", "street-j"]
-    assert time_split(samples(*stems), 0.0)[1] == []
-
-
-def test_numbers_within_names_are_their_order() -> None:
-    stems = [f"{index}_left" for index in range(1, 21)]
-    assert [sample.stem for sample in time_split(samples(*sorted(stems)), 0.2)[1]] == stems[16:]
-
-
-def test_drives_most_of_which_are_too_short_still_hold_out_the_share() -> None:
-    stems = [f"clip{clip:03}_{frame}" for clip in range(100) for frame in range(7 if clip == 50 else 3)]
-    training, validation = time_split(samples(*stems), 0.15)
-    assert len(training) + len(validation) == len(stems)
-    assert [sample.stem for sample in validation] == stems[-46:]  # and not one frame of the longest clip
 
 
 def test_a_store_keeps_no_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
