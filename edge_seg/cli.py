@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from . import __version__
 from .arguments import Parser, name, number, positive
@@ -14,6 +15,7 @@ from .codecs import CODECS
 from .console import answer
 from .devices import parse_device
 from .errors import ConfigurationError
+from .leaving import end_program
 from .signals import asked_twice, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
@@ -193,6 +195,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if left:
         options.source += left[:end] + left[end + 1 :]
     return options
+
+
+def run() -> NoReturn:
+    """The `edge-seg` command."""
+    end_program(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,11 +17,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from .boxes import refers_elsewhere
 from .diagnose import explain_file
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
+from .leaving import native_code
 from .media import MAX_PIXELS, STANDARD_INPUT
 from .redact import redact, remember_secrets
 
@@ -93,6 +95,7 @@ def open_address(
     max_pixels: int = MAX_PIXELS,
     open_timeout_s: float | None = None,
     read_timeout_s: float = READ_TIMEOUT_S,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> InputContainer:
     """Open an address for reading; `PROTOCOLS` names the kinds.
 
@@ -102,6 +105,7 @@ def open_address(
         open_timeout_s: how long connecting may take, and how long looking at the first frames; by default
             `OPEN_TIMEOUT_S`.
         read_timeout_s: how long a read may block.
+        stopped: whether waiting for it is to end; asked a few times a second.
 
     Raises:
         RefusedError: the server wants another user name or password.
@@ -112,11 +116,18 @@ def open_address(
     scheme = address.partition("://")[0].lower()
     began_at = time.monotonic()
     timeout = (limit_s, read_timeout_s)
-    opened = _open(address, scheme, max_pixels, timeout=timeout)
-    if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened):
-        # Its description does not give the frames' size: wait for it to come with a key frame.
-        opened.close()
-        opened = _open(address, scheme, max_pixels, timeout=timeout, patient=True)
+
+    def opening() -> InputContainer | Exception:
+        opened = _open(address, scheme, max_pixels, timeout=timeout)
+        if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened):
+            # Its description does not give the frames' size: wait for it to come with a key frame.
+            opened.close()
+            opened = _open(address, scheme, max_pixels, timeout=timeout, patient=True)
+        return opened
+
+    opened = _waited_for(opening, stopped)
+    if opened is None:
+        raise MediaError(f"{redact(address)}: no answer had come.")
     # Some of libav's layers call a wait that was cut off by another name.
     late = isinstance(opened, av.error.ExitError) or time.monotonic() - began_at >= limit_s
     if isinstance(opened, InputContainer):
@@ -218,6 +229,40 @@ def reason_of(error: Exception) -> str:
 
 def _sized(container: InputContainer) -> bool:
     return all(stream.codec_context is None or stream.codec_context.width > 0 for stream in container.streams.video)
+
+
+def _waited_for(
+    opening: Callable[[], InputContainer | Exception], stopped: Callable[[], bool]
+) -> InputContainer | Exception | None:
+    """What `opening` comes to; None where waiting is to end before.
+
+    libav waits in native code, where this thread would hear no Ctrl-C: so another one does. Who leaves before it is
+    done leaves the connection to it, and it closes it; the end of the program waits for it.
+    """
+    opened: Future[InputContainer | Exception] = Future()
+
+    def work() -> None:
+        with native_code():
+            try:
+                result = opening()
+            except BaseException as error:
+                if opened.set_running_or_notify_cancel():
+                    opened.set_exception(error)
+                return
+            if opened.set_running_or_notify_cancel():
+                opened.set_result(result)
+            elif isinstance(result, InputContainer):
+                result.close()
+
+    threading.Thread(target=work, name="edge_seg-open", daemon=True).start()
+    try:
+        while not wait([opened], READ_STEP_S).done:
+            if stopped() and opened.cancel():
+                return None
+        return opened.result()
+    except BaseException:
+        opened.cancel()
+        raise
 
 
 def _open(

@@ -280,7 +280,7 @@ def open_item(
     from .live import STALL_S, LiveSource, ignore_event
 
     on_event, stall_s = on_event or ignore_event, min(STALL_S, give_up_s)
-    connect = _camera(item) if item.kind == "camera" else _connection(item, stall_s)
+    connect = _camera(item) if item.kind == "camera" else _connection(item, stall_s, stopped)
     first = _connected(connect, wait_s, on_event, stopped)
     if not first.info.live:
         return first
@@ -316,7 +316,7 @@ def _camera(item: Item) -> Callable[[], Source]:
     return lambda: Camera(int(item.location), frozen_s=FROZEN_S, watch=watch)
 
 
-def _connection(item: Item, stall_s: float) -> Callable[[], Source]:
+def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Callable[[], Source]:
     """Opens an address; after the first time it is given a few times as long as it took then, so that an attempt that
     hangs does not hide a camera that is back."""
     from .video import VideoFile
@@ -333,6 +333,7 @@ def _connection(item: Item, stall_s: float) -> Callable[[], Source]:
             open_timeout_s=limit_s,
             read_timeout_s=stall_s,
             low_delay=True,
+            stopped=stopped,
         )
         limit_s = min(SLOWEST_REOPENING_S, max(QUICKEST_REOPENING_S, 2 * (time.monotonic() - began_at)))
         return source

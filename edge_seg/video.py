@@ -72,7 +72,7 @@ class VideoFile(Source):
         open_timeout_s: how long each step of opening an address may take; None for the default.
         read_timeout_s: an address that gives no picture for so long has ended.
         low_delay: decode frame by frame, for live sources (frame threads hold pictures back).
-        stopped: whether waiting for what is piped in is to end.
+        stopped: whether waiting for an address, or for what is piped in, is to end.
 
     Raises:
         MediaError: no such file, not a video, no such video track, no decoder, or a frame size above `max_pixels`.
@@ -98,7 +98,11 @@ class VideoFile(Source):
             self._container = self._pipe.open(max_pixels=max_pixels)
         elif network:
             self._container = open_address(
-                str(location), max_pixels=max_pixels, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s
+                str(location),
+                max_pixels=max_pixels,
+                open_timeout_s=open_timeout_s,
+                read_timeout_s=read_timeout_s,
+                stopped=stopped,
             )
         else:
             assert location is not None

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from edge_seg import bundled_model, cli, segmenter
 from edge_seg.fake import FakeSession
+from edge_seg.leaving import end_program
 from edge_seg.spec import ModelSpec
 
 
@@ -31,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_program(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import json
@@ -19,6 +20,7 @@ import pytest
 
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.media import Frame, Source
+from edge_seg.opening import OPEN_TIMEOUT_S
 from edge_seg.sources import expand_sources, open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip, read_number, video_numbers
@@ -266,6 +268,40 @@ def test_a_pipe_that_is_waited_for_from_the_beginning_is_left_at_ctrl_c(
         said = child.stderr.read()
     assert b"interrupted" in said
     assert not list(tmp_path.glob("x*.mp4"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("scheme", ["http", "rtmp", "rtsp", "tcp"])
+def test_an_address_that_does_not_answer_is_left_at_ctrl_c(model: Path, tmp_path: Path, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x"
+        command = [sys.executable, str(SLOW_CLI), "0", address, "-m", str(model), "-o", str(tmp_path / "x.mp4")]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, env=child_env()) as child:
+            caller, _ = silent.accept()
+            time.sleep(0.2)
+            child.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            assert child.wait(30) == 1
+            waited_s = time.monotonic() - began
+            assert child.stderr is not None
+            said = child.stderr.read()
+        caller.close()
+    assert b"interrupted: stopped before it was there" in said
+    assert waited_s < OPEN_TIMEOUT_S / 2, "it was not waited for"
+
+
+def test_a_connection_that_comes_too_late_is_closed(tmp_path: Path) -> None:
+    """Whoever left has nobody to close it for him."""
+    sent = cut(make_clip(tmp_path / "x.ts", count=60).read_bytes(), DATAGRAM)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        with pytest.raises(MediaError, match="no answer had come"):
+            open_address(f"tcp://127.0.0.1:{server.getsockname()[1]}", stopped=lambda: True)
+        caller, _ = server.accept()
+        caller.settimeout(10)
+        with caller, pytest.raises(ConnectionError):
+            collections.deque(map(caller.sendall, itertools.cycle(sent)), maxlen=0)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
