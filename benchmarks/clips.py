@@ -56,9 +56,10 @@ class PipelineRunner:
         Raises:
             MediaError: a clip that cannot be read or a result that cannot be written to its end.
         """
-        from edge_seg.outputs import OutputStyle, VideoOutputs
+        from edge_seg.outputs import VideoOutputs
         from edge_seg.pipeline import Pipeline, PipelineOptions
         from edge_seg.video import VideoFile
+        from edge_seg.writers import OutputStyle
 
         began = time.perf_counter()
         with VideoFile(clip) as source:
@@ -84,8 +85,9 @@ class PipelineRunner:
 
     def alone(self, clip: Path, limit: int | None, target: Path) -> dict[str, float]:
         """Stage -> milliseconds of CPU time a frame, all threads together, each stage run with nothing beside it."""
-        from edge_seg.outputs import OutputStyle, VideoOutputs
+        from edge_seg.outputs import VideoOutputs
         from edge_seg.video import VideoFile
+        from edge_seg.writers import OutputStyle
 
         spec, size = self._segmenter.spec, self._segmenter.input_size
         with VideoFile(clip) as source:

@@ -28,7 +28,8 @@ from .errors import (
 if TYPE_CHECKING:
     from .account import StreamReport
     from .devices import DeviceReport
-    from .segmenter import Segmentation, Segmenter
+    from .segmentation import Segmentation
+    from .segmenter import Segmenter
     from .session import Session
     from .spec import ModelSpec
     from .stream import ResultStream
@@ -68,7 +69,7 @@ _LAZY = {
     "DeviceReport": "devices",
     "ModelSpec": "spec",
     "ResultStream": "stream",
-    "Segmentation": "segmenter",
+    "Segmentation": "segmentation",
     "Segmenter": "segmenter",
     "Session": "session",
     "StreamReport": "account",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
+
+from .errors import MediaError
+
+# A day in fragments of a quarter of a second has 0.7 million; more are there to keep a reader busy.
+MOST_BOXES = 1_000_000
+FIRST_KINDS = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"uuid"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Box:
+class Box(NamedTuple):
     """One box: its four-letter kind, where it begins and ends, and whether the file reaches that far."""
 
     kind: bytes
@@ -19,15 +25,28 @@ class Box:
     whole: bool
 
 
-def top_level_boxes(path: Path) -> Iterator[Box]:
-    """The boxes of a file in order; stops where they stop making sense."""
-    return boxes_between(path, 0, path.stat().st_size)
+def looks_like_mp4(head: bytes) -> bool:
+    """Whether a file that begins so is made of boxes."""
+    return head[4:8] in FIRST_KINDS
 
 
-def boxes_between(path: Path, start: int, length: int) -> Iterator[Box]:
-    """The boxes from offset `start` up to `length`, which may be those inside another one."""
+def top_level_boxes(path: Path, *, most: int = MOST_BOXES) -> Iterator[Box]:
+    """The boxes of a file in order; stops where they stop making sense. Raises `MediaError` after `most`."""
+    return boxes_between(path, 0, path.stat().st_size, most=most)
+
+
+def boxes_between(path: Path, start: int, length: int, *, most: int = MOST_BOXES) -> Iterator[Box]:
+    """The boxes from offset `start` up to `length`, which may be those inside another one.
+
+    Raises:
+        MediaError: there are more than `most`.
+    """
+    count = 0
     with path.open("rb") as file:
         while start + 8 <= length:
+            count += 1
+            if count > most:
+                raise MediaError(f"{path}: is made of more than {most:,} parts, which no recording is; it is not read.")
             file.seek(start)
             header = file.read(16)
             size = int.from_bytes(header[:4], "big")
@@ -37,7 +56,7 @@ def boxes_between(path: Path, start: int, length: int) -> Iterator[Box]:
                 size = length - start
             if size < 8:
                 return
-            yield Box(kind=header[4:8], start=start, end=start + size, whole=start + size <= length)
+            yield Box(header[4:8], start, start + size, start + size <= length)
             start += size
 
 
@@ -48,12 +67,12 @@ def has_moov(path: Path) -> bool:
 
 def refers_elsewhere(path: Path) -> bool:
     """Whether a track's data reference names another file, as QuickTime's reference movies do."""
-    found = list(top_level_boxes(path))
+    found: Iterable[Box] = top_level_boxes(path)
     for kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
         inside = [box for box in found if box.kind == kind and box.whole]
         # A list of references begins with a version, flags and its length.
         skip = 16 if kind == b"dref" else 8
-        found = [inner for box in inside for inner in boxes_between(path, box.start + skip, box.end)]
+        found = chain.from_iterable(boxes_between(path, box.start + skip, box.end) for box in inside)
     with path.open("rb") as file:
         return any(_is_elsewhere(file, box) for box in found)
 
@@ -68,7 +87,8 @@ def _is_elsewhere(file: BinaryIO, box: Box) -> bool:
 def cut_to_whole_fragments(path: Path) -> None:
     """Take an unfinished last fragment off a fragmented MP4, so that every picture left in it is undamaged."""
     end = 0
-    for box in top_level_boxes(path):
+    # Of ours, however many there are.
+    for box in top_level_boxes(path, most=sys.maxsize):
         if not box.whole:
             break
         if box.kind in (b"moov", b"mdat"):

@@ -34,6 +34,7 @@ STOPPED_PIPE = "error: stopped at once; what was written has .partial in its nam
 def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
     from .errors import ConfigurationError
+    from .items import expand_sources
     from .modelfile import read_model_header
     from .names import check_free, parse_kinds, plan_outputs
     from .opencv import cv2
@@ -42,7 +43,6 @@ def predict(options: argparse.Namespace) -> int:
     from .records import Records
     from .resume import names_kept, take_up
     from .segmenter import Segmenter
-    from .sources import expand_sources
     from .threads import available_threads
 
     settings = _predict_options(options)
@@ -141,9 +141,9 @@ def demo(options: argparse.Namespace) -> int:
 
 def _predict_options(options: argparse.Namespace) -> Any:
     from .codecs import EncodeOptions
-    from .outputs import OutputStyle
     from .pipeline import PipelineOptions
     from .predict import PredictOptions
+    from .writers import OutputStyle
 
     return PredictOptions(
         pipeline=PipelineOptions(

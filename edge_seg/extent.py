@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .boxes import Box, boxes_between, top_level_boxes
+from .boxes import Box, boxes_between, looks_like_mp4, top_level_boxes
 
 # Formats whose files carry no length at all: what a decoder calls their duration was measured on what is there.
 WITHOUT_LENGTH = frozenset({"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg", "mpjpeg", "obu"})
@@ -33,11 +33,12 @@ class Extent:
 
 
 def measure(path: Path) -> Extent:
-    """The extent of a file; of kinds not known here nothing is said. Raises `OSError` if it cannot be read."""
+    """The extent of a file; of kinds not known here nothing is said. Raises `OSError` if it cannot be read,
+    `MediaError` if it is endless."""
     with path.open("rb") as file:
         head = file.read(400)
         length = file.seek(0, 2)
-        if head[4:8].isalpha() and head[4:8].islower() and not head.startswith((b"RIFF", b"OggS")):
+        if looks_like_mp4(head):
             return _mp4(path, length)
         for matches, look in _KINDS:
             if matches(head):
@@ -46,21 +47,16 @@ def measure(path: Path) -> Extent:
 
 
 def _mp4(path: Path, length: int) -> Extent:
-    boxes = list(top_level_boxes(path))
-    kinds = [box.kind for box in boxes]
-    fragmented = any(
-        inner.kind == b"mvex"
-        for box in boxes
-        if box.kind == b"moov"
-        for inner in boxes_between(path, box.start + 8, box.end)
-    )
-    return Extent(cut=_cut_box(boxes, length), indexed=not fragmented or b"mfra" in kinds)
+    last, fragmented, indexed = None, False, False
+    for box in top_level_boxes(path):
+        last = box
+        if box.kind == b"moov":
+            fragmented |= any(inner.kind == b"mvex" for inner in boxes_between(path, box.start + 8, box.end))
+        indexed |= box.kind == b"mfra"
+    return Extent(cut=_cut_box(last, length) if last else "", indexed=indexed or not fragmented)
 
 
-def _cut_box(boxes: list[Box], length: int) -> str:
-    if not boxes:
-        return ""
-    last = boxes[-1]
+def _cut_box(last: Box, length: int) -> str:
     if not last.whole:
         return f"the file ends {last.end - length} bytes before its {last.kind.decode('latin-1')} box does"
     if 0 < length - last.end < 8:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigurationError, EdgeSegError
+from .errors import ConfigurationError, EdgeSegError, MediaError
 
 fcntl: Any = None
 with contextlib.suppress(ImportError):
@@ -146,6 +146,16 @@ def replacing(path: Path, *, seal: Seal | None = None, keep: Path | None = None)
         temporary.unlink(missing_ok=True)
 
 
+def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> Path:
+    """Write a file whole or not at all, see `replacing`; raises `MediaError`, leaving nothing half-written."""
+    try:
+        with replacing(target, seal=seal) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise MediaError(f"{target} cannot be written ({error.strerror or error}).") from error
+    return target
+
+
 def temporary_path(path: Path) -> Path:
     """A hidden name beside `path` that no other thread or process has; what dead ones left there goes."""
     _sweep_once(path.parent.absolute())
@@ -162,13 +172,12 @@ def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | N
     sync(made)
     if seal is not None:
         seal(made, final)
-    if keep is not None:
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(final, keep)
-    aside = None
-    if made.is_dir() and final.is_dir():
-        aside = temporary_path(final)
-        os.replace(final, aside)
+    aside = keep or (temporary_path(final) if made.is_dir() and final.is_dir() else None)
+    if aside is not None:
+        try:
+            os.replace(final, aside)
+        except FileNotFoundError:
+            aside = None
     try:
         os.replace(made, final)
     except OSError:
@@ -176,7 +185,7 @@ def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | N
             os.replace(aside, final)
         raise
     sync_folder(final.parent)
-    if aside is not None:
+    if aside is not None and aside != keep:
         shutil.rmtree(aside, ignore_errors=True)
 
 

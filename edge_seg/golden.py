@@ -9,14 +9,12 @@ import base64
 import binascii
 import json
 import struct
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import ConfigurationError, ModelFileError
 from .opencv import cv2
-from .spec import CLASS_IOU_BOUND, VISIBLE_SHARE
 
 GOLDEN_FORMAT = 1
 MAX_FRAMES = 64
@@ -129,44 +127,3 @@ def _from_png(text: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _damaged(what: str) -> ModelFileError:
     return ModelFileError(f"The model's golden frames are damaged ({what}). Export the model again, or copy it again.")
-
-
-def labels_of(
-    run: Callable[[np.ndarray], dict[str, np.ndarray]], frames: np.ndarray, *, batch_size: int = 1
-) -> np.ndarray:
-    """Labels (N, H, W) uint8 that a session gives frames (N, H, W, 3) uint8 BGR.
-
-    Args:
-        run: batch (N, H, W, 3) uint8 -> outputs, "labels" (N, H, W) uint8 among them.
-        frames: (N, H, W, 3) uint8 BGR.
-        batch_size: frames a run; a short last batch is filled up with its last frame.
-    """
-    found = []
-    for first in range(0, len(frames), batch_size):
-        batch = frames[first : first + batch_size]
-        count = len(batch)
-        if count < batch_size:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - count, axis=0)])
-        found.append(run(batch)["labels"][:count])
-    return np.concatenate(found)
-
-
-def lost_classes(found: np.ndarray, expected: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    """Classes that collapsed, a phrase each: their IoU with Keras' labels lies below `CLASS_IOU_BOUND`.
-
-    Args:
-        found: (N, H, W) uint8 labels of a device.
-        expected: (N, H, W) uint8, Keras' own; classes that cover less than `VISIBLE_SHARE` of it prove nothing.
-        names: class names, position = id.
-    """
-    lost = []
-    for index, name in enumerate(names):
-        here, there = found == index, expected == index
-        if there.mean() < VISIBLE_SHARE:
-            continue
-        iou = np.count_nonzero(here & there) / np.count_nonzero(here | there)
-        if iou < CLASS_IOU_BOUND:
-            lost.append(
-                f"class {name} keeps an IoU of {iou:.2f} with Keras' labels; it must keep {CLASS_IOU_BOUND:.2f}"
-            )
-    return tuple(lost)

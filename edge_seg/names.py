@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ConfigurationError
-from .sources import Item
+from .items import Item
 
 KINDS = ("overlay", "mask", "labels", "jsonl")
 # What results are called, and so what OUT means as a file.

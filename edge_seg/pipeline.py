@@ -11,12 +11,11 @@ other one fills. Results keep the order of the frames.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,57 +23,11 @@ import numpy as np
 
 from .account import SHARES, frame_counts
 from .channel import Channel
-from .crew import Crew
-from .errors import ConfigurationError
+from .labelling import Labelled, Labeller, PipelineOptions, Predictor
 from .media import Frame, Source, SourceCounts
-from .preprocess import stack_frames
-from .spec import ModelSpec
-from .steady import Flicker
 from .timings import StageTime, Stopwatch
 
 STAGES = ("decode", "resize", "inference", "smooth", "paint", "write")
-# Frames that may wait for a batch to fill when only some of them are segmented.
-LONGEST_WINDOW = 24
-
-
-class Predictor(Protocol):
-    """The part of a Segmenter the pipeline needs."""
-
-    spec: ModelSpec
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """(height, width) of the frames it takes."""
-        ...
-
-    @property
-    def runs_at_once(self) -> int:
-        """How many calls of `predict_labels` on threads of their own its device gains by."""
-        ...
-
-    def predict_labels(self, batch: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 -> (N, H, W) uint8."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Inferred:
-    """What inference made of a window's chosen frames: the batch, its labels, and the seconds both took."""
-
-    batch: np.ndarray
-    labels: np.ndarray
-    resize_s: float
-    inference_s: float
-
-
-# Frames in order, the places of those to be segmented, and what becomes of them.
-_Window = tuple[list[Frame], list[int], "Future[_Inferred] | None"]
-
-
-def _is_due(under_way: deque[_Window], at_once: int) -> bool:
-    """Whether the first window should be waited for and passed on before more is begun."""
-    runs = sum(inferred is not None for _, _, inferred in under_way)
-    return under_way[0][2] is None or runs >= at_once or len(under_way) > LONGEST_WINDOW
 
 
 class Sink(Protocol):
@@ -86,30 +39,6 @@ class Sink(Protocol):
         A frame that was not segmented comes with the very array of the last one that was.
         """
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineOptions:
-    """What to segment.
-
-    Attributes:
-        batch_size: frames a run of the model.
-        stride: every Nth frame is segmented, and its labels are shown on those between.
-        limit: stop after so many frames, None for all.
-        drop_corrupt: leave out frames the decoder found damaged.
-    """
-
-    batch_size: int = 1
-    stride: int = 1
-    limit: int | None = None
-    drop_corrupt: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "stride"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be 1 or more; got {getattr(self, name)}.")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigurationError(f"limit must be 1 or more; got {self.limit}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +97,7 @@ class Pipeline:
 
     Args:
         source: open for reading; read from a thread of its own.
-        predictor: a Segmenter, used from the calling thread.
+        predictor: a Segmenter; where its device runs several batches at once, used from as many threads.
         sink: takes labelled frames, on a thread of its own.
         options: batch, stride, limit.
         postprocess: (labels, image) -> labels, for each frame that was segmented, in order; both at the model's size,
@@ -186,10 +115,10 @@ class Pipeline:
         postprocess: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
-        self._source, self._predictor, self._sink = source, predictor, sink
+        self._source, self._sink = source, sink
         self._options = options or PipelineOptions()
         self._stop = threading.Event()
-        self._postprocess, self._on_progress = postprocess, on_progress
+        self._on_progress = on_progress
         # Whether reading may wait for others, for ever.
         self._waits = source.info.live or source.info.kind == "pipe"
         # Whether it may wait even where it was told to stop. A pipe is looked at in short waits, but on Windows.
@@ -197,10 +126,10 @@ class Pipeline:
         # A live source keeps the newest frame itself; a queue behind it would only make frames old.
         depth = 1 if source.info.live else 2 * self._options.batch_size + 2
         self._frames: Channel[Frame] = Channel(depth)
-        self._labelled: Channel[tuple[Frame, np.ndarray, bool]] = Channel(depth)
+        self._labelled: Channel[Labelled] = Channel(depth)
         self.watches = {stage: Stopwatch() for stage in STAGES}
         self._ages = Stopwatch()
-        self._raw_flicker, self._flicker = Flicker(), Flicker()
+        self._labeller = Labeller(predictor, self._options, self.watches, postprocess)
         self._error: BaseException | None = None
         self._left_out = self._segmented = self._skipped = self._delivered = 0
         self._interrupted = self._limited = False
@@ -256,13 +185,13 @@ class Pipeline:
         frames = iter(self._source)
         watch = self.watches["decode"]
         try:
-            while not self._done_reading():
+            while not self._note_end():
                 started = time.perf_counter()
                 frame = next(frames, None)
                 if frame is None:
                     # What is piped in ends where it is stopped.
                     if self._source.info.kind == "pipe":
-                        self._done_reading()
+                        self._note_end()
                     break
                 watch.add(time.perf_counter() - started)
                 if frame.corrupt and self._options.drop_corrupt:
@@ -275,79 +204,19 @@ class Pipeline:
             frames.close()  # type: ignore[attr-defined]
             self._frames.close()
 
-    def _done_reading(self) -> bool:
+    def _note_end(self) -> bool:
+        """Whether to read no further, and why."""
         self._limited = self._options.limit is not None and self._delivered >= self._options.limit
         self._interrupted = self._stop.is_set() and not self._limited
         return self._limited or self._interrupted
 
     def _infer(self) -> None:
-        # A live frame is wanted soon rather than many at a time.
-        with Crew(1 if self._source.info.live else self._predictor.runs_at_once) as crew:
-            self._infer_with(crew)
+        labelled = self._labeller.label(self._frames, live=self._source.info.live, waits=self._frames.empty)
+        with contextlib.closing(labelled):
+            for item in labelled:
+                if not self._labelled.put(item):
+                    break
         self._labelled.close()
-
-    def _infer_with(self, crew: Crew) -> None:
-        options, live = self._options, self._source.info.live
-        window: list[Frame] = []
-        chosen: list[int] = []
-        under_way: deque[_Window] = deque()
-        last = np.zeros(self._predictor.input_size, np.uint8)
-        for count, frame in enumerate(self._frames):
-            if count % options.stride == 0:
-                chosen.append(len(window))
-            window.append(frame)
-            full = len(chosen) >= options.batch_size or len(window) >= max(options.batch_size, LONGEST_WINDOW)
-            # Live frames do not wait for company.
-            if full or not chosen or (live and self._frames.empty()):
-                under_way.append(self._begin(crew, window, chosen))
-                window, chosen = [], []
-            while under_way and _is_due(under_way, crew.size):
-                last = self._pass_on(under_way.popleft(), last)
-        under_way.append(self._begin(crew, window, chosen))
-        while under_way:
-            last = self._pass_on(under_way.popleft(), last)
-
-    def _begin(self, crew: Crew, window: list[Frame], chosen: list[int]) -> _Window:
-        """Begin to segment the chosen frames of a window."""
-        images = [window[place].image for place in chosen]
-        return window, chosen, crew.start(self._predict, images) if images else None
-
-    def _pass_on(self, under_way: _Window, last: np.ndarray) -> np.ndarray:
-        """Wait for a window's labels and pass all of it on; returns the labels shown last."""
-        window, chosen, inferred = under_way
-        labels = iter(self._settle(inferred.result()) if inferred is not None else [])
-        for place, frame in enumerate(window):
-            own = place in chosen
-            if own:
-                last = next(labels)
-            if not self._labelled.put((frame, last, own)):
-                break
-        return last
-
-    def _predict(self, images: list[np.ndarray]) -> _Inferred:
-        started = time.perf_counter()
-        batch = stack_frames(images, self._predictor.input_size)
-        resized = time.perf_counter()
-        labels = self._predictor.predict_labels(batch)
-        ended = time.perf_counter()
-        return _Inferred(batch=batch, labels=labels, resize_s=resized - started, inference_s=ended - resized)
-
-    def _settle(self, inferred: _Inferred) -> list[np.ndarray]:
-        """The labels to show for each frame of a batch; in the order of the frames, from one thread."""
-        count = len(inferred.labels)
-        self.watches["resize"].add(inferred.resize_s, frames=count)
-        self.watches["inference"].add(inferred.inference_s, frames=count)
-        return [self._shown(*pair) for pair in zip(inferred.labels, inferred.batch, strict=True)]
-
-    def _shown(self, labels: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """The labels to show for a frame the model said `labels` of."""
-        self._raw_flicker.add(labels)
-        if self._postprocess is not None:
-            started = time.perf_counter()
-            labels = self._postprocess(labels, image)
-            self.watches["smooth"].add(time.perf_counter() - started)
-        self._flicker.add(labels)
-        return labels
 
     def _write(self) -> None:
         for frame, labels, own in self._labelled:
@@ -374,8 +243,8 @@ class Pipeline:
             wall_s=wall_s,
             stages={stage: summary for stage, summary in summaries.items() if summary is not None},
             age=self._ages.summary(),
-            flicker=self._flicker.share,
-            raw_flicker=self._raw_flicker.share,
+            flicker=self._labeller.flicker.share,
+            raw_flicker=self._labeller.raw_flicker.share,
             error=error,
             interrupted=self._interrupted,
             limited=self._limited,

@@ -8,22 +8,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .account import StreamReport, frame_counts, losses, source_facts
 from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
+from .items import Item
 from .media import Source, SourceCounts, SourceEnd
 from .names import Plan
-from .outputs import ImageOutputs, OutputStyle, VideoOutputs, Written
+from .outputs import ImageOutputs, VideoOutputs
 from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predictor
 from .progress import Progress
 from .records import Entry, Records
 from .redact import redact
-from .sources import Item, open_item
+from .sources import open_item
 from .steady import Smoother, check_hold
 from .timings import StageTime, Stopwatch
+from .writers import OutputStyle, Written
 
 # Statuses that leave nothing undone.
 GOOD = frozenset({"done", "already there"})
@@ -152,7 +155,7 @@ class Run:
             if known is not None:
                 yield known
             else:
-                yield self._guard(item, lambda item=item, plan=plan: self._video(item, plan))  # type: ignore[misc]
+                yield self._guard(item, partial(self._video, item, plan))
         yield from self._pictures(waiting)
 
     def _guard(self, item: Item, work: Callable[[], SourceReport]) -> SourceReport:

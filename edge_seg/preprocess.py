@@ -56,24 +56,15 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 
-def stack_frames(frames: list[np.ndarray], size: tuple[int, int], *, pad_to: int | None = None) -> np.ndarray:
-    """Frames of any size as one model input (N, height, width, 3) uint8.
-
-    Args:
-        frames: each (H, W, 3) uint8 BGR.
-        size: (height, width) of the model.
-        pad_to: repeat the last frame up to this batch size, so that a short last batch keeps the shape a provider
-            has tuned itself to.
-    """
-    count = max(len(frames), pad_to or 0)
-    batch = np.empty((count, *size, 3), np.uint8)
-    for place, frame in zip(batch, frames, strict=False):
+def stack_frames(frames: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Frames of any size, each (H, W, 3) uint8 BGR, as one model input (N, height, width, 3) uint8."""
+    batch = np.empty((len(frames), *size, 3), np.uint8)
+    for place, frame in zip(batch, frames, strict=True):
         # Straight into the batch, without a picture in between.
         if frame.shape[:2] == tuple(size):
             place[...] = frame
         else:
             cv2.resize(frame, (size[1], size[0]), dst=place, interpolation=cv2.INTER_LINEAR)
-    batch[len(frames) :] = batch[len(frames) - 1]
     return batch
 
 

@@ -6,19 +6,27 @@ Knows no runtime: sessions come opened, or as functions that open them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .batches import run_in_parts
 from .devices import first_line
 from .errors import DeviceError, EdgeSegError
 from .modelfile import ModelHeader
-from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY
+from .spec import AGREEMENT_BOUNDS, CLASS_IOU_BOUND, GOLDEN_KEY, VISIBLE_SHARE
 
 if TYPE_CHECKING:
     from .session import Session
+
+CURE = (
+    "Use a device that passes (--device), or update this one's driver and onnxruntime; if none passes, copy or export "
+    "the model again"
+)
+
 
 Candidate = tuple[str, Callable[[], "Session"]]
 
@@ -53,20 +61,103 @@ def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch
 def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tuple[str, str]:
     """(proof, problem) of a session against the golden frames in its file: one of the two is empty."""
     arithmetic = session.device.arithmetic
-    from .golden import decode_golden, labels_of, lost_classes  # here, so that `checks` works where cv2 does not
+    from .golden import decode_golden  # here, so that `checks` works where cv2 does not
 
     if GOLDEN_KEY not in header.metadata:
         if arithmetic == session.spec.precision:
             return f"in the file's own {arithmetic}, unproved: the file has no golden frames", ""
         return "", f"would compute in {arithmetic}, and the file has no golden frames to prove that with"
-    frames, labels = decode_golden(header.metadata[GOLDEN_KEY])
     try:
-        found = labels_of(session.run, frames, batch_size=batch_size)
+        verdict = judge_session(session, *decode_golden(header.metadata[GOLDEN_KEY]), batch_size=batch_size)
     except EdgeSegError as error:
         return "", first_line(error)
-    share, bound = float(np.mean(found == labels)), AGREEMENT_BOUNDS[arithmetic]
-    lost = lost_classes(found, labels, session.spec.classes)
-    text = f"{share:.3%} of the golden frames' pixels agree with Keras in {arithmetic} (bound {bound:.2%})"
-    if share < bound:
+    assert verdict.agreement is not None
+    assert verdict.bound is not None
+    text = f"{verdict.agreement:.3%} of the golden frames' pixels agree with Keras in {arithmetic}"
+    text += f" (bound {verdict.bound:.2%})"
+    if verdict.agreement < verdict.bound:
         return "", f"only {text}"
-    return ("", "; ".join(lost)) if lost else (text, "")
+    return ("", "; ".join(verdict.lost)) if verdict.lost else (text, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceVerdict:
+    """How one device did.
+
+    Attributes:
+        device: as the session names it.
+        providers: as the session names them.
+        arithmetic: what the device really computes in; it sets the bound. "" when the session did not open.
+        agreement: share of the golden frames' pixels that agree with Keras, 0..1; None when nothing was computed.
+        worst_frame: the same of the frame that does worst.
+        bound: lowest share that passes.
+        lost: classes that collapsed whatever the share, in words.
+        passed: whether it does.
+        reason: why this device, or what went wrong.
+        seconds: opening, warming up and running.
+    """
+
+    device: str
+    providers: tuple[str, ...] = ()
+    arithmetic: str = ""
+    agreement: float | None = None
+    worst_frame: float | None = None
+    bound: float | None = None
+    lost: tuple[str, ...] = ()
+    passed: bool
+    reason: str
+    seconds: float
+
+    def line(self) -> str:
+        """The verdict in one line."""
+        word = "passed" if self.passed else "FAILED"
+        if self.agreement is None:
+            return f"{self.device}: {word}: {self.reason}"
+        return (
+            f"{self.device}: {word}: {self.agreement:.4%} of pixels agree with Keras in {self.arithmetic} "
+            f"(bound {self.bound:.2%}, worst frame {self.worst_frame:.4%}, {self.seconds:.1f} s)"
+            + "".join(f"; {text}" for text in self.lost)
+            + ("" if self.passed else f". {CURE}")
+        )
+
+
+def judge_session(session: Session, frames: np.ndarray, labels: np.ndarray, *, batch_size: int = 1) -> DeviceVerdict:
+    """Hold an open session to its bound on frames (N, H, W, 3) uint8 with Keras' labels (N, H, W) uint8."""
+    started = time.perf_counter()
+    found = run_in_parts(session.run, frames, batch_size)["labels"]
+    agreements = (found == labels).mean(axis=(1, 2))
+    agreement, bound = float(agreements.mean()), AGREEMENT_BOUNDS[session.device.arithmetic]
+    lost = lost_classes(found, labels, session.spec.classes)
+    return DeviceVerdict(
+        device=session.device.name,
+        providers=session.device.providers,
+        arithmetic=session.device.arithmetic,
+        agreement=agreement,
+        worst_frame=float(agreements.min()),
+        bound=bound,
+        lost=lost,
+        passed=agreement >= bound and not lost,
+        reason=session.device.reason,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def lost_classes(found: np.ndarray, expected: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
+    """Classes that collapsed, a phrase each: their IoU with Keras' labels lies below `CLASS_IOU_BOUND`.
+
+    Args:
+        found: (N, H, W) uint8 labels of a device.
+        expected: (N, H, W) uint8, Keras' own; classes that cover less than `VISIBLE_SHARE` of it prove nothing.
+        names: class names, position = id.
+    """
+    lost = []
+    for index, name in enumerate(names):
+        here, there = found == index, expected == index
+        if there.mean() < VISIBLE_SHARE:
+            continue
+        iou = np.count_nonzero(here & there) / np.count_nonzero(here | there)
+        if iou < CLASS_IOU_BOUND:
+            lost.append(
+                f"class {name} keeps an IoU of {iou:.2f} with Keras' labels; it must keep {CLASS_IOU_BOUND:.2f}"
+            )
+    return tuple(lost)

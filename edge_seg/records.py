@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .files import sync_folder
+from .files import reason
+from .items import Item
 from .names import Plan
-from .sources import Item
+from .record_lines import RECORDS_NAME, append_line, read_lines
 
-RECORDS_NAME = ".edge_seg.jsonl"
 OptionsOf = Callable[[Item, str], Mapping[str, Any]]
 
 
@@ -50,7 +50,7 @@ class Entry:
         """Write the line of a result that is about to take its name. Raises `OSError`."""
         line = {"result": final.name, **content_of(made), **self.origins[str(final)], "remark": self.remark}
         with self._lock:
-            _append(final.parent / RECORDS_NAME, json.dumps(line))
+            append_line(final.parent / RECORDS_NAME, json.dumps(line))
 
 
 class Records:
@@ -74,9 +74,7 @@ class Records:
         line = self._lines(path.parent).get(path.name)
         if line is None:
             return Finding(known=False)
-        doubt = _difference(line, json.loads(json.dumps(self._origin(item, kind))))
-        if not doubt and content_of(path) != {key: line.get(key) for key in ("bytes", "sha256")}:
-            doubt = f"it is not as it was written ({line.get('bytes')} bytes then, {content_of(path)['bytes']} now)"
+        doubt = _difference(line, json.loads(json.dumps(self._origin(item, kind)))) or _change(line, path)
         return Finding(known=True, doubt=doubt, remark=str(line.get("remark", "")))
 
     def made_from(self, item: Item, path: Path) -> bool:
@@ -89,13 +87,8 @@ class Records:
 
     def _lines(self, folder: Path) -> dict[str, dict[str, Any]]:
         if folder not in self._read:
-            self._read[folder] = _read_lines(folder / RECORDS_NAME)
+            self._read[folder] = read_lines(folder / RECORDS_NAME)
         return self._read[folder]
-
-
-def results_in(folder: Path) -> frozenset[str]:
-    """Names of what was ever finished in a folder."""
-    return frozenset(_read_lines(folder / RECORDS_NAME))
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -106,6 +99,17 @@ def content_of(path: Path) -> dict[str, Any]:
     parts = [(child.name, content_of(child)) for child in sorted(path.iterdir())]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {"bytes": sum(content["bytes"] for _, content in parts), "sha256": digest}
+
+
+def _change(line: Mapping[str, Any], path: Path) -> str:
+    """In words, how a result is not what its line says; empty if it is."""
+    try:
+        now = content_of(path)
+    except OSError as error:
+        return f"it cannot be read ({reason(error)})"
+    if now == {key: line.get(key) for key in ("bytes", "sha256")}:
+        return ""
+    return f"it is not as it was written ({line.get('bytes')} bytes then, {now['bytes']} now)"
 
 
 def _source_of(item: Item) -> dict[str, Any]:
@@ -132,37 +136,3 @@ def _difference(line: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = sorted(key for key in {*then, *now["options"]} if then.get(key) != now["options"].get(key))
     changes = (f"{name} was {then.get(name)}, is {now['options'].get(name)} now" for name in names)
     return f"it was made with other options ({', '.join(changes)})"
-
-
-def _read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Result name -> its newest line; half a line, which a kill or a full disk leaves, is no line."""
-    found: dict[str, dict[str, Any]] = {}
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return found
-    for row in text.splitlines():
-        try:
-            line = json.loads(row)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("result"), str):
-            found[line["result"]] = line
-    return found
-
-
-def _append(path: Path, line: str) -> None:
-    """One more line, on disk when this returns; lines of several processes do not mix."""
-    new = not path.exists()
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        size = os.fstat(handle).st_size
-        broken = size > 0 and os.pread(handle, 1, size - 1) != b"\n" if hasattr(os, "pread") else False
-        data = f"{chr(10) if broken else ''}{line}\n".encode()
-        while data:
-            data = data[os.write(handle, data) :]
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    if new:
-        sync_folder(path.parent)

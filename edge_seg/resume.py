@@ -14,10 +14,10 @@ from pathlib import Path
 from .encode import playable
 from .errors import MediaError
 from .files import Claim
+from .items import Item
 from .names import Plan, partial_path, result_name
 from .predict import SourceReport
 from .records import Finding, Records
-from .sources import Item
 
 Say = Callable[[str], None]
 

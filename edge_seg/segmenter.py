@@ -1,4 +1,4 @@
-"""Segmenter: frames of any size in, typed segmentations out. Knows nothing of video files or of onnxruntime.
+"""Segmenter: frames of any size in, a `Segmentation` of each out. Knows nothing of video files or of onnxruntime.
 
     with Segmenter("model.onnx") as segmenter:
         result = segmenter.segment(frame)
@@ -12,109 +12,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .batches import run_in_parts
 from .devices import DeviceReport, parse_device
-from .errors import ConfigurationError, DeviceError, MediaError, ModelFileError, OutOfMemoryError, warn_caller
-from .files import Seal, name_of, replacing
+from .errors import ConfigurationError, DeviceError, OutOfMemoryError, warn_caller
 from .leaving import native_code
 from .opencv import cv2
-from .overlay import Palette, colorize, overlay
 from .preprocess import check_frame, resize_labels, stack_frames
+from .segmentation import Segmentation
 from .session import MAX_BATCH, Session, model_size, open_session
-from .spec import ModelSpec, plain_palette
+from .spec import ModelSpec
 
 if TYPE_CHECKING:
     from .media import Source
     from .stream import Capture, ResultStream
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Segmentation:
-    """One frame's result.
-
-    Attributes:
-        labels: (H, W) uint8 class ids, at the frame's own size.
-        frame: (H, W, 3) uint8 BGR, the very array that was given.
-        spec: the model's contract: class names and colours.
-        index: position of the frame in its source, from 0.
-        time_s: the source's timestamp in seconds, or None when it has none; of several files, each one's own.
-        name: the file or the address (without its password) that the frame came from; "" where nobody said.
-        speed_ms: stage -> milliseconds a frame: "preprocess", "inference", "postprocess".
-        confidence: (H, W) float32 0..1 at the frame's size, or None when the model gives none.
-    """
-
-    labels: NDArray[np.uint8]
-    frame: NDArray[np.uint8] = field(repr=False)
-    spec: ModelSpec = field(repr=False)
-    index: int = 0
-    time_s: float | None = None
-    speed_ms: dict[str, float] = field(default_factory=dict)
-    confidence: NDArray[np.float32] | None = field(default=None, repr=False)
-    name: str = ""
-
-    def class_share(self) -> dict[str, float]:
-        """Class name -> share of the frame's pixels, 0..1, in the order of the ids."""
-        if self.labels.size < 2**24:
-            # Twenty times as fast as bincount; it counts in float32, which is exact up to 2**24.
-            with native_code():
-                counts = cv2.calcHist([self.labels], [0], None, [256], [0, 256]).ravel()
-        else:
-            counts = np.bincount(self.labels.ravel(), minlength=256)
-        return {name: int(count) / self.labels.size for name, count in zip(self.spec.classes, counts, strict=False)}
-
-    def plot(self, alpha: float = 0.5, *, palette: Iterable[Iterable[int]] | None = None) -> NDArray[np.uint8]:
-        """The classes' colours laid over the frame: (H, W, 3) uint8 BGR, a new array. `alpha` 0 is the frame alone.
-
-        Args:
-            palette: another (R, G, B) of 0..255 for each class than the model's.
-
-        Raises:
-            ConfigurationError: `alpha` beyond 0..1, or a palette that is none for these classes.
-        """
-        with native_code():
-            return overlay(self.frame, self.labels, self._palette(palette), alpha)
-
-    def mask(self, *, palette: Iterable[Iterable[int]] | None = None) -> NDArray[np.uint8]:
-        """The classes' colours alone: (H, W, 3) uint8 BGR; `palette` as in `plot`."""
-        with native_code():
-            return colorize(self.labels, self._palette(palette))
-
-    def _palette(self, given: Iterable[Iterable[int]] | None) -> Palette:
-        if given is None:
-            return self.spec.palette
-        return replace(self.spec, palette=plain_palette(given)).palette
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.
-
-        Raises:
-            ConfigurationError: no path, or a name that does not end in .png, the one format here that keeps ids as they
-                are.
-            MediaError: the file cannot be written.
-        """
-        target = Path(name_of(path, "a picture"))
-        if target.suffix.lower() != ".png":
-            raise ConfigurationError(f"Class ids are saved as PNG, which keeps them exactly; got {target.name!r}.")
-        with native_code():
-            data = cv2.imencode(".png", self.labels)[1].tobytes()
-        return write_atomically(target, data)
-
-
-def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> Path:
-    """Write a file whole or not at all, see `files.replacing`; raises `MediaError`, leaving nothing half-written."""
-    try:
-        with replacing(target, seal=seal) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise MediaError(f"{target} cannot be written ({error.strerror or error}).") from error
-    return target
 
 
 class Segmenter:
@@ -258,13 +173,11 @@ class Segmenter:
         for frame in frames:
             check_frame(frame)
         started = time.perf_counter()
-        batch = stack_frames(frames, self.input_size, pad_to=self.batch_size if _wants_whole(session) else None)
+        batch = stack_frames(frames, self.input_size)
         prepared = time.perf_counter()
         outputs = self._run(session, batch)
         inferred = time.perf_counter()
-        labels = [
-            resize_labels(array, frame.shape[:2]) for array, frame in zip(outputs["labels"], frames, strict=False)
-        ]
+        labels = [resize_labels(array, frame.shape[:2]) for array, frame in zip(outputs["labels"], frames, strict=True)]
         confidences = [_confidence(outputs, position, frame) for position, frame in enumerate(frames)]
         ended = time.perf_counter()
         share = 1000.0 / len(frames)
@@ -292,7 +205,7 @@ class Segmenter:
         while True:
             size = self.batch_size
             try:
-                return _in_parts(session, batch, size)
+                return run_in_parts(session.run, batch, size, whole=_wants_whole(session))
             except OutOfMemoryError as error:
                 if size == 1:
                     raise
@@ -347,37 +260,8 @@ def _demand_device(session: Session, asked: str) -> None:
         )
 
 
-def _in_parts(session: Session, batch: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """The outputs of a batch, run `size` frames at a time, the last part filled up for a session that wants it."""
-    parts = []
-    for first in range(0, len(batch), size):
-        part = batch[first : first + size]
-        given = _filled(part, size) if _wants_whole(session) else part
-        outputs = session.run(given)
-        _check_outputs(outputs, given.shape)
-        parts.append({name: array[: len(part)] for name, array in outputs.items()})
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _check_outputs(outputs: Any, given: tuple[int, ...]) -> None:
-    """Labels of another size would be stretched over the frame, and be wrong without a word."""
-    labels = outputs.get("labels") if isinstance(outputs, dict) else None
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.shape != given[:3]:
-        came = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(outputs).__name__
-        raise ModelFileError(f'Expected a session\'s "labels" as uint8 of shape {given[:3]}; got {came}.')
-
-
 def _wants_whole(session: Session) -> bool:
     return getattr(session, "whole_batches", True)
-
-
-def _filled(batch: np.ndarray, size: int) -> np.ndarray:
-    """Repeat the last frame up to `size` frames."""
-    if len(batch) >= size:
-        return batch
-    return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
 
 
 def _confidence(outputs: dict[str, np.ndarray], position: int, frame: np.ndarray) -> np.ndarray | None:

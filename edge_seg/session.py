@@ -12,7 +12,6 @@ import functools
 import os
 import re
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
@@ -47,6 +46,7 @@ from .proof import Candidate, open_first_proved
 from .providers import Plan, make_inner
 from .spec import ModelSpec
 from .threads import available_threads
+from .warmup import warm_up
 
 BUILDS = (
     "onnxruntime",
@@ -268,62 +268,8 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
     # The second run is the one on which GPUs run out of memory: the first one's buffers are still there. The CPU
     # provider has nothing to tune, and a run that proves nothing would cost a short clip a frame's time.
     if device.kind != "cpu":
-        _warm_up(session, plan, runs=2)
+        warm_up(session, plan.batch_size, plan.input_size, runs=2)
     return session
-
-
-def _warm_up(session: OrtSession, plan: Plan, *, runs: int) -> None:
-    """Run at the full shape; raises `OutOfMemoryError` naming a batch that fits, if one does."""
-
-    def run(batch_size: int) -> None:
-        frames = np.zeros((batch_size, *plan.input_size, 3), np.uint8)
-        for _ in range(runs):
-            # As many at once as there will be: each has activations of its own.
-            _at_once(session.runs_at_once, lambda: session.run(frames))
-
-    size = plan.batch_size
-    problem: OutOfMemoryError | None = None
-    while size:
-        try:
-            run(size)
-            break
-        except OutOfMemoryError as error:
-            problem = problem or error
-            size //= 2
-        except DeviceError:
-            # Fails at this size for a reason of its own, as cuDNN may; a smaller one may still fit.
-            if problem is None:
-                raise
-            size //= 2
-    if problem is not None:
-        cure = f" A batch of {size} fits: --batch {size}." if size else ""
-        raise OutOfMemoryError(f"{problem}{cure}") from problem.__cause__
-
-
-def _at_once(count: int, call: Callable[[], object]) -> None:
-    """Make so many calls at once, one of them from here; when all have ended, raise the first error.
-
-    Plain threads: an executor takes no more work once the program's main thread has ended.
-    """
-    errors: list[BaseException] = []
-
-    def guarded() -> None:
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    others = [threading.Thread(target=guarded, daemon=True) for _ in range(count - 1)]
-    for other in others:
-        other.start()
-    guarded()
-    for other in others:
-        other.join()
-    if errors:
-        try:
-            raise errors[0]
-        finally:
-            errors.clear()  # it holds this frame
 
 
 def _check_memory(plan: Plan, device: DeviceName) -> None:

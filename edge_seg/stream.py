@@ -21,7 +21,7 @@ from .preprocess import check_frame
 from .redact import redact
 
 if TYPE_CHECKING:
-    from .segmenter import Segmentation
+    from .segmentation import Segmentation
 
     Segment = Callable[[list[Any], list[Any], list[Any], list[str]], list[Segmentation]]
 

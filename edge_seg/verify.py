@@ -7,7 +7,6 @@ travel in the file.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,56 +14,11 @@ import numpy as np
 
 from .devices import device_problem, first_line, machine_devices, precision_problem
 from .errors import DeviceError, ModelFileError
-from .golden import decode_golden, labels_of, lost_classes
+from .golden import decode_golden
 from .modelfile import ModelHeader, read_model_header
-from .session import Session, load_runtime, open_session
-from .spec import AGREEMENT_BOUNDS, GOLDEN_KEY
-
-CURE = (
-    "Use a device that passes (--device), or update this one's driver and onnxruntime; if none passes, copy or export "
-    "the model again"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceVerdict:
-    """How one device did.
-
-    Attributes:
-        device: as the session names it.
-        providers: as the session names them.
-        arithmetic: what the device really computes in; it sets the bound. "" when the session did not open.
-        agreement: share of the golden frames' pixels that agree with Keras, 0..1; None when nothing was computed.
-        worst_frame: the same of the frame that does worst.
-        bound: lowest share that passes.
-        lost: classes that collapsed whatever the share, in words.
-        passed: whether it does.
-        reason: why this device, or what went wrong.
-        seconds: opening, warming up and running.
-    """
-
-    device: str
-    providers: tuple[str, ...] = ()
-    arithmetic: str = ""
-    agreement: float | None = None
-    worst_frame: float | None = None
-    bound: float | None = None
-    lost: tuple[str, ...] = ()
-    passed: bool
-    reason: str
-    seconds: float
-
-    def line(self) -> str:
-        """The verdict in one line."""
-        word = "passed" if self.passed else "FAILED"
-        if self.agreement is None:
-            return f"{self.device}: {word}: {self.reason}"
-        return (
-            f"{self.device}: {word}: {self.agreement:.4%} of pixels agree with Keras in {self.arithmetic} "
-            f"(bound {self.bound:.2%}, worst frame {self.worst_frame:.4%}, {self.seconds:.1f} s)"
-            + "".join(f"; {text}" for text in self.lost)
-            + ("" if self.passed else f". {CURE}")
-        )
+from .proof import DeviceVerdict, judge_session
+from .session import load_runtime, open_session
+from .spec import GOLDEN_KEY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,27 +97,6 @@ def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
         else:
             present.append(str(name))
     return present, absent
-
-
-def judge_session(session: Session, frames: np.ndarray, labels: np.ndarray, *, batch_size: int = 1) -> DeviceVerdict:
-    """Hold an open session to its bound on frames (N, H, W, 3) uint8 with Keras' labels (N, H, W) uint8."""
-    started = time.perf_counter()
-    found = labels_of(session.run, frames, batch_size=batch_size)
-    agreements = (found == labels).mean(axis=(1, 2))
-    agreement, bound = float(agreements.mean()), AGREEMENT_BOUNDS[session.device.arithmetic]
-    lost = lost_classes(found, labels, session.spec.classes)
-    return DeviceVerdict(
-        device=session.device.name,
-        providers=session.device.providers,
-        arithmetic=session.device.arithmetic,
-        agreement=agreement,
-        worst_frame=float(agreements.min()),
-        bound=bound,
-        lost=lost,
-        passed=agreement >= bound and not lost,
-        reason=session.device.reason,
-        seconds=time.perf_counter() - started,
-    )
 
 
 def _judge(model: Any, device: str, frames: np.ndarray, labels: np.ndarray, batch_size: int) -> DeviceVerdict:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from edge_seg.golden import labels_of, lost_classes
+from edge_seg.batches import run_in_parts
+from edge_seg.proof import lost_classes
 from edge_seg.session import Session
 from edge_seg.spec import AGREEMENT_BOUNDS, VISIBLE_SHARE
 from train.metrics import confusion_matrix, none_if_nan, scores
@@ -141,7 +142,7 @@ def run_gate(
 
 def judge_device(session: Session, evidence: Evidence) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Hold the published file's session on one more device to the same evidence: what was measured, and what failed."""
-    labels = labels_of(session.run, evidence.pictures.frames)
+    labels = run_in_parts(session.run, evidence.pictures.frames, 1)["labels"]
     name, arithmetic = session.device.name, session.device.arithmetic
     agreement, bound = _agreement(labels, evidence.labels), AGREEMENT_BOUNDS[arithmetic]
     failures = [*_failures(agreement, None, bound, None, judge_iou=False)]

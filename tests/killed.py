@@ -57,7 +57,7 @@ class Picture(Work):
     def make(self, version: str) -> None:
         import numpy as np
 
-        from edge_seg.segmenter import Segmentation
+        from edge_seg.segmentation import Segmentation
         from edge_seg.spec import ModelSpec
 
         labels = np.random.default_rng(len(version)).integers(0, 12, (200, 200)).astype(np.uint8)

@@ -76,8 +76,9 @@ class Nowhere:
 
 def watch_camera(address: str, segmenter: Any) -> tuple[Any, threading.Thread, dict[str, Any]]:
     """A camera through the model until its pipeline is stopped, on a thread of its own."""
+    from edge_seg.items import expand_sources
     from edge_seg.pipeline import Pipeline
-    from edge_seg.sources import expand_sources, open_item
+    from edge_seg.sources import open_item
 
     told: dict[str, Any] = {}
     source = open_item(expand_sources([address])[0], give_up_s=60.0)
@@ -102,11 +103,11 @@ def watch_camera(address: str, segmenter: Any) -> tuple[Any, threading.Thread, d
 
 def process_clip(clip: Path, folder: Path, segmenter: Any) -> int:
     """One clip to every kind of result, as `predict` does it; returns its frames."""
+    from edge_seg.items import expand_sources
     from edge_seg.names import KINDS, plan_outputs
     from edge_seg.predict import PredictOptions, Run
     from edge_seg.progress import Progress
     from edge_seg.records import Records
-    from edge_seg.sources import expand_sources
 
     items = expand_sources([clip])
     plans = plan_outputs(items, KINDS, folder, folder_asked=True)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from edge_seg.batches import filled_up
 from edge_seg.errors import ConfigurationError
 from edge_seg.preprocess import resize_frame, scale_frames, stack_frames
 
@@ -80,7 +81,7 @@ class KerasLabeler:
 
     def _probabilities(self, frames: Sequence[np.ndarray], size: tuple[int, int], *, mirrored: bool) -> np.ndarray:
         """(N, height, width, C) float32 at `size`."""
-        inputs = stack_frames(list(frames), size, pad_to=self._batch)
+        inputs = filled_up(stack_frames(list(frames), size), self._batch)
         if mirrored:
             inputs = inputs[:, :, ::-1]
         found = np.asarray(self._model.predict_on_batch(scale_frames(inputs)))[: len(frames)]

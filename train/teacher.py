@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.items import Item, expand_sources
 from edge_seg.preprocess import resize_frame
-from edge_seg.sources import Item, expand_sources, open_item
+from edge_seg.sources import open_item
 
 from .augment import Pair
 from .labelers import open_keras, resize_channels

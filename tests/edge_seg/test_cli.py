@@ -674,7 +674,7 @@ def test_what_keeps_a_result_from_its_name_is_named(
     def locked(path: Path, line: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("edge_seg.records._append", locked)
+    monkeypatch.setattr("edge_seg.records.append_line", locked)
     code, _, err = predict(make_clip(tmp_path / "drive.mp4", count=1))
     assert code == 1
     assert f"({tmp_path / 'out' / '.edge_seg.jsonl'}: permission denied)." in err

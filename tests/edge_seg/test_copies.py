@@ -11,11 +11,12 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from edge_seg.fake import FakeSession
-from edge_seg.outputs import OutputStyle, VideoOutputs
+from edge_seg.outputs import VideoOutputs
 from edge_seg.pipeline import Pipeline
 from edge_seg.preprocess import resize_frame, stack_frames
 from edge_seg.segmenter import Segmenter
 from edge_seg.video import VideoFile
+from edge_seg.writers import OutputStyle
 from tests.edge_seg.clips import make_clip
 
 FRAMES = 8

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edge_seg import golden
+from edge_seg.batches import run_in_parts
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.fake import brightness_labels
-from edge_seg.golden import MAX_FRAMES, decode_golden, encode_golden, labels_of, lost_classes
+from edge_seg.golden import MAX_FRAMES, decode_golden, encode_golden
+from edge_seg.proof import lost_classes
 
 
 def pair(count: int = 3, size: tuple[int, int] = (8, 12)) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +149,7 @@ def test_short_batches_are_filled_up_and_their_filling_left_out():
         sizes.append(len(batch))
         return {"labels": brightness_labels(batch, 12)}
 
-    np.testing.assert_array_equal(labels_of(run, frames, batch_size=2), brightness_labels(frames, 12))
+    np.testing.assert_array_equal(run_in_parts(run, frames, 2)["labels"], brightness_labels(frames, 12))
     assert sizes == [2, 2, 2]
 
 

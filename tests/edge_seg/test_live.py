@@ -9,8 +9,9 @@ import pytest
 
 from edge_seg.camera import Camera
 from edge_seg.errors import MediaError, RefusedError
+from edge_seg.items import expand_sources
 from edge_seg.media import Event, Source
-from edge_seg.sources import expand_sources, open_item
+from edge_seg.sources import open_item
 from tests.edge_seg.clips import make_clip, read_number
 from tests.edge_seg.servers import QuietHandler, Sensor, web_server
 

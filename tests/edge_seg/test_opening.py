@@ -21,7 +21,8 @@ import av
 import pytest
 
 from edge_seg.errors import MediaError
-from edge_seg.sources import expand_sources, open_item
+from edge_seg.items import expand_sources
+from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip
 

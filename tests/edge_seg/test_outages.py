@@ -24,9 +24,10 @@ import pytest
 
 from edge_seg import RefusedError
 from edge_seg.account import StreamReport, frame_counts, source_facts
+from edge_seg.items import expand_sources
 from edge_seg.media import Event, Frame, Source
 from edge_seg.redact import redact
-from edge_seg.sources import expand_sources, open_item
+from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import paint_number, read_number
 from tests.edge_seg.servers import FailingServer, QuietHandler, RtspCamera, Sensor, WebCamera, web_server

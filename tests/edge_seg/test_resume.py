@@ -18,9 +18,10 @@ import pytest
 from edge_seg.cli import main
 from edge_seg.encode import count_frames
 from edge_seg.files import Claim
+from edge_seg.items import expand_sources
 from edge_seg.names import partial_path, plan_outputs
-from edge_seg.records import RECORDS_NAME, Records
-from edge_seg.sources import expand_sources
+from edge_seg.record_lines import RECORDS_NAME
+from edge_seg.records import Records
 from tests.edge_seg.clips import lay_together, make_clip, video_numbers, video_times, write_image
 
 SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))

@@ -12,10 +12,11 @@ import pytest
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.image_files import read_header
 from edge_seg.images import ImageFiles, read_image
+from edge_seg.items import expand_sources
 from edge_seg.names import check_free, parse_kinds, partial_path, plan_outputs
-from edge_seg.records import RECORDS_NAME
+from edge_seg.record_lines import RECORDS_NAME
 from edge_seg.redact import redact, remember_secrets
-from edge_seg.sources import expand_sources, open_item, open_source
+from edge_seg.sources import open_item, open_source
 from tests.edge_seg.clips import make_clip, paint_number, read_number, write_image
 
 

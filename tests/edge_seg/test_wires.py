@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from edge_seg.errors import ConfigurationError, MediaError
+from edge_seg.items import expand_sources
 from edge_seg.media import Frame, Source
 from edge_seg.opening import OPEN_TIMEOUT_S
-from edge_seg.sources import expand_sources, open_item
+from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip, read_number, video_numbers
 from tests.edge_seg.servers import ENCODING, RtmpServer, WebCamera, nal_units, sends_by_tcp, sends_by_udp

@@ -1,0 +1,44 @@
+"""A batch of any length through a session that takes so many frames at once. Knows no device and no pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .errors import ModelFileError
+
+
+def run_in_parts(
+    run: Callable[[np.ndarray], dict[str, np.ndarray]], batch: np.ndarray, size: int, *, whole: bool = True
+) -> dict[str, np.ndarray]:
+    """The outputs by name for a batch (N, H, W, 3) uint8, `size` frames a run; `whole` fills up the last one.
+
+    Raises:
+        ModelFileError: `run` gives no uint8 labels of its frames' size.
+    """
+    parts = []
+    for first in range(0, len(batch), size):
+        part = batch[first : first + size]
+        given = filled_up(part, size) if whole else part
+        outputs = run(given)
+        _check_outputs(outputs, given.shape)
+        parts.append({name: array[: len(part)] for name, array in outputs.items()})
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def filled_up(batch: np.ndarray, size: int) -> np.ndarray:
+    """A batch of at least `size` frames, the last repeated: a short one keeps the shape a provider tuned itself to."""
+    missing = size - len(batch)
+    return batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+
+
+def _check_outputs(outputs: Any, given: tuple[int, ...]) -> None:
+    """Labels of another size would be stretched over the frame, and be wrong without a word."""
+    labels = outputs.get("labels") if isinstance(outputs, dict) else None
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.shape != given[:3]:
+        came = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(outputs).__name__
+        raise ModelFileError(f'Expected a session\'s "labels" as uint8 of shape {given[:3]}; got {came}.')

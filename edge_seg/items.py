@@ -1,0 +1,243 @@
+"""What a SOURCE argument is: a video, a picture, a folder, a quoted glob, a camera index, an address, or `-`.
+
+Turns arguments into items, one a result, each with a stem of its own. Opens nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .account import counted
+from .errors import ConfigurationError
+from .files import name_of
+from .media import STANDARD_INPUT
+from .record_lines import results_in
+from .redact import redact, remember_secrets
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "tcp", "udp")
+PIPE = "-"
+_VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
+VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO_KINDS.split())
+# Of what is left out of a folder: how many kinds are named, and two that are no suffixes.
+MOST_KINDS = 6
+FOLDER, RESULT = "folder", "earlier result"
+Say = Callable[[str], None]
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One source with a result of its own.
+
+    Attributes:
+        kind: "video", "image", "stream", "camera" or "pipe".
+        location: a path, an address with its credentials, a camera's index as text, or "-".
+        stem: what its results are called, different for each item of a run.
+        track: which video track of a file or a stream, from 1.
+        shorter: stems that would do if no other item of the run had them, the shortest first.
+    """
+
+    kind: str
+    location: str = field(repr=False)
+    stem: str
+    track: int = 1
+    shorter: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Printable, without credentials."""
+        if self.kind == "pipe":
+            return STANDARD_INPUT
+        return f"camera {self.location}" if self.kind == "camera" else redact(self.location)
+
+    @property
+    def live(self) -> bool:
+        """Whether it may have no end of its own."""
+        return self.kind in ("stream", "camera")
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it is a file, which can be read twice."""
+        return self.kind in ("video", "image")
+
+
+def expand_sources(
+    arguments: Sequence[str | os.PathLike[str] | int], *, track: int = 1, say: Say = lambda text: None
+) -> list[Item]:
+    """All items the arguments name, in order; files named twice count once, equal stems are told apart.
+
+    A file that does not exist is an item too: opening it says so, and the others are still processed. Of videos,
+    `track` is the video track that is read, from 1; results of another than the first are called so. Folders and
+    patterns give what is named like a video or a picture and is no result of ours; `say` takes a line about the rest.
+
+    Raises:
+        ConfigurationError: nothing given, an address of a kind that is not read, or a track below 1.
+    """
+    if type(track) is not int or track < 1:
+        raise ConfigurationError(f"A video track is a whole number from 1; got {track!r}.")
+    items = [item for argument in arguments for item in _expand(argument, say)]
+    if not items:
+        raise ConfigurationError("No source given. Expected a video, picture, folder, glob, camera index or address.")
+    unique = {_identity(item): item for item in reversed(items)}
+    named = _distinct_stems([unique.pop(key) for item in items if (key := _identity(item)) in unique])
+    return [_on_track(item, track) for item in named]
+
+
+def _expand(argument: str | os.PathLike[str] | int, say: Say) -> Iterator[Item]:
+    text = str(argument) if isinstance(argument, int) else name_of(argument, "a source")
+    if isinstance(argument, int) and not text.isdecimal():
+        raise ConfigurationError(f"A camera's index is 0 or more; got {text}.")
+    if not text:
+        raise ConfigurationError(
+            "A source has no name (a variable that is not set?). Expected a video, picture, folder, glob, camera index "
+            "or address."
+        )
+    if text == PIPE:
+        yield Item(kind="pipe", location=text, stem="stdin")
+        return
+    scheme, separator, _ = text.partition("://")
+    # os.path: for a name too long to be one, Path.exists raises.
+    there = os.path.exists(text)
+    if separator and not there:
+        yield _stream(scheme, text)
+    elif text.isdecimal() and not there:
+        yield Item(kind="camera", location=text, stem=f"camera{text}")
+    elif os.path.isdir(text):
+        yield from _folder(Path(text), say)
+    elif glob.has_magic(text) and not there:
+        yield from _many(sorted(map(Path, glob.glob(text, recursive=True))), text, "a pattern", say)
+    else:
+        yield _file(Path(text))
+
+
+def _stream(scheme: str, address: str) -> Item:
+    if scheme.lower() not in SCHEMES:
+        raise ConfigurationError(
+            f"Addresses may begin with {', '.join(f'{known}://' for known in SCHEMES)}; got {scheme}://"
+        )
+    # libav knows them in small letters alone.
+    address = f"{scheme.lower()}{address[len(scheme) :]}"
+    with contextlib.suppress(ValueError):
+        remember_secrets(address)
+    name = redact(address)
+    try:
+        parts = urlsplit(name)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{name} is not an address ({error}). Expected {scheme}://HOST[:PORT]/PATH."
+        ) from error
+    if urlsplit(address).hostname != host:
+        raise ConfigurationError(f"{name}: write / ? # of a user name or password as %2F, %3F, %23.")
+    if scheme.lower() in ("tcp", "udp"):
+        # What is waited for at a port of this machine needs no host's name.
+        if not port:
+            raise ConfigurationError(f"{name} names no port. Expected {scheme}://[HOST]:PORT.")
+        host = "_".join(part for part in (host, str(port)) if part)
+    elif not host or port == 0:
+        raise ConfigurationError(f"{name} names no host. Expected {scheme}://HOST[:PORT]/PATH.")
+    last = Path(parts.path).stem
+    if scheme.lower() in ("rtmp", "rtmps"):
+        last = f"{parts.path.strip('/').partition('/')[0]}_{hashlib.sha256(address.encode()).hexdigest()[:8]}"
+    stem = "_".join(part for part in (host, last) if part)
+    return Item(kind="stream", location=address, stem=_plain(stem))
+
+
+def _folder(folder: Path, say: Say) -> list[Item]:
+    try:
+        return _many(sorted(folder.iterdir()), str(folder), "a folder", say)
+    except PermissionError:
+        # An item like a file that is not there: opening it says so, and the others are still processed.
+        return [_file(folder)]
+
+
+def _many(paths: Iterable[Path], text: str, what: str, say: Say) -> list[Item]:
+    """What is named like a video or a picture; what is left out is said, hidden files aside."""
+    items: list[Item] = []
+    left: Counter[str] = Counter()
+    results: dict[Path, frozenset[str]] = {}
+    for path in paths:
+        if path.name.startswith("."):
+            continue
+        known = path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+        if path.parent not in results:
+            results[path.parent] = results_in(path.parent)
+        if path.name in results[path.parent] or (known and path.stem.endswith(".partial")):
+            left[RESULT] += 1
+        elif os.path.isdir(path):
+            left[FOLDER] += 1
+        elif known and (os.path.isfile(path) or not os.path.exists(path)):
+            # A link to nothing, or what may not be looked at, is an item: opening it says so.
+            items.append(_file(path))
+        else:
+            left[path.suffix.lower() or "without a suffix"] += 1
+    if not items:
+        raise ConfigurationError(f"{text}: {what} with no video and no picture in it{_told(left)}.")
+    if left:
+        say(f"{text}: {counted(len(items), 'source')}{_told(left)}")
+    return items
+
+
+def _told(left: Counter[str]) -> str:
+    """What was left out, as the end of a sentence."""
+    if not left:
+        return ""
+    named = left.most_common(MOST_KINDS)
+    kinds = [counted(count, kind) if kind in (FOLDER, RESULT) else f"{count} {kind}" for kind, count in named]
+    others = left.total() - sum(count for _, count in named)
+    return f"; left out: {', '.join([*kinds, f'{others} more'] if others else kinds)}"
+
+
+def _file(path: Path) -> Item:
+    kind = "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
+    return Item(kind=kind, location=str(path), stem=path.stem or path.name)
+
+
+def _identity(item: Item) -> str:
+    return os.path.realpath(item.location) if item.on_disk else item.location
+
+
+def _on_track(item: Item, track: int) -> Item:
+    if track == 1 or item.kind not in ("video", "stream", "pipe"):
+        return item
+    return replace(item, stem=f"{item.stem}_track{track}", track=track)
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+
+
+def _distinct_stems(items: list[Item]) -> list[Item]:
+    """Give items of one stem longer ones: with the suffix, with the folder, at last with a hash of the place.
+
+    The names depend on the files alone, not on their number or order of the day, so that `--resume` finds them again.
+    """
+    for lengthen in (_with_suffix, _with_folder, _with_hash):
+        # Case folded: "A.mp4" and "a.mp4" are one name on many disks.
+        seen = Counter(item.stem.casefold() for item in items)
+        items = [_longer(item, lengthen(item)) if seen[item.stem.casefold()] > 1 else item for item in items]
+    return items
+
+
+def _longer(item: Item, stem: str) -> Item:
+    return item if stem == item.stem else replace(item, stem=stem, shorter=(*item.shorter, item.stem))
+
+
+def _with_suffix(item: Item) -> str:
+    return f"{item.stem}_{Path(item.location).suffix.lstrip('.')}" if item.on_disk else item.stem
+
+
+def _with_folder(item: Item) -> str:
+    return _plain(f"{Path(item.location).absolute().parent.name}_{item.stem}") if item.on_disk else item.stem
+
+
+def _with_hash(item: Item) -> str:
+    return f"{item.stem}_{hashlib.sha256(os.fsencode(_identity(item))).hexdigest()[:8]}"

@@ -1,0 +1,253 @@
+"""What writes one kind of result of one video: MP4 by `encode`, a folder of PNG, lines of JSON. Knows no pipeline.
+
+A final name is whole or absent; what is being written carries `.partial` in its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from .codecs import EncodeOptions
+from .encode import VideoWriter
+from .errors import MediaError
+from .files import Seal, publish, reason
+from .media import Frame, SourceInfo
+from .names import partial_path
+from .opencv import cv2
+from .overlay import Painter
+from .preprocess import resize_labels
+from .segmentation import class_share
+from .spec import ModelSpec
+from .timings import Stopwatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputStyle:
+    """How results look: share of the colours in the overlay (0..1), and how videos are compressed."""
+
+    alpha: float = 0.5
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """One result: its path (the partial one unless `whole`), frames in it, and remarks for the user."""
+
+    kind: str
+    path: Path
+    frames: int
+    whole: bool
+    notes: tuple[str, ...] = ()
+
+
+# Stage -> seconds that one frame took, all kinds of results together.
+Spent = defaultdict[str, float]
+
+
+def record(spent: Spent, watches: dict[str, Stopwatch]) -> None:
+    """Add one frame's times."""
+    for stage, seconds in spent.items():
+        watches[stage].add(seconds)
+
+
+class Writer(Protocol):
+    """One kind of result of one video."""
+
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None: ...
+
+    def close(self, whole: bool, all_audio: bool) -> Written: ...
+
+    def abort(self) -> None: ...
+
+
+class PictureTrack:
+    """The overlay or the mask of a video, as an MP4."""
+
+    def __init__(
+        self,
+        kind: str,
+        path: Path,
+        info: SourceInfo,
+        spec: ModelSpec,
+        style: OutputStyle,
+        audio_from: Path | None,
+        seal: Seal | None,
+    ) -> None:
+        self._kind, self._info = kind, info
+        self._painter = Painter(spec.palette, alpha=style.alpha)
+        assert info.size is not None
+        self._writer = VideoWriter(
+            path,
+            size=info.size,
+            time_base=info.time_base,
+            rate=info.rate,
+            pixel_aspect=info.pixel_aspect,
+            options=style.encode,
+            tags=info.tags,
+            audio_from=audio_from if kind == "overlay" else None,
+            seal=seal,
+        )
+
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
+        started = time.perf_counter()
+        if self._kind == "overlay":
+            picture = self._painter.overlay(frame.image, labels)
+        else:
+            picture = self._painter.mask(labels, self._writer.size)
+        painted = time.perf_counter()
+        self._writer.write(picture, pts=frame.pts, duration=frame.duration)
+        spent["paint"] += painted - started
+        spent["write"] += time.perf_counter() - painted
+
+    def close(self, whole: bool, all_audio: bool) -> Written:
+        result = self._writer.close(whole=whole, all_audio=all_audio)
+        notes = []
+        if any(result.padding):
+            sides = [f"1 {side}" for side, added in zip(("column", "row"), result.padding[::-1], strict=True) if added]
+            notes.append(f"padded by {' and '.join(sides)} to an even size, as H.264's 4:2:0 needs")
+        if result.audio:
+            notes.append(f"audio: {result.audio}")
+        return Written(kind=self._kind, path=result.path, frames=result.frames, whole=result.whole, notes=tuple(notes))
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+class LabelFolder:
+    """Class ids of a video, one PNG a frame, named by the frame's index."""
+
+    def __init__(self, path: Path, size: tuple[int, int], seal: Seal | None) -> None:
+        self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
+        self._count = 0
+        try:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir(parents=True)
+        except OSError as error:
+            raise MediaError(f"{path}: the folder cannot be made ({reason(error)}).") from error
+
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
+        started = time.perf_counter()
+        data = cv2.imencode(".png", resize_labels(labels, self._size))[1].tobytes()
+        target = self._partial / f"{frame.index:06d}.png"
+        try:
+            target.write_bytes(data)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise MediaError(
+                f"{self._path}: {reason(error)} after {self._count} frames; "
+                f"the first {self._count} pictures are kept in {self._partial}."
+            ) from error
+        self._count += 1
+        spent["write"] += time.perf_counter() - started
+
+    def close(self, whole: bool, all_audio: bool) -> Written:
+        if whole:
+            try:
+                publish(self._partial, self._path, seal=self._seal)
+            except OSError as error:
+                raise MediaError(
+                    f"{self._path}: all {self._count} pictures are in {self._partial}, but the folder could not be "
+                    f"given its name ({reason(error)})."
+                ) from error
+        return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
+
+    def abort(self) -> None:
+        if not self._count:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+
+class ShareLines:
+    """A JSON object a line and frame: index, time_s, and the share of each class.
+
+    A frame that was not segmented, as most with a stride are not, has the shares of the last one that was, and its
+    index as `labels_of`.
+
+    Each line is written at once and whole, so that a kill leaves no half of one.
+    """
+
+    def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int], seal: Seal | None) -> None:
+        self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
+        self._classes = spec.classes
+        self._count = self._bytes = 0
+        self._failed = False
+        self._labels: np.ndarray | None = None
+        self._labels_of = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._partial.open("wb", buffering=0)
+        except OSError as error:
+            raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
+
+    def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
+        started = time.perf_counter()
+        held = labels is self._labels
+        if not held:
+            self._labels, self._labels_of = labels, frame.index
+        labels_of = self._labels_of if held else None
+        line = share_line(frame, resize_labels(labels, self._size), self._classes, labels_of=labels_of).encode()
+        try:
+            left = line
+            while left:
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            raise self._cut_short(error) from error
+        self._count += 1
+        self._bytes += len(line)
+        spent["write"] += time.perf_counter() - started
+
+    def close(self, whole: bool, all_audio: bool) -> Written:
+        try:
+            if not self._failed:
+                os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise self._cut_short(error) from error
+        if whole:
+            try:
+                publish(self._partial, self._path, seal=self._seal)
+            except OSError as error:
+                place = self._partial if self._partial.exists() else self._path
+                raise MediaError(
+                    f"{self._path}: all {self._count} lines are in {place}, but the file could not be given its name "
+                    f"for good ({reason(error)})."
+                ) from error
+        return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count, whole=whole)
+
+    def abort(self) -> None:
+        self._file.close()
+        if not self._count:
+            self._partial.unlink(missing_ok=True)
+
+    def _cut_short(self, error: OSError) -> MediaError:
+        """Leave whole lines only, and say how many."""
+        self._failed = True
+        with contextlib.suppress(OSError):
+            os.truncate(self._partial, self._bytes)
+        return MediaError(
+            f"{self._path}: {reason(error)} after {self._count} frames; "
+            f"the first {self._count} lines are kept in {self._partial}."
+        )
+
+
+def share_line(frame: Frame, labels: np.ndarray, classes: tuple[str, ...], *, labels_of: int | None = None) -> str:
+    """One line of JSON for a frame and its labels (H, W) uint8 at its size; shares are rounded to 6 places.
+
+    `labels_of` is the index of the frame that they are of, if it is another.
+    """
+    shares = {name: round(share, 6) for name, share in class_share(labels, classes).items()}
+    values = {"index": frame.index, "time_s": round(frame.time_s, 6), "share": shares}
+    if labels_of is not None:
+        values["labels_of"] = labels_of
+    if frame.corrupt:
+        values["corrupt"] = True
+    return json.dumps(values) + "\n"
