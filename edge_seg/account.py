@@ -84,23 +84,20 @@ def losses(source: Source) -> str:
     return ""
 
 
-def frame_counts(
-    counts: SourceCounts, *, segmented: int = 0, skipped: int = 0, lost: int = 0, left_out: int = 0
-) -> dict[str, int]:
+def frame_counts(counts: SourceCounts, *, segmented: int = 0, lost: int = 0) -> dict[str, int]:
     """The `frames` of a report, from a source's own counts and what became of the frames it delivered.
 
     Args:
         counts: the source's.
-        segmented, skipped: delivered and shown.
+        segmented: delivered and shown.
         lost: delivered, but lost to an error on the way.
-        left_out: delivered, but not wanted.
     """
     return {
         "read": counts.read,
         "segmented": segmented,
-        "skipped": skipped,
+        "skipped": 0,
         "failed": counts.failed + lost,
-        "dropped": counts.dropped + left_out,
+        "dropped": counts.dropped,
         "corrupt": counts.corrupt,
         "damaged_packets": counts.damaged_packets,
         "resized": counts.resized,

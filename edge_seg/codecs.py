@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from .errors import ConfigurationError
@@ -45,6 +44,4 @@ class EncodeOptions:
         options = {"crf": str(crf if self.crf is None else self.crf), "preset": self.preset or preset}
         if self.codec == "libx265":
             options["x265-params"] = "log-level=none"
-        if self.codec == "libsvtav1":
-            os.environ.setdefault("SVT_LOG", "1")  # The library prints its banner to stderr otherwise.
         return options

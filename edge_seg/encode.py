@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -202,6 +203,8 @@ class VideoWriter:
 
     def _add_video(self, rate: Fraction | None, pixel_aspect: Fraction) -> VideoStream:
         height, width = self._padded.shape[:2]
+        # SVT-AV1 prints its banner to stderr otherwise.
+        os.environ.setdefault("SVT_LOG", "1")
         try:
             stream: Any = self._container.add_stream(
                 self._options.codec, rate=_sane_rate(rate), options=self._options.codec_options()

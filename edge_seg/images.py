@@ -19,20 +19,21 @@ from .opencv import cv2
 READABLE = ("PNG", "JPEG", "BMP", "WebP")
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Read a PNG, JPEG, BMP or WebP picture: (H, W, 3) uint8 BGR, pixels as stored.
 
     Raises:
-        MediaError: no such file, not one of these formats, damaged, cut short, or more than `max_pixels` by its header.
+        MediaError: no such file, not one of these formats, damaged, cut short, or of more pixels by its header than
+            `media.MAX_PIXELS`.
     """
-    data = _read(Path(path), max_pixels)
+    data = _read(Path(path))
     try:
         header = read_header(data)
         if header.kind not in READABLE:
             raise ImageFault(f"a {header.kind}; edge_seg reads {', '.join(READABLE)}. Save it as PNG")
-        if header.width * header.height > max_pixels:
+        if header.width * header.height > MAX_PIXELS:
             raise ImageFault(
-                f"{header.width}x{header.height} exceeds the limit of {max_pixels} pixels; scale it down first"
+                f"{header.width}x{header.height} exceeds the limit of {MAX_PIXELS} pixels; scale it down first"
             )
         # Decoders fill in what a cut-off file lacks.
         check_complete(data, header)
@@ -47,14 +48,14 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return image
 
 
-def _read(path: Path, max_pixels: int) -> bytes:
-    """A picture's bytes, unless there are more than `max_pixels` pixels can need, or it is no file at all."""
+def _read(path: Path) -> bytes:
+    """A picture's bytes, unless there are more than `MAX_PIXELS` pixels can need, or it is no file at all."""
     try:
         if path.exists() and not path.is_file():
             raise MediaError(f"{path}: is not a file.")
         # Eight bytes a pixel is the most an honest file needs (16-bit RGBA, not compressed).
-        if (size := path.stat().st_size) > max_pixels * 8 + (1 << 20):
-            raise MediaError(f"{path}: {size >> 20} MB is more than any picture of {max_pixels} pixels needs.")
+        if (size := path.stat().st_size) > MAX_PIXELS * 8 + (1 << 20):
+            raise MediaError(f"{path}: {size >> 20} MB is more than any picture of {MAX_PIXELS} pixels needs.")
         return path.read_bytes()
     except MediaError:
         raise  # an OSError itself

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from .errors import MediaError, RefusedError
 from .media import Event, Frame, Source, SourceCounts, SourceEnd
-from .opencv import cv2
+from .preprocess import resize_frame
 from .redact import redact
 
 TIME_BASE = Fraction(1, 90000)
@@ -256,9 +256,8 @@ class LiveSource(Source):
         if not self._taken:
             self.info = replace(self.info, size=frame.image.shape[:2], rotation=connection.info.rotation)
         elif self.info.size is not None and frame.image.shape[:2] != self.info.size:
-            height, width = self.info.size
             self._fitted += 1
-            return replace(frame, image=cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_LINEAR))
+            return replace(frame, image=resize_frame(frame.image, self.info.size))
         return frame
 
     def _continued(self, frame: Frame, connection: Source, arrived: float) -> int:

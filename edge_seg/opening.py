@@ -62,7 +62,7 @@ CHECK = "Check the address and that the camera is on."
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 8.0
 READ_STEP_S = 0.2
-READABLE_PIPED = "MPEG-TS, Matroska and raw H.264 can be piped, an MP4 if its index comes first (faststart)."
+READABLE_PIPED = "MPEG-TS, Matroska and raw H.264 can be piped, an MP4 if its index comes first (faststart)"
 # Who falls back by more has started its clock anew; by less, a single time is wrong.
 CLOCK_RESTART_S = 0.5
 # A clock of 33 bits runs over after so long. One that falls back far, libav takes for one that ran over: it goes on
@@ -71,7 +71,7 @@ CLOCK_ROUND_S = 2**33 / 90000
 LONGEST_PAUSE_S = 60.0
 
 
-def open_file(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
+def open_file(path: str | Path) -> InputContainer:
     """Open a video file for reading.
 
     Raises:
@@ -83,7 +83,7 @@ def open_file(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> InputContain
     if refers_elsewhere(Path(path)):
         raise MediaError(f"{path}: its pictures lie in another file, which is not opened; give that file itself.")
     # A name like "concat:a|b" is a file's name here, never a protocol.
-    opened = _open(f"file:{path}", "file", max_pixels, timeout=None)
+    opened = _open(f"file:{path}", "file", timeout=None)
     if isinstance(opened, InputContainer):
         return opened
     raise MediaError(explain_file(Path(path), reason_of(opened)))
@@ -92,7 +92,6 @@ def open_file(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> InputContain
 def open_address(
     address: str,
     *,
-    max_pixels: int = MAX_PIXELS,
     open_timeout_s: float | None = None,
     read_timeout_s: float = READ_TIMEOUT_S,
     stopped: Callable[[], bool] = lambda: False,
@@ -101,7 +100,6 @@ def open_address(
 
     Args:
         address: with its credentials, which are remembered so that no line ever shows them.
-        max_pixels: frames with more are refused.
         open_timeout_s: how long connecting may take, and how long looking at the first frames; by default
             `OPEN_TIMEOUT_S`.
         read_timeout_s: how long a read may block.
@@ -118,11 +116,11 @@ def open_address(
     timeout = (limit_s, read_timeout_s)
 
     def opening() -> InputContainer | Exception:
-        opened = _open(address, scheme, max_pixels, timeout=timeout)
+        opened = _open(address, scheme, timeout=timeout)
         if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened):
             # Its description does not give the frames' size: wait for it to come with a key frame.
             opened.close()
-            opened = _open(address, scheme, max_pixels, timeout=timeout, patient=True)
+            opened = _open(address, scheme, timeout=timeout, patient=True)
         return opened
 
     opened = _waited_for(opening, stopped)
@@ -190,13 +188,13 @@ class StandardInput:
         """Let the read that waits, and all later ones, find the end."""
         self._stopped.set()
 
-    def open(self, *, max_pixels: int = MAX_PIXELS) -> InputContainer:
+    def open(self) -> InputContainer:
         """Begin to read it as a video.
 
         Raises:
             MediaError: it is none, or one that cannot be read from its beginning on.
         """
-        opened = _open(self, "pipe", max_pixels, timeout=None)
+        opened = _open(self, "pipe", timeout=None)
         if isinstance(opened, InputContainer):
             return opened
         if self.is_stopped():
@@ -204,20 +202,26 @@ class StandardInput:
         if not self._taken:
             raise MediaError(f"{STANDARD_INPUT}: ended before anything came.")
         raise MediaError(
-            f"{STANDARD_INPUT}: no video that can be read from its beginning on ({reason_of(opened)}). {READABLE_PIPED}"
+            f"{STANDARD_INPUT}: no video that can be read from its beginning on ({reason_of(opened)}). "
+            f"{READABLE_PIPED}."
         )
+
+
+def is_of(container: InputContainer, formats: frozenset[str]) -> bool:
+    """Whether a container is of one of these formats, by libav's names for them."""
+    return not formats.isdisjoint(container.format.name.split(","))
 
 
 def clock_origin_s(container: InputContainer) -> float:
     """Seconds on the source's clock that count as zero, the same for all its tracks."""
-    if not CLOCKS_WITHOUT_ZERO.intersection(container.format.name.split(",")):
+    if not is_of(container, CLOCKS_WITHOUT_ZERO):
         return 0.0
     return (container.start_time or 0) / av.time_base
 
 
 def ran_over(container: InputContainer, before_s: float, after_s: float) -> bool:
     """Whether libav made one round more of a clock that in truth fell back, by the seconds of two moments on it."""
-    if not CLOCKS_WITHOUT_ZERO.intersection(container.format.name.split(",")):
+    if not is_of(container, CLOCKS_WITHOUT_ZERO):
         return False
     return after_s - before_s > LONGEST_PAUSE_S and after_s // CLOCK_ROUND_S > before_s // CLOCK_ROUND_S
 
@@ -268,7 +272,6 @@ def _waited_for(
 def _open(
     target: str | StandardInput,
     scheme: str,
-    max_pixels: int,
     *,
     timeout: tuple[float, float] | None,
     patient: bool = False,
@@ -293,7 +296,7 @@ def _open(
             target,
             "r",
             container_options=options,
-            options={"max_pixels": str(max_pixels)},
+            options={"max_pixels": str(MAX_PIXELS)},
             timeout=timeout,
             metadata_errors="replace",
         )

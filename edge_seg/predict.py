@@ -160,7 +160,7 @@ class Run:
 
     def _guard(self, item: Item, work: Callable[[], SourceReport]) -> SourceReport:
         if self._stopped.is_set():
-            return SourceReport(source=item.name, status="not started", message="the run was interrupted before it")
+            return _not_started(item)
         try:
             return work()
         except Exception as error:
@@ -268,7 +268,7 @@ class Run:
         if not waiting:
             return
         if self._stopped.is_set():
-            yield from (self._guard(item, _unreachable) for item, _ in waiting)
+            yield from (_not_started(item) for item, _ in waiting)
             return
         files = [Path(item.location) for item, _ in waiting]
         plans = {str(path): plan for path, (_, plan) in zip(files, waiting, strict=True)}
@@ -306,8 +306,8 @@ def _picture_report(
     )
 
 
-def _unreachable() -> SourceReport:
-    raise AssertionError("a stopped run begins nothing")
+def _not_started(item: Item) -> SourceReport:
+    return SourceReport(source=item.name, status="not started", message="the run was interrupted before it")
 
 
 def _words(error: BaseException) -> str:

@@ -150,7 +150,8 @@ class ModelSpec:
         def whole(value: object, low: int, high: int) -> bool:
             return type(value) is int and low <= value <= high
 
-        texts = (*self.classes, *self.outputs, self.name, self.license, self.precision)
+        ways = (self.color_order, self.scaling, self.resize, self.label_resize)
+        texts = (*self.classes, *self.outputs, self.name, self.license, self.precision, *ways)
         if not 1 <= len(self.classes) <= 256 or not all(isinstance(text, str) for text in texts):
             raise ConfigurationError("names must be texts, and classes from 1 to 256.")
         # They are printed to terminals, which obey control characters.
@@ -162,8 +163,9 @@ class ModelSpec:
             raise ConfigurationError(
                 f"input_size must be two whole numbers from 1 to {MAX_SIDE}; got {self.input_size}."
             )
-        if type(self.exact_sums) is not bool:
-            raise ConfigurationError(f"exact_sums must be true or false; got {self.exact_sums!r}.")
+        for name in ("dynamic_size", "exact_sums"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigurationError(f"{name} must be true or false; got {getattr(self, name)!r}.")
         if self.unlabelled is not None and type(self.unlabelled) is not int:
             raise ConfigurationError(f"unlabelled must be an id; got {self.unlabelled!r}.")
         for record in (self.versions, self.training, self.parity):
@@ -222,7 +224,6 @@ class ModelSpec:
         try:
             for key in ("classes", "input_size", "outputs"):
                 values[key] = tuple(values[key])
-            values["palette"] = tuple(tuple(color) for color in values["palette"])
             spec = cls(**values)
             spec.check_types()
             return spec

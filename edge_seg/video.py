@@ -38,7 +38,6 @@ from .extent import WITHOUT_LENGTH, Extent, measure
 from .ledger import DecoderLedger
 from .media import MAX_PIXELS, STANDARD_INPUT, TAGS, Frame, Gap, Source, SourceEnd, SourceInfo
 from .memory import amount, available_memory
-from .opencv import cv2
 from .opening import (
     CLOCK_RESTART_S,
     READ_TIMEOUT_S,
@@ -46,11 +45,13 @@ from .opening import (
     WITHOUT_END,
     StandardInput,
     clock_origin_s,
+    is_of,
     open_address,
     open_file,
     ran_over,
     reason_of,
 )
+from .preprocess import resize_frame
 from .redact import redact
 from .threads import available_threads
 
@@ -68,14 +69,14 @@ class VideoFile(Source):
         location: a path, or an address if `network`; None for what is piped into this process.
         network: whether `location` is an address.
         track: which of its video tracks, from 1; a cover's picture is none.
-        max_pixels: frames with more are refused from their header.
         open_timeout_s: how long each step of opening an address may take; None for the default.
         read_timeout_s: an address that gives no picture for so long has ended.
         low_delay: decode frame by frame, for live sources (frame threads hold pictures back).
         stopped: whether waiting for an address, or for what is piped in, is to end.
 
     Raises:
-        MediaError: no such file, not a video, no such video track, no decoder, or a frame size above `max_pixels`.
+        MediaError: no such file, not a video, no such video track, no decoder, or frames of more pixels than
+            `media.MAX_PIXELS`.
     """
 
     def __init__(
@@ -84,7 +85,6 @@ class VideoFile(Source):
         *,
         network: bool = False,
         track: int = 1,
-        max_pixels: int = MAX_PIXELS,
         open_timeout_s: float | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
         low_delay: bool = False,
@@ -95,29 +95,28 @@ class VideoFile(Source):
         self._patience_s = read_timeout_s if network else float("inf")
         self._pipe = StandardInput(stopped) if location is None else None
         if self._pipe is not None:
-            self._container = self._pipe.open(max_pixels=max_pixels)
+            self._container = self._pipe.open()
         elif network:
             self._container = open_address(
                 str(location),
-                max_pixels=max_pixels,
                 open_timeout_s=open_timeout_s,
                 read_timeout_s=read_timeout_s,
                 stopped=stopped,
             )
         else:
             assert location is not None
-            self._container = open_file(location, max_pixels=max_pixels)
+            self._container = open_file(location)
         try:
             # Of a download the connection itself says whether it was whole.
             self._extent = Extent() if network or location is None else measure(Path(location))
             self._track = track
-            self._stream = self._pick_stream(max_pixels)
+            self._stream = self._pick_stream()
             self._time_base = self._stream.time_base or Fraction(1, 90000)
             context = self._stream.codec_context
             context.thread_type = "SLICE" if low_delay else "AUTO"
             context.thread_count = available_threads()
             context.flags |= _OUTPUT_CORRUPT
-            context.options = {"max_pixels": str(max_pixels)}
+            context.options = {"max_pixels": str(MAX_PIXELS)}
             self.origin_s = clock_origin_s(self._container)
             self._origin = round(self.origin_s / self._time_base)
             self.info = self._describe("pipe" if self._pipe else "stream" if network else "video", str(location))
@@ -185,7 +184,7 @@ class VideoFile(Source):
 
     # Opening
 
-    def _pick_stream(self, max_pixels: int) -> VideoStream:
+    def _pick_stream(self) -> VideoStream:
         streams = self._video_tracks()
         if not streams:
             why = f": {self._extent.cut}" if self._extent.cut else ""
@@ -199,9 +198,9 @@ class VideoFile(Source):
         if width <= 0 or height <= 0:
             why = "no key frame had come" if self._patience_s < float("inf") else "the file is damaged or cut short"
             raise MediaError(f"{self.name}: its header gives no frame size; {why}.")
-        if width * height > max_pixels:
+        if width * height > MAX_PIXELS:
             raise MediaError(
-                f"{self.name}: frames of {width}x{height} exceed the limit of {max_pixels} pixels; "
+                f"{self.name}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels; "
                 "scale the video down first."
             )
         self._check_memory(width * height)
@@ -247,7 +246,7 @@ class VideoFile(Source):
 
     def _expected_end(self) -> float | None:
         stream, container = self._stream, self._container
-        if not self._extent.indexed or WITHOUT_LENGTH.intersection(container.format.name.split(",")):
+        if not self._extent.indexed or is_of(container, WITHOUT_LENGTH):
             return None
         if stream.duration:
             end = float(((stream.start_time or 0) + stream.duration) * self._time_base)
@@ -397,8 +396,7 @@ class VideoFile(Source):
         image = rotation.upright(image, self._matrix)
         if image.shape[:2] != self.info.size:
             assert self.info.size is not None
-            height, width = self.info.size
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+            image = resize_frame(image, self.info.size)
             self.counts.resized += 1
         return image
 
@@ -416,7 +414,7 @@ class VideoFile(Source):
         end = replace(self.end, expected_s=self.info.end_s, early=True, reason=self._broken)
         if self._broken:
             if self._pipe and not delivered:
-                end.reason += f". {READABLE_PIPED.rstrip('.')}"
+                end.reason += f". {READABLE_PIPED}"
             return end
         if not delivered:
             end.reason = "not one frame could be decoded"

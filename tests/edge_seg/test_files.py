@@ -181,3 +181,27 @@ def test_another_users_lock_is_a_lock(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(BlockingIOError, match="another run"):
         Claim(tmp_path / "x.mp4")
     mine.release()
+
+
+def test_what_is_replaced_and_kept_gets_its_name_back_where_the_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, kept = tmp_path / "a.txt", tmp_path / "before.txt"
+    target.write_text("two")
+    kept.write_text("one")
+    replace = os.replace
+
+    def failing(source: Path, final: Path) -> None:
+        if Path(final) == target and Path(source) != kept:
+            raise OSError(5, "Input/output error")
+        replace(source, final)
+
+    monkeypatch.setattr(files.os, "replace", failing)
+    with pytest.raises(OSError, match="input/output error"), replacing(target, keep=kept) as temporary:
+        temporary.write_text("three")
+    assert target.read_text() == "two"
+    target.unlink()
+    kept.write_text("one")
+    with pytest.raises(OSError, match="input/output error"), replacing(target, keep=kept) as temporary:
+        temporary.write_text("three")
+    assert (target.exists(), kept.read_text()) == (False, "one"), "what was kept before is not what was replaced"

@@ -20,6 +20,7 @@ from typing import Any
 import av
 import pytest
 
+from edge_seg.boxes import MOST_BOXES
 from edge_seg.errors import MediaError
 from edge_seg.items import expand_sources
 from edge_seg.sources import open_item
@@ -232,6 +233,20 @@ def test_a_server_cannot_send_us_to_a_file_or_another_protocol(
     with pytest.raises(MediaError, match="cannot be opened"):
         open_item(expand_sources([f"{address}/elsewhere"])[0])
     assert canaries.touched() == []
+
+
+def test_a_file_of_endless_parts_is_refused_in_bounded_time(tmp_path: Path) -> None:
+    """Each part costs eight bytes, and a look at it."""
+    clip = tmp_path / "endless.mp4"
+    clip.write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x08free" * MOST_BOXES)
+    with pytest.raises(MediaError, match=r"more than 1,000,000 parts"):
+        VideoFile(clip)
+
+
+def test_a_text_is_no_cut_recording(tmp_path: Path) -> None:
+    (tmp_path / "page.mp4").write_text("downloaderror: the link is too old\n" * 20)
+    with pytest.raises(MediaError, match="not a video edge_seg reads"):
+        VideoFile(tmp_path / "page.mp4")
 
 
 def test_plain_libav_would_have_followed(tmp_path: Path, canaries: Canaries) -> None:

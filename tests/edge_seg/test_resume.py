@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from edge_seg import records
 from edge_seg.cli import main
 from edge_seg.encode import count_frames
 from edge_seg.files import Claim
@@ -222,6 +223,23 @@ def test_a_partial_beside_a_whole_result_is_removed(predict: Predict, clips: lis
     assert code == 0
     assert f"{partial}: left by a run that was stopped; {tmp_path / 'out' / 'b_overlay.mp4'} is whole" in err
     assert not partial.exists()
+
+
+def test_a_result_that_cannot_be_read_is_made_again_and_the_others_left(
+    predict: Predict, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert predict(*clips)[0] == 0
+    locked, content_of = tmp_path / "out" / "b_overlay.mp4", records.content_of
+
+    def unreadable(path: Path) -> dict[str, Any]:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return content_of(path)
+
+    monkeypatch.setattr(records, "content_of", unreadable)
+    code, sources, err = predict(*clips, "--resume")
+    assert (code, statuses(sources)) == (0, ["already there", "done", "already there"])
+    assert f"{locked}: it cannot be read (permission denied); it is made again." in err
 
 
 def test_half_a_line_of_the_records_costs_one_result(predict: Predict, clips: list[Path], tmp_path: Path) -> None:

@@ -65,6 +65,24 @@ def test_what_is_left_out_of_a_folder_is_said_and_earlier_results_are_left_out(m
         expand_sources([media / "sub"])
 
 
+def test_what_may_not_be_looked_at_is_an_item_and_opening_it_says_so(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that may be listed and no more, in a pattern of several."""
+    stat = os.stat
+
+    def locked(path: object, **options: object) -> os.stat_result:
+        if str(path) == str(media / "drive.mp4"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "stat", locked)
+    names = [Path(item.location).name for item in expand_sources([media / "*.m*"])]
+    assert names == ["drive.mkv", "drive.mp4"]
+    with pytest.raises(MediaError, match=r"drive\.mp4: cannot be read \(permission denied\)"):
+        open_source(media / "drive.mp4")
+
+
 def test_a_folder_gives_its_media_in_order(media: Path) -> None:
     items = expand_sources([media])
     assert [Path(item.location).name for item in items] == ["drive.mkv", "drive.mp4", "still.png"]
