@@ -17,8 +17,9 @@ import av.error
 from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 
+from .clock import CLOCK_RESTART_S, ran_over
 from .errors import MediaError
-from .opening import CLOCK_RESTART_S, clock_origin_s, open_file, ran_over
+from .opening import CLOCKS_WITHOUT_ZERO, clock_origin_s, is_of, open_file
 
 # What MP4 carries and browsers play. MP2, AC-3, ALAC and others fit into an MP4 too, but come out silent there.
 COPIED = frozenset({"aac", "mp3", "opus", "flac"})
@@ -102,11 +103,12 @@ class AudioTrack:
         So is a clock that starts anew, or another kind of sound: an MP4 takes no more of it.
         """
         kind, latest_s = None, float("-inf")
+        rounds = is_of(self._source, CLOCKS_WITHOUT_ZERO)
         try:
             for item in self._items():
                 time_s = latest_s if item.pts is None else _seconds(item)
                 kind = kind or self._kind(item)
-                if latest_s - time_s > CLOCK_RESTART_S or ran_over(self._source, latest_s, time_s):
+                if latest_s - time_s > CLOCK_RESTART_S or (rounds and ran_over(latest_s, time_s)):
                     self.summary += ", cut short where its clock starts anew"
                     return
                 if self._kind(item) != kind:

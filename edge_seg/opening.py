@@ -63,12 +63,6 @@ OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 8.0
 READ_STEP_S = 0.2
 READABLE_PIPED = "MPEG-TS, Matroska and raw H.264 can be piped, an MP4 if its index comes first (faststart)"
-# Who falls back by more has started its clock anew; by less, a single time is wrong.
-CLOCK_RESTART_S = 0.5
-# A clock of 33 bits runs over after so long. One that falls back far, libav takes for one that ran over: it goes on
-# past the end of the first round, after a pause that no recording makes.
-CLOCK_ROUND_S = 2**33 / 90000
-LONGEST_PAUSE_S = 60.0
 
 
 def open_file(path: str | Path) -> InputContainer:
@@ -217,13 +211,6 @@ def clock_origin_s(container: InputContainer) -> float:
     if not is_of(container, CLOCKS_WITHOUT_ZERO):
         return 0.0
     return (container.start_time or 0) / av.time_base
-
-
-def ran_over(container: InputContainer, before_s: float, after_s: float) -> bool:
-    """Whether libav made one round more of a clock that in truth fell back, by the seconds of two moments on it."""
-    if not is_of(container, CLOCKS_WITHOUT_ZERO):
-        return False
-    return after_s - before_s > LONGEST_PAUSE_S and after_s // CLOCK_ROUND_S > before_s // CLOCK_ROUND_S
 
 
 def reason_of(error: Exception) -> str:

@@ -33,13 +33,15 @@ from av.video.stream import VideoStream
 
 from . import cycles, rotation
 from .account import counted
+from .clock import Clock
 from .errors import MediaError
 from .extent import WITHOUT_LENGTH, Extent, measure
+from .gaps import GapWatch
 from .ledger import DecoderLedger
-from .media import MAX_PIXELS, STANDARD_INPUT, TAGS, Frame, Gap, Source, SourceEnd, SourceInfo
+from .media import MAX_PIXELS, STANDARD_INPUT, TAGS, Frame, Source, SourceEnd, SourceInfo
 from .memory import amount, available_memory
 from .opening import (
-    CLOCK_RESTART_S,
+    CLOCKS_WITHOUT_ZERO,
     READ_TIMEOUT_S,
     READABLE_PIPED,
     WITHOUT_END,
@@ -48,7 +50,6 @@ from .opening import (
     is_of,
     open_address,
     open_file,
-    ran_over,
     reason_of,
 )
 from .preprocess import resize_frame
@@ -56,8 +57,6 @@ from .redact import redact
 from .threads import available_threads
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
-LEAST_GAP_S, LEAST_GAP_FRAMES = 1.0, 10
-BESIDE_S = 0.5
 _NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
 
@@ -118,7 +117,7 @@ class VideoFile(Source):
             context.flags |= _OUTPUT_CORRUPT
             context.options = {"max_pixels": str(MAX_PIXELS)}
             self.origin_s = clock_origin_s(self._container)
-            self._origin = round(self.origin_s / self._time_base)
+            self._clock = Clock(self._time_base, self.origin_s, rounds=is_of(self._container, CLOCKS_WITHOUT_ZERO))
             self.info = self._describe("pipe" if self._pipe else "stream" if network else "video", str(location))
         except BaseException:
             self._container.close()
@@ -127,21 +126,21 @@ class VideoFile(Source):
         self._converter = VideoReformatter()
         self._matrix: rotation.Matrix | None = None
         self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
-        self._last_given: int | None = None
         self._broken = ""
         self._stopped = self._reading = False
-        self._hurt, self._hurt_at_s = 0, float("-inf")
+        self._gaps = GapWatch(self.name)
 
     def _frames(self) -> Iterator[Frame]:
         delivered, last = 0, None
         for picture in self._pictures():
-            if last is not None and self._late(picture, last):
+            if last is not None and self._late(picture):
                 self._put_aside([picture])
                 self._count(delivered)
                 continue
             delivered += 1
             before, last = last, self._frame(picture, delivered, last)
-            self._note_gap(before, last)
+            if not self.info.live:
+                self._gaps.note(before, last, self.end, hurt=self._ledger.hurt)
             self.end.at_s = float((last.pts + last.duration) * last.time_base)
             yield last
             if self._stopped:
@@ -151,23 +150,6 @@ class VideoFile(Source):
         self._ledger.close()
         self._count(delivered)
         self.end = self._judge_end(delivered)
-
-    def _note_gap(self, before: Frame | None, frame: Frame) -> None:
-        hurt = self._ledger.hurt > self._hurt
-        damaged = hurt or (before is not None and before.time_s - self._hurt_at_s <= BESIDE_S)
-        if hurt:
-            self._hurt, self._hurt_at_s = self._ledger.hurt, frame.time_s
-        if before is None or self.info.live:
-            return
-        ends_s = before.time_s + float(before.duration * before.time_base)
-        gap_s, frame_s = frame.time_s - ends_s, float(frame.duration * frame.time_base)
-        if gap_s <= max(LEAST_GAP_S, LEAST_GAP_FRAMES * frame_s):
-            return
-        gap = Gap(gap_s, ends_s, self.name)
-        self.end.gap = max(self.end.gap, gap)
-        # A recorder may have paused; where a packet was damaged there, others are missing.
-        if damaged:
-            self.end.missing = max(self.end.missing, gap)
 
     def stop(self) -> None:
         self._stopped = True
@@ -332,7 +314,7 @@ class VideoFile(Source):
         )
         self.counts.corrupt += corrupt
         self._count(delivered)
-        pts, duration = self._timing(picture, last.pts if last else None)
+        pts, duration = self._timing(picture)
         return Frame(
             image=self._upright(picture),
             index=max(self.counts.read - 1, last.index + 1 if last else 0),
@@ -348,40 +330,20 @@ class VideoFile(Source):
         self.counts.read = delivered + self.counts.dropped + self._ledger.failed
         self.counts.damaged_packets = self._ledger.damaged
 
-    def _timing(self, picture: VideoFrame, last_pts: int | None) -> tuple[int, int]:
+    def _timing(self, picture: VideoFrame) -> tuple[int, int]:
         """(pts, duration) in the stream's time base, pts strictly increasing."""
         rate = self.info.rate
         duration = picture.duration or (max(1, round(1 / (rate * self._time_base))) if rate else 1)
-        before, self._last_given = self._last_given, _given_time(picture)
-        pts = self._last_given
-        if pts is not None:
-            pts -= self._origin
-            if last_pts is not None and self._begins_anew(before, pts + self._origin, pts - last_pts):
-                self._origin -= last_pts + duration - pts
-                pts = last_pts + duration
-                self.counts.retimed += 1
-        if pts is None or (last_pts is not None and pts <= last_pts):
-            # libx264 and MP4 refuse time that stands still or runs backwards.
-            missing = pts is None
-            pts = 0 if last_pts is None else last_pts + (duration if missing else 1)
-            # Who takes a live source without times gives them by its own clock.
-            self.counts.retimed += self.info.timed or not self.info.live
+        pts, anew, useless = self._clock.time(_own_time(picture), duration)
+        # Who takes a live source without times gives them by its own clock.
+        self.counts.retimed += anew or (useless and (self.info.timed or not self.info.live))
         return pts, duration
 
-    def _late(self, picture: VideoFrame, last: Frame) -> bool:
+    def _late(self, picture: VideoFrame) -> bool:
         """Whether a picture comes long after newer ones, as decoders hand them out where packets are missing. One that
         went in after them is none: its clock was started anew."""
-        given = _given_time(picture)
-        if given is None or (last.pts + self._origin - given) * self._time_base <= CLOCK_RESTART_S:
-            return False
-        return self._ledger.went_in_before(given, self._last_given)
-
-    def _begins_anew(self, before: int | None, given: int, passed: int) -> bool:
-        """Whether the source's clock was started anew between two frames: by their own times, and by what passed."""
-        if -passed * self._time_base > CLOCK_RESTART_S:
-            return True
-        times_s = (float(pts * self._time_base) for pts in (before, given) if pts is not None)
-        return before is not None and ran_over(self._container, *times_s)
+        own = _own_time(picture)
+        return own is not None and self._clock.falls_back(own) and self._ledger.went_in_before(own, self._clock.own)
 
     def _upright(self, picture: VideoFrame) -> np.ndarray:
         """The picture as (H, W, 3) uint8 BGR, turned as its display matrix says, at the size of the first one."""
@@ -445,7 +407,7 @@ def _carried(key: str, text: str) -> bool:
     return key in TAGS and text.isprintable()
 
 
-def _given_time(picture: VideoFrame) -> int | None:
+def _own_time(picture: VideoFrame) -> int | None:
     return picture.pts if picture.pts is not None else picture.dts
 
 

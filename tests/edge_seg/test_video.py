@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -17,6 +16,7 @@ import pytest
 from av.stream import Disposition
 
 from edge_seg import rotation
+from edge_seg.clock import Clock
 from edge_seg.cycles import Collector
 from edge_seg.encode import VideoWriter
 from edge_seg.errors import MediaError
@@ -73,13 +73,11 @@ def test_time_goes_on_where_recordings_were_joined(tmp_path: Path) -> None:
     assert (video.counts.read, video.counts.failed, video.counts.retimed) == (75, 0, 2)
 
 
-def test_a_single_time_that_falls_back_a_little_moves_nothing_else(tmp_path: Path) -> None:
-    found: list[int] = []
-    with VideoFile(make_clip(tmp_path / "a.mkv", count=2)) as video:  # its clock counts milliseconds
-        for pts in (0, 40, 40, 120, 100, 200):
-            picture = SimpleNamespace(pts=pts, dts=None, duration=40)
-            found.append(video._timing(picture, found[-1] if found else None)[0])  # type: ignore[arg-type]
-    assert found == [0, 40, 41, 120, 121, 200]
+def test_a_single_time_that_falls_back_a_little_moves_nothing_else() -> None:
+    clock = Clock(Fraction(1, 1000), 0.0, rounds=False)
+    assert [clock.time(own, 40)[0] for own in (0, 40, 40, 120, 100, 200)] == [0, 40, 41, 120, 121, 200]
+    assert [clock.time(own, 40) for own in (None, 900)] == [(240, False, True), (900, False, False)]
+    assert [clock.time(own, 40) for own in (100, 140)] == [(940, True, False), (980, False, False)], "started anew"
 
 
 def test_a_track_that_appears_on_the_way_is_no_error(tmp_path: Path) -> None:
