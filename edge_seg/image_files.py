@@ -18,6 +18,7 @@ LFS_POINTER = b"version https://git-lfs"
 PNG_COLORS = {0: ("grey", 1), 2: ("RGB", 3), 3: ("palette", 1), 4: ("grey+alpha", 2), 6: ("RGBA", 4)}
 # First column, first row, column step and row step of Adam7's seven passes (PNG specification, section 8.2).
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+ANIMATION = "an animation, of which the first picture alone would be read; make it a video, or save the picture meant"
 TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 TIFF_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
 
@@ -47,7 +48,8 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read what a file declares. Raises `ImageFault` if it is none of these kinds, or its header makes no sense."""
+    """Read what a file declares. Raises `ImageFault` if it is none of these kinds, several pictures (PNG and WebP), or
+    its header makes no sense."""
     if not data:
         raise ImageFault("empty file (0 bytes)")
     if data.startswith(LFS_POINTER):
@@ -93,8 +95,11 @@ def _png_header(data: bytes) -> ImageHeader:
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
-        if data[position + 4 : position + 8] == b"eXIf":
-            orientation = _orientation(data[position + 8 : position + 8 + length])
+        kind, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+        if kind == b"eXIf":
+            orientation = _orientation(body)
+        elif kind == b"acTL" and int.from_bytes(body[:4], "big") > 1:
+            raise ImageFault(ANIMATION)
         position += 12 + length
     return ImageHeader("PNG", width, height, PNG_COLORS[color][0], bits, orientation)
 
@@ -270,6 +275,8 @@ def _webp_header(data: bytes) -> ImageHeader:
     kind = data[12:16]
     if kind == b"VP8X":
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        if data[20] & 2:
+            raise ImageFault(ANIMATION)
     elif kind == b"VP8L" and data[20:21] == b"\x2f":
         (bits,) = struct.unpack_from("<I", data, 21)
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from edge_seg.errors import ConfigurationError, MediaError
@@ -241,6 +242,18 @@ def test_pictures(tmp_path: Path, suffix: str) -> None:
     path = write_image(tmp_path / f"p{suffix}", 77, (50, 70))
     assert size_of(path.read_bytes()) == (50, 70)
     assert read_number(read_image(path)) == 77
+
+
+@pytest.mark.skipif(not hasattr(cv2, "Animation"), reason="this OpenCV writes no animation")
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_an_animation_is_no_picture(tmp_path: Path, suffix: str) -> None:
+    """Its other pictures would be lost without a word."""
+    animation = cv2.Animation()
+    animation.frames = [np.full((32, 48, 3), shade, np.uint8) for shade in (0, 90, 200)]
+    animation.durations = [40, 40, 40]
+    assert cv2.imwriteanimation(str(tmp_path / f"a{suffix}"), animation)
+    with pytest.raises(MediaError, match=r"an animation, of which the first picture alone would be read"):
+        read_image(tmp_path / f"a{suffix}")
 
 
 def test_webp_headers(tmp_path: Path) -> None:
