@@ -118,7 +118,7 @@ def run_gate(
     logits, confidence = _look_inside(draft, path.parent, evidence)
     worst = _worst_error(logits, evidence.logits)
     unsure = None if confidence is None else _worst_error(confidence, largest_shares(logits))
-    result = GateResult(
+    return GateResult(
         precision=precision,
         source=evidence.pictures.source,
         frames=len(labels),
@@ -137,7 +137,6 @@ def run_gate(
         + _score_failures(worst, unsure),
         **figures,
     )
-    return result
 
 
 def judge_device(session: Session, evidence: Evidence) -> tuple[dict[str, Any], tuple[str, ...]]:

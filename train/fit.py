@@ -12,23 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from edge_seg.errors import DatasetError
-
 from .augment import Pair
-from .batches import (
-    PairStore,
-    ResizedBatches,
-    TrainingBatches,
-    WithFrames,
-    check_processes,
-    class_shares,
-    rendered_scenes,
-)
+from .batches import PairStore, ResizedBatches, TrainingBatches, check_processes, class_shares, rendered_scenes
 from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, load_checkpoint
-from .classes import ClassList
-from .dataset import Sample, dataset_folders, find_samples, read_image
+from .dataset import Sample
 from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import logits_model
 from .fold import fold_batch_norm
@@ -36,11 +25,10 @@ from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .memory import out_of_memory_told
 from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
 from .policy import policy_kept
-from .preflight import PreflightReport, check_dataset
 from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
-from .splits import split_samples
-from .teacher import opinions_of, unlabelled_frames
+from .teacher import opinions_of
+from .training_data import TrainingData, find_data
 from .weights import even_out
 
 RENDERED_POOL = 160
@@ -64,35 +52,25 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     # While the first host's folder is written by it, the others may still be on their way here.
     if join_hosts().index == 0 or options.resume:
         refuse_folder(options)
-    folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
-    classes = options.classes
-    report = check_dataset(*folders, classes.names, unlabelled=classes.unlabelled, ignored=classes.ignored)
-    samples = find_samples(None, images=folders[0], masks=folders[1], classes=classes)
-    training, validation = split_samples(samples, recipe, options.seed)
-    if recipe.ignore_unlabelled and classes.unlabelled is not None:
-        refuse_unlabelled(report, training, validation, classes)
-    frames = unlabelled_frames(options.unlabelled, read_image(training[0].image).shape[:2])
-    config = run_config(recipe, options, samples, training, validation, frames)
+    data = find_data(recipe, options)
+    config = run_config(recipe, options, data)
     if options.resume:
         refuse_changes(options, config)
         if "training" in (known := open_run(options.out).config):
             config["training"] = known["training"]  # of the weights that lie there until others take their place
-    devices = choose_devices(min(recipe.batch_size, len(training)), options.devices)
+    devices = choose_devices(min(recipe.batch_size, len(data.training)), options.devices)
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)
 
-    pairs: Sequence[Pair] = PairStore(training)
-    if len(frames):
-        assert classes.unlabelled is not None
-        pairs = WithFrames(pairs, frames, classes.unlabelled)
+    pairs = data.pairs(options.classes)
     # By one device: what a teacher is shown at once could not be shared among many.
     opinions = opinions_of(open_run(options.teacher), pairs, recipe.input_size) if options.teacher else []
 
     with devices.folder(options.out) as folder:
         with devices.scope():
-            trainer = Trainer(recipe, options, pairs, validation, devices, folder, opinions)
+            trainer = Trainer(recipe, options, pairs, data.validation, devices, folder, opinions)
             config["encoder"] = asdict(trainer.encoder)
-            print_setup(trainer, config, samples, training, validation)
+            print_setup(trainer, config, data)
             remark_on_average(recipe, recipe.epochs * len(trainer.batches))
             save_run(folder, config)
             trainer.train()
@@ -230,35 +208,6 @@ def use_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def refuse_unlabelled(
-    report: PreflightReport, training: Sequence[Sample], validation: Sequence[Sample], classes: ClassList
-) -> None:
-    """Raise `DatasetError` where the training images have nothing to learn: every pixel of them is unlabelled.
-
-    Of validation images that are so, a line on stderr says it: the network is trained, and never scored.
-    """
-    if validation and nothing_labelled(report, validation, classes):
-        print(
-            f"warning: nothing is labelled in the masks of the {len(validation)} validation images: no score will say "
-            "how good the network is. `python -m train inspect` shows what masks hold.",
-            file=sys.stderr,
-        )
-    if nothing_labelled(report, training, classes):
-        assert classes.unlabelled is not None
-        what = f"{classes.unlabelled} ({classes.names[classes.unlabelled]})"
-        raise DatasetError(
-            f"The masks of the {len(training)} training images hold nothing but {what}, "
-            "which is left out of training; expected ids of classes. `python -m train inspect` shows what masks hold."
-        )
-
-
-def nothing_labelled(report: PreflightReport, samples: Sequence[Sample], classes: ClassList) -> bool:
-    """Whether every pixel of these samples is unlabelled."""
-    stems = {sample.stem for sample in samples}
-    pixels = report.class_pixels[[sample.stem in stems for sample in report.samples]].sum(axis=0)
-    return bool(pixels.sum() == pixels[classes.unlabelled])
-
-
 def remark_on_average(recipe: Recipe, steps: int) -> None:
     """Say so on stderr where a training is too short for its moving average, which is what is saved."""
     begun_with = recipe.ema**steps
@@ -283,20 +232,14 @@ def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def print_setup(
-    trainer: Trainer,
-    config: dict[str, Any],
-    samples: Sequence[Sample],
-    training: Sequence[Sample],
-    validation: Sequence[Sample],
-) -> None:
+def print_setup(trainer: Trainer, config: dict[str, Any], data: TrainingData) -> None:
     """Print the network's summary, the versions and what is trained on what."""
     trainer.network.summary()
     print("  ".join(f"{name} {version}" for name, version in config["versions"].items()))
     recipe = trainer.recipe
     how = f"drives held out: {', '.join(recipe.held_out)}" if recipe.held_out else f"{recipe.split} split"
-    split = f"{len(training)} train, {len(validation)} validation ({how})"
-    print(f"{len(samples)} images: {split}; seed {config['seed']}")
+    split = f"{len(data.training)} train, {len(data.validation)} validation ({how})"
+    print(f"{len(data.samples)} images: {split}; seed {config['seed']}")
     epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}"
     print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")
     if trainer.options.weights:

@@ -6,24 +6,24 @@ Knows nothing of batches, steps or networks; reads no weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError
 
 from .augment import Augmentation
 from .checkpoint import has_checkpoint
 from .classes import CAMVID, ClassList
-from .dataset import Sample, data_hash
+from .dataset import data_hash
 from .fcn8 import Fcn8Config
 from .files import CONFIG_NAME, WEIGHTS_NAME
 from .recipes import Recipe
 from .run import Run, open_run, versions
 from .teacher import frames_hash, teacher_record
+
+if TYPE_CHECKING:
+    from .training_data import TrainingData
 
 # What a recipe that does not name it was made without.
 WITHOUT_A_WORD = {"night": 0.0, "repaint": 0.0}
@@ -101,12 +101,9 @@ def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:
 def run_config(
     recipe: Recipe,
     options: FitOptions,
-    samples: Sequence[Sample],
-    training: Sequence[Sample],
-    validation: Sequence[Sample],
-    frames: Sequence[np.ndarray] = (),
+    data: TrainingData,
 ) -> dict[str, Any]:
-    """Everything the run is made from, as JSON; `frames` are those without masks."""
+    """Everything the run is made from, as JSON."""
     return {
         "fcn8": fcn8_config(recipe, options).to_dict(),
         "classes": list(options.classes.names),
@@ -124,11 +121,11 @@ def run_config(
             "root": str(options.dataset) if options.dataset else None,
             "images": str(options.images) if options.images else None,
             "masks": str(options.masks) if options.masks else None,
-            "hash": data_hash(list(samples)),
-            "train": [sample.stem for sample in training],
-            "val": [sample.stem for sample in validation],
+            "hash": data_hash(data.samples),
+            "train": [sample.stem for sample in data.training],
+            "val": [sample.stem for sample in data.validation],
             "unlabelled": list(map(str, options.unlabelled)),
-            "frames": {"count": len(frames), "hash": frames_hash(frames)} if len(frames) else None,
+            "frames": {"count": len(data.frames), "hash": frames_hash(data.frames)} if len(data.frames) else None,
         },
         "versions": versions(),
     }

@@ -370,7 +370,7 @@ def test_a_run_that_is_stopped_before_it_begins_names_no_way_to_go_on(
     def interrupted(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.fit.check_dataset", interrupted)
+    monkeypatch.setattr("train.training_data.check_dataset", interrupted)
     assert fit(dataset, tmp_path / "run") == 1
     said = capsys.readouterr().err
     assert said == "stopped. No epoch had been begun; start over with the same command.\n"

@@ -1,0 +1,91 @@
+"""What a training learns from: the images and masks, checked and split, and frames without masks. Knows no networks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_seg.errors import DatasetError
+
+from .augment import Pair
+from .batches import PairStore, WithFrames
+from .classes import ClassList
+from .dataset import Sample, dataset_folders, find_samples, read_image
+from .options import FitOptions
+from .preflight import PreflightReport, check_dataset
+from .recipes import Recipe
+from .splits import split_samples
+from .teacher import unlabelled_frames
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What was found.
+
+    Attributes:
+        samples: all labelled images; `training` and `validation`, their two parts.
+        frames: those without masks, each (H, W, 3) uint8 BGR.
+    """
+
+    samples: list[Sample]
+    training: list[Sample]
+    validation: list[Sample]
+    frames: Sequence[np.ndarray] = ()
+
+    def pairs(self, classes: ClassList) -> Sequence[Pair]:
+        """What is learnt from, read as it is asked for; the frames come last, unlabelled throughout."""
+        pairs = PairStore(self.training)
+        if not len(self.frames):
+            return pairs
+        assert classes.unlabelled is not None
+        return WithFrames(pairs, self.frames, classes.unlabelled)
+
+
+def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
+    """Check, split and, of what has no masks, read what a call of fit names.
+
+    Raises:
+        ConfigurationError: nothing is left to train on.
+        DatasetError: bad files, each named, or nothing labelled.
+    """
+    folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
+    classes = options.classes
+    report = check_dataset(*folders, classes.names, unlabelled=classes.unlabelled, ignored=classes.ignored)
+    samples = find_samples(None, images=folders[0], masks=folders[1], classes=classes)
+    training, validation = split_samples(samples, recipe, options.seed)
+    if recipe.ignore_unlabelled and classes.unlabelled is not None:
+        refuse_unlabelled(report, training, validation, classes)
+    frames = unlabelled_frames(options.unlabelled, read_image(training[0].image).shape[:2])
+    return TrainingData(samples, training, validation, frames)
+
+
+def refuse_unlabelled(
+    report: PreflightReport, training: Sequence[Sample], validation: Sequence[Sample], classes: ClassList
+) -> None:
+    """Raise `DatasetError` where the training images have nothing to learn: every pixel of them is unlabelled.
+
+    Of validation images that are so, a line on stderr says it: the network is trained, and never scored.
+    """
+    if validation and nothing_labelled(report, validation, classes):
+        print(
+            f"warning: nothing is labelled in the masks of the {len(validation)} validation images: no score will say "
+            "how good the network is. `python -m train inspect` shows what masks hold.",
+            file=sys.stderr,
+        )
+    if nothing_labelled(report, training, classes):
+        assert classes.unlabelled is not None
+        what = f"{classes.unlabelled} ({classes.names[classes.unlabelled]})"
+        raise DatasetError(
+            f"The masks of the {len(training)} training images hold nothing but {what}, "
+            "which is left out of training; expected ids of classes. `python -m train inspect` shows what masks hold."
+        )
+
+
+def nothing_labelled(report: PreflightReport, samples: Sequence[Sample], classes: ClassList) -> bool:
+    """Whether every pixel of these samples is unlabelled."""
+    stems = {sample.stem for sample in samples}
+    pixels = report.class_pixels[[sample.stem in stems for sample in report.samples]].sum(axis=0)
+    return bool(pixels.sum() == pixels[classes.unlabelled])
