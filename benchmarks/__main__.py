@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_seg.console import answer, complain
+from edge_seg.signals import asked_twice, interrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,9 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        from .commands import run_command
+        # SIGTERM too ends the workers, and takes the temporary folders along.
+        with asked_twice(interrupt, last_words="error: stopped at once."):
+            from .commands import run_command
 
-        return run_command(arguments)
+            return run_command(arguments)
     except ModuleNotFoundError as error:
         complain(f"{error.name} is not installed; from the clone: pip install -e '.[bench]'")
         return 1

@@ -18,7 +18,7 @@ from train.files import CONFIG_NAME
 from .data import FrameSet, load_data
 from .environment import environment
 from .field import Field, find_field
-from .measure import NOISE_BOUND
+from .measure import NOISE_BOUND, OTHERS_BOUND
 from .pipeline import describe_clip, measure_clip
 from .process import Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
@@ -31,8 +31,6 @@ Say = Callable[[str], None]
 IDLE_BOUND = 0.03
 # Whatever its precision, a network's own file agrees with it on more of the pixels.
 STRANGER_BOUND = 0.95
-# Cores' worth of work of other programs, as a share of the usable cores, that makes a run a noisy one.
-OTHERS_BOUND = 0.10
 
 
 def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Result:
@@ -102,12 +100,13 @@ def noise_notes(
         )
         notes.append(
             f"NOISY: repeats of {len(wide)} of {len(everything)} rows spread by more than {NOISE_BOUND:.0%} ({named}). "
-            "Trust the ratios, which are taken within rounds, more than the times."
+            "Ratios, which are taken within rounds, bear slowness that lasts for rounds, and no shorter one."
         )
-    others = max((part.others_cores for part in measured), default=0.0)
+    others = max((part.others_cores or 0.0 for part in measured), default=0.0)
     if others > OTHERS_BOUND * surroundings["cores"]:
         notes.append(
-            f"NOISY: other programs kept {others:.2f} of {surroundings['cores']} core(s) busy. Stop them, or run again."
+            f"NOISY: other programs kept {others:.2f} of {surroundings['cores']} core(s) busy: trust neither "
+            "times nor ratios. Stop them, and run again."
         )
     restless = [row for row in everything if isinstance(row, Row) and (row.idle_share or 0.0) > IDLE_BOUND]
     if restless:
@@ -163,6 +162,7 @@ def _recorded(settings: Settings, size: tuple[int, int]) -> dict[str, Any]:
         "repeats": settings.repeats,
         "frames": settings.frames,
         "clip_repeats": settings.clip_repeats,
+        "options": settings.extent,
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_seg.account import counted
 from edge_seg.errors import MissingDependencyError
 
 from .environment import processor
@@ -77,7 +78,7 @@ def _title(result: Result) -> str:
     noisy = "   NOISY RUN, see the notes" if result.noisy else ""
     size = "x".join(str(side) for side in result.settings["size"])
     machine = f"{processor(result.environment)}, {result.environment['cores']} core(s)"
-    return f"FCN8 at {size} on {machine}: {result.data['name']}, {result.data['frames']} frames{noisy}"
+    return f"FCN8 at {size} on {machine}: {result.data['name']}, {counted(result.data['frames'], 'frame')}{noisy}"
 
 
 def _family(kind: str) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ def _bars(rows: Sequence[Row], names: Sequence[str], batches: Sequence[int]) -> 
 
 
 def _draw_speed(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: Sequence[int]) -> None:
-    widest = max((row.frames_per_s or 0.0 for row in rows), default=1.0)
+    widest = max((1000 / np.percentile(row.repeats_ms, 25) for row in rows), default=1.0)
     for row, place, thickness in _bars(rows, names, batches):
         speed = row.frames_per_s or 0.0
         axes.barh(place, speed, thickness, color=_shade(row, batches))
@@ -134,7 +135,7 @@ def _draw_quality(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
     # Never closer than two points: differences of hundredths are not to look like cliffs.
     middle, half = (min(values) + max(values)) / 2, max(2.0, (max(values) - min(values)) * 0.9)
     axes.set_xlim(middle - half, middle + half)
-    style(axes, "mean IoU, %", "and pixels that agree with Keras; lowest batch size")
+    style(axes, "mean IoU, %", "and pixels that agree with Keras; the lowest of all batches")
 
 
 def _draw_memory(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: Sequence[int]) -> None:
@@ -143,7 +144,7 @@ def _draw_memory(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: 
         axes.barh(place, row.peak_mb, thickness, color=_shade(row, batches))
         axes.text((row.peak_mb or 0.0) + widest * 0.02, place, f"{row.peak_mb:,.0f}", va="center", fontsize=8.2)
     axes.set_xlim(0, widest * 1.2)
-    style(axes, "peak memory of the process, MB", "")
+    style(axes, "peak memory, MB", "")
 
 
 def _draw_stages(axes: Any, rows: Sequence[ClipRow], clip: dict[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 Knows results alone. Different code and packages are what one compares; a different processor, number of cores, data or
 work is what makes a comparison a lie, and so is another model, unless that is what one asks about. A loss is what lies
-beyond the noise of both runs, in speed or in mean IoU, or a contender that does not run any more; a peer that is not
-installed any more is none.
+beyond the noise of both runs, in speed, in mean IoU or in agreement with Keras, or a contender that does not run any
+more; a peer that is not installed any more is none.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from .table import align
 
 # Runs of one program on one quiet machine lie this far apart (share of their time), however steady each is in itself.
 SPEED_NOISE = 0.03
+# With fewer repeats nobody knows how far apart they lie.
+LEAST_REPEATS = 3
 # Points of mean IoU that another order of the same sums may cost; the same frames and labels give the same figure.
 IOU_NOISE = 0.05
+# Points of agreement with Keras' labels; the same for both, and the only one of the two where nothing has a truth.
+AGREEMENT_NOISE = 0.05
 ROW_HEAD = ("contender", "batch", "before ms", "after ms", "times faster", "quartiles", "", "x Keras", "mean IoU")
 END_TO_END = ", end to end"
 CLIP_HEAD = ("end to end", "batch", "before fps", "after fps", "times faster", "quartiles", "")
@@ -37,11 +41,13 @@ class Change:
         name, batch: of the contender.
         before, after: ms/frame, or frames/s for a clip.
         speed: times faster after than before; quartiles over all pairs of repeats.
-        verdict: "faster", "slower", or "no difference" where the quartiles enclose 1.
+        verdict: "faster", "slower", "no difference" within the noise or where the quartiles enclose 1, or "too few
+            repeats".
         noise: share of the speed that is noise: the wider spread of the two runs, and `SPEED_NOISE` at the least.
-        losses: "speed" where it is slower by more than the noise, "mean IoU" where that fell by more than `IOU_NOISE`.
+        losses: "speed" where it is slower by more than the noise, "mean IoU" where that fell by more than `IOU_NOISE`
+            or is no number any more, "agreement" likewise.
         keras_before, keras_after: times faster than Keras in its own run, which a slow machine leaves alone.
-        mean_iou: change in points, None where one has none.
+        mean_iou, agreement: change in points, None where one has none.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Change:
     keras_before: float | None = None
     keras_after: float | None = None
     mean_iou: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +128,7 @@ def compare(before: Result, after: Result, *, other_models: bool = False) -> Com
     clip_changes = tuple(_clip_change(*pair) for pair in _common(before.clip_rows, after.clip_rows))
     if not changes and not clip_changes:
         raise ConfigurationError("These results have no contender in common that ran in both.")
-    broken = (*_broken(before.rows, after.rows), *_broken(before.clip_rows, after.clip_rows))
+    broken = (*_broken(before.rows, after.rows), *_broken(before.clip_rows, after.clip_rows), *_gone(before, after))
     return Comparison(changes=changes, clip_changes=clip_changes, notes=tuple(_notes(before, after)), broken=broken)
 
 
@@ -140,41 +147,53 @@ def render_comparison(comparison: Comparison) -> str:
 def _row_change(before: Row, after: Row) -> Change:
     assert before.ms_median is not None
     assert after.ms_median is not None
-    speed = ratio_between_runs(before.repeats_ms, after.repeats_ms)
-    points = None
-    if before.mean_iou is not None and after.mean_iou is not None:
-        points = 100 * (after.mean_iou - before.mean_iou)
-    noise = _noise(before, after)
-    losses = (*_slower(speed, noise), *(["mean IoU"] if points is not None and points < -IOU_NOISE else []))
+    speed, noise = ratio_between_runs(before.repeats_ms, after.repeats_ms), _noise(before, after)
+    enough = min(len(before.repeats_ms), len(after.repeats_ms)) >= LEAST_REPEATS
+    points, same = _points(before.mean_iou, after.mean_iou), _points(before.agreement, after.agreement)
+    fallen = [
+        kind
+        for kind, old, change, bound in (
+            ("mean IoU", before.mean_iou, points, IOU_NOISE),
+            ("agreement", before.agreement, same, AGREEMENT_NOISE),
+        )
+        if old is not None and (change is None or change < -bound)
+    ]
     return Change(
         name=after.name,
         batch=after.batch,
         before=before.ms_median,
         after=after.ms_median,
         speed=speed,
-        verdict=_verdict(speed),
+        verdict=_verdict(speed, noise, enough=enough),
         noise=noise,
-        losses=losses,
+        losses=(*(_slower(speed, noise) if enough else ()), *fallen),
         keras_before=before.ratio,
         keras_after=after.ratio,
         mean_iou=points,
+        agreement=same,
     )
+
+
+def _points(before: float | None, after: float | None) -> float | None:
+    """The change of a share in points, where both are known."""
+    return None if before is None or after is None else 100 * (after - before)
 
 
 def _clip_change(before: ClipRow, after: ClipRow) -> Change:
     assert before.frames_per_s is not None
     assert after.frames_per_s is not None
     # Frames/s, not time: the faster run is the one with the larger number.
-    speed = ratio_between_runs(after.repeats_fps, before.repeats_fps)
+    speed, noise = ratio_between_runs(after.repeats_fps, before.repeats_fps), _noise(before, after)
+    enough = min(len(before.repeats_fps), len(after.repeats_fps)) >= LEAST_REPEATS
     return Change(
         name=after.name,
         batch=after.batch,
         before=before.frames_per_s,
         after=after.frames_per_s,
         speed=speed,
-        verdict=_verdict(speed),
-        noise=_noise(before, after),
-        losses=_slower(speed, _noise(before, after)),
+        verdict=_verdict(speed, noise, enough=enough),
+        noise=noise,
+        losses=_slower(speed, noise) if enough else (),
     )
 
 
@@ -188,13 +207,21 @@ def _slower(speed: Ratio, noise: float) -> tuple[str, ...]:
 
 
 def _loss(change: Change, kind: str) -> str:
-    if kind == "mean IoU":
-        return f"mean IoU {change.mean_iou:+.2f} points, beyond {IOU_NOISE}"
+    points, bound = {
+        "mean IoU": (change.mean_iou, IOU_NOISE),
+        "agreement": (change.agreement, AGREEMENT_NOISE),
+    }.get(kind, (None, 0.0))
+    if points is not None:
+        return f"{kind} {points:+.2f} points, beyond {bound}"
+    if kind != "speed":
+        return f"{kind} is no number any more"
     return f"{change.speed.median:.2f} times as fast, beyond the noise of {change.noise:.0%}"
 
 
-def _verdict(speed: Ratio) -> str:
-    if speed.low <= 1.0 <= speed.high:
+def _verdict(speed: Ratio, noise: float, *, enough: bool) -> str:
+    if not enough:
+        return "too few repeats"
+    if speed.low <= 1.0 <= speed.high or abs(speed.median - 1.0) <= noise:
         return "no difference"
     return "faster" if speed.low > 1.0 else "slower"
 
@@ -211,6 +238,18 @@ def _broken(before: Sequence[Row | ClipRow], after: Sequence[Row | ClipRow]) -> 
         f"{title} ran before and {'failed' if now[title].status == 'failed' else 'was skipped'} now"
         for title in (_titled(row) for row in before if row.status == "ok")
         if title in now and not (now[title].status == "skipped" and getattr(now[title], "kind", "") in PEERS)
+    ]
+
+
+def _gone(before: Result, after: Result) -> list[str]:
+    """A model's own rows that are not there at all, as when its device broke, though the model took part."""
+    now = {_titled(row) for row in after.rows}
+    there = {model["label"] for model in after.models}
+    models = {model["digest"] for model in before.models if model["label"] in there}
+    return [
+        f"{_titled(row)} ran before and took no part now"
+        for row in before.rows
+        if row.status == "ok" and row.kind == "session" and row.model in models and _titled(row) not in now
     ]
 
 

@@ -24,7 +24,7 @@ from .cases import (
 )
 from .environment import gpus
 from .rows import Row
-from .settings import Settings, float_graph, fp32_file, litert_folder, model_files, refuse_other_classes
+from .settings import Settings, check_fp32, float_graph, fp32_file, litert_folder, model_files, refuse_other_classes
 
 Say = Callable[[str], None]
 
@@ -43,13 +43,15 @@ class Field:
 def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
     """Find model files and devices, and name the contenders."""
     failed: list[Row] = []
-    paths = list(dict.fromkeys(settings.models))
+    paths = _each_once(settings.models)
     files, size = model_files(paths)
     refuse_other_classes(settings.run, paths[0])
+    if settings.fp32 is not None:
+        check_fp32(settings.fp32)
     if settings.fp32 is not None or all(file.precision != "fp32" for file in files):
         try:
             # It may be one of the models, too.
-            paths = list(dict.fromkeys([fp32_file(settings, run_digest, size, say), *paths]))
+            paths = _each_once([fp32_file(settings, run_digest, size, say), *paths])
         except ModelFileError as error:
             unmade = ModelFile(path=Path(), label="fp32", precision="fp32", digest="")
             (missing,) = session_contenders([unmade], ["cpu"], size, optional=False)
@@ -66,6 +68,14 @@ def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
         notes=tuple(notes),
         failed=(*failed, *failed_peers),
     )
+
+
+def _each_once(paths: Sequence[Path]) -> list[Path]:
+    """Without those that are the same file, however it is spelt."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def peer_contenders(

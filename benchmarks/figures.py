@@ -9,19 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from edge_seg.errors import ConfigurationError
 from train.files import replacing
 
+from .cases import REFERENCE
 from .chart import draw_chart
 from .environment import ROOT, processor
-from .family import draw_family, trained
+from .family import draw_family, family, trained
 from .growth import FILE_NAME, read_growth
-from .growth_chart import draw_growth
+from .growth_chart import draw_growth, noisy_points
+from .measure import NOISE_BOUND
 from .rows import OUTRUN, ClipRow, Result, Row, read_result
-from .table import NONE, number, percent
+from .table import NONE, number, percent, timed_calls
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
 FOLDER = ROOT / "docs" / "benchmark"
@@ -48,15 +51,18 @@ def run_readme(options: argparse.Namespace) -> int:
     """Carry out `python -m benchmarks readme`; returns the exit code."""
     before = README.read_text(encoding="utf-8")
     after = with_figures(before, section(FOLDER))
+    draw = pictures(FOLDER)
     if options.check:
         print(
             "README agrees with docs/benchmark." if before == after else "README differs: python -m benchmarks readme"
         )
         return 0 if before == after else 1
-    with replacing(README) as temporary:
-        temporary.write_text(after, encoding="utf-8")
-    pictures = draw_pictures(FOLDER)
-    print("wrote " + ", ".join(str(path.relative_to(ROOT)) for path in (README, *pictures)))
+    with ExitStack() as stack:
+        # All are made before the first takes its name.
+        for path, make in draw.items():
+            make(stack.enter_context(replacing(path)))
+        stack.enter_context(replacing(README)).write_text(after, encoding="utf-8")
+    print("wrote " + ", ".join(str(path.relative_to(ROOT)) for path in (README, *draw)))
     return 0
 
 
@@ -84,7 +90,7 @@ def section(folder: Path) -> str:
     if full is not None:
         blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_text(full)]
     if (folder / GPU).is_file():
-        blocks += gpu_blocks(json.loads((folder / GPU).read_text()))
+        blocks += gpu_blocks(read_gpu(folder / GPU))
     if growth is not None:
         picture = "![Cost against batch, resolution, threads and clip length](docs/benchmark/growth.png)"
         blocks += [growth_text(growth), picture]
@@ -92,23 +98,25 @@ def section(folder: Path) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def draw_pictures(folder: Path) -> list[Path]:
-    """Every picture of the figures, drawn again from the JSON files."""
+def pictures(folder: Path) -> dict[Path, Callable[[Path], None]]:
+    """Every picture of the figures, and what draws it from the JSON files.
+
+    Raises:
+        ConfigurationError: results that have no place in one picture.
+    """
     bundled = read_result(folder / BUNDLED)
     others = (("bundled, fast", FAST), ("full width", FULL))
     found = [(name, _result(folder / file)) for name, file in others]
     results = [("bundled", bundled), *((name, result) for name, result in found if result is not None)]
-    drawn: list[tuple[Path, Callable[[Path], None]]] = [
-        (folder.parent / "benchmark.png", lambda target: draw_chart(bundled, target)),
-        (folder / "accuracy_speed.png", lambda target: draw_family(results, target)),
-    ]
+    family(results)
+    drawn: dict[Path, Callable[[Path], None]] = {
+        folder.parent / "benchmark.png": lambda target: draw_chart(bundled, target),
+        folder / "accuracy_speed.png": lambda target: draw_family(results, target),
+    }
     growth = _growth(folder)
     if growth is not None:
-        drawn.append((folder / "growth.png", lambda target: draw_growth(growth, target)))
-    for path, draw in drawn:
-        with replacing(path) as temporary:
-            draw(temporary)
-    return [path for path, _ in drawn]
+        drawn[folder / "growth.png"] = lambda target: draw_growth(growth, target)
+    return drawn
 
 
 def _growth(folder: Path) -> dict[str, Any] | None:
@@ -129,9 +137,15 @@ def _heading(result: Result, what: str) -> str:
     return (
         f"**{what}** ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame) at {size} "
         f"on {machine}, "
-        f"{result.data['frames']} frames of {result.data['name']}, {result.settings['repeats']} interleaved rounds, "
-        f"{result.created[:10]}{noisy}.{untrained}"
+        f"{result.settings['repeats']} interleaved rounds, {timed_calls(result)}; mean IoU and agreement on "
+        f"{result.data['frames']} frames of {result.data['name']}; {result.created[:10]}{noisy}.{untrained}"
+        f"{_command(result)}"
     )
+
+
+def _command(result: Result) -> str:
+    options = result.settings.get("options")
+    return f" `python -m benchmarks {options}`" if options else ""
 
 
 def _machine(environment: dict[str, Any]) -> str:
@@ -178,11 +192,18 @@ def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool, li
         broken = next(row for row in rows if row.status != "ok")
         width = 2 * len(rows) + 4
         return [shown, f"{broken.status}: {broken.reason.split('. ')[0].rstrip('.')}", *[""] * (width - 1)]
-    speeds = [text for row in rows for text in (number(row.ms_median, 1), number(row.ratio, 2))]
+    speeds = [text for row in rows for text in (number(row.ms_median, 1), _ratio(row))]
     iou = percent(first.mean_iou, 2) if accuracy else NONE
     found = [shown, *speeds, percent(first.share_of_peak if limited else None, 0), number(first.peak_mb, 0), iou]
     found.append(percent(first.agreement, 3))
     return [f"**{cell}**" for cell in found] if bold else found
+
+
+def _ratio(row: Row) -> str:
+    """How many times faster, and the quartiles of the rounds."""
+    if row.ratio is None or row.ratio_low is None or row.ratio_high is None or row.name == REFERENCE:
+        return number(row.ratio, 2)
+    return f"{row.ratio:.2f} ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
 
 
 def clip_text(result: Result) -> str:
@@ -229,6 +250,16 @@ def _peak_words(name: str, peak: dict[str, Any], *, outrun: bool) -> str:
     return f"{name} {peak['gflops']:,.0f} GFLOP/s ({peak['library']}{remark})"
 
 
+def read_gpu(path: Path) -> dict[str, Any]:
+    """Read a file of `benchmarks gpu` back. Raises `ConfigurationError` when it is not one."""
+    try:
+        found = json.loads(path.read_text())
+        gpu_blocks(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ConfigurationError(f"{path} is not a whole file of `benchmarks gpu` ({error!r}).") from error
+    return dict(found)
+
+
 def gpu_blocks(found: dict[str, Any]) -> list[str]:
     """What a `benchmarks gpu` found: a heading, and frames/s with the share of the GPU's peak by batch size."""
     count, limits = found["operations"], found["limits"]
@@ -254,7 +285,14 @@ def gpu_blocks(found: dict[str, Any]) -> list[str]:
         told = (row["agreement"] for (other, _), row in rows.items() if other == name and row["agreement"] is not None)
         line = [name, *cells, percent(next(told, None), 3)]
         lines.append(_line([f"**{cell}**" for cell in line] if name == "edge_seg cuda fp16" else line))
-    return [heading, "\n".join(lines), " ".join(f"{note}." for note in found["notes"])]
+    return [heading, "\n".join(lines), " ".join(f"{note}." for note in (*found["notes"], *_restless(found["rows"])))]
+
+
+def _restless(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Rows whose repeats lie far apart, in words."""
+    wide = [row for row in rows if (row.get("spread") or 0.0) > NOISE_BOUND]
+    named = ", ".join(f"{row['name']} at batch {row['batch']} {row['spread']:.0%}" for row in wide)
+    return [f"Repeats spread by more than {NOISE_BOUND:.0%}: {named}"] if wide else []
 
 
 def _gpu_cell(row: dict[str, Any] | None) -> str:
@@ -281,6 +319,9 @@ def growth_text(growth: dict[str, Any]) -> str:
             f"Memory against the length of a clip: {each} at the most (bundled clip, looped, and int8 model, "
             f"`--save jsonl`, one frame in {' or '.join(map(str, strides))} segmented, the others decoded only)."
         )
+    points = [point for axis in growth["axes"].values() for point in axis]
+    if noisy := noisy_points(points, growth["environment"]["cores"]):
+        words.append(f"{len(noisy)} of {len(points)} points are of noisy measurements: hollow in the picture.")
     return f"**Growth** (`python -m benchmarks growth`), on {_machine(growth['environment'])}. " + " ".join(words)
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.floatgraph MODEL.onnx FLOAT.onnx
 
-From scaled frames (N, 3, H, W) float32, u / 127.5 - 1, to class probabilities (N, classes, H, W) float32: the scaling
-and the argmax that our files carry are left to whoever runs it. The weights are the file's own, to the last bit but
-for the first kernel, which gets back the factor that the file's scaling moved into it.
+From scaled frames (N, 3, H, W) float32, u / 127.5 - 1, to scores (N, classes, H, W) float32, without a softmax, since
+labels need none: the scaling and the argmax that our files carry are left to whoever runs it. The weights are the
+file's own, to the last bit but for the first kernel, which gets back the factor that the file's scaling moved into it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge_seg.errors import ModelFileError
 from edge_seg.spec import ModelSpec
 from train.files import replacing
 
-INPUT, OUTPUT = "scaled_frames", "probabilities"
+INPUT, OUTPUT = "scaled_frames", "scores"
 KERAS_STEP = 127.5
 
 
@@ -61,16 +61,13 @@ def cut_float_graph(model: Any, name: str) -> Any:
     classes, factor = _classes(last, weights, model)
     kept = [*_between(model.graph.node, first.input[0], last.input[0]), last]
     used = {item for node in kept for item in node.input}
-    tail = [
-        helper.make_node("DepthToSpace", [last.output[0]], ["scores"], blocksize=factor, mode="CRD"),
-        helper.make_node("Softmax", ["scores"], [OUTPUT], axis=1),
-    ]
+    tail = helper.make_node("DepthToSpace", [last.output[0]], [OUTPUT], blocksize=factor, mode="CRD")
     for node in kept:
         node.input[:] = [INPUT if item == first.input[0] else item for item in node.input]
     tensors = [tensor for tensor in weights.values() if tensor.name in used and tensor.name != first.input[1]]
     tensors.append(numpy_helper.from_array((kernel * np.float32(scale * KERAS_STEP)), first.input[1]))
     graph = helper.make_graph(
-        [*kept, *tail],
+        [*kept, tail],
         "fcn8_float",
         [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["N", 3, height, width])],
         [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["N", classes, height, width])],

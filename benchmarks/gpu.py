@@ -24,6 +24,7 @@ from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.session import load_runtime
 from train.arguments import path, positive, size
 
+from .benchmark import noise_notes
 from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
 from .environment import environment
 from .process import CANNOT_BE_HAD, Worker, WorkerError
@@ -150,15 +151,17 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
             classes=run_classes(settings.run),
         )
         plan, reference = with_reference(plan, settings, files, shape, digest, say=say, start=start)
-        rows = [row for batch in settings.batches for row in measure_batch(plan, batch, say=say, start=start).rows]
+        measured = [measure_batch(plan, batch, say=say, start=start) for batch in settings.batches]
+    surroundings = environment()
+    rows = [row for part in measured for row in part.rows]
     return {
         "format": FORMAT,
         "kind": "gpu",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
+        "environment": surroundings,
         "size": list(shape),
         "repeats": settings.repeats,
-        "notes": list(settings.notes),
+        "notes": [*settings.notes, *noise_notes(rows, [], measured, surroundings)],
         "operations": count,
         "limits": limits,
         "decoder": decoder,

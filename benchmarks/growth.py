@@ -29,7 +29,7 @@ from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot
 from .environment import environment, processor
 from .field import present_devices
-from .growth_chart import draw_growth
+from .growth_chart import draw_growth, noisy_points
 from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Worker
 from .report import check_save, save_json
@@ -90,7 +90,7 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--repeats", type=positive, metavar="N", help="turns of each contender at each point (default: 3)")
     add("--batches", type=whole_numbers, metavar="N,N", help="frames a call (default: 1,2,4,8,16)")
-    add("--sides", type=whole_numbers, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
+    add("--sides", type=_sides, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
     add("--frames", type=positive, metavar="N", help="frames of a turn, a batch at the least (default: 3)")
     add("--stride", type=positive, metavar="N", help="clip length: segment every Nth frame (default: 50)")
     add("--fps", type=_fps, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
@@ -117,19 +117,33 @@ def run_growth(options: argparse.Namespace) -> int:
     surroundings = environment()
     if kept is not None:
         check_like(kept, surroundings, check_run(settings.run), options.save)
-    found = measure_growth(settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True))
-    # Of this run: a failure that is kept from an earlier one was told then.
-    failed = [point for points in found["axes"].values() for point in points if point["status"] == "failed"]
-    if kept is not None:
-        found["axes"] = merged(kept["axes"], found["axes"])
-    save_json(found, options.save)
+
+    def keep(found: dict[str, Any]) -> dict[str, Any]:
+        both = {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
+        save_json(both, options.save)
+        return both
+
+    found = measure_growth(
+        settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True), after_axis=keep
+    )
+    # Of this run: what is kept from an earlier one was told then.
+    points = [point for points in found["axes"].values() for point in points]
+    found = keep(found)
     picture = options.save.with_suffix(".png")
     with replacing(picture) as temporary:
         draw_growth(found, temporary)
     print(json.dumps(found, indent=1) if options.json else f"wrote {options.save} and {picture}")
-    for point in failed:
-        print(f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}", file=sys.stderr)
-    return 1 if failed else 0
+    for point in points:
+        if point["status"] == "failed":
+            print(f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}", file=sys.stderr)
+    if noisy := noisy_points(points, surroundings["cores"]):
+        named = ", ".join(f"{point['name']} at {point['axis']} {point['value']:g}" for point in noisy[:4])
+        print(
+            f"NOISY: {len(noisy)} of {len(points)} points ({named}{', ...' if len(noisy) > 4 else ''}): repeats lay "
+            "far apart, or other programs computed. Measure them again on a quiet machine.",
+            file=sys.stderr,
+        )
+    return 1 if any(point["status"] == "failed" for point in points) else 0
 
 
 def read_growth(path: Path) -> dict[str, Any]:
@@ -178,13 +192,28 @@ def check_like(kept: dict[str, Any], surroundings: dict[str, Any], run_digest: s
 
 
 def measure_growth(
-    settings: GrowthSettings, surroundings: dict[str, Any], *, say: Say, start: Start = Worker
+    settings: GrowthSettings,
+    surroundings: dict[str, Any],
+    *,
+    say: Say,
+    start: Start = Worker,
+    after_axis: Callable[[dict[str, Any]], object] = lambda found: None,
 ) -> dict[str, Any]:
-    """Measure the axes asked for; everything as plain JSON types."""
+    """Measure the axes asked for; everything as plain JSON types, which `after_axis` is given so far as they are."""
     from train.run import open_run
 
     digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
     axes: dict[str, list[dict[str, Any]]] = {}
+    found = {
+        "format": FORMAT,
+        "kind": "growth",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": surroundings,
+        "run": digest,
+        "parameters": parameters,
+        "size": list(SIZE),
+        "axes": axes,
+    }
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
         for axis in settings.axes:
             if axis == "length":
@@ -198,16 +227,8 @@ def measure_growth(
                 axes[axis] = measure_lengths(plan, Path(scratch), say=say, start=start)
             else:
                 axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say, start)
-    return {
-        "format": FORMAT,
-        "kind": "growth",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": surroundings,
-        "run": digest,
-        "parameters": parameters,
-        "size": list(SIZE),
-        "axes": axes,
-    }
+            after_axis(found)
+    return found
 
 
 def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[Path]:
@@ -240,7 +261,8 @@ def _measure_axis(
             scenes=settings.frames,
             classes=run_classes(settings.run),
         )
-        points += [point(axis, value, row) for row in measure_batch(plan, batch, say=say, start=start).rows]
+        measured = measure_batch(plan, batch, say=say, start=start)
+        points += [point(axis, value, row, measured.others_cores) for row in measured.rows]
     return points
 
 
@@ -254,11 +276,12 @@ def growing_contenders(
     return [replace(one, threads=threads) for one in everyone]
 
 
-def point(axis: str, value: float, row: Row) -> dict[str, Any]:
-    """What is kept of a row at one point of an axis."""
-    kept = ("name", "kind", "precision", "device", "batch", "status", "reason", "ms_median", "frames_per_s", "spread")
+def point(axis: str, value: float, row: Row, others_cores: float | None) -> dict[str, Any]:
+    """What is kept of a row at one point of an axis, and how much other programs computed meanwhile."""
+    kept = ("name", "kind", "precision", "device", "batch", "status", "reason", "ms_median", "frames_per_s", "spread",
+            "calls", "ratio", "peak_mb", "agreement")  # fmt: skip
     values = asdict(row)
-    return {"axis": axis, "value": value, **{name: values[name] for name in (*kept, "ratio", "peak_mb", "agreement")}}
+    return {"axis": axis, "value": value, **{name: values[name] for name in kept}, "others_cores": others_cores}
 
 
 def _threads() -> tuple[int, ...]:
@@ -278,6 +301,13 @@ def _axes(text: str) -> tuple[str, ...]:
 def whole_numbers(text: str) -> tuple[int, ...]:
     """ "1,4,8" -> (1, 4, 8), ascending, each once."""
     return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    found = whole_numbers(text)
+    if any(side % 32 for side in found):
+        raise argparse.ArgumentTypeError(f"expected multiples of 32, like 224,352; got {text!r}")
+    return found
 
 
 def _fps(text: str) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
 from .environment import processor
+from .measure import is_noisy
 
 # In the order of the legend: a hue a family, a dash a precision.
 LINES = {
@@ -26,7 +27,7 @@ Points = Sequence[dict[str, Any]]
 def draw_growth(growth: dict[str, Any], path: Path) -> None:
     """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
     plt = import_pyplot()
-    panels: dict[str, Callable[[Any, Points], None]] = {
+    panels: dict[str, Callable[[Any, Points, Points], None]] = {
         "batch": _draw_batch,
         "resolution": _draw_resolution,
         "threads": _draw_threads,
@@ -34,13 +35,14 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
     }
     shown = [axis for axis in panels if growth["axes"].get(axis)]
     columns = 2 if len(shown) > 1 else 1
-    lines = -(-len(shown) // columns)
+    lines, cores = -(-len(shown) // columns), growth["environment"]["cores"]
     colours = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     with plt.rc_context(colours):
         figure = plt.figure(figsize=(6.2 * columns, 0.7 + 3.7 * lines), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         for place, axis in enumerate(shown, start=1):
-            panels[axis](figure.add_subplot(lines, columns, place), growth["axes"][axis])
+            points = growth["axes"][axis]
+            panels[axis](figure.add_subplot(lines, columns, place), points, noisy_points(points, cores))
         machine = growth["environment"]
         title = (
             f"Cost against {', '.join(NAMES[axis] for axis in shown)}: {processor(machine)}, {machine['cores']} core(s)"
@@ -50,37 +52,47 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
         plt.close(figure)
 
 
-def _draw_batch(axes: Any, points: Points) -> None:
-    _lines(axes, points, "ms_median")
+def noisy_points(points: Points, cores: int) -> list[dict[str, Any]]:
+    """Those whose repeats lay far apart, or beside which other programs computed."""
+    return [
+        point
+        for point in points
+        if point["status"] == "ok" and is_noisy(point.get("spread"), point.get("others_cores"), cores)
+    ]
+
+
+def _draw_batch(axes: Any, points: Points, noisy: Points) -> None:
+    _lines(axes, points, noisy, "ms_median")
     _doubling(axes, [point["value"] for point in points])
     axes.set_ylim(0, 1.35 * max((point["ms_median"] for point in points if point["status"] == "ok"), default=1.0))
     style(axes, "Batch: milliseconds a frame", "frames a call", grid="y")
     axes.legend(frameon=False, fontsize=8.5, loc="upper right", ncols=2)
 
 
-def _draw_resolution(axes: Any, points: Points) -> None:
-    _lines(axes, points, "ms_median")
+def _draw_resolution(axes: Any, points: Points, noisy: Points) -> None:
+    _lines(axes, points, noisy, "ms_median")
     sides = sorted({point["value"] for point in points})
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sides, [f"{side:g}²" for side in sides])
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(import_pyplot().matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     reference = [point for point in points if point["precision"] == "int8" and point["status"] == "ok"]
     if reference:
         start = reference[0]
-        height = [0.62 * start["ms_median"] * (side / start["value"]) ** 2 for side in sides]
+        height = [0.45 * start["ms_median"] * (side / start["value"]) ** 2 for side in sides]
         axes.plot(sides, height, ":", color=FAINT, lw=1)
         axes.annotate(
             "as the pixels", (sides[-1], height[-1]), (0, -22), textcoords="offset points", ha="right", va="top",
             fontsize=8.2, color=FAINT,
         )  # fmt: skip
     style(axes, "Resolution: milliseconds a frame (both axes logarithmic)", "input size, pixels", grid="both")
-    axes.legend(frameon=False, fontsize=8.5)
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _draw_threads(axes: Any, points: Points) -> None:
-    _lines(axes, points, "frames_per_s", gain=True)
+def _draw_threads(axes: Any, points: Points, noisy: Points) -> None:
+    _lines(axes, points, noisy, "frames_per_s", gain=True)
     threads = sorted({point["value"] for point in points})
     axes.set_xticks(threads, [f"{count:g}" for count in threads])
     axes.margins(x=0.12)
@@ -89,7 +101,7 @@ def _draw_threads(axes: Any, points: Points) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _draw_length(axes: Any, points: Points) -> None:
+def _draw_length(axes: Any, points: Points, noisy: Points) -> None:
     ok = [point for point in points if point["status"] == "ok"]
     shades = ("#9bd8cf", "#4fb3a5", "#0d5951", INK)
     for number, point in enumerate(ok):
@@ -104,8 +116,8 @@ def _draw_length(axes: Any, points: Points) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _lines(axes: Any, points: Points, figure: str, *, gain: bool = False) -> None:
-    """A line a contender; `gain` adds to its name how often the last value is the first."""
+def _lines(axes: Any, points: Points, noisy: Points, figure: str, *, gain: bool = False) -> None:
+    """A line a contender, noisy points hollow; `gain` adds to its name how often the last value is the first."""
     for name in dict.fromkeys(point["name"] for point in points):
         mine = [point for point in points if point["name"] == name and point["status"] == "ok"]
         if not mine:
@@ -113,9 +125,11 @@ def _lines(axes: Any, points: Points, figure: str, *, gain: bool = False) -> Non
         colour, dashes = _line(mine[0])
         heights = [point[figure] for point in mine]
         label = f"{name}, {heights[-1] / heights[0]:.2f}x" if gain else name
-        axes.plot(
-            [point["value"] for point in mine], heights, dashes, color=colour, lw=1.8, marker="o", ms=4.5, label=label
-        )
+        values = [point["value"] for point in mine]
+        axes.plot(values, heights, dashes, color=colour, lw=1.8, marker="o", ms=4.5, label=label)
+        hollow = [place for place, point in enumerate(mine) if point in noisy]
+        x, y = ([series[place] for place in hollow] for series in (values, heights))
+        axes.plot(x, y, "o", ms=4.5, color=colour, mfc="white")
 
 
 def _line(point: dict[str, Any]) -> tuple[str, str]:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.litertfile RUN HEIGHTxWIDTH 1,4 FOLDER
 
-From scaled frames (N, H, W, 3) float32 to class probabilities (N, H, W, classes) float32. The batch is fixed in each
-file: with an open one XNNPACK, the interpreter's fast path, steps aside.
+From scaled frames (N, H, W, 3) float32 to scores (N, H, W, classes) float32, without a softmax, since labels need none.
+The batch is fixed in each file: with an open one XNNPACK, the interpreter's fast path, steps aside.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def write_litert_files(run: Path, input_size: tuple[int, int], batches: list[int
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    from train.fcn8 import logits_model
     from train.run import load_model, open_run
 
-    model = load_model(open_run(run), input_size=input_size)
+    model = logits_model(load_model(open_run(run), input_size=input_size))
     folder.mkdir(parents=True, exist_ok=True)
     for batch in batches:
         shape = tf.TensorSpec((batch, *input_size, 3), tf.float32)

@@ -16,6 +16,9 @@ from edge_seg.errors import ConfigurationError
 
 # Repeats of one contender that lie further apart than this share of their median make a run a noisy one.
 NOISE_BOUND = 0.10
+# Cores' worth of work of other programs, as a share of the usable cores, that makes a run a noisy one.
+OTHERS_BOUND = 0.10
+ORDER_SEED = 1
 Key = TypeVar("Key")
 
 
@@ -57,16 +60,17 @@ def interleave(
 ) -> dict[Key, list[tuple[float, ...]]]:
     """Give every contender one turn a round, for `repeats` rounds.
 
-    Each round starts with another contender, so that none always runs after the same one. A turn that raises drops its
-    contender from the rounds that follow, through `failed`; the others go on.
+    Each round has an order of its own, the same in every run, so that none always runs after the same one. A turn that
+    raises drops its contender from the rounds that follow, through `failed`; the others go on.
 
     Returns:
         For each contender the seconds of each call, a tuple a repeat.
     """
     times: dict[Key, list[tuple[float, ...]]] = {key: [] for key in turns}
     alive = list(turns)
+    draw = np.random.default_rng(ORDER_SEED)
     for index in range(repeats):
-        for key in rotated(alive, index):
+        for key in [alive[place] for place in draw.permutation(len(alive))]:
             try:
                 times[key].append(tuple(turns[key]()))
             except Exception as error:
@@ -74,12 +78,6 @@ def interleave(
                 failed(key, error)
         after_round(index)
     return times
-
-
-def rotated(items: Sequence[Key], by: int) -> list[Key]:
-    """The items in the same circle, begun `by` places later."""
-    start = by % len(items) if items else 0
-    return [*items[start:], *items[:start]]
 
 
 def summarize(repeats: Sequence[Sequence[float]], batch: int) -> Summary:
@@ -104,6 +102,11 @@ def relative_spread(values: Sequence[float]) -> float:
     """Interquartile range over median: 0 for one value, and blind to a single stray repeat in four or more."""
     low, middle, high = np.percentile(np.asarray(values, np.float64), (25, 50, 75))
     return float((high - low) / middle) if middle else 0.0
+
+
+def is_noisy(spread: float | None, others_cores: float | None, cores: int) -> bool:
+    """Whether repeats lie too far apart, or other programs computed too much meanwhile; None counts as neither."""
+    return (spread or 0.0) > NOISE_BOUND or (others_cores or 0.0) > OTHERS_BOUND * cores
 
 
 def ratio(reference_ms: Sequence[float], ms: Sequence[float]) -> Ratio | None:

@@ -2,8 +2,8 @@
 
 Knows the plain float graph (`floatgraph`), the TensorFlow Lite files (`litertfile`) and the project's own files, and
 imports a runtime only when its contender is loaded: one that is not installed is skipped with the command that cures
-it. The float graphs end in probabilities and begin at scaled frames, so scaling and argmax are numpy's here, as they
-are at a newcomer's.
+it. The float graphs begin at scaled frames and end in scores, so scaling and argmax are numpy's here, as they are at a
+newcomer's.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def plain_onnxruntime(contender: Contender, batch: int) -> Loaded:
     session = ort.InferenceSession(contender.path, providers=["CPUExecutionProvider"])
 
     def predict(frames: np.ndarray) -> np.ndarray:
-        (probabilities,) = session.run(None, {INPUT: scale_frames(frames).transpose(0, 3, 1, 2)})
-        return probabilities.argmax(axis=1).astype(np.uint8)
+        (scores,) = session.run(None, {INPUT: scale_frames(frames).transpose(0, 3, 1, 2)})
+        return scores.argmax(axis=1).astype(np.uint8)
 
     return predict, f"onnxruntime {ort.__version__}, {session.get_providers()[0]}, default options", "fp32"
 

@@ -5,6 +5,7 @@ Knows the protocol of `worker` and nothing of what is asked.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import signal
@@ -103,13 +104,18 @@ class Worker:
             raise WorkerError(answer["error"], answer["kind"])
         return answer
 
+    def dismiss(self) -> None:
+        """Let the process end when it is done with what it was asked; waits for nothing."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def close(self) -> None:
         """End the process: by the end of its input, by force where that does not help within 10 s."""
-        assert self._process.stdin is not None
+        self.dismiss()
         try:
-            self._process.stdin.close()
             self._process.wait(timeout=10)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._log.close()

@@ -6,7 +6,8 @@ Knows what a result holds and how it is stored and read back; draws and measures
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def read_result(path: Path | str) -> Result:
         values["notes"] = tuple(values["notes"])
         result = Result(**values)
         _check(result)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ConfigurationError(f"{path} is not a whole results.json ({error}).") from error
     return result
 
@@ -196,10 +197,27 @@ def _check(result: Result) -> None:
     for values, names in (*parts, *((model, ("label", "digest")) for model in result.models)):
         for name in names:
             values[name]
+    for part in (result.clip, result.environment, result.environment["packages"], result.limits, result.operations):
+        part.keys()
     for row in result.everything:
-        repeats = row.repeats_ms if isinstance(row, Row) else row.repeats_fps
-        if row.status == "ok" and not (row.frames_per_s and repeats):
+        _check_figures(row)
+        repeats, median = (
+            (row.repeats_ms, row.ms_median) if isinstance(row, Row) else (row.repeats_fps, row.frames_per_s)
+        )
+        if row.status == "ok" and not (row.frames_per_s and median and repeats and min(repeats) > 0):
             raise KeyError(f"figures of {row.name}")
+
+
+def _check_figures(row: Row | ClipRow) -> None:
+    """Raise `TypeError` where a figure is no finite number, or a text none."""
+    for item in fields(row):
+        value = getattr(row, item.name)
+        texts = item.type == "str"
+        values = value if isinstance(value, tuple) else value.values() if isinstance(value, dict) else (value,)
+        for one in values:
+            figure = type(one) in (int, float) and math.isfinite(one)
+            if not (isinstance(one, str) if texts else figure or (one is None and "None" in str(item.type))):
+                raise TypeError(f"{row.name}: {item.name} is {one!r}")
 
 
 def _row(kind: type[Any], values: dict[str, Any]) -> Any:

@@ -72,6 +72,18 @@ class Settings:
     out: Path = DEFAULT_OUT
 
     @property
+    def extent(self) -> str:
+        """The options of `python -m benchmarks run` that say how much is measured, as they are written."""
+        given = {
+            "batch-sizes": ",".join(map(str, self.batch_sizes)),
+            "repeats": self.repeats,
+            "frames": self.frames,
+            "data-limit": self.data_limit,
+            "clip-frames": self.clip_frames if self.clip else None,
+        }
+        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+
+    @property
     def cache(self) -> Path:
         """Where files made on the way are kept for the next benchmark."""
         return self.out / "cache"
@@ -143,6 +155,13 @@ def _shape(spec: ModelSpec) -> str:
     return f"{'x'.join(map(str, spec.input_size))} frames of {len(spec.classes)} classes"
 
 
+def check_fp32(file: Path) -> None:
+    """Raise `ConfigurationError` unless a file of ours is one of fp32."""
+    found = read_model_header(file).spec.precision
+    if found != "fp32":
+        raise ConfigurationError(f"--fp32 {file}: expected an fp32 file, got one of {found}.")
+
+
 def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
     """The run's fp32 ONNX file at a (height, width): the one given, the one exported before, or a fresh export.
 
@@ -168,24 +187,30 @@ def exported(settings: Settings, name: str, options: Sequence[str], say: Say) ->
 @cache
 def export_digest() -> str:
     """Eight hex digits of what an exported file depends on besides its run: our code, and whose it calls."""
+    return _digest_of(sorted((ROOT / "export").glob("*.py")), ("tf2onnx", "onnx", "onnxruntime"))
+
+
+def _digest_of(sources: Sequence[Path], packages: Sequence[str]) -> str:
     found = hashlib.sha256()
-    for path in sorted((ROOT / "export").glob("*.py")):
+    for path in sources:
         found.update(path.read_bytes())
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
+    for package in packages:
         found.update(f"{package} {package_versions().get(package)}".encode())
     return found.hexdigest()[:8]
 
 
 def float_graph(settings: Settings, fp32: ModelFile, say: Say) -> Path:
     """The plain float graph of the run's fp32 file, for runtimes that want one; raises `ModelFileError`."""
-    target = settings.cache / f"{fp32.digest}-float.onnx"
+    made_by = _digest_of([ROOT / "benchmarks" / "floatgraph.py"], ["onnx"])
+    target = settings.cache / f"{made_by}-{fp32.digest}-float.onnx"
     return made(target, ("benchmarks.floatgraph", str(fp32.path.resolve()), str(target.resolve())), say)
 
 
 def litert_folder(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
     """A folder of the run as TensorFlow Lite files, one a batch size; raises `ModelFileError`."""
     shape = "x".join(map(str, size))
-    folder = settings.cache / f"{digest}-{shape}-litert"
+    made_by = _digest_of([ROOT / "benchmarks" / "litertfile.py"], ["tensorflow", "keras"])
+    folder = settings.cache / f"{made_by}-{digest}-{shape}-litert"
     missing = [batch for batch in settings.batch_sizes if not file_of(folder, batch).is_file()]
     if missing:
         batches = ",".join(map(str, missing))

@@ -32,10 +32,11 @@ from train.ship import write_frames
 from .environment import environment, file_hash
 from .growth import whole_numbers
 from .report import check_save, save_json
+from .settings import DEFAULT_OUT
 from .suite import Say
 
 FORMAT = 1
-DEFAULT_SAVE = Path("docs") / "benchmark" / "smoothing.json"
+FILE_NAME = "smoothing.json"
 RATE = 25
 SIZE = (480, 640)  # of a drive's frames, as of the bundled clip's
 CLIP_FRAMES = 75
@@ -90,7 +91,13 @@ def add_smoothing_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: none)")  # fmt: skip
     add("--limit", type=positive, metavar="N", help="most frames of a drive or clip (default: 200 of the bundled clip, "
         f"40 to 50 of the other drives, {CLIP_FRAMES} of clips)")  # fmt: skip
-    add("--save", type=path, default=DEFAULT_SAVE, metavar="FILE", help="JSON to write (default: %(default)s)")
+    add(
+        "--save",
+        type=path,
+        default=DEFAULT_OUT / FILE_NAME,
+        metavar="FILE",
+        help="JSON to write (default: %(default)s)",
+    )
 
 
 def _holds(text: str) -> tuple[int, ...]:
@@ -123,6 +130,8 @@ def measure_smoothing(
         ConfigurationError: a model of other classes than the rendered drives have.
         MediaError: a clip cannot be read.
     """
+    for clip in clips:
+        VideoFile(clip).close()  # Minutes of rendering come before it is looked at.
     held = (1, *(hold for hold in holds if hold != 1))
     drives, real = [], []
     with Segmenter(model) as segmenter, tempfile.TemporaryDirectory(prefix="edge_seg_smoothing_") as scratch:

@@ -85,10 +85,11 @@ def rendered_plan(
 
 @dataclass(frozen=True)
 class Measured:
-    """One batch size: its rows, and how many cores' worth of other programs' work went on while they were timed."""
+    """One batch size: its rows, and how many cores' worth of other programs' work went on while they were timed, None
+    where it cannot be told: in a container of fewer cores than the machine has."""
 
     rows: list[Row]
-    others_cores: float
+    others_cores: float | None
 
 
 @dataclass
@@ -123,6 +124,8 @@ def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) ->
     """Measure every contender at one batch size; a contender that fails is a failed row, the others go on."""
     with ExitStack() as stack:
         seats = [Seat(contender, stack.enter_context(start(contender.name))) for contender in plan.contenders]
+        # All at once: waited for one after the other, those amid loading would take ten seconds each.
+        stack.callback(_dismiss, seats)
         say(f"batch {batch}: loading {len(seats)} contenders")
         _load(seats, plan, batch)
         for seat in seats:
@@ -133,6 +136,11 @@ def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) ->
             seat.attempt(lambda seat=seat: _remember_peak(seat))  # type: ignore[misc]
     reference = next((seat for seat in seats if seat.contender.name == REFERENCE and seat.failure is None), None)
     return Measured([_row(seat, reference, plan, batch) for seat in seats], others_cores)
+
+
+def _dismiss(seats: Sequence[Seat]) -> None:
+    for seat in seats:
+        seat.worker.dismiss()
 
 
 def labels_of(contender: Contender, plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> np.ndarray:
@@ -148,13 +156,13 @@ def labels_of(contender: Contender, plan: Plan, batch: int, *, say: Say, start: 
     return seat.labels
 
 
-def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float:
-    """Do the work; returns the cores that were busy meanwhile with what is neither a worker's nor our own."""
+def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float | None:
+    """Do the work; returns the cores that were busy meanwhile with what is neither a worker's nor our own, if known."""
     before, began, own = busy_core_s(), time.perf_counter(), time.process_time()
     work()
     after, wall_s = busy_core_s(), time.perf_counter() - began
     if before is None or after is None:
-        return 0.0
+        return None
     ours = time.process_time() - own + sum(turn["all_cpu_s"] for seat in seats for turn in seat.turns)
     return max(0.0, (after - before - ours) / wall_s)
 

@@ -36,7 +36,7 @@ def heading(result: Result) -> str:
     """Data, machine and method, one line each."""
     machine, settings, data = result.environment, result.settings, result.data
     size = "x".join(str(side) for side in settings["size"])
-    method = f"{settings['repeats']} interleaved repeats of {settings['frames']} frames each"
+    method = f"{settings['repeats']} interleaved repeats of {settings['frames']} frames each, {timed_calls(result)}"
     return "\n".join(
         (
             f"{data['name']}: {data['frames']} frames, segmented at {size}",
@@ -44,6 +44,12 @@ def heading(result: Result) -> str:
             f"{method}; the whole took {result.duration_s:.0f} s",
         )
     )
+
+
+def timed_calls(result: Result) -> str:
+    """How many calls of each contender were timed, at each batch size, in words."""
+    calls = sorted({row.calls for row in result.rows if row.status == "ok"})
+    return f"{' or '.join(map(str, calls)) or 'no'} timed calls of each contender"
 
 
 def cells(row: Row) -> tuple[str, ...]:

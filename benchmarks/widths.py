@@ -21,7 +21,7 @@ from train.files import replacing
 
 from .cases import session_contenders
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
-from .environment import environment
+from .environment import environment, processor
 from .process import Worker
 from .report import check_save, save_json
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
@@ -61,9 +61,9 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
         ModelFileError: a run is not there or damaged, or could not be exported.
     """
     # Not above: Keras comes with it, and every other command would wait for that.
-    from train.run import open_run
-
     points = read_study(folder)
+    from train.run import open_run  # which brings Keras
+
     runs = {name: folder / f"{name.replace(' ', '-')}-seed{point['seeds'][0]}" for name, point in points.items()}
     opened = {name: open_run(run) for name, run in runs.items()}
     shared = _recipe(next(iter(opened.values())).config, folder)
@@ -163,9 +163,8 @@ def draw_widths(found: dict[str, Any], path: Path) -> None:
         shape = "x".join(map(str, found["size"]))
         style(speed, "against time", f"ms a frame, fp32, {shape} (logarithmic)", grid="both")
         size.set_ylabel("mean IoU on the held-out images, %")
-        title = (
-            f"FCN8 by width, {found['schedule']['epochs']} epochs each: {machine['cpu']}, {machine['cores']} core(s)"
-        )
+        epochs = found["schedule"]["epochs"]
+        title = f"FCN8 by width, {epochs} epochs each: {processor(machine)}, {machine['cores']} core(s)"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
         figure.savefig(path, dpi=130, facecolor="white")
         plt.close(figure)

@@ -43,6 +43,36 @@ def asked_twice(first: Callable[[], None], *, said: str = "", last_words: str) -
                 signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Inside the block SIGINT and SIGTERM wait for its end, where they raise `KeyboardInterrupt` in place of any error.
+
+    For imports of native code, which take an interruption for a failure of their own, or swallow it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        heard = True
+
+    listened = [number for number in NUMBERS if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, note) for number in listened}
+    try:
+        yield
+    except BaseException:
+        if heard:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
+
+
 def interrupt() -> NoReturn:
     """What Ctrl-C does by itself: raise `KeyboardInterrupt`."""
     raise KeyboardInterrupt

@@ -199,6 +199,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
 def require_tools() -> None:
     """Raise `MissingDependencyError` unless Keras on TensorFlow, tf2onnx, onnx and onnxruntime can be imported."""
     from edge_seg.errors import MissingDependencyError
+    from edge_seg.signals import held_back
     from train.quiet import import_keras_quietly
 
     asked = os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -209,7 +210,8 @@ def require_tools() -> None:
         )
     for module in ("keras", "tensorflow", "onnx", "tf2onnx", "onnxruntime"):
         try:
-            import_keras_quietly() if module == "keras" else __import__(module)
+            with held_back():
+                import_keras_quietly() if module == "keras" else __import__(module)
         except ImportError as error:
             raise MissingDependencyError(f"export needs {module} ({error}). From the clone: {INSTALL}") from error
     import keras

@@ -32,7 +32,7 @@ from .files import write_csv
 from .labelers import Labeler, open_keras, open_onnx
 from .metrics import Scores, none_if_nan
 from .night import NEEDED, make_night
-from .preflight import check_pairs, refuse_problems
+from .preflight import WARNINGS_TOLD, check_pairs, print_warnings, refuse_problems
 from .quiet import import_keras_quietly
 
 
@@ -156,7 +156,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
 def evaluate_subject(subject: Subject, *, batch: int = 8) -> Evaluation:
     """Check the files, then evaluate; raises `DatasetError` that names every bad file."""
     curable = subject.unlabelled is not None
-    refuse_problems(check_pairs(subject.samples, subject.classes, unlabelled=subject.unlabelled, curable=curable))
+    report = check_pairs(subject.samples, subject.classes, unlabelled=subject.unlabelled, curable=curable)
+    print_warnings(refuse_problems(report), WARNINGS_TOLD)
     return evaluate_samples(
         subject.labeler,
         subject.samples,

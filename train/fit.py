@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from .checkpoint import has_checkpoint, load_checkpoint
 from .dataset import Sample
 from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import logits_model
+from .files import sole_writer
 from .fold import fold_batch_norm
 from .losses import ConfusionMetric, SegmentationLoss, class_weights
 from .memory import out_of_memory_told
@@ -42,13 +44,19 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     """Train, and leave a run's folder behind: config, history, checkpoint, weights, pictures, page.
 
     Raises:
-        ConfigurationError: options that cannot be.
+        ConfigurationError: options that cannot be, or another training that writes into the folder.
         DatasetError: bad files, each named.
         TrainingError: the loss is no longer a number; the last finite checkpoint is kept.
         OutOfMemoryError: what the network and a batch take is more than the device has.
         KeyboardInterrupt: stopped by a signal after a whole batch; checkpoints stay.
     """
     check_processes(options.workers or 0)
+    # The first host alone writes the folder; the others may still be on their way here.
+    with sole_writer(options.out) if join_hosts().index == 0 else contextlib.nullcontext():
+        return _fit(recipe, options)
+
+
+def _fit(recipe: Recipe, options: FitOptions) -> Run:
     # While the first host's folder is written by it, the others may still be on their way here.
     if join_hosts().index == 0 or options.resume:
         refuse_folder(options)

@@ -22,7 +22,7 @@ from . import arguments
 from .classes import class_list
 from .dataset import SPLITS, dataset_folders, read_ids, read_image
 from .files import write_csv
-from .preflight import PreflightReport, preflight, problem_summary
+from .preflight import PreflightReport, preflight, print_warnings, problem_summary
 
 WARNINGS_SHOWN = 20
 MOST_SAMPLES = 50
@@ -173,10 +173,7 @@ def _print_summary(report: PreflightReport, classes: tuple[str, ...]) -> None:
 
 def _print_faults(report: PreflightReport) -> None:
     """Warnings, some of them; then problems, all of them."""
-    for warning in report.warnings[:WARNINGS_SHOWN]:
-        print(f"warning: {harmless(warning)}", file=sys.stderr)
-    if len(report.warnings) > WARNINGS_SHOWN:
-        print(f"warning: and {len(report.warnings) - WARNINGS_SHOWN} more of the kind", file=sys.stderr)
+    print_warnings(report, WARNINGS_SHOWN)
     if report.problems:
         print(f"error: {problem_summary(report)}", *map(harmless, report.problems), sep="\n  ", file=sys.stderr)
 

@@ -138,17 +138,12 @@ def open_onnx(path: Path, *, input_size: tuple[int, int] | None, batch: int) -> 
 
     Raises:
         ModelFileError: not a model of ours.
-        ConfigurationError: another input size than the file's.
+        ConfigurationError: another input size than the file's, which takes no other.
     """
     from edge_seg import Segmenter
 
-    segmenter = Segmenter(path, device="cpu", batch_size=batch)
-    spec = segmenter.spec
-    height, width = spec.input_size
-    if input_size and input_size != (height, width):
-        segmenter.close()
-        raise ConfigurationError(f"{path} was exported for {height}x{width}; evaluate it without --input-size.")
-    return OnnxLabeler(segmenter, (height, width)), spec
+    segmenter = Segmenter(path, device="cpu", batch_size=batch, input_size=input_size)
+    return OnnxLabeler(segmenter, segmenter.input_size), segmenter.spec
 
 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

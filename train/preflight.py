@@ -8,6 +8,7 @@ EXIF rotation is a warning, because a mask seldom carries one too.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_seg.console import harmless
 from edge_seg.errors import DatasetError
 from edge_seg.image_files import ImageFault, ImageHeader, check_complete, read_header
 
@@ -25,6 +27,8 @@ from .dataset import IMAGE_SUFFIXES, Sample, by_stem, ignored_value, orphans, re
 # 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
 MAX_PIXELS = 1 << 26
 IDS_NAMED = 12
+# Of what is odd in a dataset that is used and not looked at.
+WARNINGS_TOLD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,14 @@ def check_dataset(
     """
     report = preflight(image_dir, mask_dir, classes, unlabelled=unlabelled, ignored=ignored, max_pixels=max_pixels)
     return refuse_problems(report)
+
+
+def print_warnings(report: PreflightReport, most: int) -> None:
+    """What is odd, on stderr, so many lines of it."""
+    for warning in report.warnings[:most]:
+        print(f"warning: {harmless(warning)}", file=sys.stderr)
+    if len(report.warnings) > most:
+        print(f"warning: and {len(report.warnings) - most} more of the kind", file=sys.stderr)
 
 
 def problem_summary(report: PreflightReport) -> str:

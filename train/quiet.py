@@ -10,9 +10,11 @@ import os
 import sys
 import tempfile
 
+from edge_seg.signals import held_back
+
 
 def import_keras_quietly() -> None:
-    """Import keras with file descriptor 2 set aside; raises what the import raises."""
+    """Import keras with file descriptor 2 set aside; raises what the import raises. An interruption waits for it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "keras" in sys.modules:
         return
@@ -20,14 +22,11 @@ def import_keras_quietly() -> None:
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
+        failed = False
         try:
-            import keras
-
-            # Some lines come only when the backend first computes; several hosts of JAX have to meet before that.
-            if "KERAS_DISTRIBUTION_NUM_PROCESSES" not in os.environ:
-                keras.ops.zeros((1,))
-            failed = False
-        except BaseException:
+            with held_back():
+                _import_keras()
+        except Exception:
             failed = True
             raise
         finally:
@@ -37,3 +36,11 @@ def import_keras_quietly() -> None:
             if failed:
                 said.seek(0)
                 os.write(2, said.read())
+
+
+def _import_keras() -> None:
+    import keras
+
+    # Some lines come only when the backend first computes; several hosts of JAX have to meet before that.
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" not in os.environ:
+        keras.ops.zeros((1,))

@@ -100,6 +100,12 @@ def open_run(folder: Path | str) -> Run:
     folder = Path(folder)
     path = folder / CONFIG_NAME
     if folder.is_file():
+        if folder.suffix.lower() == ".onnx":
+            raise ModelFileError(
+                f"{folder}: expected a run's folder, got an exported file, which cannot be trained any further. Give "
+                "the run that it was exported from; those of the bundled files are in edge_seg/assets/keras and "
+                "keras_fast."
+            )
         raise ModelFileError(
             f"{folder}: expected a run's folder, got a file. Saved models (.keras, .h5) can carry code and are never "
             "opened: make a run with `python -m train fit`, or give the folder of one."

@@ -15,7 +15,7 @@ from .batches import PairStore, WithFrames
 from .classes import ClassList
 from .dataset import Sample, dataset_folders, find_samples, read_image
 from .options import FitOptions
-from .preflight import PreflightReport, check_dataset
+from .preflight import WARNINGS_TOLD, PreflightReport, check_dataset, print_warnings
 from .recipes import Recipe
 from .splits import split_samples
 from .teacher import unlabelled_frames
@@ -54,6 +54,7 @@ def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
     classes = options.classes
     report = check_dataset(*folders, classes.names, unlabelled=classes.unlabelled, ignored=classes.ignored)
+    print_warnings(report, WARNINGS_TOLD)
     samples = find_samples(None, images=folders[0], masks=folders[1], classes=classes)
     training, validation = split_samples(samples, recipe, options.seed)
     if recipe.ignore_unlabelled and classes.unlabelled is not None:

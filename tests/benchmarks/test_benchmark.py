@@ -201,6 +201,19 @@ def test_a_failed_export_is_a_failed_row_and_the_rest_goes_on(monkeypatch, run_f
     assert [contender.precision for contender in field.contenders if contender.device == "cpu"][2:] == ["int8"]
 
 
+def test_a_file_of_another_precision_is_no_fp32_file(call, capsys, tmp_path, tiny_model):
+    assert call("--fp32", str(tiny_model(precision="int8"))) == 2
+    assert "expected an fp32 file, got one of int8." in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_file_in_two_spellings_takes_part_once(run_folder, tiny_model):
+    model = tiny_model()
+    other = model.parent / ".." / model.parent.name / model.name
+    settings = Settings(run=run_folder, models=(model, other), fp32=model, devices=("cpu",), peers=())
+    field = find_field(settings, "digest", lambda _: None)
+    assert [contender.kind for contender in field.contenders].count("session") == 1
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

@@ -155,3 +155,39 @@ def test_a_clip_that_fails_is_told_from_the_row_of_its_name(result):
     found = compare(result, replace(result, clip_rows=failed))
     assert found.losses == ["LOSS: edge_seg cpu int8, batch 1, end to end ran before and failed now"]
     assert found.notes == ("only in one of the two: edge_seg cpu int8, batch 1, end to end",)
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        ({"agreement": 0.998}, "agreement -0.10 points, beyond 0.05"),
+        ({"agreement": None}, "agreement is no number any more"),
+        ({"mean_iou": None}, "mean IoU is no number any more"),
+    ],
+)
+def test_labels_that_changed_are_a_loss_though_nothing_has_a_truth(result, change, lost):
+    before = one_row(result, "edge_seg cpu int8", agreement=0.999)
+    after = one_row(result, "edge_seg cpu int8", **{"agreement": 0.999, **change})
+    assert compare(before, after).losses == [f"LOSS: edge_seg cpu int8, batch 4: {lost}"]
+    assert compare(after, before).losses == []
+
+
+def test_one_or_two_repeats_are_judged_by_nobody(result):
+    """Their spread is not known."""
+    slower = one_row(result, "edge_seg cpu int8", ms_median=40.0, repeats_ms=(40.0, 40.1))
+    found = compare(result, slower)
+    assert found.losses == []
+    assert [change.verdict for change in found.changes if change.batch == 4 and "int8" in change.name] == [
+        "too few repeats"
+    ]
+
+
+def test_a_models_row_that_is_not_there_is_a_loss(result):
+    named = replace(
+        result, rows=tuple(replace(row, model="1") if row.kind == "session" else row for row in result.rows)
+    )
+    gone = replace(named, rows=tuple(row for row in named.rows if row.name != "edge_seg cpu int8"))
+    assert compare(named, gone).losses == [
+        f"LOSS: edge_seg cpu int8, batch {batch} ran before and took no part now" for batch in (1, 4)
+    ]
+    assert compare(named, replace(gone, models=[])).losses == [], "the model took no part at all"

@@ -63,7 +63,7 @@ def test_the_command_writes_figures_and_pictures_and_check_sees_a_difference(fol
     assert text.endswith("after\n")
     assert "old" not in text
     for part in (
-        "| **edge_seg cpu int8** | **20.0** | **5.00** |",
+        "| **edge_seg cpu int8** | **20.0** | **5.00",
         "60 min (9 frames) 321 MB",
         "Cost against batch, threads: a network of 0.9 M weights.",
         "8.6 M weights",
@@ -87,6 +87,25 @@ def test_an_untrained_network_has_parity_and_no_accuracy(folder):
     assert "99.900 %" in full
 
 
+def test_results_that_have_no_place_in_one_picture_change_nothing(folder, fitted, capsys):
+    """Neither README nor a picture, of which some could be drawn."""
+    other = replace(fitted, environment={**fitted.environment, "cores": 4})
+    (folder / "full.json").write_text(other.to_json())
+    before = figures.README.read_text()
+    for extra in ([], ["--check"]):
+        assert command.main(["readme", *extra]) == 2
+        assert "was measured on another usable cores" in capsys.readouterr().err
+    assert figures.README.read_text() == before
+    assert not list(folder.parent.rglob("*.png"))
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"operations": null, "limits": {}}', "[]"])
+def test_a_broken_file_of_the_gpu_is_one_line(folder, capsys, text):
+    (folder / "gpu.json").write_text(text)
+    assert command.main(["readme"]) == 2
+    assert "gpu.json is not a whole file of `benchmarks gpu`" in capsys.readouterr().err
+
+
 def test_the_fast_model_has_a_table_and_a_place_in_the_picture_where_it_was_measured(folder, fitted, monkeypatch):
     assert "for speed" not in figures.section(folder)
     rows = tuple(replace(row, ms_median=row.ms_median and row.ms_median / 10) for row in fitted.rows)
@@ -97,7 +116,8 @@ def test_the_fast_model_has_a_table_and_a_place_in_the_picture_where_it_was_meas
     monkeypatch.setattr(
         figures, "draw_family", lambda results, path: drawn.append(results) or draw_family(results, path)
     )
-    figures.draw_pictures(folder)
+    for path, draw in figures.pictures(folder).items():
+        draw(path)
     assert [name for name, _ in drawn[0]] == ["bundled", "bundled, fast", "full width"]
 
 

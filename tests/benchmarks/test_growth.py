@@ -13,7 +13,8 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import growth
 from benchmarks.cases import REFERENCE
-from benchmarks.growth_chart import draw_growth
+from benchmarks.figures import growth_text
+from benchmarks.growth_chart import draw_growth, noisy_points
 from benchmarks.length import LengthPlan, growth_of_memory, loop_clip, measure_lengths
 from edge_seg.errors import ConfigurationError
 from edge_seg.spec import CAMVID_CLASSES
@@ -191,6 +192,33 @@ def test_an_hour_may_have_fewer_frames(clip, tmp_path):
         times = [float(frame.time) for frame in container.decode(video=0)]
     assert len(times) == 60
     np.testing.assert_allclose(np.diff(times), 0.4, atol=1e-3)
+
+
+def test_sides_are_what_the_network_takes(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["growth", "--sides", "224,100"])
+    assert "expected multiples of 32" in capsys.readouterr().err
+
+
+def test_a_noisy_point_is_told_and_hollow(fakes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.suite.busy_core_s", iter(np.cumsum(np.full(99, 60.0))).__next__)
+    assert command.main([*fakes, "--axes", "batch"]) == 0
+    assert "NOISY: " in capsys.readouterr().err
+    found = json.loads((tmp_path / "growth.json").read_text())
+    points = found["axes"]["batch"]
+    assert noisy_points(points, 2) == [point for point in points if point["status"] == "ok"]
+    assert "noisy measurements: hollow" in growth_text(found)
+    calm = [{**point, "others_cores": None, "spread": 0.0} for point in points]
+    assert noisy_points(calm, 2) == []
+
+
+def test_what_was_measured_before_a_stop_is_kept(fakes, tmp_path, monkeypatch):
+    def stopped(*given, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(growth, "measure_lengths", stopped)
+    assert command.main([*fakes, "--axes", "batch,length"]) == 1
+    assert list(json.loads((tmp_path / "growth.json").read_text())["axes"]) == ["batch"]
 
 
 def test_a_point_measured_again_replaces_the_one_kept():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measure import interleave, ratio, ratio_between_runs, relative_spread, rotated, summarize
+from benchmarks.measure import interleave, ratio, ratio_between_runs, relative_spread, summarize
 from edge_seg.errors import ConfigurationError
 
 
@@ -57,12 +59,15 @@ def test_spread_does_not_depend_on_the_unit(values, unit):
     assert relative_spread([value * unit for value in values]) == pytest.approx(relative_spread(values), abs=1e-9)
 
 
-def test_every_contender_has_one_turn_a_round_and_the_start_moves_on():
+def test_every_contender_has_one_turn_a_round_after_another_one_each_time():
     order = []
-    turns = {name: (lambda name=name: order.append(name) or [1.0]) for name in "abc"}
-    times = interleave(turns, 3, failed=lambda *_: pytest.fail("none failed"))
-    assert "".join(order) == "abc" + "bca" + "cab"
-    assert times == {name: [(1.0,)] * 3 for name in "abc"}
+    turns = {name: (lambda name=name: order.append(name) or [1.0]) for name in "abcdefghij"}
+    times = interleave(turns, 7, failed=lambda *_: pytest.fail("none failed"))
+    rounds = ["".join(order[start : start + 10]) for start in range(0, 70, 10)]
+    assert all("".join(sorted(one)) == "abcdefghij" for one in rounds)
+    assert times == {name: [(1.0,)] * 7 for name in "abcdefghij"}
+    before = {name: {first for first, second in itertools.pairwise(order) if second == name} for name in turns}
+    assert min(map(len, before.values())) >= 4, "none runs after the same one always"
 
 
 def test_a_failing_turn_ends_that_contender_alone():
@@ -78,7 +83,3 @@ def test_a_failing_turn_ends_that_contender_alone():
     )
     assert failures == {"bad": "planted"}
     assert times == {"good": [(1.0,)] * 4, "bad": [(2.0,)]}
-
-
-def test_rotating_nothing_gives_nothing():
-    assert rotated([], 5) == []

@@ -102,14 +102,13 @@ def test_the_float_graph_is_the_network_without_scaling_and_argmax(float_file, w
     active = np.maximum(np.einsum("nchwyx,ocyx->nohw", patches, weights[0]), 0)
     scores = np.einsum("nchw,oc->nohw", active, weights[1][:, :, 0, 0])
     spread = scores.reshape(2, CLASSES, 2, 2, *SIZE).transpose(0, 1, 4, 2, 5, 3).reshape(2, CLASSES, 64, 128)
-    shares = np.exp(spread - spread.max(1, keepdims=True))
     (found,) = onnxruntime.InferenceSession(str(float_file)).run([OUTPUT], {INPUT: planes})
-    np.testing.assert_allclose(found, shares / shares.sum(1, keepdims=True), atol=2e-5)
+    np.testing.assert_allclose(found, spread, atol=2e-5 * np.abs(spread).max())
 
 
 def test_a_file_of_before_has_the_same_float_graph(weights):
     first, second = (cut_float_graph(stamped(*weights, product=product), "stamped.onnx") for product in (True, False))
-    assert [node.op_type for node in first.graph.node] == ["Conv", "Relu", "Conv", "DepthToSpace", "Softmax"]
+    assert [node.op_type for node in first.graph.node] == ["Conv", "Relu", "Conv", "DepthToSpace"]
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
 
 
@@ -281,5 +280,4 @@ def test_the_float_graph_of_what_the_exporter_writes_is_keras(tmp_path):
     session = onnxruntime.InferenceSession(float_graph.SerializeToString())
     (found,) = session.run([OUTPUT], {INPUT: scale_frames(frames).transpose(0, 3, 1, 2)})
     scores = logits_model(network).predict_on_batch(scale_frames(frames))
-    shares = np.exp(scores - scores.max(-1, keepdims=True))
-    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), shares / shares.sum(-1, keepdims=True), atol=2e-5)
+    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), scores, atol=2e-5 * np.abs(scores).max())

@@ -150,6 +150,11 @@ def test_other_files_are_no_results(tmp_path, text):
         (("rows", 0), "a word", "'str' object"),
         (("rows", 0, "repeats_ms"), [], "figures of Keras predict"),
         (("clip_rows", 0, "repeats_fps"), [], "figures of edge_seg cpu int8"),
+        (("rows", 0, "ms_median"), "fast", "Keras predict: ms_median is 'fast'"),
+        (("rows", 0, "repeats_ms"), [100.0, float("nan")], "Keras predict: repeats_ms is nan"),
+        (("rows", 0, "repeats_ms"), [100.0, 0], "figures of Keras predict"),
+        (("clip_rows", 0, "stage_ms"), {"decode": None}, "edge_seg cpu int8: stage_ms is None"),
+        (("environment", "packages"), [], "'list' object"),
     ],
 )
 def test_a_result_that_lacks_a_part_is_one_line(result, tmp_path, where, value, named):

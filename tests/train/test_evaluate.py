@@ -375,9 +375,14 @@ def test_what_an_onnx_file_cannot_do(tmp_path: Path, options: list[str], words: 
         command(tmp_path / "model.onnx", tmp_path, *options)
 
 
-def test_an_onnx_file_keeps_its_size(tiny_model: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigurationError, match="exported for 32x64"):
+def test_an_onnx_file_keeps_its_size_unless_it_takes_others(tiny_model: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigurationError, match=r"takes frames of 32x64 \(height x width\) only; got 64x64"):
         open_onnx(tiny_model(size=SIZE), input_size=(64, 64), batch=1)
+    for asked, size in ((None, SIZE), ((64, 96), (64, 96))):
+        labeler, _ = open_onnx(tiny_model(size=SIZE, dynamic=True), input_size=asked, batch=1)
+        assert labeler.size == size
+        (labels,) = labeler.label([np.zeros((40, 50, 3), np.uint8)])
+        assert labels.shape == (1, *size)
 
 
 def test_onnx_labels_come_at_the_model_size() -> None:

@@ -17,6 +17,8 @@ from train import callbacks
 from train.__main__ import main
 from train.batches import TrainingBatches
 from train.fcn8 import Fcn8Config
+from train.files import sole_writer
+from train.preflight import WARNINGS_TOLD
 from train.run import load_model, open_run, save_run
 from train.weights import ENCODER_LAYERS
 
@@ -433,3 +435,39 @@ def test_start_brings_its_own_weights(
     assert fit(dataset, tmp_path / "out", "--start", str(tmp_path), *more, options=[]) == 2
     assert "--start brings its own weights" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_two_trainings_do_not_write_into_one_folder(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with sole_writer(out):
+        assert fit(dataset, out, "--epochs", "1") == 2
+    assert f"{out}: another training writes into it; wait for its end" in capsys.readouterr().err
+    assert not out.exists()
+    assert fit(dataset, out, "--epochs", "1") == 0
+    with sole_writer(out):
+        assert fit(dataset, out, "--epochs", "1", "--resume") == 2
+    assert fit(dataset, out, "--epochs", "1", "--resume") == 0
+    assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no file")
+def test_an_out_that_takes_no_file_is_told_before_the_data_is_read(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.training_data.check_dataset", lambda *given, **named: pytest.fail("read"))
+    assert fit(dataset, Path("/proc/nope"), "--epochs", "1") == 1
+    assert capsys.readouterr().err.startswith("error: /proc/nope: ")
+
+
+def test_what_is_odd_in_a_dataset_is_told_as_it_is_used(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        for folder in ("images", "annotations"):
+            (dataset / f"{folder}_prepped_train" / f"drive_{90 + number}.gif").write_bytes(b"GIF89a")
+    assert fit(dataset, tmp_path / "run", "--epochs", "1") == 0
+    said = capsys.readouterr().err
+    assert said.count(".gif: passed over, its name does not end in") == WARNINGS_TOLD
+    assert "warning: and 3 more of the kind" in said

@@ -1,0 +1,69 @@
+"""Keras is imported without its chatter, and an interruption meanwhile is one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_seg.signals import held_back
+
+ROOT = Path(__file__).resolve().parents[2]
+# A backend that is interrupted amid its import, chatters, and makes nothing of it, or something else.
+KERAS = """
+import os, signal
+os.write(2, b"chatter\\n")
+try:
+    os.kill(os.getpid(), signal.{name})
+    for _ in range(10**6): pass
+except BaseException:
+    pass
+{after}
+class ops:
+    zeros = staticmethod(lambda shape: 0)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("after", ["", "raise ImportError('initialization failed')"])
+def test_an_interruption_amid_the_import_is_neither_swallowed_nor_another_error(
+    tmp_path: Path, name: str, after: str
+) -> None:
+    (tmp_path / "keras.py").write_text(KERAS.format(name=name, after=after))
+    script = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from train.__main__ import main; "
+        "raise SystemExit(main(['average', 'a', 'b', '--out', 'c']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "error: interrupted.\n")
+
+
+def test_what_an_import_that_fails_has_said_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "keras.py").write_text("import os; os.write(2, b'no such library\\n'); raise ImportError('broken')")
+    script = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from train.quiet import import_keras_quietly; "
+        "import_keras_quietly()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert "no such library" in done.stderr
+    assert "ImportError: broken" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_signals_wait_for_the_end_of_the_block_and_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    went_on = False
+    with pytest.raises(KeyboardInterrupt), held_back():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGTERM)
+        went_on = True
+    assert went_on
+    with held_back():
+        pass
+    with pytest.raises(ImportError, match="its own"), held_back():
+        raise ImportError("its own")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
