@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edge_seg.checks import cpu_features
+from edge_seg.processor import cpu_features, cpu_name
 from edge_seg.threads import available_threads, cgroup_quota
 
 PACKAGES = (
@@ -58,7 +58,7 @@ def child_environment() -> dict[str, str]:
 def environment() -> dict[str, Any]:
     """Everything of this module in one dictionary of plain JSON types."""
     return {
-        "cpu": cpu_model(),
+        "cpu": cpu_name(),
         "cpu_features": list(cpu_features()),
         "cores": available_threads(),
         "cores_of_machine": os.cpu_count(),
@@ -79,12 +79,6 @@ def processor(environment: Mapping[str, Any]) -> str:
     said = [next((word for name, word in line if name in features), "") for line in _SAID]
     words = ", ".join(filter(None, said))
     return f"{environment['cpu']} ({words})" if words else str(environment["cpu"])
-
-
-def cpu_model() -> str:
-    """The processor's name, as its maker gives it."""
-    found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
 def memory_mb() -> int | None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_seg.checks import cpu_features
 from edge_seg.errors import DeviceError
+from edge_seg.processor import cpu_features
 from edge_seg.threads import available_threads
 
 # A 3x3 convolution as large as the network's own: channels in and out, height and width of the picture.

@@ -15,23 +15,11 @@ from typing import Any
 from . import __version__, bundled_model
 from .devices import device_problem, first_line, machine_devices
 from .errors import EdgeSegError
+from .processor import cpu_features, cpu_name
 from .session import installed_builds, load_runtime, open_session
 from .threads import affinity_count, available_threads, cgroup_quota
 
 PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "av", "onnxruntime-ep-openvino")
-# What makes int8 and bf16 fast: x86 first, then Arm's names for the same.
-FEATURES = (
-    "avx2",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimddp",
-    "i8mm",
-    "bf16",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +92,7 @@ def collect_checks(model: str | Path | None = None) -> Checks:
     return Checks(
         versions=_versions(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        processor=_cpu_field("model name") or platform.processor() or "unknown",
+        processor=cpu_name(),
         features=cpu_features(),
         threads=available_threads(),
         affinity=affinity_count(),
@@ -115,20 +103,6 @@ def collect_checks(model: str | Path | None = None) -> Checks:
         auto_reason=auto_reason,
         problems=tuple(filter(None, [_opencv_problem(), runtime_problem])),
     )
-
-
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
-    """The instructions of `FEATURES` that this CPU has; empty where the system does not tell."""
-    flags = (_cpu_field("flags", cpuinfo) or _cpu_field("Features", cpuinfo)).split()
-    return tuple(name for name in FEATURES if name in flags)
-
-
-def _cpu_field(name: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
 
 
 def _versions() -> dict[str, str]:

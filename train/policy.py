@@ -8,6 +8,8 @@ from pathlib import Path
 
 import keras
 
+from edge_seg.processor import CPUINFO, cpu_features
+
 # NVIDIA's first generation with bfloat16 in its tensor cores (Ampere).
 BFLOAT16_CAPABILITY = (8, 0)
 
@@ -22,16 +24,12 @@ def policy_kept() -> Iterator[None]:
         keras.mixed_precision.set_dtype_policy(before)
 
 
-def auto_policy(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def auto_policy(cpuinfo: Path = CPUINFO) -> str:
     """`mixed_bfloat16` where the GPUs that the backend sees, or else this CPU, compute bfloat16; else `float32`."""
     gpus = gpu_capabilities()
     if gpus:
         return "mixed_bfloat16" if min(gpus) >= BFLOAT16_CAPABILITY else "float32"
-    try:
-        flags = cpuinfo.read_text(errors="replace").split()
-    except OSError:
-        flags = []
-    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(cpu_features(cpuinfo)) else "float32"
 
 
 def gpu_capabilities() -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import edge_seg
-from edge_seg import checks, threads
+from edge_seg import checks, processor, threads
 from edge_seg.errors import MissingDependencyError
 
 
@@ -49,10 +49,10 @@ def test_checks_survive_a_missing_onnxruntime(monkeypatch, tiny_model):
 def test_cpu_features_are_read_as_each_architecture_writes_them(tmp_path):
     file = tmp_path / "cpuinfo"
     file.write_text("processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu avx2 amx_int8 avx512_vnni\n")
-    assert checks.cpu_features(file) == ("avx2", "avx512_vnni", "amx_int8")
+    assert processor.cpu_features(file) == ("avx2", "avx512_vnni", "amx_int8")
     file.write_text("processor\t: 0\nFeatures\t: fp asimd asimddp i8mm bf16\n")
-    assert checks.cpu_features(file) == ("asimddp", "i8mm", "bf16")
-    assert checks.cpu_features(tmp_path / "none") == ()
+    assert processor.cpu_features(file) == ("asimddp", "i8mm", "bf16")
+    assert processor.cpu_features(tmp_path / "none") == ()
 
 
 def system(root: Path, memberships: str, limits: dict[str, str]) -> Path:

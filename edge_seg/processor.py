@@ -1,0 +1,40 @@
+"""What this processor is called, and which instructions it has that make networks fast. Knows no runtime."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+# What makes int8 and bf16 fast: x86 first, then Arm's names for the same.
+FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "bf16",
+)
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def cpu_name() -> str:
+    """The processor's name, as its maker gives it; else the machine's kind."""
+    return _field("model name", CPUINFO) or platform.processor() or platform.machine() or "unknown"
+
+
+def cpu_features(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
+    """The instructions of `FEATURES` that this CPU has; empty where the system does not tell."""
+    flags = (_field("flags", cpuinfo) or _field("Features", cpuinfo)).split()
+    return tuple(name for name in FEATURES if name in flags)
+
+
+def _field(name: str, cpuinfo: Path) -> str:
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
