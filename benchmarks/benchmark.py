@@ -163,6 +163,7 @@ def _recorded(settings: Settings, size: tuple[int, int]) -> dict[str, Any]:
         "frames": settings.frames,
         "clip_repeats": settings.clip_repeats,
         "options": settings.extent,
+        "devices": list(settings.devices) if settings.devices is not None else None,
     }
 
 

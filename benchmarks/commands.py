@@ -62,9 +62,11 @@ def _run(options: argparse.Namespace) -> int:
     import_pyplot()
     result = run_benchmark(settings, say=_progress)
     _progress("")
-    # Before anything is written: a full disk shall not take the figures too.
-    print(result.to_json() if options.json else render(result), end="", flush=True)
-    paths = write_report(result, new_folder(settings.out))
+    try:
+        # Neither a full disk nor an output that nobody reads shall take the figures from the other.
+        print(result.to_json() if options.json else render(result), end="", flush=True)
+    finally:
+        paths = write_report(result, new_folder(settings.out))
     print("wrote " + ", ".join(str(path) for path in paths), file=sys.stderr)
     return 1 if result.failed else 0
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_seg.errors import ConfigurationError
 
-from .cases import PEERS
+from .cases import PEERS, REFERENCE
 from .environment import processor
 from .measure import Ratio, ratio_between_runs
 from .rows import ClipRow, Result, Row
@@ -124,7 +124,8 @@ def compare(before: Result, after: Result, *, other_models: bool = False) -> Com
             f"These results cannot be compared, they measured different work or machines: {'; '.join(reasons)}. "
             "Run both on one machine with the same options; --other-models compares different models."
         )
-    changes = tuple(_row_change(*pair) for pair in _common(before.rows, after.rows))
+    judged = any(row.name == REFERENCE and row.status == "ok" for row in after.rows)
+    changes = tuple(_row_change(*pair, judged=judged) for pair in _common(before.rows, after.rows))
     clip_changes = tuple(_clip_change(*pair) for pair in _common(before.clip_rows, after.clip_rows))
     if not changes and not clip_changes:
         raise ConfigurationError("These results have no contender in common that ran in both.")
@@ -144,7 +145,8 @@ def render_comparison(comparison: Comparison) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _row_change(before: Row, after: Row) -> Change:
+def _row_change(before: Row, after: Row, *, judged: bool) -> Change:
+    """`judged`: whether there is a reference to agree with; that it is gone is one loss, its own."""
     assert before.ms_median is not None
     assert after.ms_median is not None
     speed, noise = ratio_between_runs(before.repeats_ms, after.repeats_ms), _noise(before, after)
@@ -156,7 +158,7 @@ def _row_change(before: Row, after: Row) -> Change:
             ("mean IoU", before.mean_iou, points, IOU_NOISE),
             ("agreement", before.agreement, same, AGREEMENT_NOISE),
         )
-        if old is not None and (change is None or change < -bound)
+        if old is not None and (change is None or change < -bound) and (judged or kind != "agreement")
     ]
     return Change(
         name=after.name,
@@ -243,13 +245,17 @@ def _broken(before: Sequence[Row | ClipRow], after: Sequence[Row | ClipRow]) -> 
 
 def _gone(before: Result, after: Result) -> list[str]:
     """A model's own rows that are not there at all, as when its device broke, though the model took part."""
-    now = {_titled(row) for row in after.rows}
+    now, asked = {_titled(row) for row in after.rows}, after.settings.get("devices")
     there = {model["label"] for model in after.models}
     models = {model["digest"] for model in before.models if model["label"] in there}
     return [
         f"{_titled(row)} ran before and took no part now"
         for row in before.rows
-        if row.status == "ok" and row.kind == "session" and row.model in models and _titled(row) not in now
+        if row.status == "ok"
+        and row.kind == "session"
+        and row.model in models
+        and _titled(row) not in now
+        and row.device in (asked or (row.device,))
     ]
 
 

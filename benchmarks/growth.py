@@ -117,10 +117,13 @@ def run_growth(options: argparse.Namespace) -> int:
     surroundings = environment()
     if kept is not None:
         check_like(kept, surroundings, check_run(settings.run), options.save)
+    picture = options.save.with_suffix(".png")
 
     def keep(found: dict[str, Any]) -> dict[str, Any]:
         both = {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
         save_json(both, options.save)
+        with replacing(picture) as temporary:
+            draw_growth(both, temporary)
         return both
 
     found = measure_growth(
@@ -129,9 +132,6 @@ def run_growth(options: argparse.Namespace) -> int:
     # Of this run: what is kept from an earlier one was told then.
     points = [point for points in found["axes"].values() for point in points]
     found = keep(found)
-    picture = options.save.with_suffix(".png")
-    with replacing(picture) as temporary:
-        draw_growth(found, temporary)
     print(json.dumps(found, indent=1) if options.json else f"wrote {options.save} and {picture}")
     for point in points:
         if point["status"] == "failed":

@@ -18,7 +18,6 @@ from edge_seg.errors import ConfigurationError
 NOISE_BOUND = 0.10
 # Cores' worth of work of other programs, as a share of the usable cores, that makes a run a noisy one.
 OTHERS_BOUND = 0.10
-ORDER_SEED = 1
 Key = TypeVar("Key")
 
 
@@ -60,17 +59,16 @@ def interleave(
 ) -> dict[Key, list[tuple[float, ...]]]:
     """Give every contender one turn a round, for `repeats` rounds.
 
-    Each round has an order of its own, the same in every run, so that none always runs after the same one. A turn that
-    raises drops its contender from the rounds that follow, through `failed`; the others go on.
+    Each round begins with another contender, and none always runs after the same one. A turn that raises drops its
+    contender from the rounds that follow, through `failed`; the others go on.
 
     Returns:
         For each contender the seconds of each call, a tuple a repeat.
     """
     times: dict[Key, list[tuple[float, ...]]] = {key: [] for key in turns}
     alive = list(turns)
-    draw = np.random.default_rng(ORDER_SEED)
     for index in range(repeats):
-        for key in [alive[place] for place in draw.permutation(len(alive))]:
+        for key in [alive[place] for place in turn_order(len(alive), index)]:
             try:
                 times[key].append(tuple(turns[key]()))
             except Exception as error:
@@ -78,6 +76,14 @@ def interleave(
                 failed(key, error)
         after_round(index)
     return times
+
+
+def turn_order(count: int, number: int) -> list[int]:
+    """The places of so many contenders in a round: a row of a Williams square, in which over all rows each comes first
+    once and follows each other one once (twice as many rows where their number is odd)."""
+    zigzag = [place // 2 + 1 if place % 2 else (count - place // 2) % count for place in range(count)]
+    row = [(place + number) % count for place in zigzag]
+    return row[::-1] if count % 2 and number // count % 2 else row
 
 
 def summarize(repeats: Sequence[Sequence[float]], batch: int) -> Summary:

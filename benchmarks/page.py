@@ -41,7 +41,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 }
 """
 METHOD = """Each contender runs in a process of its own, from uint8 BGR frames at the model's size to uint8 class ids:
-scaling and argmax count for all. They take turns, one computing while the others wait, in another order each round;
+scaling and argmax count for all. They take turns, one computing while the others wait, each round begun by another one;
 times Keras is the median over rounds of the ratio within a round, with its quartiles, so that what slows the whole
 machine for a round or longer leaves it alone; what comes and goes faster does not. Peak memory is the process' own
 (VmHWM). Mean IoU leaves the unlabelled class out and is taken at each frame's own size; agreement is the share of

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from edge_seg import bundled_clip
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.modelfile import read_model_header
 from edge_seg.spec import ModelSpec
@@ -73,8 +74,11 @@ class Settings:
 
     @property
     def extent(self) -> str:
-        """The options of `python -m benchmarks run` that say how much is measured, as they are written."""
+        """The options of `python -m benchmarks run` that say what is measured, and how much of it."""
         given = {
+            "run": None if self.run == BUNDLED_RUN else _named(self.run),
+            "model": None if self.run == BUNDLED_RUN else " --model ".join(map(_named, self.models)),
+            "clip": _named(self.clip) if self.clip and self.clip != bundled_clip() else None,
             "batch-sizes": ",".join(map(str, self.batch_sizes)),
             "repeats": self.repeats,
             "frames": self.frames,
@@ -87,6 +91,12 @@ class Settings:
     def cache(self) -> Path:
         """Where files made on the way are kept for the next benchmark."""
         return self.out / "cache"
+
+
+def _named(path: Path) -> str:
+    """A path within the clone, or else a name alone: where others keep their files is not told."""
+    whole = path.resolve()
+    return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else path.name
 
 
 def default_data() -> Path | None:

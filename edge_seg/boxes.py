@@ -13,7 +13,10 @@ from .errors import MediaError
 
 # A day in fragments of a quarter of a second has 0.7 million; more are there to keep a reader busy.
 MOST_BOXES = 1_000_000
-FIRST_KINDS = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"uuid"})
+MOST_OF_A_KIND = 1000
+INDEXED_KINDS = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
+SEGMENT_KINDS = frozenset({b"styp", b"sidx", b"moof", b"prft", b"emsg"})
+FIRST_KINDS = INDEXED_KINDS | SEGMENT_KINDS | {b"pdin", b"pnot", b"uuid"}
 
 
 class Box(NamedTuple):
@@ -70,6 +73,10 @@ def refers_elsewhere(path: Path) -> bool:
     found: Iterable[Box] = top_level_boxes(path)
     for kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
         inside = [box for box in found if box.kind == kind and box.whole]
+        if len(inside) > MOST_OF_A_KIND:
+            raise MediaError(
+                f"{path}: has {len(inside):,} {kind.decode()} boxes, which no recording has; it is not read."
+            )
         # A list of references begins with a version, flags and its length.
         skip = 16 if kind == b"dref" else 8
         found = chain.from_iterable(boxes_between(path, box.start + skip, box.end) for box in inside)

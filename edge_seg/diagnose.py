@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .boxes import has_moov, looks_like_mp4
+from .boxes import INDEXED_KINDS, SEGMENT_KINDS, has_moov
 from .extent import measure
 
 # How files that only name others begin, in lower case: HLS, ffconcat, SDP, DASH, SMIL, SVG, ASX, PLS, addresses.
@@ -66,7 +66,12 @@ def _explain_head(path: Path, head: bytes) -> str:
         return "is a Git LFS pointer, not the video itself. Fetch it with `git lfs pull`."
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(PLAYLISTS):
         return "is a playlist, which opens other files or addresses; give the video itself."
-    if looks_like_mp4(head) and not has_moov(path):
+    if head[4:8] in SEGMENT_KINDS and not has_moov(path):
+        return (
+            "is a piece of a stream without its beginning. Put the initialization segment before it: "
+            "cat init.mp4 segment.m4s > whole.mp4."
+        )
+    if head[4:8] in INDEXED_KINDS and not has_moov(path):
         return (
             "no moov atom: the recording was cut off before its index was written. "
             "A tool such as untrunc can rebuild it from a whole file of the same camera."

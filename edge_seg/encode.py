@@ -203,8 +203,8 @@ class VideoWriter:
 
     def _add_video(self, rate: Fraction | None, pixel_aspect: Fraction) -> VideoStream:
         height, width = self._padded.shape[:2]
-        # SVT-AV1 prints its banner to stderr otherwise.
-        os.environ.setdefault("SVT_LOG", "1")
+        if self._options.codec == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # It prints its banner to stderr otherwise.
         try:
             stream: Any = self._container.add_stream(
                 self._options.codec, rate=_sane_rate(rate), options=self._options.codec_options()

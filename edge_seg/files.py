@@ -104,8 +104,11 @@ class Claim:
 def _opened(lock: Path) -> int:
     try:
         return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:  # Another user's, which can be locked all the same.
-        return os.open(lock, os.O_RDONLY)
+    except PermissionError as error:
+        try:
+            return os.open(lock, os.O_RDONLY)  # Another user's, which can be locked all the same.
+        except FileNotFoundError:
+            raise PermissionError(error.errno, error.strerror, str(lock.parent)) from error
 
 
 def _locked(handle: int, lock: Path) -> bool:

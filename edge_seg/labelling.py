@@ -92,7 +92,7 @@ class Labeller:
     """Frames through a predictor, with as many batches at once as its device gains by.
 
     Args:
-        predictor: called on threads of this one's own.
+        predictor: called from this thread, or where its device gains by several runs at once, from threads of its own.
         options: batch and stride.
         watches: take "resize", "inference" and "smooth" times.
         postprocess: see `Pipeline`.

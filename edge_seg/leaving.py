@@ -45,6 +45,10 @@ class _Door:
         with self._changed:
             return bool(self._inside)
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         with self._changed:
             self._closed = True
@@ -83,11 +87,16 @@ def native_code() -> Iterator[None]:
         door.leave()
 
 
+def program_is_ending() -> bool:
+    """Whether a daemon thread would come into no native code any more."""
+    return _door.closed
+
+
 def end_program(code: int) -> NoReturn:
     """End a program that is done with all it had to do: at once, where native code that was given up is still at it."""
     if _door.somebody_inside():
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(code)
     sys.exit(code)

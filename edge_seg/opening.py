@@ -23,7 +23,7 @@ from pathlib import Path
 from .boxes import refers_elsewhere
 from .diagnose import explain_file
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
-from .leaving import native_code
+from .leaving import native_code, program_is_ending
 from .media import MAX_PIXELS, STANDARD_INPUT
 from .redact import redact, remember_secrets
 
@@ -109,9 +109,10 @@ def open_address(
     began_at = time.monotonic()
     timeout = (limit_s, read_timeout_s)
 
-    def opening() -> InputContainer | Exception:
+    def opening(given_up: Callable[[], bool]) -> InputContainer | Exception:
         opened = _open(address, scheme, timeout=timeout)
-        if isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened):
+        unsized = isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened)
+        if isinstance(opened, InputContainer) and unsized and not given_up():
             # Its description does not give the frames' size: wait for it to come with a key frame.
             opened.close()
             opened = _open(address, scheme, timeout=timeout, patient=True)
@@ -223,19 +224,21 @@ def _sized(container: InputContainer) -> bool:
 
 
 def _waited_for(
-    opening: Callable[[], InputContainer | Exception], stopped: Callable[[], bool]
+    opening: Callable[[Callable[[], bool]], InputContainer | Exception], stopped: Callable[[], bool]
 ) -> InputContainer | Exception | None:
-    """What `opening` comes to; None where waiting is to end before.
+    """What `opening`, which is told whether it was given up, comes to; None where waiting is to end before.
 
-    libav waits in native code, where this thread would hear no Ctrl-C: so another one does. Who leaves before it is
+    libav waits in native code, where the main thread would hear no Ctrl-C: so another one does. Who leaves before it is
     done leaves the connection to it, and it closes it; the end of the program waits for it.
     """
+    if threading.current_thread() is not threading.main_thread() or program_is_ending():
+        return opening(stopped)
     opened: Future[InputContainer | Exception] = Future()
 
     def work() -> None:
         with native_code():
             try:
-                result = opening()
+                result = opening(opened.cancelled)
             except BaseException as error:
                 if opened.set_running_or_notify_cancel():
                     opened.set_exception(error)

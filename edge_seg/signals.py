@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import NoReturn
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# Where lines are said: standard error, also while its descriptor is set aside for others' chatter.
+_mouth = 2
 
 
 @contextlib.contextmanager
@@ -34,20 +36,16 @@ def asked_twice(first: Callable[[], None], *, said: str = "", last_words: str) -
         asked = True
         first()
 
-    with _listening(said, last_words):
-        previous = {number: signal.signal(number, handle) for number in NUMBERS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    with _listening(said, last_words), _handled(handle, NUMBERS):
+        yield
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
+def held_back(*, said: str = "") -> Iterator[None]:
     """Inside the block SIGINT and SIGTERM wait for its end, where they raise `KeyboardInterrupt` in place of any error.
 
-    For imports of native code, which take an interruption for a failure of their own, or swallow it.
+    For imports of native code, which take an interruption for a failure of their own, or swallow it. `said` is a line
+    for stderr at the first one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,21 +54,43 @@ def held_back() -> Iterator[None]:
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal heard
+        if said and not heard:
+            os.write(_mouth, f"\n{said}\n".encode())
         heard = True
 
-    listened = [number for number in NUMBERS if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, note) for number in listened}
-    try:
-        yield
-    except BaseException:
-        if heard:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with _handled(note, [number for number in NUMBERS if signal.getsignal(number) != signal.SIG_IGN]):
+        try:
+            yield
+        except BaseException:
+            if heard:
+                raise KeyboardInterrupt from None
+            raise
     if heard:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
+    """Python's handler of these signals within the block, but for those that others than Python handle."""
+    before = {number: known for number in numbers if (known := signal.getsignal(number)) is not None}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, known in before.items():
+            signal.signal(number, known)
+
+
+@contextlib.contextmanager
+def speaking_through(descriptor: int) -> Iterator[None]:
+    """Inside the block lines for stderr go to this descriptor."""
+    global _mouth
+    before, _mouth = _mouth, descriptor
+    try:
+        yield
+    finally:
+        _mouth = before
 
 
 def interrupt() -> NoReturn:
@@ -80,7 +100,7 @@ def interrupt() -> NoReturn:
 
 def end(last_words: str) -> NoReturn:
     """End the process now: threads may sit in native code that cannot be interrupted, so nothing is waited for."""
-    os.write(2, f"\n{last_words}\n".encode())
+    os.write(_mouth, f"\n{last_words}\n".encode())
     os._exit(1)
 
 
@@ -98,7 +118,7 @@ def _listening(said: str, last_words: str) -> Iterator[None]:
         while (number := os.read(reader, 1)) != b"\0":
             heard += number[0] in NUMBERS
             if heard == 1 and said:
-                os.write(2, f"\n{said}\n".encode())
+                os.write(_mouth, f"\n{said}\n".encode())
             elif heard == 2:
                 end(last_words)
 

@@ -20,7 +20,8 @@ WEIGHTS_NAME = "model.weights.h5"
 def sole_writer(folder: Path) -> Iterator[None]:
     """A run's folder, made where it is missing, into which no other training writes meanwhile.
 
-    What was made is taken away again where nothing has come to lie in it.
+    What was made is taken away again where nothing has come to lie in it. Where files cannot be locked, as on Windows,
+    nobody is kept out.
 
     Raises:
         ConfigurationError: another training writes into it.
@@ -28,17 +29,16 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    claim = None
     try:
         claim = Claim(folder / CONFIG_NAME)
-        yield
     except BlockingIOError as error:
         raise ConfigurationError(
             f"{folder}: another training writes into it; wait for its end, or choose another --out."
         ) from error
+    try:
+        yield
     finally:
-        if claim is not None:
-            claim.release()
+        claim.release()
         for place in made:
             with contextlib.suppress(OSError):
                 place.rmdir()

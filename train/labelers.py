@@ -141,7 +141,15 @@ def open_onnx(path: Path, *, input_size: tuple[int, int] | None, batch: int) -> 
         ConfigurationError: another input size than the file's, which takes no other.
     """
     from edge_seg import Segmenter
+    from edge_seg.modelfile import read_model_header
 
+    spec = read_model_header(path).spec
+    if input_size and input_size != spec.input_size and not spec.dynamic_size:
+        height, width = spec.input_size
+        raise ConfigurationError(
+            f"{path} takes frames of {height}x{width} alone; evaluate it without --input-size, or export it with "
+            "--dynamic-size."
+        )
     segmenter = Segmenter(path, device="cpu", batch_size=batch, input_size=input_size)
     return OnnxLabeler(segmenter, segmenter.input_size), segmenter.spec
 

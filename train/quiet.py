@@ -10,7 +10,9 @@ import os
 import sys
 import tempfile
 
-from edge_seg.signals import held_back
+from edge_seg.signals import held_back, speaking_through
+
+WAITING = "Stopping as soon as Keras is loaded; once more to stop at once."
 
 
 def import_keras_quietly() -> None:
@@ -24,7 +26,7 @@ def import_keras_quietly() -> None:
         os.dup2(said.fileno(), 2)
         failed = False
         try:
-            with held_back():
+            with speaking_through(kept), held_back(said=WAITING):
                 _import_keras()
         except Exception:
             failed = True

@@ -76,7 +76,7 @@ def drive_split(samples: list[Sample], held_out: Sequence[str]) -> tuple[list[Sa
     drives = by_drive(samples)
     if missing := [name for name in held_out if name not in drives]:
         raise ConfigurationError(
-            f"--hold-out: no image is of {_some(missing)}; images with a number behind their drive's name are of "
+            f"--hold-out: no image is of {_some(missing)}. By what stands before their numbers, they are of "
             f"{_some(sorted(filter(None, drives)))}."
         )
     return [frame for name, frames in drives.items() if name not in held_out for frame in frames], [

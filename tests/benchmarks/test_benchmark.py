@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import settings
+from benchmarks import commands, settings
 from benchmarks.benchmark import noise_notes, run_benchmark, stranger_notes
 from benchmarks.cases import REFERENCE
 from benchmarks.environment import ROOT
@@ -352,3 +352,17 @@ def test_a_file_of_other_classes_than_the_runs_is_refused_before_anything_is_mea
     own = tiny_model(classes=("road", "lawn"), palette=((0, 0, 0), (1, 1, 1)), unlabelled=None)
     with pytest.raises(ConfigurationError, match=r"of the classes road, lawn, the Keras run .* Give the run"):
         find_field(Settings(run=run_folder, models=(own,), peers=()), "digest", lambda _: None)
+
+
+def test_figures_that_nobody_reads_are_written_all_the_same(result, tmp_path, monkeypatch):
+    """`python -m benchmarks | head`, after minutes of measuring."""
+    monkeypatch.setattr(commands, "run_benchmark", lambda settings, say: result)
+
+    def broken(*given, **named):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(commands, "print", broken, raising=False)
+    with pytest.raises(BrokenPipeError):
+        commands.run_command(["run", "--no-clip", "--out", str(tmp_path)])
+    (folder,) = tmp_path.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"results.json", "chart.png", "report.html"}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.cases import REFERENCE
 from benchmarks.compare import compare, render_comparison
 from edge_seg.errors import ConfigurationError
 
@@ -191,3 +192,16 @@ def test_a_models_row_that_is_not_there_is_a_loss(result):
         f"LOSS: edge_seg cpu int8, batch {batch} ran before and took no part now" for batch in (1, 4)
     ]
     assert compare(named, replace(gone, models=[])).losses == [], "the model took no part at all"
+    elsewhere = replace(gone, settings={**gone.settings, "devices": ["cuda:0"]})
+    assert compare(named, elsewhere).losses == [], "it was asked for on another device"
+
+
+def test_a_reference_that_is_gone_is_one_loss(result):
+    before = one_row(result, "edge_seg cpu int8", agreement=0.999)
+    rows = tuple(
+        replace(row, status="failed", reason="planted") if row.name == REFERENCE else replace(row, agreement=None)
+        for row in before.rows
+    )
+    assert compare(before, replace(before, rows=rows)).losses == [
+        f"LOSS: {REFERENCE}, batch {batch} ran before and failed now" for batch in (1, 4)
+    ]

@@ -95,7 +95,7 @@ def test_files_and_batches_can_be_given_and_a_note_is_kept(machine, monkeypatch,
     assert command.main([*machine, *given, "--batch-sizes", "1", "2", "--note", "planted"]) == 0
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert seen[0].batches == (1, 2)
-    assert found["notes"] == ["planted"]
+    assert found["notes"][0] == "planted", "before what is said of noise"
     assert "edge_seg cuda int8" not in {each["name"] for each in found["rows"]}
     assert command.main([*machine, *given, "--input-size", "64x64"]) == 2
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measure import interleave, ratio, ratio_between_runs, relative_spread, summarize
+from benchmarks.measure import interleave, ratio, ratio_between_runs, relative_spread, summarize, turn_order
 from edge_seg.errors import ConfigurationError
 
 
@@ -59,15 +59,23 @@ def test_spread_does_not_depend_on_the_unit(values, unit):
     assert relative_spread([value * unit for value in values]) == pytest.approx(relative_spread(values), abs=1e-9)
 
 
-def test_every_contender_has_one_turn_a_round_after_another_one_each_time():
+def test_every_contender_has_one_turn_a_round():
     order = []
-    turns = {name: (lambda name=name: order.append(name) or [1.0]) for name in "abcdefghij"}
-    times = interleave(turns, 7, failed=lambda *_: pytest.fail("none failed"))
-    rounds = ["".join(order[start : start + 10]) for start in range(0, 70, 10)]
-    assert all("".join(sorted(one)) == "abcdefghij" for one in rounds)
-    assert times == {name: [(1.0,)] * 7 for name in "abcdefghij"}
-    before = {name: {first for first, second in itertools.pairwise(order) if second == name} for name in turns}
-    assert min(map(len, before.values())) >= 4, "none runs after the same one always"
+    turns = {name: (lambda name=name: order.append(name) or [1.0]) for name in "abcd"}
+    times = interleave(turns, 3, failed=lambda *_: pytest.fail("none failed"))
+    assert "".join(order) == "abdc" + "bcad" + "cdba"
+    assert times == {name: [(1.0,)] * 3 for name in "abcd"}
+
+
+@pytest.mark.parametrize("count", range(2, 13))
+def test_each_begins_once_and_follows_each_other_one_alike(count):
+    rounds = count if count % 2 == 0 else 2 * count
+    orders = [turn_order(count, number) for number in range(rounds)]
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    assert len({order[0] for order in orders[:count]}) == count
+    followed = [pair for order in orders for pair in itertools.pairwise(order)]
+    assert len(set(followed)) == count * (count - 1)
+    assert {followed.count(pair) for pair in set(followed)} == {rounds // count}
 
 
 def test_a_failing_turn_ends_that_contender_alone():

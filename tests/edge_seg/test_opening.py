@@ -6,11 +6,16 @@ see whoever calls.
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import socket
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +25,7 @@ from typing import Any
 import av
 import pytest
 
+from edge_seg import opening
 from edge_seg.boxes import MOST_BOXES
 from edge_seg.errors import MediaError
 from edge_seg.items import expand_sources
@@ -241,6 +247,55 @@ def test_a_file_of_endless_parts_is_refused_in_bounded_time(tmp_path: Path) -> N
     clip.write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x08free" * MOST_BOXES)
     with pytest.raises(MediaError, match=r"more than 1,000,000 parts"):
         VideoFile(clip)
+
+
+def test_a_segment_of_a_stream_is_told_from_a_cut_recording(tmp_path: Path) -> None:
+    (tmp_path / "seg.mp4").write_bytes(b"\0\0\0\x10stypmsdh\0\0\0\0" + b"\0\0\0\x08moof" + b"\0\0\0\x10mdat12345678")
+    with pytest.raises(MediaError, match="a piece of a stream without its beginning"):
+        VideoFile(tmp_path / "seg.mp4")
+
+
+def test_many_indices_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x08moov" * 1001)
+    with pytest.raises(MediaError, match="has 1,001 moov boxes"):
+        VideoFile(tmp_path / "x.mp4")
+
+
+def test_an_opening_that_was_given_up_asks_the_camera_no_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def unsized(*given: Any, **named: Any) -> Any:
+        calls.append(named)
+        time.sleep(1.0)
+        return av.open(io.BytesIO(clip), "r")
+
+    clip = make_clip(Path(tempfile.mkdtemp()) / "x.ts", count=5).read_bytes()
+    monkeypatch.setattr(opening, "_open", unsized)
+    monkeypatch.setattr(opening, "_sized", lambda container: False)
+    began = time.monotonic()
+    with pytest.raises(MediaError, match="no answer had come"):
+        opening.open_address("rtsp://127.0.0.1:9/x", stopped=lambda: time.monotonic() - began > 0.3)
+    assert time.monotonic() - began < 0.9
+    for thread in threading.enumerate():
+        if thread.name == "edge_seg-open":
+            thread.join(10)
+    assert len(calls) == 1
+
+
+def test_an_address_may_be_opened_while_the_program_ends() -> None:
+    script = (
+        "import atexit\n"
+        "@atexit.register\n"
+        "def last():\n"
+        "    from edge_seg.errors import MediaError\n"
+        "    from edge_seg.opening import open_address\n"
+        "    try: open_address('tcp://127.0.0.1:9')\n"
+        "    except MediaError as error: print(error)\n"
+        "import edge_seg.opening\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, cwd=root)
+    assert "tcp://127.0.0.1:9: cannot be opened" in done.stdout, done.stderr
 
 
 def test_a_text_is_no_cut_recording(tmp_path: Path) -> None:

@@ -452,6 +452,13 @@ def test_two_trainings_do_not_write_into_one_folder(
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
 
 
+def test_what_blocks_within_a_training_is_not_another_training(tmp_path: Path) -> None:
+    """Standard output may be a pipe that does not wait."""
+    with pytest.raises(BlockingIOError, match="its own"), sole_writer(tmp_path / "run"):
+        raise BlockingIOError(11, "its own")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no file")
 def test_an_out_that_takes_no_file_is_told_before_the_data_is_read(
     dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

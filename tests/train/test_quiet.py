@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_seg.signals import held_back
+from train.quiet import WAITING
 
 ROOT = Path(__file__).resolve().parents[2]
 # A backend that is interrupted amid its import, chatters, and makes nothing of it, or something else.
@@ -40,7 +41,24 @@ def test_an_interruption_amid_the_import_is_neither_swallowed_nor_another_error(
         "raise SystemExit(main(['average', 'a', 'b', '--out', 'c']))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert (done.returncode, done.stderr) == (1, "error: interrupted.\n")
+    assert (done.returncode, done.stderr) == (1, f"\n{WAITING}\nerror: interrupted.\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_second_signal_ends_the_import_with_a_line(tmp_path: Path) -> None:
+    (tmp_path / "keras.py").write_text(
+        "import os, signal, time\n"
+        "for _ in range(2): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.3)\n"
+        "time.sleep(60)\n"
+    )
+    script = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from train.__main__ import main; "
+        "raise SystemExit(main(['average', 'a', 'b', '--out', 'c']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    assert done.returncode == 1
+    assert WAITING in done.stderr
+    assert done.stderr.endswith("\nerror: stopped at once; every file is whole, the old or the new.\n")
 
 
 def test_what_an_import_that_fails_has_said_is_shown(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_whole_drives_are_held_out_by_their_names() -> None:
     training, validation = drive_split(samples(*stems), ["0006R0"])
     assert [sample.stem for sample in training] == stems[:4]
     assert [sample.stem for sample in validation] == stems[4:]
-    for unknown, told in (("0016E5", "of 0016E5; .* are of 0001TP, 0006R0"), ("0006", "of 0006;")):
+    for unknown, told in (("0016E5", r"of 0016E5\. .* are of 0001TP, 0006R0"), ("0006", r"of 0006\.")):
         with pytest.raises(ConfigurationError, match=told):
             drive_split(samples(*stems), ["0006R0", unknown])
 
@@ -117,7 +117,7 @@ def test_fit_holds_out_a_drive_and_is_gone_on_with_so(
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--hold-out", "others"], "--hold-out: no image is of others; images with a number"),
+        (["--hold-out", "others"], "--hold-out: no image is of others. By what stands before their numbers"),
         (["--hold-out", "drive,other"], "8 image(s) with --hold-out drive,other leave none to train on"),
         (["--hold-out", "other", "--validation-share", "0.1"], "takes the place of --split and --validation-share"),
         (["--hold-out", "other", "--split", "time"], "takes the place of --split and --validation-share"),
