@@ -81,14 +81,14 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
         ),
         limits=limits,
         operations=summed(counts),
-        noisy=bool(noise),
+        noisy=any(note.startswith("NOISY") for note in noise),
     )
 
 
 def noise_notes(
     rows: Iterable[Row], clip_rows: Iterable[ClipRow], measured: Iterable[Measured], surroundings: dict[str, Any]
 ) -> list[str]:
-    """Why a reader should doubt this run, a line each; empty when nothing speaks against it."""
+    """Why a reader should doubt this run, or its peaks, a line each; empty when nothing speaks against it."""
     everything: list[Row | ClipRow] = [*rows, *clip_rows]
     wide = sorted(
         (row for row in everything if (row.spread or 0.0) > NOISE_BOUND), key=lambda row: -(row.spread or 0.0)
@@ -115,7 +115,7 @@ def noise_notes(
     outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > OUTRUN]
     if outrun:
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
-        notes.append(f"NOISY: {named} outran the peak, measured too low or on a busier machine. Run again.")
+        notes.append(f"OUTRUN: {named} outran the peak, measured too low or on a busier machine: no share of it is told.")
     return notes
 
 
