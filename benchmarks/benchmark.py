@@ -115,7 +115,9 @@ def noise_notes(
     outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > OUTRUN]
     if outrun:
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
-        notes.append(f"OUTRUN: {named} outran the peak, measured too low or on a busier machine: no share of it is told.")
+        notes.append(
+            f"OUTRUN: {named} outran the peak, measured too low or on a busier machine: no share of it is told."
+        )
     return notes
 
 

@@ -132,7 +132,7 @@ def _heading(result: Result, what: str) -> str:
     machine = _machine(result.environment)
     count = next(iter(result.operations.values()), {"gflop": 0.0, "weights": 0})
     noise = [note.removeprefix("NOISY: ").split(". ")[0] for note in result.notes if note.startswith("NOISY: other")]
-    noisy = "; ".join(["; a noisy run" if _disturbed(result) else "", *noise])
+    noisy = "; ".join(["; a noisy run" if result.disturbed else "", *noise])
     untrained = "" if trained(result) else " Its weights are untrained: its labels measure parity, not accuracy."
     return (
         f"**{what}** ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame) at {size} "
@@ -141,11 +141,6 @@ def _heading(result: Result, what: str) -> str:
         f"{result.data['frames']} frames of {result.data['name']}; {result.created[:10]}{noisy}.{untrained}"
         f"{_command(result)}"
     )
-
-
-def _disturbed(result: Result) -> bool:
-    """Whether anything but a peak that was measured too low speaks against the run."""
-    return any(note.startswith("NOISY") and "outran the peak" not in note for note in result.notes)
 
 
 def _command(result: Result) -> str:

@@ -47,6 +47,8 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
         title = (
             f"Cost against {', '.join(NAMES[axis] for axis in shown)}: {processor(machine)}, {machine['cores']} core(s)"
         )
+        if any(noisy_points(growth["axes"][axis], cores) for axis in shown):
+            title += "; hollow: noisy"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
         figure.savefig(path, dpi=130, facecolor="white")
         plt.close(figure)

@@ -157,6 +157,11 @@ class Result:
         """Whether any contender failed."""
         return any(row.status == "failed" for row in self.everything)
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether anything but a peak that was measured too low, which older files count too, speaks against it."""
+        return any(note.startswith("NOISY") and "outran the peak" not in note for note in self.notes)
+
     def to_json(self) -> str:
         """As indented JSON text."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
