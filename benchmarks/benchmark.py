@@ -116,7 +116,7 @@ def noise_notes(
     if outrun:
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
         notes.append(
-            f"OUTRUN: {named} outran the peak, measured too low or on a busier machine: no share of it is told."
+            f"OUTRUN: {named} outran the peak, which was measured too low: its share says little."
         )
     return notes
 
