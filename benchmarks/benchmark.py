@@ -115,9 +115,7 @@ def noise_notes(
     outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > OUTRUN]
     if outrun:
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
-        notes.append(
-            f"OUTRUN: {named} outran the peak, which was measured too low: its share says little."
-        )
+        notes.append(f"OUTRUN: {named} outran the peak, which was measured too low: its share says little.")
     return notes
 
 
