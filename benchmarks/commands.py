@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     compared = commands.add_parser(
         "compare",
         help="compare two results",
-        description="How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed or in mean IoU; "
-        "2: the two cannot be compared.",
+        description="How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed, mean IoU or "
+        "agreement with Keras; 2: the two cannot be compared.",
     )
     compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run, or its folder")
     compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run, or its folder")

@@ -255,7 +255,7 @@ def _gone(before: Result, after: Result) -> list[str]:
         and row.kind == "session"
         and row.model in models
         and _titled(row) not in now
-        and row.device in (asked or (row.device,))
+        and (asked is None or row.device in asked)
     ]
 
 

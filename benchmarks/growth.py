@@ -119,20 +119,21 @@ def run_growth(options: argparse.Namespace) -> int:
         check_like(kept, surroundings, check_run(settings.run), options.save)
     picture = options.save.with_suffix(".png")
 
-    def keep(found: dict[str, Any]) -> dict[str, Any]:
-        both = {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
+    def beside_kept(found: dict[str, Any]) -> dict[str, Any]:
+        return {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
+
+    def keep(found: dict[str, Any]) -> None:
+        both = beside_kept(found)
         save_json(both, options.save)
         with replacing(picture) as temporary:
             draw_growth(both, temporary)
-        return both
 
     found = measure_growth(
         settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True), after_axis=keep
     )
     # Of this run: what is kept from an earlier one was told then.
     points = [point for points in found["axes"].values() for point in points]
-    found = keep(found)
-    print(json.dumps(found, indent=1) if options.json else f"wrote {options.save} and {picture}")
+    print(json.dumps(beside_kept(found), indent=1) if options.json else f"wrote {options.save} and {picture}")
     for point in points:
         if point["status"] == "failed":
             print(f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}", file=sys.stderr)
@@ -197,7 +198,7 @@ def measure_growth(
     *,
     say: Say,
     start: Start = Worker,
-    after_axis: Callable[[dict[str, Any]], object] = lambda found: None,
+    after_axis: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
     """Measure the axes asked for; everything as plain JSON types, which `after_axis` is given so far as they are."""
     from train.run import open_run

@@ -27,7 +27,7 @@ Points = Sequence[dict[str, Any]]
 def draw_growth(growth: dict[str, Any], path: Path) -> None:
     """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
     plt = import_pyplot()
-    panels: dict[str, Callable[[Any, Points, Points], None]] = {
+    panels: dict[str, Callable[[Any, Points], None]] = {
         "batch": _draw_batch,
         "resolution": _draw_resolution,
         "threads": _draw_threads,
@@ -41,8 +41,9 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
         figure = plt.figure(figsize=(6.2 * columns, 0.7 + 3.7 * lines), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         for place, axis in enumerate(shown, start=1):
-            points = growth["axes"][axis]
-            panels[axis](figure.add_subplot(lines, columns, place), points, noisy_points(points, cores))
+            noisy = noisy_points(growth["axes"][axis], cores)
+            points = [{**point, "noisy": point in noisy} for point in growth["axes"][axis]]
+            panels[axis](figure.add_subplot(lines, columns, place), points)
         machine = growth["environment"]
         title = (
             f"Cost against {', '.join(NAMES[axis] for axis in shown)}: {processor(machine)}, {machine['cores']} core(s)"
@@ -63,22 +64,24 @@ def noisy_points(points: Points, cores: int) -> list[dict[str, Any]]:
     ]
 
 
-def _draw_batch(axes: Any, points: Points, noisy: Points) -> None:
-    _lines(axes, points, noisy, "ms_median")
+def _draw_batch(axes: Any, points: Points) -> None:
+    _lines(axes, points, "ms_median")
     _doubling(axes, [point["value"] for point in points])
     axes.set_ylim(0, 1.35 * max((point["ms_median"] for point in points if point["status"] == "ok"), default=1.0))
     style(axes, "Batch: milliseconds a frame", "frames a call", grid="y")
     axes.legend(frameon=False, fontsize=8.5, loc="upper right", ncols=2)
 
 
-def _draw_resolution(axes: Any, points: Points, noisy: Points) -> None:
-    _lines(axes, points, noisy, "ms_median")
+def _draw_resolution(axes: Any, points: Points) -> None:
+    from matplotlib.ticker import LogLocator
+
+    _lines(axes, points, "ms_median")
     sides = sorted({point["value"] for point in points})
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sides, [f"{side:g}²" for side in sides])
     axes.minorticks_off()
-    axes.yaxis.set_major_locator(import_pyplot().matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     reference = [point for point in points if point["precision"] == "int8" and point["status"] == "ok"]
     if reference:
@@ -93,8 +96,8 @@ def _draw_resolution(axes: Any, points: Points, noisy: Points) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _draw_threads(axes: Any, points: Points, noisy: Points) -> None:
-    _lines(axes, points, noisy, "frames_per_s", gain=True)
+def _draw_threads(axes: Any, points: Points) -> None:
+    _lines(axes, points, "frames_per_s", gain=True)
     threads = sorted({point["value"] for point in points})
     axes.set_xticks(threads, [f"{count:g}" for count in threads])
     axes.margins(x=0.12)
@@ -103,7 +106,7 @@ def _draw_threads(axes: Any, points: Points, noisy: Points) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _draw_length(axes: Any, points: Points, noisy: Points) -> None:
+def _draw_length(axes: Any, points: Points) -> None:
     ok = [point for point in points if point["status"] == "ok"]
     shades = ("#9bd8cf", "#4fb3a5", "#0d5951", INK)
     for number, point in enumerate(ok):
@@ -118,7 +121,7 @@ def _draw_length(axes: Any, points: Points, noisy: Points) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 
-def _lines(axes: Any, points: Points, noisy: Points, figure: str, *, gain: bool = False) -> None:
+def _lines(axes: Any, points: Points, figure: str, *, gain: bool = False) -> None:
     """A line a contender, noisy points hollow; `gain` adds to its name how often the last value is the first."""
     for name in dict.fromkeys(point["name"] for point in points):
         mine = [point for point in points if point["name"] == name and point["status"] == "ok"]
@@ -129,7 +132,7 @@ def _lines(axes: Any, points: Points, noisy: Points, figure: str, *, gain: bool 
         label = f"{name}, {heights[-1] / heights[0]:.2f}x" if gain else name
         values = [point["value"] for point in mine]
         axes.plot(values, heights, dashes, color=colour, lw=1.8, marker="o", ms=4.5, label=label)
-        hollow = [place for place, point in enumerate(mine) if point in noisy]
+        hollow = [place for place, point in enumerate(mine) if point["noisy"]]
         x, y = ([series[place] for place in hollow] for series in (values, heights))
         axes.plot(x, y, "o", ms=4.5, color=colour, mfc="white")
 

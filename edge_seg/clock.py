@@ -32,20 +32,22 @@ class Clock:
         self._last: int | None = None
 
     def time(self, own: int | None, duration: int) -> tuple[int, bool, bool]:
-        """(the next frame's time, whether the clock was started anew before it, whether its own was of no use)."""
+        """(the next frame's time, whether the clock was started anew before it, whether its own was of no use).
+
+        `duration` is at least 1.
+        """
         before, self.own = self.own, own
-        pts = None if own is None else own - self._origin
-        anew = pts is not None and self._last is not None and self._begins_anew(before, pts)
-        if anew:
-            assert pts is not None
-            assert self._last is not None
-            self._origin -= self._last + duration - pts
-            pts = self._last + duration
-        useless = pts is None or (self._last is not None and pts <= self._last)
-        if useless:
-            # libx264 and MP4 refuse time that stands still or runs backwards.
-            pts = 0 if self._last is None else self._last + (duration if pts is None else 1)
-        assert pts is not None
+        last, anew, useless = self._last, False, False
+        if own is None:
+            pts, useless = 0 if last is None else last + duration, True
+        else:
+            pts = own - self._origin
+            if last is not None and self._begins_anew(before, pts, last):
+                self._origin -= last + duration - pts
+                pts, anew = last + duration, True
+            elif last is not None and pts <= last:
+                # libx264 and MP4 refuse time that stands still or runs backwards.
+                pts, useless = last + 1, True
         self._last = pts
         return pts, anew, useless
 
@@ -55,10 +57,9 @@ class Clock:
             return False
         return (self._last + self._origin - own) * self._time_base > CLOCK_RESTART_S
 
-    def _begins_anew(self, before: int | None, pts: int) -> bool:
+    def _begins_anew(self, before: int | None, pts: int, last: int) -> bool:
         """Whether the clock was started anew between two frames: by their own times, and by what passed."""
-        assert self._last is not None
-        if (self._last - pts) * self._time_base > CLOCK_RESTART_S:
+        if (last - pts) * self._time_base > CLOCK_RESTART_S:
             return True
         if before is None or not self._rounds:
             return False

@@ -123,6 +123,17 @@ class PictureTrack:
         self._writer.abort()
 
 
+def _give_name(made: Path, final: Path, seal: Seal | None, content: str) -> None:
+    """Publish a whole result; where that fails, say where it is: a folder that was renamed may fail to be synced."""
+    try:
+        publish(made, final, seal=seal)
+    except OSError as error:
+        place = made if made.exists() else final
+        raise MediaError(
+            f"{final}: all {content} are in {place}, but could not be given their name for good ({reason(error)})."
+        ) from error
+
+
 class LabelFolder:
     """Class ids of a video, one PNG a frame, named by the frame's index."""
 
@@ -152,13 +163,7 @@ class LabelFolder:
 
     def close(self, whole: bool, all_audio: bool) -> Written:
         if whole:
-            try:
-                publish(self._partial, self._path, seal=self._seal)
-            except OSError as error:
-                raise MediaError(
-                    f"{self._path}: all {self._count} pictures are in {self._partial}, but the folder could not be "
-                    f"given its name ({reason(error)})."
-                ) from error
+            _give_name(self._partial, self._path, self._seal, f"{self._count} pictures")
         return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:
@@ -213,14 +218,7 @@ class ShareLines:
         except OSError as error:
             raise self._cut_short(error) from error
         if whole:
-            try:
-                publish(self._partial, self._path, seal=self._seal)
-            except OSError as error:
-                place = self._partial if self._partial.exists() else self._path
-                raise MediaError(
-                    f"{self._path}: all {self._count} lines are in {place}, but the file could not be given its name "
-                    f"for good ({reason(error)})."
-                ) from error
+            _give_name(self._partial, self._path, self._seal, f"{self._count} lines")
         return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count, whole=whole)
 
     def abort(self) -> None:

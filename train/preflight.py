@@ -185,7 +185,7 @@ def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
     warnings = [
         f"{path}: passed over, its name does not end in {', '.join(IMAGE_SUFFIXES)}"
         for path in entries
-        if path.suffix.lower() not in IMAGE_SUFFIXES
+        if path.suffix.lower() not in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
     if not found:
         problems.append(f"{folder}: holds no image; expected files ending in {', '.join(IMAGE_SUFFIXES)}")

@@ -668,20 +668,23 @@ def test_times_are_a_frames_whatever_is_saved_of_it(predict: Any, tmp_path: Path
     assert summary["sources"][0]["notes"] == ["padded by 1 row to an even size, as H.264's 4:2:0 needs"]
 
 
-def test_lines_that_have_their_name_already_are_not_called_lost(
-    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "name", "content"), [("jsonl", "drive.jsonl", "lines"), ("labels", "drive_labels", "pictures")]
+)
+def test_what_has_its_name_already_is_not_called_lost(
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str, content: str
 ) -> None:
     def half_published(made: Path, final: Path, **options: Any) -> None:
         made.rename(final)
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("edge_seg.writers.publish", half_published)
-    code, _, err = predict(make_clip(tmp_path / "drive.mp4", count=3), "--save", "jsonl")
-    lines = tmp_path / "out" / "drive.jsonl"
+    code, _, err = predict(make_clip(tmp_path / "drive.mp4", count=3), "--save", kind)
+    result = tmp_path / "out" / name
     assert code == 1
-    assert f"all 3 lines are in {lines}, but" in err
+    assert f"all 3 {content} are in {result}, but" in err
     assert "(input/output error)" in err
-    assert len(lines_of(lines)) == 3
+    assert len(lines_of(result) if result.is_file() else list(result.iterdir())) == 3
 
 
 def test_what_keeps_a_result_from_its_name_is_named(

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from edge_seg.errors import ConfigurationError, MediaError
-from edge_seg.items import expand_sources
+from edge_seg.items import SCHEMES, expand_sources
 from edge_seg.media import Frame, Source
-from edge_seg.opening import OPEN_TIMEOUT_S
+from edge_seg.opening import OPEN_TIMEOUT_S, PROTOCOLS
 from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip, read_number, video_numbers
@@ -364,3 +364,7 @@ def test_a_file_is_read_from_where_it_was_given(tmp_path: Path, monkeypatch: pyt
             found = [(read_number(frame.image), frame.time_s) for frame in source]
     assert [number for number, _ in found] == list(range(30))
     assert found[-1][1] == pytest.approx(29 / 25, abs=0.002)
+
+
+def test_every_kind_of_address_that_is_read_can_be_opened() -> None:
+    assert set(SCHEMES) == set(PROTOCOLS) - {"file"}

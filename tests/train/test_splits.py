@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_seg.errors import ConfigurationError
+from train import study
 from train.__main__ import main
-from train.dataset import Sample
+from train.dataset import Sample, find_samples
 from train.options import read_begun
-from train.splits import drive_split, random_split, time_split
+from train.splits import drive_split, random_split, split_samples, time_split
 
 
 def samples(*stems: str) -> list[Sample]:
@@ -137,3 +138,14 @@ def test_drives_are_named_each_once(tmp_path: Path, capsys: pytest.CaptureFixtur
         main(["fit", str(tmp_path), "--out", str(tmp_path / "x"), "--hold-out", text])
     assert stopped.value.code == 2
     assert "expected different names of drives" in capsys.readouterr().err
+
+
+def test_a_study_holds_out_drives_too(two_drives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (base, *_) = study.part_variants()
+    recipe = study.study_recipe(base, 8, (160, 224), 8, ("other",))
+    assert [sample.stem for sample in split_samples(find_samples(two_drives), recipe, 1)[1]] == [
+        "other_005", "other_006", "other_007",
+    ]  # fmt: skip
+    call = ["study", "parts", str(two_drives), "--out", str(tmp_path / "x"), "--hold-out", "third"]
+    assert main(call) == 2
+    assert "no image is of third" in capsys.readouterr().err
