@@ -75,7 +75,10 @@ def test_time_goes_on_where_recordings_were_joined(tmp_path: Path) -> None:
 
 def test_a_single_time_that_falls_back_a_little_moves_nothing_else() -> None:
     clock = Clock(Fraction(1, 1000), 0.0, rounds=False)
-    assert [clock.time(own, 40)[0] for own in (0, 40, 40, 120, 100, 200)] == [0, 40, 41, 120, 121, 200]
+    found = [clock.time(own, 40) for own in (0, 40, 40, 120, 100, 200)]
+    assert [pts for pts, _, _ in found] == [0, 40, 41, 120, 121, 200]
+    assert [useless for _, _, useless in found] == [False, False, True, False, True, False]
+    assert not any(anew for _, anew, _ in found)
     assert [clock.time(own, 40) for own in (None, 900)] == [(240, False, True), (900, False, False)]
     assert [clock.time(own, 40) for own in (100, 140)] == [(940, True, False), (980, False, False)], "started anew"
 

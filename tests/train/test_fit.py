@@ -474,7 +474,8 @@ def test_what_is_odd_in_a_dataset_is_told_as_it_is_used(
     for number in range(4):
         for folder in ("images", "annotations"):
             (dataset / f"{folder}_prepped_train" / f"drive_{90 + number}.gif").write_bytes(b"GIF89a")
+    (dataset / "images_prepped_train" / ".DS_Store").write_bytes(b"a file manager's")
     assert fit(dataset, tmp_path / "run", "--epochs", "1") == 0
     said = capsys.readouterr().err
     assert said.count(".gif: passed over, its name does not end in") == WARNINGS_TOLD
-    assert "warning: and 3 more of the kind" in said
+    assert "warning: and 3 more of the kind" in said, "hidden files are nothing odd"

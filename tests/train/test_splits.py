@@ -148,4 +148,6 @@ def test_a_study_holds_out_drives_too(two_drives: Path, tmp_path: Path, capsys: 
     ]  # fmt: skip
     call = ["study", "parts", str(two_drives), "--out", str(tmp_path / "x"), "--hold-out", "third"]
     assert main(call) == 2
-    assert "no image is of third" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no image is of third" in said
+    assert "study: " not in said, "nothing was begun"
