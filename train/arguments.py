@@ -11,8 +11,11 @@ from typing import Any
 from edge_seg.arguments import name, positive
 from edge_seg.errors import ConfigurationError
 
+from .augmentation import BOUNDS
+
 __all__ = [
     "add_class_options",
+    "augmentations",
     "byte",
     "drives",
     "folder",
@@ -84,6 +87,26 @@ def drives(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(","))
     if not all(found) or len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(f"expected different names of drives with commas between; got {text!r}")
+    return found
+
+
+def augmentations(text: str) -> dict[str, Any]:
+    """ "light=0,scale=0.8:1.5" -> {"light": 0.0, "scale": (0.8, 1.5)}: fields of `Augmentation`, each once."""
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        if key not in BOUNDS or key in found:
+            raise argparse.ArgumentTypeError(
+                f"expected NAME=NUMBER with commas between, different names out of {', '.join(BOUNDS)}; got {part!r}"
+            )
+        try:
+            numbers = tuple(map(float, value.split(":")))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != (2 if key == "scale" else 1):
+            example = "scale=0.8:1.5" if key == "scale" else f"{key}=1"
+            raise argparse.ArgumentTypeError(f"expected a value as in {example}; got {part!r}")
+        found[key] = numbers if key == "scale" else numbers[0]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Augmentation of one image and its mask, all drawn from one generator: geometry, rare objects, light and lens.
+"""One image and its mask augmented, all drawn from one generator: geometry, rare objects, light and lens.
 
 Images are (H, W, 3) uint8 BGR, masks (H, W) uint8; masks are only ever warped by nearest neighbour. What a teacher
 thinks of an image (`Example.opinion`) is warped as the image is. Knows no files and no networks.
@@ -7,7 +7,6 @@ thinks of an image (`Example.opinion`) is warped as the image is. Knows no files
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -15,41 +14,13 @@ import numpy as np
 
 from edge_seg.spec import CAMVID_CLASSES
 
+from .augmentation import Augmentation
 from .night import make_night
 from .repaint import repaint
 
 IDS = {name: index for index, name in enumerate(CAMVID_CLASSES)}
 # Images whose sides differ from the network's by less than this share keep their own pixels: each is filtered once.
 NEARLY = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How far each draw may go.
-
-    Attributes:
-        scale: smallest and largest zoom, drawn log-uniformly; at 1 objects are as large as the network sees them.
-        aspect: largest ratio by which width is stretched against height.
-        rotate_deg: largest rotation either way, in degrees.
-        flip: probability of a mirror image.
-        rare_focus: probability that a crop is centred on a pixel of a rare class.
-        paste: probability that rare objects of another image are pasted in.
-        light: strength of brightness, contrast, gamma, colour and haze changes, 0 for none.
-        lens: probability of blur, noise or JPEG artefacts.
-        night: probability that the street is relit as by night.
-        repaint: probability that its surfaces are given other lightness, tints and grain; not by night.
-    """
-
-    scale: tuple[float, float] = (0.6, 1.8)
-    aspect: float = 1.2
-    rotate_deg: float = 4.0
-    flip: float = 0.5
-    rare_focus: float = 0.3
-    paste: float = 0.4
-    light: float = 1.0
-    lens: float = 0.3
-    night: float = 0.15
-    repaint: float = 0.3
 
 
 Pair = tuple[np.ndarray, np.ndarray]

@@ -23,7 +23,8 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.threads import available_threads
 
-from .augment import IDS, Augmentation, Example, Pair, augment
+from .augment import IDS, Example, Pair, augment
+from .augmentation import Augmentation
 from .dataset import Sample, read_pair
 
 if TYPE_CHECKING:

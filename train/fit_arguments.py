@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .arguments import add_class_options, drives, folder, natural, path, positive, seed, size
+from .arguments import add_class_options, augmentations, drives, folder, natural, path, positive, seed, size
 
 RECIPE_NAMES = ("default", "notebook")
 
@@ -81,6 +81,13 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "--rendered-share",
         type=float,
         help="share of rendered scenes among training images; default: notebook 0, default 0.12",
+    )
+    add(
+        "--augment",
+        type=augmentations,
+        metavar="NAME=N,NAME=N",
+        help="other augmentation than the recipe's: light (strength), lens, night, repaint, paste, rare_focus, flip "
+        "(probabilities), rotate_deg, aspect, scale=LOW:HIGH (default: as docs/training.md has it)",
     )
     add("--seed", type=seed, help="of every random draw (default: 1)")
     add(

@@ -103,7 +103,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     classes = asked_classes(args)
     refuse_ignored(args.recipe, classes)
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
-    recipe = suited(recipe, classes, rendered=bool(args.rendered_share))
+    recipe = augmented(suited(recipe, classes, rendered=bool(args.rendered_share)), args.augment, classes)
     check_teacher(recipe, classes, args.teacher, args.unlabelled or ())
     network = fcn8_shape(args)
     if args.start:
@@ -170,6 +170,24 @@ def suited(recipe: Recipe, classes: ClassList, *, rendered: bool) -> Recipe:
     return replace(recipe, rendered_share=0.0, augmentation=augmentation)
 
 
+def augmented(recipe: Recipe, changes: dict[str, Any] | None, classes: ClassList) -> Recipe:
+    """The recipe with other values in its augmentation.
+
+    Raises `ConfigurationError` where it has none, for a value out of bounds, and for nights that need other classes.
+    """
+    from .night import NEEDED
+
+    if not changes:
+        return recipe
+    if recipe.augmentation is None:
+        raise ConfigurationError(f"--augment: the recipe {recipe.name} augments nothing; leave one of the two out.")
+    if changes.get("night") and (lacking := missing(classes.ids, NEEDED)):
+        raise ConfigurationError(
+            f"--augment night: streets are relit by classes that are not here: {', '.join(lacking)}; leave it out."
+        )
+    return replace(recipe, augmentation=replace(recipe.augmentation, **changes))
+
+
 def started(recipe: Recipe, network: Fcn8Config, classes: ClassList, args: argparse.Namespace) -> Recipe:
     """The recipe of a network that begins as a finished one, as a part of it, or with it as a part."""
     from .run import open_run
@@ -207,6 +225,7 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
 
     recipe, options = read_begun(args.out)
     recipe = replace(recipe, **given(args, RECIPE_VALUES), **({"name": args.recipe} if args.recipe else {}))
+    recipe = augmented(recipe, args.augment, options.classes)
     names = ("block_widths", "head_widths", "weights", "start", "teacher", "unlabelled", "seed", "policy", "license")
     changes = given(args, names)
     if "unlabelled" in changes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError
 
-from .augment import Augmentation
+from .augmentation import Augmentation
 from .checkpoint import has_checkpoint
 from .classes import CAMVID, ClassList
 from .dataset import data_hash

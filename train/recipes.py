@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .augment import Augmentation
+from .augmentation import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from train.augment import Augmentation, Example, augment, paste_rare
+from train.augment import Example, augment, paste_rare
+from train.augmentation import Augmentation
 from train.batches import TrainingBatches
 
 CALM = Augmentation(light=0.0, lens=0.0, paste=0.0, night=0.0, repaint=0.0)

@@ -16,7 +16,8 @@ from edge_seg.modelfile import read_model_header
 from edge_seg.preprocess import scale_frames
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 from train.__main__ import main
-from train.augment import Augmentation, Example, augment
+from train.augment import Example, augment
+from train.augmentation import Augmentation
 from train.average import cosine
 from train.classes import CAMVID, ClassList, changed, class_list
 from train.fcn8 import Fcn8Config, fcn8, logits_model

@@ -26,7 +26,7 @@ import pytest
 from edge_seg.errors import ConfigurationError, DatasetError
 from train import batches as batches_module
 from train import drawing, shared
-from train.augment import Augmentation
+from train.augmentation import Augmentation
 from train.batches import PairStore, RenderedStore, TrainingBatches, WithFrames, drawing_processes
 from train.dataset import find_samples
 from train.drawing import Drawers, DrawingError, Packed, SharedScenes

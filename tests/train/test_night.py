@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
-from train.augment import IDS, Augmentation, Example, augment
+from train.augment import IDS, Example, augment
+from train.augmentation import Augmentation
 from train.fcn8 import Fcn8Config, fcn8
 from train.night import make_night
 from train.run import save_run

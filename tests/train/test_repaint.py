@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from train.augment import IDS, Augmentation, Example, augment
+from train.augment import IDS, Example, augment
+from train.augmentation import Augmentation
 from train.repaint import REACH, _blur, repaint
 
 SKY, ROAD, CAR, PAVEMENT, UNLABELLED = (IDS[name] for name in ("sky", "road", "car", "pavement", "unlabelled"))

@@ -19,7 +19,8 @@ from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from train import callbacks, teacher
 from train.__main__ import main
-from train.augment import Augmentation, Example, augment, paste_rare
+from train.augment import Example, augment, paste_rare
+from train.augmentation import Augmentation
 from train.batches import TrainingBatches, WithFrames
 from train.fcn8 import Fcn8Config, fcn8
 from train.losses import TEACHER_SHARE, ConfusionMetric, SegmentationLoss

@@ -19,7 +19,7 @@ if keras.backend.backend() == "tensorflow":
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 from train.__main__ import main
-from train.augment import Augmentation
+from train.augmentation import Augmentation
 from train.batches import PairStore, TrainingBatches
 from train.dataset import find_samples
 from train.distribute import choose_devices
