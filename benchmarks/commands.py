@@ -38,11 +38,7 @@ COMMANDS = ("run", "compare", "growth", "widths", "smoothing", "readme", "gpu", 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # Plain `python -m benchmarks`, with options or without, is `run`.
-    if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
-        given.insert(0, "run")
-    options = _parser().parse_args(given)
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "run": _run,
         "compare": _compare,
@@ -54,6 +50,14 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         "training": run_training,
     }
     return commands[options.command](options)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; plain `python -m benchmarks`, with options or without, is `run`."""
+    given = list(arguments)
+    if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
+        given.insert(0, "run")
+    return _parser().parse_args(given)
 
 
 def _run(options: argparse.Namespace) -> int:

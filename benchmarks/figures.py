@@ -81,14 +81,14 @@ def section(folder: Path) -> str:
     blocks = [
         _heading(bundled, "The bundled model"),
         speed_table(bundled),
-        clip_text(bundled),
+        clip_table(bundled),
         limit_text(bundled),
         "![Throughput, parity, memory and stages of the bundled model](docs/benchmark.png)",
     ]
     if fast is not None:
-        blocks += [_heading(fast, "The bundled model for speed"), speed_table(fast), clip_text(fast)]
+        blocks += [_heading(fast, "The bundled model for speed"), speed_table(fast), clip_table(fast)]
     if full is not None:
-        blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_text(full)]
+        blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_table(full)]
     if (folder / GPU).is_file():
         blocks += gpu_blocks(read_gpu(folder / GPU))
     if growth is not None:
@@ -135,9 +135,8 @@ def _heading(result: Result, what: str) -> str:
     noisy = "; ".join(["; a noisy run" if result.disturbed else "", *noise])
     untrained = "" if trained(result) else " Its weights are untrained: its labels measure parity, not accuracy."
     return (
-        f"**{what}** ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame) at {size} "
-        f"on {machine}, "
-        f"{result.settings['repeats']} interleaved rounds, {timed_calls(result)}; mean IoU and agreement on "
+        f"**{what}** at {size}: {count['weights'] / 1e6:.1f} million weights, {count['gflop']:.1f} GFLOP a frame.\n\n"
+        f"{machine}; {result.settings['repeats']} interleaved rounds, {timed_calls(result)}; mean IoU and agreement on "
         f"{result.data['frames']} frames of {result.data['name']}; {result.created[:10]}{noisy}.{untrained}"
         f"{_command(result)}"
     )
@@ -145,7 +144,7 @@ def _heading(result: Result, what: str) -> str:
 
 def _command(result: Result) -> str:
     options = result.settings.get("options")
-    return f" `python -m benchmarks {options}`" if options else ""
+    return f"\n\n```\npython -m benchmarks {options}\n```" if options else ""
 
 
 def _machine(environment: dict[str, Any]) -> str:
@@ -206,26 +205,26 @@ def _ratio(row: Row) -> str:
     return f"{row.ratio:.2f} ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
 
 
-def clip_text(result: Result) -> str:
-    """The clip from end to end, in words: frames/s, share of what the stages allow, times the naive loop."""
-    rows = [row for row in result.clip_rows if row.status == "ok" and row.allowed_fps]
-    naive = next((row for row in result.clip_rows if row.status == "ok" and not row.allowed_fps), None)
-    if not rows:
+def clip_table(result: Result) -> str:
+    """The clip from end to end: frames/s, share of what the stages allow, times the naive loop; "" without a clip."""
+    ours = [row for row in result.clip_rows if row.status == "ok" and row.allowed_fps]
+    naive = [row for row in result.clip_rows if row.status == "ok" and not row.allowed_fps]
+    if not ours:
         return ""
-    clip = f"the {result.clip['width']}x{result.clip['height']} clip {result.clip['name']}"
-    found = "; ".join(_clip_words(row) for row in rows)
-    loop = (
-        f" The naive loop (cv2 reads, Keras predicts, cv2 blends and writes): {naive.frames_per_s:.1f} frames/s."
-        if naive
-        else ""
-    )
-    return f"From decoding to encoded H.264 overlay, {clip}: {found}.{loop}"
+    clip = f"{result.clip['name']} ({result.clip['width']}x{result.clip['height']})"
+    head = [f"{clip}, from decoding to encoded H.264 overlay", "frames/s", "x naive loop", "of possible", "memory, MB"]
+    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    best = max(ours, key=lambda row: row.frames_per_s or 0.0)
+    for row in (*naive, *ours):
+        cells = _clip_cells(row)
+        lines.append(_line([f"**{cell}**" for cell in cells] if row is best else cells))
+    return "\n".join(lines)
 
 
-def _clip_words(row: ClipRow) -> str:
-    times = f", {row.times_naive:.1f} times the naive loop" if row.times_naive else ""
-    allowed = f"{percent(row.share_of_allowed, 0)} of what the CPU time of its stages allows on these cores"
-    return f"{row.name} **{row.frames_per_s:.1f} frames/s**{times}, {allowed}, {number(row.peak_mb, 0)} MB at the most"
+def _clip_cells(row: ClipRow) -> list[str]:
+    name = row.name if row.allowed_fps else "naive loop: cv2 reads, Keras predicts, cv2 blends and writes"
+    times, share = number(row.times_naive or 1.0, 1), percent(row.share_of_allowed, 0)
+    return [name, number(row.frames_per_s, 1), times, share, number(row.peak_mb, 0)]
 
 
 def limit_text(result: Result) -> str:
@@ -239,15 +238,16 @@ def limit_text(result: Result) -> str:
     rows = [row for row in result.rows if row.kind == "session" and row.status == "ok" and row.share_of_limit]
     best = min(rows, key=lambda row: row.ms_median or 0.0, default=None)
     told = best is not None and _arithmetic(best) not in outrun
-    near = f" {best.name} comes to {percent(best.share_of_limit, 0)} of the roofline." if best and told else ""
+    near = f" {best.name} reaches {percent(best.share_of_limit, 0)} of the roofline limit." if best and told else ""
     return f"The limit, measured in the same run: {', '.join(words)}; memory {memory['best_gb_s']:.1f} GB/s.{near}"
 
 
 def _peak_words(name: str, peak: dict[str, Any], *, outrun: bool) -> str:
     if not peak["gflops"]:
         return f"{name}: no such units here"
-    remark = ", which a row outran: its share is not told" if outrun else ""
-    return f"{name} {peak['gflops']:,.0f} GFLOP/s ({peak['library']}{remark})"
+    remark = ", exceeded by a row above: no share is given" if outrun else ""
+    unit = "GOP/s" if name == "int8" else "GFLOP/s"
+    return f"{name} {peak['gflops']:,.0f} {unit} ({peak['library']}{remark})"
 
 
 def read_gpu(path: Path) -> dict[str, Any]:
@@ -274,7 +274,8 @@ def gpu_blocks(found: dict[str, Any]) -> list[str]:
     )
     heading = (
         f"**On a GPU**: FCN8{network} at {'x'.join(map(str, found['size']))} on one {gpu}, {found['repeats']} "
-        f"interleaved rounds, {found['created'][:10]}; frames/s from bytes to labels in the host's memory{shares}."
+        f"interleaved rounds, {found['created'][:10]}; frames/s from frames to labels in the host's memory, copies "
+        f"included{shares}."
     )
     rows = {(row["name"], row["batch"]): row for row in found["rows"]}
     batches = sorted({batch for _, batch in rows})
@@ -293,8 +294,8 @@ def gpu_blocks(found: dict[str, Any]) -> list[str]:
 def _restless(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Rows whose repeats lie far apart, in words."""
     wide = [row for row in rows if (row.get("spread") or 0.0) > NOISE_BOUND]
-    named = ", ".join(f"{row['name']} at batch {row['batch']} {row['spread']:.0%}" for row in wide)
-    return [f"Repeats spread by more than {NOISE_BOUND:.0%}: {named}"] if wide else []
+    named = ", ".join(f"{row['name']} at batch {row['batch']} ({percent(row['spread'], 0)})" for row in wide)
+    return [f"Repeats spread by more than {percent(NOISE_BOUND, 0)}: {named}"] if wide else []
 
 
 def _gpu_cell(row: dict[str, Any] | None) -> str:
@@ -318,12 +319,12 @@ def growth_text(growth: dict[str, Any]) -> str:
         )
         strides = sorted({point["stride"] for point in lengths})
         words.append(
-            f"Memory against the length of a clip: {each} at the most (bundled clip, looped, and int8 model, "
-            f"`--save jsonl`, one frame in {' or '.join(map(str, strides))} segmented, the others decoded only)."
+            f"Memory against the length of a clip, one frame in {' or '.join(map(str, strides))} segmented and the "
+            f"others decoded only, at the most: {each} (bundled clip, looped, and int8 model, `--save jsonl`)."
         )
     points = [point for axis in growth["axes"].values() for point in axis]
     if noisy := noisy_points(points, growth["environment"]["cores"]):
-        words.append(f"{len(noisy)} of {len(points)} points are of noisy measurements: hollow in the picture.")
+        words.append(f"{len(noisy)} of {len(points)} points were noisy: hollow in the picture.")
     return f"**Growth** (`python -m benchmarks growth`), on {_machine(growth['environment'])}. " + " ".join(words)
 
 

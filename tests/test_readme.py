@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.commands import parse_arguments as benchmark_arguments
+from benchmarks.figures import FOLDER
+from benchmarks.rows import read_result
 from edge_seg.cli import parse_arguments
 from export.__main__ import build_parser as export_parser
 from train.__main__ import build_parser as train_parser
@@ -32,9 +35,13 @@ def test_a_command_is_one_that_its_command_line_takes(line: str) -> None:
     elif words[0] == "edge-seg":
         assert parse_arguments(words[1:]).command == words[1]
     else:
-        parser = {"train": train_parser, "export": export_parser}[words[2]]()
         assert words[:2] == ["python", "-m"]
-        assert parser.parse_args(words[3:])
+        parse = {
+            "train": train_parser().parse_args,
+            "export": export_parser().parse_args,
+            "benchmarks": benchmark_arguments,
+        }[words[2]]
+        assert parse(words[3:]).command if words[2] == "benchmarks" else parse(words[3:])
 
 
 def test_the_python_of_readme_runs(
@@ -56,6 +63,22 @@ def test_every_command_line_is_shown() -> None:
         "verify",
         "checks",
     }
+
+
+@pytest.mark.parametrize(("model", "file"), [("best", "bundled"), ("fast", "fast")])
+def test_the_models_are_as_fast_as_their_figures(model: str, file: str) -> None:
+    (line,) = (line for line in README.splitlines() if line.startswith(f"| `{model}`"))
+    *_, size, _, inference, clip = (cell.strip() for cell in line.strip("|").split("|"))
+    result = read_result(FOLDER / f"{file}.json")
+    (row,) = (row for row in result.rows if row.name == "edge_seg cpu int8")
+    (whole,) = (row for row in result.clip_rows if row.name == "edge_seg cpu int8")
+    assert row.ms_median
+    assert whole.frames_per_s
+    speed = 1000 / row.ms_median
+    assert inference == f"{row.ms_median:.0f} ms, {speed:{'.1f' if speed < 20 else '.0f'}} frames/s"
+    assert clip == f"{whole.frames_per_s:.1f} frames/s"
+    asset = ROOT / "edge_seg" / "assets" / f"fcn8_camvid_{'int8' if model == 'best' else 'fast_int8'}.onnx"
+    assert size == f"{asset.stat().st_size / 1e6:.1f} MB"
 
 
 def test_every_extra_of_readme_exists() -> None:
