@@ -200,7 +200,7 @@ class Trainer:
             self.model.compile(optimizer=optimizer, loss=keras.losses.get(loss), metrics=metrics, jit_compile=use_jit())
             return
         if recipe.weighted:
-            weights = class_weights(self.shares, self.ignored)
+            weights = class_weights(self.shares, self.ignored, recipe.weight_offset)
         else:
             weights = np.array([index != self.ignored for index in range(classes)], np.float32)
         self.model.compile(

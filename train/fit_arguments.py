@@ -89,6 +89,13 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         help="other augmentation than the recipe's: light (strength), lens, night, repaint, paste, rare_focus, flip "
         "(probabilities), rotate_deg, aspect, scale=LOW:HIGH (default: as docs/training.md has it)",
     )
+    add(
+        "--weight-offset",
+        type=float,
+        metavar="C",
+        help="classes weigh 1 / ln(C + share of the pixels) in the loss: the larger, the more alike, and the seldomer a "
+        "rare class is called (default: 1.1)",
+    )
     add("--seed", type=seed, help="of every random draw (default: 1)")
     add(
         "--crop-size",

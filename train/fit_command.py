@@ -32,6 +32,7 @@ RECIPE_VALUES = (
     "input_size",
     "crop_size",
     "rendered_share",
+    "weight_offset",
     "split",
     "validation_share",
     "held_out",
@@ -103,6 +104,10 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     classes = asked_classes(args)
     refuse_ignored(args.recipe, classes)
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
+    if args.weight_offset is not None and not recipe.weighted:
+        raise ConfigurationError(
+            f"--weight-offset: to the recipe {recipe.name} all classes weigh alike; leave one of the two out."
+        )
     recipe = augmented(suited(recipe, classes, rendered=bool(args.rendered_share)), args.augment, classes)
     check_teacher(recipe, classes, args.teacher, args.unlabelled or ())
     network = fcn8_shape(args)
@@ -329,5 +334,7 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("rendered_share", "validation_share"):
         if not 0.0 <= getattr(recipe, name) < 1.0:
             raise ConfigurationError(f"--{name.replace('_', '-')} must lie in 0 <= x < 1, got {getattr(recipe, name)}.")
+    if not 1.0 < recipe.weight_offset <= 100.0:
+        raise ConfigurationError(f"--weight-offset must lie in 1 < x <= 100, got {recipe.weight_offset}.")
     if not 0.0 < recipe.learning_rate < 100.0:
         raise ConfigurationError(f"--learning-rate must lie in 0 < x < 100, got {recipe.learning_rate}.")

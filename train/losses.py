@@ -14,14 +14,15 @@ from .distribute import device_share, summed_over_devices
 TEACHER_SHARE = 0.5
 
 
-def class_weights(shares: np.ndarray, unlabelled: int | None) -> np.ndarray:
-    """Weight of each class, 1 / ln(1.1 + share) (ENet, Paszke et al. 2016, with c = 1.1), scaled to mean 1.
+def class_weights(shares: np.ndarray, unlabelled: int | None, offset: float = 1.1) -> np.ndarray:
+    """Weight of each class, 1 / ln(offset + share) (ENet, Paszke et al. 2016, there 1.02), scaled to mean 1.
 
     Args:
         shares: (classes,) share of each class among the labelled training pixels, 0..1.
         unlabelled: id whose weight is 0.
+        offset: above 1; the larger, the more alike the weights.
     """
-    weights = 1.0 / np.log(1.1 + shares)
+    weights = 1.0 / np.log(offset + shares)
     if unlabelled is not None:
         weights[unlabelled] = 0.0
     return (weights / weights[weights > 0].mean()).astype(np.float32)

@@ -25,7 +25,8 @@ from .teacher import frames_hash, teacher_record
 if TYPE_CHECKING:
     from .training_data import TrainingData
 
-# What a recipe that does not name it was made without.
+# Older runs were trained with these, where their config.json has no word of it: recipes, and augmentation.
+UNRECORDED: dict[str, Any] = {"held_out": [], "weight_offset": 1.1}
 WITHOUT_A_WORD = {"night": 0.0, "repaint": 0.0}
 # Of what a run begins with, whose places its config.json keeps.
 PATHS = ("weights", "start", "teacher")
@@ -209,7 +210,7 @@ def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
     ours = json.loads(json.dumps(config))
     for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
         known["recipe"].pop("learning_rate", None)
-        known["recipe"].setdefault("held_out", [])
+        known["recipe"] = UNRECORDED | known["recipe"]
         if known["recipe"].get("augmentation") is not None:
             known["recipe"]["augmentation"] = WITHOUT_A_WORD | known["recipe"]["augmentation"]
     keys = ("classes", "unlabelled", "ignored", "fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")

@@ -34,6 +34,7 @@ class Recipe:
         ema: decay a step of the moving average of the weights that is validated and saved; 0 for none.
         ignore_unlabelled: leave unlabelled pixels out of loss and metrics.
         weighted: weight classes by `losses.class_weights`.
+        weight_offset: the offset in them.
         jaccard: weight of the soft Jaccard term.
         batch_norm: normalise while training, fold at the end.
         freeze_blocks: blocks, from the first on, that keep kernels that they were given whole, ImageNet's or a finished
@@ -59,6 +60,7 @@ class Recipe:
     ema: float = 0.0
     ignore_unlabelled: bool = True
     weighted: bool = True
+    weight_offset: float = 1.1
     jaccard: float = 0.0
     batch_norm: bool = True
     freeze_blocks: int = 0

@@ -268,13 +268,13 @@ def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
 
 def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path) -> bool:
     """Whether the folder holds this very training, done. Raises `ConfigurationError` where it holds another."""
+    from .options import UNRECORDED
     from .run import open_run
 
     if not (folder / CONFIG_NAME).exists():
         return False
     config = open_run(folder).config
-    # Studies of before there was a choice name no drives.
-    same = {"held_out": [], **(config.get("recipe") or {})} == json.loads(json.dumps(recipe.to_dict()))
+    same = UNRECORDED | (config.get("recipe") or {}) == json.loads(json.dumps(recipe.to_dict()))
     if not same or config.get("weights") != (weights.name if weights else None):
         raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
     if config.get("data", {}).get("hash") != data_hash(find_samples(dataset)):

@@ -1,4 +1,4 @@
-"""Other augmentation than the recipe's: `--augment`, its bounds, and that a run remembers it."""
+"""Other augmentation and class weights than the recipe's: `--augment`, `--weight-offset`, bounds, and what a run keeps."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def test_a_run_trains_with_other_augmentation_and_is_gone_on_with_so(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = ["fit", str(make_dataset()), "--out", str(tmp_path / "run"), *FIT, "--rendered-share", "0"]
-    assert main([*call, "--augment", "light=0,lens=0.1,scale=1:1"]) == 0
+    assert main([*call, "--augment", "light=0,lens=0.1,scale=1:1", "--weight-offset", "1.2"]) == 0
     recipe, _ = read_begun(tmp_path / "run")
+    assert recipe.weight_offset == 1.2
     assert recipe.augmentation == Augmentation(light=0.0, lens=0.1, scale=(1.0, 1.0))
     resume = ["fit", "--out", str(tmp_path / "run"), "--resume"]
     assert main(resume) == 0
@@ -48,6 +49,18 @@ def test_a_run_trains_with_other_augmentation_and_is_gone_on_with_so(
     capsys.readouterr()
     assert main([*resume, "--augment", "light=0.5"]) == 2
     assert "recipe.augmentation.light is 0.0 there, 0.5 here" in capsys.readouterr().err
+    assert main([*resume, "--weight-offset", "1.1"]) == 2
+    assert "recipe.weight_offset is 1.2 there, 1.1 here" in capsys.readouterr().err
+
+
+def test_weights_of_the_loss_are_those_asked_for(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    found = []
+    for offset in ("1.05", "3"):
+        run = tmp_path / offset
+        call = ["fit", str(make_dataset()), "--out", str(run), *FIT, "--rendered-share", "0"]
+        assert main([*call, "--weight-offset", offset]) == 0
+        found.append((run / "history.csv").read_text().splitlines()[1].split(",")[1])
+    assert found[0] != found[1]
 
 
 def test_without_light_and_lens_pixels_keep_their_colours() -> None:
@@ -62,6 +75,8 @@ def test_without_light_and_lens_pixels_keep_their_colours() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
+        (["--weight-offset", "1"], "--weight-offset must lie in 1 < x <= 100, got 1.0."),
+        (["--recipe", "notebook", "--weight-offset", "2"], "to the recipe notebook all classes weigh alike"),
         (["--augment", "light=3"], "augmentation light: expected 0 to 2, got 3."),
         (["--recipe", "notebook", "--augment", "light=0"], "the recipe notebook augments nothing"),
         (["--classes", "road,rest", "--augment", "night=0.2"], "by classes that are not here: sky, building,"),

@@ -51,6 +51,8 @@ def test_rare_classes_weigh_more_and_the_unlabelled_nothing() -> None:
     assert weights[0] < weights[1] < weights[2]
     assert weights[3] == 0
     assert weights[2] / weights[0] == pytest.approx(np.log(1.8) / np.log(1.11), rel=1e-5)
+    evener = class_weights(np.array([0.7, 0.29, 0.01, 0.0]), unlabelled=3, offset=1.5)
+    assert evener[2] / evener[0] == pytest.approx(np.log(2.2) / np.log(1.51), rel=1e-5)
 
 
 @pytest.mark.parametrize("unlabelled", [None, 3])
