@@ -8,6 +8,7 @@ from edge_seg.arguments import Parser
 from edge_seg.console import answer, complain
 from edge_seg.signals import asked_twice, interrupt
 
+from .arguments import refuse_data_folder
 from .quiet import import_keras_quietly
 
 
@@ -20,6 +21,7 @@ def _run(argv: list[str] | None) -> int:
     try:
         with asked_twice(interrupt, last_words="error: stopped at once; every file is whole, the old or the new."):
             args = build_parser().parse_args(argv)
+            refuse_data_folder(args)
             if args.needs_keras:
                 import_keras_quietly()
             return int(args.run(args))

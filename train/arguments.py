@@ -24,6 +24,7 @@ __all__ = [
     "one_source",
     "path",
     "positive",
+    "refuse_data_folder",
     "scales",
     "seed",
     "size",
@@ -154,6 +155,24 @@ def add_class_options(add: Callable[..., Any], *also: str, start: str = "") -> N
         metavar="N",
         help=f"{IGNORE_HELP} (default: {start}none)",
     )
+
+
+def refuse_data_folder(args: argparse.Namespace) -> None:
+    """Raise `ConfigurationError` where --out lies in a folder of data: pictures would stand, or fall, among images."""
+    given = vars(args)
+    if given.get("out") is None:
+        return
+    root, out = given.get("dataset"), given["out"].resolve()
+    folders = [root / f"{kind}_prepped_{split}" for kind in ("images", "annotations") for split in ("train", "test")
+               if root]  # fmt: skip
+    folders += [given[name] for name in ("images", "masks") if given.get(name)]
+    folders += [name for name in given.get("unlabelled") or () if name.is_dir()]
+    for folder in folders:
+        if out.is_relative_to(folder.resolve()):
+            raise ConfigurationError(
+                f"--out {given['out']} lies in {folder}, whose pictures are data: what is written there would take "
+                "their places, or be taken for one of them; choose another --out."
+            )
 
 
 def one_source(args: argparse.Namespace) -> None:

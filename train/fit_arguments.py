@@ -93,8 +93,8 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "--weight-offset",
         type=float,
         metavar="C",
-        help="classes weigh 1 / ln(C + share of the pixels) in the loss: the larger, the more alike, and the seldomer a "
-        "rare class is called (default: 1.1)",
+        help="classes weigh 1 / ln(C + share of the pixels) in the loss: the larger, the more alike, and the less "
+        "often a rare class is called (default: 1.1)",
     )
     add("--seed", type=seed, help="of every random draw (default: 1)")
     add(

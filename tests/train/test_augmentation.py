@@ -1,4 +1,4 @@
-"""Other augmentation and class weights than the recipe's: `--augment`, `--weight-offset`, bounds, and what a run keeps."""
+"""Other augmentation and class weights than the recipe's: their bounds, and that a run keeps them."""
 
 from __future__ import annotations
 

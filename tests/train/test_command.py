@@ -98,3 +98,41 @@ def test_what_cannot_be_is_told_before_anything_is_done(tmp_path: Path, capsys: 
     assert main(["inspect", "data", "--out", str(tmp_path / "study"), "--samples", "51"]) == 2
     assert "--samples must be at most 50" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "deeper"])
+@pytest.mark.parametrize("where", ["images_prepped_train", "annotations_prepped_test"])
+@pytest.mark.parametrize("command", ["inspect", "fit", "evaluate", "study"])
+def test_nothing_is_written_among_the_images(
+    make_dataset: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    where: str,
+    inside: str,
+) -> None:
+    root = make_dataset(count=1)
+    (root / where).mkdir(exist_ok=True)
+    (tmp_path / "link").symlink_to(root / where)
+    before = sorted(root.rglob("*"))
+    call = {"evaluate": [command, "run", str(root)], "study": [command, "parts", str(root)]}
+    call |= {name: [name, str(root)] for name in ("inspect", "fit")}
+    assert main([*call[command], "--out", str(tmp_path / "link" / inside)]) == 2
+    assert f"lies in {root / where}, whose pictures are data" in capsys.readouterr().err
+    assert sorted(root.rglob("*")) == before
+
+
+def test_plain_folders_and_frames_without_masks_are_data_too(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_dataset(count=1)
+    images, masks = root / "images_prepped_train", root / "annotations_prepped_train"
+    plain = ["--images", str(images), "--masks", str(masks)]
+    assert main(["inspect", *plain, "--out", str(masks)]) == 2
+    assert f"lies in {masks}" in capsys.readouterr().err
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    assert main(["fit", *plain, "--teacher", "x", "--unlabelled", str(clips), "--out", str(clips / "run")]) == 2
+    assert f"lies in {clips}" in capsys.readouterr().err
+    # Beside them is as good a place as any.
+    assert main(["inspect", str(root), "--out", str(root / "look")]) == 0
