@@ -69,6 +69,11 @@ class StreamReport:
         return "; ".join(parts)
 
 
+def joined(*sentences: str) -> str:
+    """Sentences made one, with semicolons between; those that are empty are left out."""
+    return "; ".join(sentence.removesuffix(".") for sentence in sentences if sentence)
+
+
 def counted(count: int, noun: str) -> str:
     """A number and its noun: "1 frame", "2 frames"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -178,7 +178,9 @@ def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> N
     """One source's outcome: results on stdout (stderr with --json), trouble and remarks on stderr."""
     for path in report.outputs.values():
         if report.good or report.status == "incomplete":
-            note(f"{report.source} -> {path}") if quiet else put(f"{report.source} -> {path}")
+            # What cannot be said on stdout is told at the end; the sources that follow are made all the same.
+            with contextlib.suppress(OSError):
+                note(f"{report.source} -> {path}") if quiet else put(f"{report.source} -> {path}")
     if report.status == "already there":
         note(f"{report.source}: already there")
     if report.ended_at_s is not None:

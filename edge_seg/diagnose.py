@@ -25,6 +25,10 @@ PLAYLISTS = (
     b"rtsp://",
     b"file:",
 )
+# Matroska and FLV.
+WITH_HEADER = (b"\x1a\x45\xdf\xa3", b"FLV")
+# What libav says of formats that it was not allowed, and of nothing that it knows.
+UNTELLING = frozenset({"", "invalid argument", "end of file"})
 PICTURES = "PNG, JPEG, BMP and WebP"
 READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"
 
@@ -42,7 +46,10 @@ def explain_file(path: Path, detail: str) -> str:
     if path.is_dir():
         return f"{path}: is a folder where a video was expected."
     if not path.is_file():
-        return f"{path}: is a pipe, socket or device where a video file was expected."
+        return (
+            f"{path}: is a pipe, socket or device where a video file was expected; what a pipe brings is read as `-`: "
+            f"edge-seg predict - < {path}"
+        )
     try:
         head = _head(path)
     except OSError as error:
@@ -51,7 +58,10 @@ def explain_file(path: Path, detail: str) -> str:
         return f"{path}: {reason}"
     if cut := measure(path).cut:
         return f"{path}: cut short before its first picture: {cut}."
-    return f"{path}: not a video edge_seg reads ({detail}). It reads {READABLE}; pictures as {PICTURES}."
+    if head.startswith(WITH_HEADER) and detail == "end of file":
+        return f"{path}: holds a header and no pictures; the recording was stopped before its first one."
+    said = "" if detail in UNTELLING else f" ({detail})"
+    return f"{path}: not a video edge_seg reads{said}. It reads {READABLE}; pictures as {PICTURES}."
 
 
 def _head(path: Path) -> bytes:

@@ -24,11 +24,13 @@ class Extent:
 
     Attributes:
         cut: where the file breaks off, in words; empty if nothing is seen to be missing.
+        behind: what lies behind its end and is not read, or not whole, in words; empty for nothing.
         indexed: whether one index at its head or end covers the whole file, as a fragmented MP4 without one does not:
             its counts and durations are then those of what is there.
     """
 
     cut: str = ""
+    behind: str = ""
     indexed: bool = True
 
 
@@ -47,13 +49,18 @@ def measure(path: Path) -> Extent:
 
 
 def _mp4(path: Path, length: int) -> Extent:
-    last, fragmented, indexed = None, False, False
+    last, fragmented, indexed, second = None, False, False, 0
     for box in top_level_boxes(path):
+        if box.kind == b"ftyp" and last is not None:
+            second = second or box.start
         last = box
         if box.kind == b"moov":
             fragmented |= any(inner.kind == b"mvex" for inner in boxes_between(path, box.start + 8, box.end))
         indexed |= box.kind == b"mfra"
-    return Extent(cut=_cut_box(last, length) if last else "", indexed=indexed or not fragmented)
+    # libav reads the first of whole recordings, and of fragments those whose times it has not had yet.
+    share = "may lack frames" if fragmented else "is not read"
+    behind = f"another recording begins at byte {second} and {share}: split the file there" if second else ""
+    return Extent(cut=_cut_box(last, length) if last else "", behind=behind, indexed=indexed or not fragmented)
 
 
 def _cut_box(last: Box, length: int) -> str:

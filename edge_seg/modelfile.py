@@ -227,9 +227,7 @@ def _check_kind(head: bytes, name: str, size: int) -> None:
     if head.startswith(_LFS):
         raise ModelFileError(f"{name} is a Git LFS pointer of {size} bytes, not the model. Fetch it: git lfs pull")
     if head[4:8] == b"ftyp":
-        raise ModelFileError(
-            f"Expected an ONNX model; {name} is an MP4 or MOV video. Pass it as SOURCE, the model with -m."
-        )
+        raise ModelFileError(f"Expected an ONNX model; {name} is an MP4 or MOV video: a SOURCE of `edge-seg predict`.")
     if head[4:8] == b"TFL3":
         raise ModelFileError(f"Expected an ONNX model; {name} is a TensorFlow Lite file. Export an ONNX model.")
     if head[4:8] == b"ORTM":

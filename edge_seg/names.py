@@ -44,12 +44,18 @@ def plan_outputs(
     Raises:
         ConfigurationError: `out` does not fit, or two results, or a result and a source, would be one file.
     """
+    if out == Path("-") and not folder_asked:
+        raise ConfigurationError(
+            f"results are files and cannot go to standard output; name a file or a folder as OUT (one of this name is "
+            f"written -{os.sep})."
+        )
     if out is not None and len(items) == 1 and out.suffix and not out.is_dir() and not folder_asked:
         plans = [_around_file(items[0], kinds, out)]
     else:
         folder = out or DEFAULT_FOLDER
         if folder.exists() and not folder.is_dir():
-            raise ConfigurationError(f"{folder} is a file; {_wanted(items)}.")
+            what = "file" if folder.is_file() else "device or pipe"
+            raise ConfigurationError(f"{folder} is a {what}; {_wanted(items)}.")
         if folder.suffix.lower() in FILE_SUFFIXES and not folder.is_dir() and not folder_asked:
             raise ConfigurationError(
                 f"{folder} is a file's name, and {_wanted(items)}; a folder of that name is written {folder}{os.sep}"

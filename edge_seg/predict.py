@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .account import StreamReport, frame_counts, losses, source_facts
+from .account import StreamReport, frame_counts, joined, losses, source_facts
 from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
 from .items import Item
@@ -237,10 +237,10 @@ class Run:
         entry.remark = message
         written, problems = sink.close(whole=whole, all_audio=not report.limited) if report.written else ([], [])
         if problems:
-            status, message = "failed", "; ".join(filter(None, (message, *problems)))
+            status, message = "failed", joined(message, *problems)
         if not whole:
             kept = [result for result in written if str(result.path) not in message]
-            message = "; ".join((message, *(f"{result.frames} frames are kept in {result.path}" for result in kept)))
+            message = joined(message, *(f"{result.frames} frames are kept in {result.path}" for result in kept))
         info = source.info
         notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
         notes += [f"{info.rotation}, as the file asks"] if info.rotation else []

@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM: the first asks, the second insists. Knows nothing of what is interrupted."""
+"""Ctrl-C, SIGTERM and a terminal that goes away: the first asks, the second insists. Knows nothing of what is
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +8,22 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+INSISTING = (signal.SIGINT, signal.SIGTERM)
+# A terminal that goes away is told by the kernel and by the shell: two of those are one wish.
+NUMBERS = (*INSISTING, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()))
 # Where lines are said: standard error, also while its descriptor is set aside for others' chatter.
 _mouth = 2
 
 
 @contextlib.contextmanager
 def asked_twice(first: Callable[[], None], *, said: str = "", last_words: str) -> Iterator[None]:
-    """Inside the block the first SIGINT or SIGTERM calls `first`, and the second ends the process where it stands.
+    """Inside the block the first SIGINT, SIGTERM or SIGHUP calls `first`, and the second ends the process as it stands.
+
+    A SIGHUP that is ignored, as under nohup, stays so, and one is never the second.
 
     Args:
         first: called in the main thread, as soon as that is not in native code; it may raise.
@@ -31,18 +37,20 @@ def asked_twice(first: Callable[[], None], *, said: str = "", last_words: str) -
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if not asked:
+            asked = True
+            first()
+        elif number in INSISTING:
             end(last_words)
-        asked = True
-        first()
 
-    with _listening(said, last_words), _handled(handle, NUMBERS):
+    numbers = [number for number in NUMBERS if number in INSISTING or signal.getsignal(number) != signal.SIG_IGN]
+    with _listening(said, last_words, numbers), _handled(handle, numbers):
         yield
 
 
 @contextlib.contextmanager
 def held_back(*, said: str = "") -> Iterator[None]:
-    """Inside the block SIGINT and SIGTERM wait for its end, where they raise `KeyboardInterrupt` in place of any error.
+    """Inside the block these signals wait for its end, where they raise `KeyboardInterrupt` in place of any error.
 
     For imports of native code, which take an interruption for a failure of their own, or swallow it. `said` is a line
     for stderr at the first one.
@@ -55,7 +63,7 @@ def held_back(*, said: str = "") -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal heard
         if said and not heard:
-            os.write(_mouth, f"\n{said}\n".encode())
+            _tell(said)
         heard = True
 
     with _handled(note, [number for number in NUMBERS if signal.getsignal(number) != signal.SIG_IGN]):
@@ -100,12 +108,18 @@ def interrupt() -> NoReturn:
 
 def end(last_words: str) -> NoReturn:
     """End the process now: threads may sit in native code that cannot be interrupted, so nothing is waited for."""
-    os.write(_mouth, f"\n{last_words}\n".encode())
+    _tell(last_words)
     os._exit(1)
 
 
+def _tell(words: str) -> None:
+    """A line on stderr, from wherever; a terminal that went away hears nothing any more."""
+    with contextlib.suppress(OSError):
+        os.write(_mouth, f"\n{words}\n".encode())
+
+
 @contextlib.contextmanager
-def _listening(said: str, last_words: str) -> Iterator[None]:
+def _listening(said: str, last_words: str, numbers: Collection[int]) -> Iterator[None]:
     """A thread that hears signals even while the main thread is in native code, where no handler runs."""
     if os.name != "posix":
         yield
@@ -114,13 +128,14 @@ def _listening(said: str, last_words: str) -> Iterator[None]:
     os.set_blocking(writer, False)
 
     def listen() -> None:
-        heard = 0
-        while (number := os.read(reader, 1)) != b"\0":
-            heard += number[0] in NUMBERS
-            if heard == 1 and said:
-                os.write(_mouth, f"\n{said}\n".encode())
-            elif heard == 2:
+        heard = False
+        while (number := os.read(reader, 1)[0]) != 0:
+            if heard and number in INSISTING:
                 end(last_words)
+            if number in numbers and not heard:
+                heard = True
+                if said:
+                    _tell(said)
 
     thread = threading.Thread(target=listen, name="edge_seg-signals", daemon=True)
     thread.start()

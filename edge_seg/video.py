@@ -385,6 +385,7 @@ class VideoFile(Source):
         elif self._ledger.damaged or self._ledger.failed:
             # Its last packet may be the one that the cut went through.
             end.reason = self._extent.cut
+        end.reason = end.reason or self._extent.behind
         end.early = bool(end.reason)
         return end
 

@@ -165,9 +165,10 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
         return samples_of_split(run, split, data)
     except DatasetError as error:
         first, *problems = str(error).splitlines()
+        cure = f"Name the run's dataset with --data DATASET, or use rendered scenes ({RENDERED_OPTIONS})"
+        # A line that ends in a colon leads to the problems.
         raise DatasetError(
-            f"{first} Name the run's dataset with --data DATASET, or use rendered scenes ({RENDERED_OPTIONS}).",
-            tuple(problem.strip() for problem in problems),
+            f"{cure}. {first}" if problems else f"{first} {cure}.", tuple(problem.strip() for problem in problems)
         ) from error
 
 

@@ -62,6 +62,11 @@ class Terminal:
         else:
             self.child.send_signal(number)
 
+    def hang_up(self) -> None:
+        """Take the terminal away, as a connection that breaks does."""
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDONLY)
+
     def ended(self, seconds: float = 60.0) -> int:
         """The exit code, once the child has ended; what it printed last is in `text`."""
         deadline = time.monotonic() + seconds

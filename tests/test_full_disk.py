@@ -98,6 +98,7 @@ def check_kept(kind: str, out: Path, done: subprocess.CompletedProcess[str], rea
     unit = {"jsonl": r"lines", "labels": r"pictures"}.get(kind, r"\(\d+\.\d s\)")
     assert re.search(rf"the first {frames} {unit} are kept, playable, in |the first {frames} {unit} are kept in ", line)
     assert line.count(str(partial)) == 1, "said once"
+    assert ".;" not in line
 
 
 @pytest.mark.parametrize(("kind", "limit_kb"), [("overlay", 700), ("mask", 500), ("jsonl", 30)])
@@ -128,6 +129,7 @@ def test_every_kind_says_what_is_kept_of_it(noise: Path, small_disk: Callable[[i
     assert done.returncode == 1, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "the disk is full" in line
+    assert ".;" not in line
     for kind, name in RESULTS.items():
         partial = partial_path(out / name)
         assert not (out / name).exists()

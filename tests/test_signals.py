@@ -60,6 +60,32 @@ def test_predict_ends_at_once_at_the_second(tmp_path: Path) -> None:
     assert "error: stopped at once; what was written has .partial in its name" in terminal.text
 
 
+def test_predict_drains_and_closes_when_its_terminal_goes_away(tmp_path: Path) -> None:
+    clip, out = make_clip(tmp_path / "long.mp4", count=600), tmp_path / "out"
+    with Terminal([sys.executable, SLOW_CLI, 20, clip, "-o", out, "--save", "overlay,jsonl"]) as terminal:
+        terminal.wait_for(out / "long_overlay.partial.mp4")
+        time.sleep(0.5)
+        # The shell says it once more.
+        terminal.hang_up()
+        terminal.press(signal.SIGHUP)
+        assert terminal.ended() == 1
+    frames = count_frames(out / "long_overlay.partial.mp4")
+    assert 0 < frames < 600
+    assert len((out / "long.partial.jsonl").read_text().splitlines()) == frames
+    assert sorted(path.name for path in out.iterdir()) == ["long.partial.jsonl", "long_overlay.partial.mp4"]
+
+
+def test_a_hang_up_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As under nohup."""
+    clip, out = make_clip(tmp_path / "drive.mp4", count=40), tmp_path / "out"
+    ignoring = ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh"]
+    with Terminal([*ignoring, sys.executable, SLOW_CLI, 20, clip, "-o", out]) as terminal:
+        terminal.wait_for(out / "drive_overlay.partial.mp4")
+        terminal.press(signal.SIGHUP)
+        assert terminal.ended() == 0
+    assert count_frames(out / "drive_overlay.mp4") == 40
+
+
 @pytest.mark.parametrize("number", BOTH)
 def test_a_signal_before_the_first_frame_is_an_error_line(tmp_path: Path, number: signal.Signals) -> None:
     script = "import time, edge_seg.cli, edge_seg.commands\nedge_seg.commands.checks = lambda o: time.sleep(60)\n"

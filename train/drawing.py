@@ -32,6 +32,7 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.preprocess import scale_frames
+from edge_seg.signals import NUMBERS
 
 from . import batches as drawn_here
 from .augment import Pair
@@ -44,8 +45,6 @@ ALIGNMENT = 64
 LOOK_S = 0.01
 # What a process whose pipe is closed may take to be gone.
 ENDING_S = 5
-# The training's own process hears these and says what is to be done.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DrawingError(EdgeSegError, RuntimeError):
@@ -165,9 +164,10 @@ class _Worker:
 
 def _draw(connection: Any, packed: Packed, scenes: SharedScenes | None, place: Place, count: int) -> None:
     """What a process does: answer each (epoch, index) until nobody asks any more."""
-    for number in SIGNALS:
+    # The training's own process hears them and says what is to be done.
+    for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
     cv2.setNumThreads(1)
     drawn_here.CACHE_BYTES //= count
     batches = packed.opened()
@@ -327,7 +327,7 @@ def _beginning() -> Iterator[None]:
     held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     main = sys.modules["__main__"]
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
         sys.modules["__main__"] = ModuleType("__main__")
         yield
     finally:

@@ -62,6 +62,22 @@ def test_a_full_stdout_is_one_line(model: str, tmp_path: Path, more: tuple[str, 
 
 
 @posix
+@pytest.mark.parametrize("redirection", [">/dev/full", "| true"])
+def test_a_stdout_that_takes_nothing_leaves_no_source_undone(model: str, tmp_path: Path, redirection: str) -> None:
+    for name in ("one", "two"):
+        make_clip(tmp_path / f"{name}.mp4", count=8)
+    out = tmp_path / "out"
+    words = call(tmp_path / "one.mp4", model, out, tmp_path / "two.mp4")
+    done = shell(redirection, *words)
+    assert sorted(path.name for path in out.glob("*.mp4")) == ["one_overlay.mp4", "two_overlay.mp4"]
+    assert b"2 sources: 2 done" in done.stderr
+    assert b"Traceback" not in done.stderr
+    if redirection == ">/dev/full":
+        assert done.returncode == 1
+        assert done.stderr.endswith(b"error: standard output: No space left on device\n")
+
+
+@posix
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_what_went_wrong_is_told_though_stdout_is_full(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(

@@ -304,6 +304,19 @@ def test_a_text_is_no_cut_recording(tmp_path: Path) -> None:
         VideoFile(tmp_path / "page.mp4")
 
 
+def test_a_header_without_a_picture_is_told(tmp_path: Path) -> None:
+    whole = bytearray(make_clip(tmp_path / "whole.mkv", count=4).read_bytes())
+    # A live recording's segment has no length of its own.
+    segment = whole.index(b"\x18\x53\x80\x67") + 4
+    whole[segment : segment + 8] = b"\x01" + b"\xff" * 7
+    (tmp_path / "head.mkv").write_bytes(whole[: segment + 8])
+    with pytest.raises(MediaError, match=r"head\.mkv: holds a header and no pictures"):
+        VideoFile(tmp_path / "head.mkv")
+    (tmp_path / "sound.mp3").write_bytes(b"ID3\x03\0\0\0\0\0\0" + b"\xff\xfb\x90\x64" * 400)
+    with pytest.raises(MediaError, match=r"not a video edge_seg reads\. It reads MP4"):
+        VideoFile(tmp_path / "sound.mp3")
+
+
 def test_plain_libav_would_have_followed(tmp_path: Path, canaries: Canaries) -> None:
     """What the refusals above are worth: the library's own defaults open the other file."""
     path = tmp_path / "join.ffconcat"

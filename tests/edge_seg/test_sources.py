@@ -193,6 +193,11 @@ def test_many_sources_into_a_folder(media: Path, tmp_path: Path) -> None:
     (media / "out").touch()
     with pytest.raises(ConfigurationError, match=r"out is a file; expected a folder as OUT, or a file's name"):
         plan_outputs(items[:1], ("overlay",), media / "out")
+    with pytest.raises(ConfigurationError, match=r"null is a device or pipe; expected a folder as OUT"):
+        plan_outputs(items[:1], ("overlay",), Path("/dev/null"))
+    with pytest.raises(ConfigurationError, match="results are files and cannot go to standard output"):
+        plan_outputs(items[:1], ("jsonl",), Path("-"))
+    assert plan_outputs(items[:1], ("jsonl",), Path("-"), folder_asked=True)[0]["jsonl"].parent == Path("-")
 
 
 def test_a_files_name_for_many_sources_is_refused_and_a_folder_of_that_name_is_not(media: Path, tmp_path: Path) -> None:

@@ -73,6 +73,31 @@ def test_time_goes_on_where_recordings_were_joined(tmp_path: Path) -> None:
     assert (video.counts.read, video.counts.failed, video.counts.retimed) == (75, 0, 2)
 
 
+def test_an_mp4_behind_another_is_told_and_not_taken_for_the_end(tmp_path: Path) -> None:
+    part = make_clip(tmp_path / "part.mp4", count=12)
+    joined = tmp_path / "joined.mp4"
+    joined.write_bytes(part.read_bytes() * 2)
+    video, frames = read(joined)
+    assert len(frames) == 12
+    assert video.end.early
+    assert f"another recording begins at byte {part.stat().st_size} and is not read" in video.end.reason
+    video, _ = read(part)
+    assert not video.end.early
+
+
+def test_fragments_behind_others_are_told_too(tmp_path: Path) -> None:
+    """Those whose times were there already are passed over by libav."""
+    flags = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    part = make_clip(tmp_path / "part.mp4", count=12, container_options=flags)
+    joined = tmp_path / "joined.mp4"
+    joined.write_bytes(part.read_bytes() * 2)
+    video, frames = read(joined)
+    assert len(frames) < 24
+    assert f"another recording begins at byte {part.stat().st_size} and may lack frames" in video.end.reason
+    video, _ = read(part)
+    assert not video.end.early
+
+
 def test_a_single_time_that_falls_back_a_little_moves_nothing_else() -> None:
     clock = Clock(Fraction(1, 1000), 0.0, rounds=False)
     found = [clock.time(own, 40) for own in (0, 40, 40, 120, 100, 200)]
