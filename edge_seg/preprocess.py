@@ -5,6 +5,8 @@ Scaling is not done here but in the exported graph; `scale_frames` is its defini
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from .errors import ConfigurationError
@@ -28,6 +30,8 @@ def _frame_cure(frame: object) -> str:
     """What makes a frame of what was given, as far as its type and shape tell."""
     if isinstance(getattr(frame, "image", None), np.ndarray):
         return "Pass its .image."
+    if isinstance(frame, str | os.PathLike):
+        return "`stream(path)` reads a video, one for each call, and cv2.imread(path) a picture."
     if not isinstance(frame, np.ndarray):
         return "cv2.imread(path) reads a picture as one."
     if frame.ndim == 4 and frame.shape[3] == 3:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -21,15 +21,13 @@ from .batches import run_in_parts
 from .devices import DeviceReport, parse_device
 from .errors import ConfigurationError, DeviceError, OutOfMemoryError, warn_caller
 from .leaving import native_code
+from .media import Source
 from .opencv import cv2
 from .preprocess import check_frame, resize_labels, stack_frames
 from .segmentation import Segmentation
 from .session import MAX_BATCH, Session, model_size, open_session
 from .spec import ModelSpec
-
-if TYPE_CHECKING:
-    from .media import Source
-    from .stream import Capture, ResultStream
+from .stream import Capture, ResultStream
 
 
 class Segmenter:
@@ -137,8 +135,6 @@ class Segmenter:
             MediaError: while they are taken: a source that cannot be opened or read.
             DeviceError: while they are taken: the device fails, or does not hold one frame (`OutOfMemoryError`).
         """
-        from .stream import ResultStream
-
         self._open()
         return ResultStream(self._segment, self.batch_size, source)
 

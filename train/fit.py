@@ -248,7 +248,8 @@ def print_setup(trainer: Trainer, config: dict[str, Any], data: TrainingData) ->
     how = f"drives held out: {', '.join(recipe.held_out)}" if recipe.held_out else f"{recipe.split} split"
     split = f"{len(data.training)} train, {len(data.validation)} validation ({how})"
     print(f"{len(data.samples)} images: {split}; seed {config['seed']}")
-    epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {recipe.batch_size}"
+    batch = min(recipe.batch_size, len(data.training) + len(data.frames))
+    epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {batch}"
     print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")
     if trainer.options.weights:
         print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.encoder.loaded)}")

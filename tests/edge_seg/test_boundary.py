@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,15 @@ def test_all_is_sorted_whole_and_importable():
     assert set(edge_seg.__all__) <= set(dir(edge_seg))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         edge_seg.nonsense  # noqa: B018
+
+
+def test_programs_can_read_the_types():
+    for name in edge_seg.__all__:
+        found = getattr(edge_seg, name)
+        members = vars(found).items() if inspect.isclass(found) else [(name, found)]
+        for member, function in members:
+            if inspect.isfunction(function) and not member.startswith("_"):
+                assert typing.get_type_hints(function), (name, member)
 
 
 def test_the_version_is_the_projects():

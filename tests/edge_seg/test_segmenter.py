@@ -226,6 +226,7 @@ def test_a_stream_of_an_image_file(fake, tmp_path):
         (np.zeros((2, 8, 8, 3), np.uint8), "segment_batch"),
         (np.zeros((0, 8, 3), np.uint8), r"got shape \(0, 8, 3\)\.$"),
         (None, "got NoneType. cv2.imread"),
+        ("drive.mp4", r"got str\. `stream\(path\)` reads a video"),
         ([[1, 2, 3]], "got list"),
         (SimpleNamespace(image=np.zeros((8, 8, 3), np.uint8)), r"got SimpleNamespace. Pass its \.image\."),
     ],

@@ -319,6 +319,17 @@ def test_data_given_must_hold_the_runs_images(run_folder, tmp_path, capsys):
     assert "No images" in capsys.readouterr().err
 
 
+def test_the_cure_stands_before_the_list_of_files(run_folder, dataset, tmp_path, capsys):
+    root = shutil.copytree(dataset, tmp_path / "dataset")
+    orphan = root / "images_prepped_train" / "curves.png"
+    cv2.imwrite(str(orphan), np.zeros((64, 96, 3), np.uint8))
+    assert export(run_folder, tmp_path / "model.onnx", "--data", str(root)) == 1
+    head, line = capsys.readouterr().err.splitlines()
+    assert "Name the run's dataset with --data DATASET" in head
+    assert head.endswith(":")
+    assert line.strip().startswith(str(orphan))
+
+
 @pytest.mark.parametrize("asked", [["--gate-on", "val"], ["--gate-on", "auto"], ["--gate-on", "rendered"]])
 def test_every_bad_file_of_the_proof_is_named_before_anything_is_done(
     run_folder, dataset, model, tmp_path, capsys, asked
