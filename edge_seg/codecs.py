@@ -38,6 +38,13 @@ class EncodeOptions:
                 f"preset of {self.codec} must be one of {', '.join(presets)}; got {self.preset!r}."
             )
 
+    @property
+    def remark(self) -> str:
+        """What a viewer will notice, in words; "" for nothing."""
+        if self.codec == "libx264" and self.crf == 0:
+            return "crf 0 is lossless H.264 of a profile that many browsers do not play; 1 looks the same and plays"
+        return ""
+
     def codec_options(self) -> dict[str, str]:
         """As FFmpeg's private options of the codec."""
         crf, preset = CODECS[self.codec]

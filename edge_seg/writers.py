@@ -83,7 +83,7 @@ class PictureTrack:
         audio_from: Path | None,
         seal: Seal | None,
     ) -> None:
-        self._kind, self._info = kind, info
+        self._kind, self._info, self._remark = kind, info, style.encode.remark
         self._painter = Painter(spec.palette, alpha=style.alpha)
         assert info.size is not None
         self._writer = VideoWriter(
@@ -111,7 +111,7 @@ class PictureTrack:
 
     def close(self, whole: bool, all_audio: bool) -> Written:
         result = self._writer.close(whole=whole, all_audio=all_audio)
-        notes = []
+        notes = [self._remark] if self._remark else []
         if any(result.padding):
             sides = [f"1 {side}" for side, added in zip(("column", "row"), result.padding[::-1], strict=True) if added]
             notes.append(f"padded by {' and '.join(sides)} to an even size, as H.264's 4:2:0 needs")

@@ -370,6 +370,22 @@ def test_wrong_options_are_the_callers_fault(options: dict[str, object]) -> None
         EncodeOptions(**options)  # type: ignore[arg-type]
 
 
+def test_lossless_says_that_browsers_may_not_play_it(tmp_path: Path) -> None:
+    profiles = []
+    for crf in (0, 1):
+        options = EncodeOptions(crf=crf)
+        path = tmp_path / f"{crf}.mp4"
+        writer = VideoWriter(path, size=(48, 64), time_base=Fraction(1, 25), options=options)
+        writer.write(np.zeros((48, 64, 3), np.uint8), pts=0)
+        writer.close()
+        with av.open(str(path)) as video:
+            profiles.append(video.streams.video[0].profile)
+    assert profiles == ["High 4:4:4 Predictive", "High"]
+    assert "browsers do not play" in EncodeOptions(crf=0).remark
+    assert not EncodeOptions(crf=1).remark
+    assert not EncodeOptions(codec="libsvtav1", crf=0).remark
+
+
 def test_lower_crf_is_larger(tmp_path: Path) -> None:
     sizes = []
     for crf in (10, 40):
