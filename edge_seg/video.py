@@ -1,7 +1,7 @@
 """Videos in, through PyAV: files, pipes and network streams as frames with timestamps, upright, damage counted.
 
-With `opening.py`, `audio.py` and `encode.py` the only importer of av. Knows nothing of models, live queues or the
-command line.
+With `opening.py`, `tracks.py`, `audio.py` and `encode.py` the only importer of av. Knows nothing of models, live queues
+or the command line.
 
 Policies: frames keep the source's own pts and time base, variable rate included; formats whose clock has no zero (MPEG
 program and transport streams, RTSP) are counted from the first timestamp. Where a clock starts anew, as in recordings
@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +24,21 @@ import av
 import av.error
 import numpy as np
 from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from . import cycles, rotation
-from .account import counted
 from .clock import Clock
 from .errors import MediaError
-from .extent import WITHOUT_LENGTH, Extent, measure
+from .extent import Extent, measure
 from .gaps import GapWatch
 from .ledger import DecoderLedger
-from .media import MAX_PIXELS, STANDARD_INPUT, TAGS, Frame, Source, SourceEnd, SourceInfo
-from .memory import amount, available_memory
+from .media import MAX_PIXELS, STANDARD_INPUT, Frame, Source, SourceEnd
 from .opening import (
     CLOCKS_WITHOUT_ZERO,
     READ_TIMEOUT_S,
     READABLE_PIPED,
-    WITHOUT_END,
     StandardInput,
     clock_origin_s,
     is_of,
@@ -55,9 +49,9 @@ from .opening import (
 from .preprocess import resize_frame
 from .redact import redact
 from .threads import available_threads
+from .tracks import describe, pick_track, time_base
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
-_NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
 
 
@@ -108,9 +102,8 @@ class VideoFile(Source):
         try:
             # Of a download the connection itself says whether it was whole.
             self._extent = Extent() if network or location is None else measure(Path(location))
-            self._track = track
-            self._stream = self._pick_stream()
-            self._time_base = self._stream.time_base or Fraction(1, 90000)
+            self._stream = pick_track(self._container, track, self.name, cut=self._extent.cut, live=network)
+            self._time_base = time_base(self._stream)
             context = self._stream.codec_context
             context.thread_type = "SLICE" if low_delay else "AUTO"
             context.thread_count = available_threads()
@@ -118,7 +111,15 @@ class VideoFile(Source):
             context.options = {"max_pixels": str(MAX_PIXELS)}
             self.origin_s = clock_origin_s(self._container)
             self._clock = Clock(self._time_base, self.origin_s, rounds=is_of(self._container, CLOCKS_WITHOUT_ZERO))
-            self.info = self._describe("pipe" if self._pipe else "stream" if network else "video", str(location))
+            self.info = describe(
+                self._container,
+                self._stream,
+                name=self.name,
+                kind="pipe" if self._pipe else "stream" if network else "video",
+                location=str(location),
+                number=track,
+                indexed=self._extent.indexed,
+            )
         except BaseException:
             self._container.close()
             raise
@@ -163,82 +164,6 @@ class VideoFile(Source):
                 self._container.close()
         del self._container, self._stream
         cycles.collector.file_closed()
-
-    # Opening
-
-    def _pick_stream(self) -> VideoStream:
-        streams = self._video_tracks()
-        if not streams:
-            why = f": {self._extent.cut}" if self._extent.cut else ""
-            raise MediaError(f"{self.name}: holds no video track that can be decoded{why}.")
-        if not 1 <= self._track <= len(streams):
-            raise MediaError(
-                f"{self.name}: has {counted(len(streams), 'video track')}, and track {self._track} was asked for."
-            )
-        stream = streams[self._track - 1]
-        width, height = stream.codec_context.width, stream.codec_context.height
-        if width <= 0 or height <= 0:
-            why = "no key frame had come" if self._patience_s < float("inf") else "the file is damaged or cut short"
-            raise MediaError(f"{self.name}: its header gives no frame size; {why}.")
-        if width * height > MAX_PIXELS:
-            raise MediaError(
-                f"{self.name}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels; "
-                "scale the video down first."
-            )
-        self._check_memory(width * height)
-        return stream
-
-    def _video_tracks(self) -> list[VideoStream]:
-        tracks = [stream for stream in self._container.streams.video if stream.codec_context is not None]
-        return [stream for stream in tracks if not stream.disposition & Disposition.attached_pic]
-
-    def _check_memory(self, pixels: int) -> None:
-        """A header of a kilobyte may ask for frames that this machine cannot hold; the system kills who takes them."""
-        # The pictures a decoder keeps (1.5 bytes a pixel; the largest sizes allow 6), one a thread, and three as BGR.
-        needed, free = int(pixels * (1.5 * (6 + available_threads()) + 3 * 3)), available_memory()
-        if free is not None and needed > free:
-            raise MediaError(
-                f"{self.name}: decoding its frames of {pixels / 1e6:.1f} million pixels needs about {amount(needed)}, "
-                f"and {amount(free)} are free. Scale the video down first."
-            )
-
-    def _describe(self, kind: str, location: str) -> SourceInfo:
-        stream, container = self._stream, self._container
-        live = kind == "stream" and (not container.duration or location.partition("://")[0].lower() in WITHOUT_END)
-        timed = not container.format.flags & _NO_TIMESTAMPS
-        audio = next((track for track in container.streams.audio if track.codec_context is not None), None)
-        return SourceInfo(
-            name=self.name,
-            kind=kind,
-            size=(stream.codec_context.height, stream.codec_context.width),
-            # Of a stream that was looked at for a moment only, a guess would be one at the clock of its codec; where
-            # frames bring no time, their rate is libav's invention.
-            rate=(stream.average_rate if timed or not live else None) or (None if live else stream.guessed_rate),
-            time_base=self._time_base,
-            frame_count=(stream.frames or None) if self._extent.indexed else None,
-            end_s=self._expected_end(),
-            live=live,
-            pixel_aspect=stream.codec_context.sample_aspect_ratio or Fraction(1),
-            audio=audio.codec_context.name if audio else None,
-            timed=timed,
-            tags={key: text for key, text in container.metadata.items() if _carried(key, text)},
-            track=self._track,
-            tracks=len(self._video_tracks()),
-        )
-
-    def _expected_end(self) -> float | None:
-        stream, container = self._stream, self._container
-        if not self._extent.indexed or is_of(container, WITHOUT_LENGTH):
-            return None
-        if stream.duration:
-            end = float(((stream.start_time or 0) + stream.duration) * self._time_base)
-            return end - self.origin_s
-        # The longest track's.
-        if container.duration and len(container.streams.video) + len(container.streams.audio) == 1:
-            return ((container.start_time or 0) + container.duration) / av.time_base - self.origin_s
-        return None
-
-    # Reading
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Decoded pictures; damage to the container ends them, damage to a packet costs that packet alone."""
@@ -399,13 +324,6 @@ class VideoFile(Source):
         slack = 0.75 * frame_s if self.info.frame_count else 0.25 + 2 * frame_s
         short = end.expected_s is not None and end.at_s < end.expected_s - slack
         return "the file declares more than it holds" if short else ""
-
-
-def _carried(key: str, text: str) -> bool:
-    """Whether what a file says of itself goes along. An MP4 counts seconds from 1904 to 2040."""
-    if key == "creation_time":
-        return re.match(r"(?:19[1-9]\d|20[0-3]\d)-\d\d-\d\dT\d\d:\d\d:\d\d", text) is not None
-    return key in TAGS and text.isprintable()
 
 
 def _own_time(picture: VideoFrame) -> int | None:

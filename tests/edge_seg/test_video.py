@@ -334,10 +334,10 @@ def test_names_are_never_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_frame_size_is_capped_from_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = make_clip(tmp_path / "large.mp4", count=2, size=(96, 128))
-    monkeypatch.setattr("edge_seg.video.MAX_PIXELS", 96 * 128 - 1)
+    monkeypatch.setattr("edge_seg.tracks.MAX_PIXELS", 96 * 128 - 1)
     with pytest.raises(MediaError, match="128x96"):
         VideoFile(clip)
-    monkeypatch.setattr("edge_seg.video.MAX_PIXELS", 96 * 128)
+    monkeypatch.setattr("edge_seg.tracks.MAX_PIXELS", 96 * 128)
     assert len(read(clip)[1]) == 2
 
 
@@ -397,10 +397,10 @@ def test_frames_that_memory_does_not_hold_are_refused_before_they_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = make_clip(tmp_path / "large.mp4", count=2, size=(720, 1280))
-    monkeypatch.setattr("edge_seg.video.available_memory", lambda: 10_000_000)
+    monkeypatch.setattr("edge_seg.tracks.available_memory", lambda: 10_000_000)
     with pytest.raises(
         MediaError, match=r"decoding its frames of 0\.9 million pixels needs about .*, and 10 MB are free"
     ):
         VideoFile(clip)
-    monkeypatch.setattr("edge_seg.video.available_memory", lambda: None)
+    monkeypatch.setattr("edge_seg.tracks.available_memory", lambda: None)
     VideoFile(clip).close()

@@ -1,0 +1,133 @@
+"""Which track of an opened video is read, and what it says of itself before the first picture. Reads no picture.
+
+One of the few importers of av, with `opening.py`, `video.py`, `audio.py` and `encode.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from .account import counted
+from .errors import MediaError
+from .extent import WITHOUT_LENGTH
+from .media import MAX_PIXELS, TAGS, SourceInfo
+from .memory import amount, available_memory
+from .opening import WITHOUT_END, clock_origin_s, is_of
+from .threads import available_threads
+
+_NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
+
+
+def video_tracks(container: InputContainer) -> list[VideoStream]:
+    """The tracks that can be decoded and are no cover."""
+    tracks = [stream for stream in container.streams.video if stream.codec_context is not None]
+    return [stream for stream in tracks if not stream.disposition & Disposition.attached_pic]
+
+
+def pick_track(container: InputContainer, number: int, name: str, *, cut: str, live: bool) -> VideoStream:
+    """The video track of a number, from 1.
+
+    Args:
+        container: an open one.
+        number: of the track, among `video_tracks`.
+        name: what errors call the source.
+        cut: where the file breaks off, in words; "" if nothing is missing.
+        live: whether it is a connection, which is looked at for a moment only.
+
+    Raises:
+        MediaError: there is none, or its frames have no size, or one that is too large.
+    """
+    tracks = video_tracks(container)
+    if not tracks:
+        raise MediaError(f"{name}: holds no video track that can be decoded{cut and f': {cut}'}.")
+    if not 1 <= number <= len(tracks):
+        raise MediaError(f"{name}: has {counted(len(tracks), 'video track')}, and track {number} was asked for.")
+    track = tracks[number - 1]
+    width, height = track.codec_context.width, track.codec_context.height
+    if width <= 0 or height <= 0:
+        why = "no key frame had come" if live else "the file is damaged or cut short"
+        raise MediaError(f"{name}: its header gives no frame size; {why}.")
+    if width * height > MAX_PIXELS:
+        raise MediaError(
+            f"{name}: frames of {width}x{height} exceed the limit of {MAX_PIXELS} pixels; scale the video down first."
+        )
+    _check_memory(width * height, name)
+    return track
+
+
+def _check_memory(pixels: int, name: str) -> None:
+    """A header of a kilobyte may ask for frames that this machine cannot hold; the system kills who takes them."""
+    # The pictures a decoder keeps (1.5 bytes a pixel; the largest sizes allow 6), one a thread, and three as BGR.
+    needed, free = int(pixels * (1.5 * (6 + available_threads()) + 3 * 3)), available_memory()
+    if free is not None and needed > free:
+        raise MediaError(
+            f"{name}: decoding its frames of {pixels / 1e6:.1f} million pixels needs about {amount(needed)}, "
+            f"and {amount(free)} are free. Scale the video down first."
+        )
+
+
+def describe(
+    container: InputContainer, track: VideoStream, *, name: str, kind: str, location: str, number: int, indexed: bool
+) -> SourceInfo:
+    """What a source says of itself.
+
+    Args:
+        container: an open one.
+        track: the one that is read.
+        name: what the source is called.
+        kind: "video", "pipe", or "stream" for an address.
+        location: the address of a stream.
+        number: of the track, from 1.
+        indexed: whether counts and durations are the whole file's, not those of what is there.
+    """
+    live = kind == "stream" and (not container.duration or location.partition("://")[0].lower() in WITHOUT_END)
+    timed = not container.format.flags & _NO_TIMESTAMPS
+    audio = next((sound for sound in container.streams.audio if sound.codec_context is not None), None)
+    return SourceInfo(
+        name=name,
+        kind=kind,
+        size=(track.codec_context.height, track.codec_context.width),
+        # Of a stream that was looked at for a moment only, a guess would be one at the clock of its codec; where
+        # frames bring no time, their rate is libav's invention.
+        rate=(track.average_rate if timed or not live else None) or (None if live else track.guessed_rate),
+        time_base=time_base(track),
+        frame_count=(track.frames or None) if indexed else None,
+        end_s=_declared_end_s(container, track) if indexed else None,
+        live=live,
+        pixel_aspect=track.codec_context.sample_aspect_ratio or Fraction(1),
+        audio=audio.codec_context.name if audio else None,
+        timed=timed,
+        tags={key: text for key, text in container.metadata.items() if _carried(key, text)},
+        track=number,
+        tracks=len(video_tracks(container)),
+    )
+
+
+def time_base(track: VideoStream) -> Fraction:
+    """Seconds a unit of the track's times."""
+    return track.time_base or Fraction(1, 90000)
+
+
+def _declared_end_s(container: InputContainer, track: VideoStream) -> float | None:
+    if is_of(container, WITHOUT_LENGTH):
+        return None
+    origin_s = clock_origin_s(container)
+    if track.duration:
+        return float(((track.start_time or 0) + track.duration) * time_base(track)) - origin_s
+    # The longest track's.
+    if container.duration and len(container.streams.video) + len(container.streams.audio) == 1:
+        return ((container.start_time or 0) + container.duration) / av.time_base - origin_s
+    return None
+
+
+def _carried(key: str, text: str) -> bool:
+    """Whether what a file says of itself goes along. An MP4 counts seconds from 1904 to 2040."""
+    if key == "creation_time":
+        return re.match(r"(?:19[1-9]\d|20[0-3]\d)-\d\d-\d\dT\d\d:\d\d:\d\d", text) is not None
+    return key in TAGS and text.isprintable()
