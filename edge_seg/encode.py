@@ -1,7 +1,7 @@
 """Videos out, through PyAV: H.264 in an MP4 that plays in a browser, with the source's own timestamps.
 
-With `opening.py`, `video.py` and `audio.py` the only importer of av. Knows nothing of models or overlays: it is handed
-pictures.
+With `opening.py`, `tracks.py`, `video.py` and `audio.py` the only importer of av. Knows nothing of models or overlays:
+it is handed pictures.
 
 While it is written the file is NAME.partial.mp4, in fragments of a quarter second, so that whatever survives a kill or
 a full disk plays. At the end it is rewritten with its index first (no encoding), opened again, its frames counted, and

@@ -1,6 +1,6 @@
 """Opening media: what may be opened at all, how long that may take, and one line on why it could not be.
 
-With `video.py`, `audio.py` and `encode.py` the only importer of av. Knows no frames.
+With `tracks.py`, `video.py`, `audio.py` and `encode.py` the only importer of av. Knows no frames.
 
 A file opens nothing but itself, an address nothing but its own kind of connection: playlists, which open other files
 and addresses, are no format here, and libav may use no protocol that the source itself does not need. A web server may
