@@ -1,7 +1,7 @@
 """The sound of a source on its way into an MP4: copied where browsers play it, else encoded as AAC.
 
-With `opening.py`, `tracks.py`, `video.py` and `encode.py` the only importer of av. It opens the source a second time, so
-that the picture's pipeline never waits for sound, and never lets damaged sound cost a picture. Knows nothing of
+With `opening.py`, `tracks.py`, `video.py` and `encode.py` the only importer of av. It opens the source a second time,
+so that the picture's pipeline never waits for sound, and never lets damaged sound cost a picture. Knows nothing of
 pictures.
 """
 
