@@ -33,7 +33,13 @@ class Parser(argparse.ArgumentParser):
         # Read as an option, and so missing from where it was meant to be.
         dashed = next((text for text in self._given if text[:1] == "-" and os.path.exists(text)), "")
         hint = f" A file of such a name is written ./{dashed}." if dashed else ""
-        self.exit(2, f"error: {message.removeprefix('argument ').rstrip('.')}.{hint} Help: {self.prog} --help\n")
+        called = f"{self.prog} {self._command()}".rstrip()
+        self.exit(2, f"error: {message.removeprefix('argument ').rstrip('.')}.{hint} Help: {called} --help\n")
+
+    def _command(self) -> str:
+        """The sub-command that was given: argparse leaves what that does not know to its parent."""
+        known = (action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return self._given[0] if self._given and any(self._given[0] in choices for choices in known) else ""
 
 
 def name(text: str) -> str:

@@ -96,7 +96,8 @@ def _add_results(predict: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--resume",
         action="store_true",
-        help="go on where an earlier run stopped: what it finished is checked and kept (default: refuse)",
+        help="keep what an earlier run finished by the same source, model and options, and make the rest, also what "
+        "was made by others (default: refuse)",
     )
     again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
 

@@ -73,7 +73,8 @@ def predict(options: argparse.Namespace) -> int:
             for report in run.process(items, plans, settled):
                 reports.append(report)
                 _say(report, progress.note, quiet=options.json)
-        for line in [*_speed_lines(run.watches, reports), *_summary_lines(reports)]:
+        at_once = segmenter.runs_at_once if overlapped else 1
+        for line in [*_speed_lines(run.watches, reports, at_once), *_summary_lines(reports)]:
             progress.note(line)
         code = 0 if all(report.good for report in reports) else 1
         if options.json:
@@ -206,15 +207,16 @@ def _flicker_line(report: SourceReport) -> str:
     return f"{line} ({100 * report.raw_flicker:.1f} % before smoothing)" if smoothed else line
 
 
-def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport]) -> list[str]:
-    """One line a stage, and one for the whole way."""
+def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport], at_once: int) -> list[str]:
+    """One line a stage, and one for the whole way; `at_once`: how many batches are under way together."""
     from .account import counted
 
     lines = []
     for stage, watch in watches.items():
         if (time := watch.summary()) is not None:
             spread = f"(median {time.median_ms:.1f}, p95 {time.p95_ms:.1f})"
-            lines.append(f"{stage:<10} {time.mean_ms:7.1f} ms a frame {spread}")
+            beside = f", {at_once} at once" if stage == "inference" and at_once > 1 else ""
+            lines.append(f"{stage:<10} {time.mean_ms:7.1f} ms a frame {spread}{beside}")
     # Pictures that went through together share one clock.
     walls = {report.wall_s: report.frames_per_s * report.wall_s for report in reports if report.wall_s}
     if frames := round(sum(walls.values())):

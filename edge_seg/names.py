@@ -114,5 +114,5 @@ def check_free(plans: Sequence[Plan]) -> None:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ConfigurationError(
             f"Already there: {', '.join(map(str, found[:3]))}{more}. "
-            "--resume goes on where it stopped, --overwrite replaces it."
+            "--resume keeps what is finished and makes the rest, --overwrite makes all anew."
         )

@@ -62,6 +62,7 @@ CHECK = "Check the address and that the camera is on."
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 8.0
 READ_STEP_S = 0.2
+READABLE_BY_HTTP = "An MP4 whose index comes last needs a server that answers ranges; else download it first"
 READABLE_PIPED = "MPEG-TS, Matroska and raw H.264 can be piped, an MP4 if its index comes first (faststart)"
 
 

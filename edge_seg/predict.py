@@ -245,7 +245,7 @@ class Run:
         notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
         notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
         notes += [note for result in written for note in result.notes]
-        if item.kind == "pipe" and info.audio and any(result.kind == "overlay" for result in written):
+        if not item.on_disk and info.audio and any(result.kind == "overlay" for result in written):
             notes.append("without its sound, which is carried from files alone")
         return SourceReport(
             status=status,

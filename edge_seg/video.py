@@ -38,6 +38,7 @@ from .media import MAX_PIXELS, STANDARD_INPUT, Frame, Source, SourceEnd
 from .opening import (
     CLOCKS_WITHOUT_ZERO,
     READ_TIMEOUT_S,
+    READABLE_BY_HTTP,
     READABLE_PIPED,
     StandardInput,
     clock_origin_s,
@@ -302,6 +303,8 @@ class VideoFile(Source):
         if self._broken:
             if self._pipe and not delivered:
                 end.reason += f". {READABLE_PIPED}"
+            elif not delivered and self.name.lower().startswith("http"):
+                end.reason += f". {READABLE_BY_HTTP}"
             return end
         if not delivered:
             end.reason = "not one frame could be decoded"

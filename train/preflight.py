@@ -20,9 +20,10 @@ import numpy as np
 from edge_seg.console import harmless
 from edge_seg.errors import DatasetError
 from edge_seg.image_files import ImageFault, ImageHeader, check_complete, read_header
+from edge_seg.spec import CAMVID_CLASSES
 
-from .classes import ClassList
-from .dataset import IMAGE_SUFFIXES, Sample, by_stem, ignored_value, orphans, read_ids, read_image
+from .classes import UNLABELLED_NAME, ClassList
+from .dataset import IMAGE_SUFFIXES, Sample, by_stem, ignored_value, orphans, read_image, read_mask
 
 # 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
 MAX_PIXELS = 1 << 26
@@ -148,7 +149,7 @@ def check_pairs(
     """Look at these pairs alone; arguments as for `preflight`, and `curable`: the command knows --ignore-id."""
 
     def check(sample: Sample) -> _Pair:
-        return _check_pair(sample, len(classes), unlabelled, max_pixels, curable)
+        return _check_pair(sample, classes, unlabelled, max_pixels, curable)
 
     pairs = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -192,7 +193,9 @@ def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
     return found, problems, warnings
 
 
-def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels: int, curable: bool) -> _Pair:
+def _check_pair(
+    sample: Sample, classes: tuple[str, ...], unlabelled: int | None, max_pixels: int, curable: bool
+) -> _Pair:
     """Check one image, its mask, and that they fit; a file's faults share one line."""
     faults: dict[Path, list[str]] = {sample.image: [], sample.mask: []}
     warnings = []
@@ -207,7 +210,7 @@ def _check_pair(sample: Sample, classes: int, unlabelled: int | None, max_pixels
             )
     ids = None
     if mask_header:
-        ids = _checked_ids(sample, mask_header, classes, faults[sample.mask], curable)
+        ids = _checked_ids(sample, mask_header, classes, faults[sample.mask], warnings, curable)
     if image_header and mask_header:
         faults[sample.mask] += _size_faults(image_header, mask_header)
     if ids is not None and unlabelled is not None and ids[unlabelled] == ids.sum():
@@ -252,20 +255,35 @@ def _checked_header(path: Path, max_pixels: int, faults: list[str]) -> ImageHead
 
 
 def _checked_ids(
-    sample: Sample, header: ImageHeader, classes: int, faults: list[str], curable: bool
+    sample: Sample,
+    header: ImageHeader,
+    classes: tuple[str, ...],
+    faults: list[str],
+    warnings: list[str],
+    curable: bool,
 ) -> np.ndarray | None:
-    """(classes,) pixels of each id in a mask, or None; what is wrong goes among the faults."""
+    """(classes,) pixels of each id in a mask, or None; what is wrong goes among the faults, what is odd elsewhere."""
     if wrong := _mode_fault(header):
         faults.append(wrong)
         return None
-    mask = _attempt(faults, sample.mask, lambda _: read_ids(sample))
+    mask = _attempt(faults, sample.mask, read_mask)
     if mask is None:
         return None
     counts = np.bincount(mask.ravel(), minlength=256)
-    if wrong := _id_fault(counts, classes, curable):
+    ignored, unlabelled = sample.ignored or (None, None)
+    if ignored is not None and unlabelled is not None:
+        # Of a class that was made for what is ignored there is no id, but of CamVid's, and of one with another name.
+        if counts[unlabelled] and classes[unlabelled] == UNLABELLED_NAME and classes != CAMVID_CLASSES:
+            warnings.append(
+                f"{sample.mask}: id {unlabelled} in {counts[unlabelled]} pixels is left out as unlabelled, as "
+                f"{ignored} is; name it in --classes if it is a class"
+            )
+        counts[unlabelled] += counts[ignored]
+        counts[ignored] = 0
+    if wrong := _id_fault(counts, len(classes), curable, ignored):
         faults.append(wrong)
         return None
-    return counts[:classes]
+    return counts[: len(classes)]
 
 
 def _mode_fault(header: ImageHeader) -> str | None:
@@ -282,8 +300,8 @@ def _mode_fault(header: ImageHeader) -> str | None:
     return None
 
 
-def _id_fault(counts: np.ndarray, classes: int, curable: bool) -> str | None:
-    """What is wrong with a mask's ids, given the pixels of each of the 256 values."""
+def _id_fault(counts: np.ndarray, classes: int, curable: bool, ignored: int | None) -> str | None:
+    """What is wrong with a mask's ids, given the pixels of each of the 256 values, those of `ignored` apart."""
     present = np.flatnonzero(counts)
     bad = present[present >= classes]
     if bad.size == 0:
@@ -293,7 +311,8 @@ def _id_fault(counts: np.ndarray, classes: int, curable: bool) -> str | None:
         return f"a 0/255 mask; expected class ids 0 to {classes - 1}: write the class id instead of 255{cure}"
     named = ", ".join(str(value) for value in bad[:IDS_NAMED])
     more = f" and {bad.size - IDS_NAMED} more" if bad.size > IDS_NAMED else ""
-    return f"id {named}{more} in {counts[bad].sum()} pixels; expected class ids 0 to {classes - 1}{cure}"
+    also = "" if ignored is None else f", or {ignored}"
+    return f"id {named}{more} in {counts[bad].sum()} pixels; expected class ids 0 to {classes - 1}{also}{cure}"
 
 
 def _size_faults(image: ImageHeader, mask: ImageHeader) -> list[str]:

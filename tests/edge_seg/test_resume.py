@@ -101,7 +101,7 @@ def test_a_killed_run_leaves_a_clip_that_plays_to_its_last_second_and_is_gone_on
 
     code, _, err = predict(clip, "--save", "overlay,jsonl")
     assert code == 2
-    assert f"Already there: {partial}, {lines}. --resume goes on where it stopped, --overwrite replaces it." in err
+    assert f"Already there: {partial}, {lines}. --resume keeps what is finished and makes the rest, " in err
     code, sources, err = predict(clip, "--save", "overlay,jsonl", "--resume")
     assert (code, statuses(sources)) == (0, ["done"])
     played = f"{len(times)} frames ({float(times[-1]) + 0.04:.1f} s) of it play"

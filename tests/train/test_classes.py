@@ -180,6 +180,23 @@ def test_a_network_of_ones_own_classes(dataset: Path, tmp_path: Path, capsys: py
     assert "expected class ids 0 to 3, or --ignore-id 255 where it means unlabelled" in capsys.readouterr().err
 
 
+def test_an_id_without_a_name_is_told_from_what_is_ignored(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class that --classes forgot has the id that unlabelled pixels are given."""
+    call = ["inspect", str(dataset), "--out", str(tmp_path / "look"), *OWN, "--ignore-id", "255", "--split", "train"]
+    assert main(call) == 0
+    assert "left out as unlabelled" not in capsys.readouterr().err
+    masks = dataset / "annotations_prepped_train"
+    relabel(masks, lambda ids: np.where(ids == 1, 3, ids))
+    assert main(call) == 0
+    assert "id 3 in " in (said := capsys.readouterr().err)
+    assert "pixels is left out as unlabelled, as 255 is; name it in --classes if it is a class" in said
+    relabel(masks, lambda ids: np.where(ids == 3, 7, ids))
+    assert main(call) == 1
+    assert "expected class ids 0 to 3, or 255" in capsys.readouterr().err
+
+
 def test_every_pixel_may_count(dataset: Path, tmp_path: Path) -> None:
     relabel(dataset / "annotations_prepped_train", lambda ids: np.where(ids == 255, 0, ids))
     assert fit(dataset, tmp_path / "run", *OWN) == 0
