@@ -16,6 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
+import edge_seg
 from edge_seg.arguments import model_named
 from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.files import replacing
@@ -99,8 +100,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=arguments.folder,
-        help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx; "
-        "with -by-night after SPLIT)",
+        help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx and "
+        "what is bundled; with -by-night after SPLIT)",
     )
     parser.add_argument(
         "--input-size", type=arguments.size, help="HxW the network runs at, multiples of 32 (default: the run's)"
@@ -140,13 +141,15 @@ def run_evaluate(args: argparse.Namespace) -> int:
             )
         subject = replace(subject, split=f"{subject.split} by night", night=True)
     folder_name = f"evaluate-{subject.split.replace(' ', '-')}"
-    out = args.out or (Path(f"{args.model.stem}-{folder_name}") if onnx else args.model / folder_name)
+    # What ships stays as it is: pictures of somebody's data would lie among it.
+    apart = onnx or args.model.resolve().is_relative_to(Path(edge_seg.__file__).parent)
+    out = args.out or (Path(f"{args.model.stem}-{folder_name}") if apart else args.model / folder_name)
     evaluation = evaluate_subject(subject, batch=args.batch)
     print_evaluation(subject, evaluation)
     options = {"flip": args.flip, "scales": list(args.scales), "ignore_id": subject.ignored}
     write_evaluation(subject, evaluation, out, options=options)
     print(f"\nwritten to {out}: summary.json, classes.csv, images.csv, confusion.csv and pictures")
-    if not onnx and args.out is None:
+    if not apart and args.out is None:
         from .report import write_report
 
         print(f"page brought up to date: {write_report(args.model)}")

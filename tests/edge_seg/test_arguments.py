@@ -28,7 +28,8 @@ from train.__main__ import main as train
         (edge_seg, "predict a.mp4 --stride 0", "--stride: expected a whole number above 0; got '0'"),
         (edge_seg, "predict a.mp4 --device gpu", "--device: device must be auto, cpu, openvino"),
         (edge_seg, "verify --device everything", "got 'everything'"),
-        (edge_seg, "predict a.mp4 --frobnicate", "unrecognized arguments: --frobnicate"),
+        (edge_seg, "predict a.mp4 --frobnicate", "arguments: --frobnicate. Help: edge-seg predict --help"),
+        (edge_seg, "--frobnicate", "Help: edge-seg --help"),
         (edge_seg, "predict a.mp4 --over", "unrecognized arguments: --over"),
         (edge_seg, "info --js", "unrecognized arguments: --js"),
         (edge_seg, "predict a.mp4 --resume --overwrite", "not allowed with argument --resume"),
@@ -37,7 +38,12 @@ from train.__main__ import main as train
         (train, "fit data --out run --epochs 0", "--epochs: expected a whole number above 0; got '0'"),
         (export, "run --out a.onnx --precision int4", "--precision: invalid choice: 'int4'"),
         (export, "run --out a.onnx --prec int8", "unrecognized arguments: --prec int8"),
-        (benchmarks, "compare a b --other", "unrecognized arguments: --other"),
+        (
+            benchmarks,
+            "compare a b --other",
+            "arguments: --other. Help: python -m benchmarks compare --help",
+        ),
+        (benchmarks, "--quick --other", "unrecognized arguments: --other. Help: python -m benchmarks run --help"),
         (benchmarks, "run --repeats many", "--repeats: expected a whole number above 0; got 'many'"),
     ],
 )

@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from edge_seg import opening
@@ -239,6 +241,51 @@ def test_a_server_cannot_send_us_to_a_file_or_another_protocol(
     with pytest.raises(MediaError, match="cannot be opened"):
         open_item(expand_sources([f"{address}/elsewhere"])[0])
     assert canaries.touched() == []
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A server of a folder's files that knows no ranges: its address, and the folder."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            return
+
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_sound_that_an_address_brings_is_told_to_be_left_out(shelf: tuple[str, Path], predict: Any) -> None:
+    address, folder = shelf
+    make_clip(folder / "drive.mkv", count=8, audio="aac")
+    code, summary, _ = predict(f"{address}/drive.mkv")
+    assert code == 0
+    (report,) = summary["sources"]
+    assert report["frames"]["segmented"] == 8
+    assert "without its sound, which is carried from files alone" in report["notes"]
+
+
+def test_an_index_at_the_end_wants_a_server_with_ranges(shelf: tuple[str, Path]) -> None:
+    address, folder = shelf
+    # Larger than what libav reads past instead of asking for a range.
+    noise = np.random.default_rng(1)
+    with av.open(str(folder / "drive.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(30):
+            picture = av.VideoFrame.from_ndarray(noise.integers(0, 255, (240, 320, 3), np.uint8), format="bgr24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    assert (folder / "drive.mp4").stat().st_size > 2_000_000
+    with open_item(expand_sources([f"{address}/drive.mp4"])[0]) as source:
+        assert not list(source)
+    assert "An MP4 whose index comes last needs a server that answers ranges" in source.end.reason
 
 
 def test_a_file_of_endless_parts_is_refused_in_bounded_time(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+import edge_seg
 from edge_seg import bundled_model
 from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 from edge_seg.preprocess import resize_labels, scale_frames, stack_frames
@@ -349,6 +350,19 @@ def test_a_bundled_model_is_evaluated_by_its_name(
         for name in ("fast", bundled_model("fast").stem)
     )
     assert named == path
+
+
+def test_what_is_bundled_is_evaluated_beside_it(
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_dataset(count=1)
+    bundled = Path(edge_seg.__file__).parent / "assets" / "keras_fast"
+    before = sorted(bundled.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    folders = ["--images", str(root / "images_prepped_train"), "--masks", str(root / "annotations_prepped_train")]
+    assert command(bundled, *folders) == 0
+    assert (tmp_path / "keras_fast-evaluate-plain-folders" / "summary.json").is_file()
+    assert sorted(bundled.rglob("*")) == before
 
 
 def test_an_onnx_file_needs_no_keras(
