@@ -82,6 +82,7 @@ class Settings:
             "batch-sizes": ",".join(map(str, self.batch_sizes)),
             "repeats": self.repeats,
             "frames": self.frames,
+            "data": _named(self.data) if self.data else None,
             "data-limit": self.data_limit,
             "clip-frames": self.clip_frames if self.clip else None,
         }

@@ -187,6 +187,21 @@ def test_files_of_one_name_keep_names_of_their_own(run_folder, tiny_model, tmp_p
     ]
 
 
+def test_a_result_names_the_options_that_measure_the_same_again(tmp_path):
+    assert Settings(run=settings.BUNDLED_RUN, models=()).extent == "--batch-sizes 1,4,8 --repeats 7 --frames 24"
+    own = Settings(
+        run=tmp_path / "runs" / "mine",
+        models=(tmp_path / "mine.onnx",),
+        data=tmp_path / "dataset1",
+        data_limit=24,
+        clip=tmp_path / "drive.mp4",
+        clip_frames=60,
+    )
+    extent = "--run mine --model mine.onnx --clip drive.mp4 --batch-sizes 1,4,8 --repeats 7 --frames 24 "
+    assert own.extent == extent + "--data dataset1 --data-limit 24 --clip-frames 60"
+    assert commands.parse_arguments(own.extent.split()).data == Path("dataset1")
+
+
 def test_a_failed_export_is_a_failed_row_and_the_rest_goes_on(monkeypatch, run_folder, tiny_model, tmp_path):
     refused = subprocess.CompletedProcess([], 1, "", "step 1\nerror: 97 % of pixels agree\n")
     monkeypatch.setattr("benchmarks.settings.subprocess.run", lambda *_, **__: refused)
