@@ -71,7 +71,8 @@ class StreamReport:
 
 def joined(*sentences: str) -> str:
     """Sentences made one, with semicolons between; those that are empty are left out."""
-    return "; ".join(sentence.removesuffix(".") for sentence in sentences if sentence)
+    found = [sentence for sentence in sentences if sentence]
+    return "; ".join([*(sentence.removesuffix(".") for sentence in found[:-1]), *found[-1:]])
 
 
 def counted(count: int, noun: str) -> str:

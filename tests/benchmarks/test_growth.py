@@ -207,7 +207,7 @@ def test_a_noisy_point_is_told_and_hollow(fakes, tmp_path, monkeypatch, capsys):
     found = json.loads((tmp_path / "growth.json").read_text())
     points = found["axes"]["batch"]
     assert noisy_points(points, 2) == [point for point in points if point["status"] == "ok"]
-    assert "noisy measurements: hollow" in growth_text(found)
+    assert "points were noisy: hollow" in growth_text(found)
     calm = [{**point, "others_cores": None, "spread": 0.0} for point in points]
     assert noisy_points(calm, 2) == []
 
