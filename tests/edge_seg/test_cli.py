@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_seg import Segmenter
 from edge_seg import predict as predict_module
 from edge_seg.cli import main, parse_arguments
 from edge_seg.encode import count_frames
@@ -62,7 +63,6 @@ def test_a_video_gives_every_kind_of_result(predict: Any, tmp_path: Path) -> Non
 
 
 def test_labels_agree_with_the_library(predict: Any, tmp_path: Path, model: str) -> None:
-    from edge_seg import Segmenter
     from edge_seg.images import read_image
 
     picture = write_image(tmp_path / "still.png", 99, (70, 90))
@@ -699,3 +699,15 @@ def test_what_keeps_a_result_from_its_name_is_named(
     assert f"({tmp_path / 'out' / '.edge_seg.jsonl'}: permission denied)." in err
     assert "space" not in err
     assert "1 frame read: 1 segmented" in err
+
+
+def test_the_time_of_inference_says_how_many_run_at_once(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two batches that share the cores take twice as long each, and no longer together."""
+    with Segmenter(model, device="cpu", overlapped=True) as segmenter:
+        together = segmenter.runs_at_once
+    clip = make_clip(tmp_path / "drive.mp4", count=4)
+    assert main(["predict", str(clip), "-m", model, "--device", "cpu", "-o", str(tmp_path / "out")]) == 0
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("inference"))
+    assert line.endswith(f", {together} at once") == (together > 1)
