@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_seg.account import counted
 from edge_seg.errors import MissingDependencyError
+from edge_seg.phrases import counted
 
 from .environment import processor
 from .pipeline import NAIVE

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .media import Event, Gap, Source, SourceCounts
+from .phrases import counted
 
 # Those that make up what was read, and remarks on them.
-SHARES = ("segmented", "skipped", "failed", "dropped")
+OUTCOMES = ("segmented", "skipped", "failed", "dropped")
 _REMARKS = {
     "corrupt": "damaged, concealed by the decoder or built on one that was",
     "damaged_packets": "damaged packets",
@@ -53,12 +54,12 @@ class StreamReport:
     @property
     def balanced(self) -> bool:
         """Whether every frame read is accounted for."""
-        return self.frames["read"] == sum(self.frames[key] for key in SHARES)
+        return self.frames["read"] == sum(self.frames[key] for key in OUTCOMES)
 
     def account_line(self) -> str:
         """The account in one line, without the source's name."""
         frames = self.frames
-        parts = [f"{counted(frames['read'], 'frame')} read: " + ", ".join(f"{frames[key]} {key}" for key in SHARES)]
+        parts = [f"{counted(frames['read'], 'frame')} read: " + ", ".join(f"{frames[key]} {key}" for key in OUTCOMES)]
         parts += [f"{frames[key]} {words}" for key, words in _REMARKS.items() if frames[key]]
         if self.gap_s:
             parts.append(f"no frame for {Gap(self.gap_s, self.gap_at_s)}")
@@ -67,17 +68,6 @@ class StreamReport:
             length = "no length declared" if self.expected_end_s is None else f"of {self.expected_end_s:.2f} s"
             parts.append(f"{word} at {self.ended_at_s:.2f} s {length}".replace(" no length", ", no length"))
         return "; ".join(parts)
-
-
-def joined(*sentences: str) -> str:
-    """Sentences made one, with semicolons between; those that are empty are left out."""
-    found = [sentence for sentence in sentences if sentence]
-    return "; ".join([*(sentence.removesuffix(".") for sentence in found[:-1]), *found[-1:]])
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and its noun: "1 frame", "2 frames"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def losses(source: Source) -> str:

@@ -35,9 +35,12 @@ class AudioTrack:
         track = source.streams.best("audio")
         assert track is not None
         self._track: Any = track
+        context: Any = track.codec_context
         # The codec's name, not its decoder's, which for MP3 is mp3float.
-        self.codec: str = track.codec_context.codec.canonical_name
-        self.copied = self.codec in COPIED
+        self.codec: str = context.codec.canonical_name
+        # Below 16 kHz libav's MP4 muxer refuses MP3 (MPEG-2.5), and with it the whole file.
+        slow_mp3 = self.codec == "mp3" and context.sample_rate < 16000
+        self.copied = self.codec in COPIED and not slow_mp3
         self.summary = f"{self.codec} copied" if self.copied else f"{self.codec} encoded as AAC"
         if len(source.streams.audio) > 1:
             self.summary += f" (1 of {len(source.streams.audio)} tracks)"
@@ -62,7 +65,11 @@ class AudioTrack:
         if track is None or track.codec_context is None:
             source.close()
             return None
-        return cls(source, target)
+        try:
+            return cls(source, target)
+        except BaseException:
+            source.close()
+            raise
 
     def copy_until(self, end_s: float | None, *, shift_s: float = 0.0) -> None:
         """Write the sound that begins before `end_s` on the source's clock (None: all the rest), moved by `shift_s`.

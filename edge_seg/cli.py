@@ -190,7 +190,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = build_parser()
     options, left = parser.parse_known_args(arguments)
     end = left.index("--") if "--" in left else len(left)
-    unknown = [word for word in left[:end] if word.startswith("-")] if options.command == "predict" else left
+    unknown = left
+    if options.command == "predict":
+        # "-" itself is a source, standard input.
+        unknown = [word for word in left[:end] if word.startswith("-") and word != "-"]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if left:

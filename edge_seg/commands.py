@@ -102,7 +102,7 @@ def info(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """`edge-seg verify`."""
-    from .account import counted
+    from .phrases import counted
     from .verify import verify as verify_model
 
     report = verify_model(model_named(options.model), options.device)
@@ -125,7 +125,7 @@ def checks(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(report.to_dict())
     else:
-        put("\n".join(report.lines()))
+        put(*report.lines())
     return 1 if report.problems else 0
 
 
@@ -209,7 +209,7 @@ def _flicker_line(report: SourceReport) -> str:
 
 def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport], at_once: int) -> list[str]:
     """One line a stage, and one for the whole way; `at_once`: how many batches are under way together."""
-    from .account import counted
+    from .phrases import counted
 
     lines = []
     for stage, watch in watches.items():
@@ -227,7 +227,7 @@ def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport], at_
 
 def _summary_lines(reports: list[SourceReport]) -> list[str]:
     """What became of several sources, each that is not good named: scrolled away since."""
-    from .account import counted
+    from .phrases import counted
 
     if len(reports) < 2:
         return []
@@ -295,6 +295,6 @@ def _side(spec: Any, axis: int) -> str:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    lines = json.dumps(value, indent=2, ensure_ascii=False, default=str).split("\n")
     # A letter that stdout lacks or a terminal obeys, or a name that is no text: JSON has its own way to write them.
-    put(text if printable(text) else json.dumps(value, indent=2, default=str))
+    put(*(lines if all(map(printable, lines)) else json.dumps(value, indent=2, default=str).split("\n")))

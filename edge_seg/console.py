@@ -17,8 +17,8 @@ from typing import Any, TextIO, cast
 from .errors import EdgeSegError
 
 STDOUT = "standard output"
-# Terminals obey them: a file's name could clear the screen or hide what follows. Lines and tabs are ours.
-_ORDERS = re.compile(r"[\x00-\x08\x0b-\x1f\x80-\x9f]")
+# Terminals obey them: a file's name could clear the screen, hide what follows or forge a line of ours.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> int:
@@ -116,25 +116,26 @@ def prepare_streams() -> None:
 def complain(text: str) -> None:
     """An error's line on stderr; where that cannot be written either, the exit code alone speaks."""
     with contextlib.suppress(OSError):
-        print(f"error: {harmless(text)}", file=sys.stderr, flush=True)
+        # Of a dataset every bad file has a line.
+        print("error: " + "\n".join(map(harmless, text.split("\n"))), file=sys.stderr, flush=True)
 
 
-def put(text: str) -> None:
-    """A result's line on stdout, at once."""
-    print(harmless(text), flush=True)
+def put(*lines: str) -> None:
+    """A result's lines on stdout, at once."""
+    print(*map(harmless, lines), sep="\n", flush=True)
 
 
-def harmless(text: str) -> str:
-    """`text` with a question mark for each control character: names are written by anyone."""
-    return _ORDERS.sub("?", text)
+def harmless(line: str) -> str:
+    """`line` with a question mark for each control character, line breaks too: names are written by anyone."""
+    return _CONTROLS.sub("?", line)
 
 
-def printable(text: str) -> bool:
-    """Whether `put` shows `text` as it is: stdout's encoding has every letter, and a terminal obeys none."""
-    if harmless(text) != text:
+def printable(line: str) -> bool:
+    """Whether `put` shows `line` as it is: stdout's encoding has every letter, and a terminal obeys none."""
+    if harmless(line) != line:
         return False
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

@@ -26,7 +26,10 @@ class Crew:
         if self._pool is not None:
             return self._pool.submit(work, *args, **kwargs)
         done: Future[Any] = Future()
-        done.set_result(work(*args, **kwargs))
+        try:
+            done.set_result(work(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
         return done
 
     def __enter__(self) -> Self:

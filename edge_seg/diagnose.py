@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .boxes import INDEXED_KINDS, SEGMENT_KINDS, has_moov
 from .extent import measure
+from .files import reason
 
 # How files that only name others begin, in lower case: HLS, ffconcat, SDP, DASH, SMIL, SVG, ASX, PLS, addresses.
 PLAYLISTS = (
@@ -40,7 +41,7 @@ def explain_file(path: Path, detail: str) -> str:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return f"{path}: no such file."
     except OSError as error:
-        return f"{path}: cannot be read ({(error.strerror or str(error)).lower()})."
+        return f"{path}: cannot be read ({reason(error)})."
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         return f"{path}: the folder cannot be read (permission denied)."
     if path.is_dir():
@@ -53,9 +54,9 @@ def explain_file(path: Path, detail: str) -> str:
     try:
         head = _head(path)
     except OSError as error:
-        return f"{path}: cannot be read ({error.strerror or error})."
-    if reason := _explain_head(path, head):
-        return f"{path}: {reason}"
+        return f"{path}: cannot be read ({reason(error)})."
+    if found := _explain_head(path, head):
+        return f"{path}: {found}"
     if cut := measure(path).cut:
         return f"{path}: cut short before its first picture: {cut}."
     if head.startswith(WITH_HEADER) and detail == "end of file":

@@ -287,12 +287,14 @@ class VideoWriter:
         self.abort()
         try:
             cut_to_whole_fragments(self.partial)
-            kept = self._kept = count_frames(self.partial)
+            kept, seconds = playable(self.partial)
+            self._kept = kept
         except (MediaError, OSError):
             self._kept = 0
             self.partial.unlink(missing_ok=True)
-            raise MediaError(f"{self.path}: {reason(error)} within the first second; nothing is kept.") from error
-        seconds = kept / max(1, self.frames) * float(self._end_pts * self._time_base)
+            raise MediaError(
+                f"{self.path}: {reason(error)} before anything playable was on disk; nothing is kept."
+            ) from error
         raise MediaError(
             f"{self.path}: {reason(error)} after {self.frames} frames; "
             f"the first {kept} ({seconds:.1f} s) are kept, playable, in {self.partial}."

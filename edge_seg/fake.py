@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .devices import DeviceReport
-from .errors import DeviceError, OutOfMemoryError
+from .errors import ConfigurationError, DeviceError, OutOfMemoryError
 from .spec import ModelSpec
 
 
@@ -61,7 +61,7 @@ class FakeSession:
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Labels of a batch (N, H, W, 3) uint8, or the failure that was planted."""
         if self.closed:
-            raise DeviceError("The session is closed; open a new one.")
+            raise ConfigurationError("This session is closed. Open a new one.")
         if self._missing_library:
             raise DeviceError(f"device {self.device.name} cannot be had: {self._missing_library} is missing.")
         if self.memory_frames is not None and len(batch) > self.memory_frames:

@@ -92,13 +92,18 @@ class Claim:
                 self._handle = handle
                 return
             os.close(handle)
+        raise BlockingIOError(errno.EWOULDBLOCK, "other runs keep claiming it", str(path))
 
     def release(self) -> None:
         """Let others have it. Twice is fine."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            self._beside.unlink(missing_ok=True)
-            os.close(handle)
+            try:
+                # In a sticky folder (/tmp) another user's lock cannot be removed; letting go of it is enough.
+                with contextlib.suppress(OSError):
+                    self._beside.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
 
 
 def _opened(lock: Path) -> int:
@@ -155,7 +160,7 @@ def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> 
         with replacing(target, seal=seal) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise MediaError(f"{target} cannot be written ({error.strerror or error}).") from error
+        raise MediaError(f"{target} cannot be written ({reason(error)}).") from error
     return target
 
 
@@ -193,7 +198,7 @@ def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | N
 
 
 def reason(error: BaseException) -> str:
-    """Why something could not be written, in a user's words."""
+    """Why a file could not be read or written, in a user's words."""
     number = getattr(error, "errno", None)
     if number == errno.ENOSPC:
         return "the disk is full"
@@ -284,5 +289,5 @@ def _alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):  # Another user's; no number of a process at all.
-        return True
+        pass
     return True

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import MediaError
+from .files import reason
 from .image_files import ImageFault, check_complete, read_header
 from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
 from .opencv import cv2
@@ -60,7 +61,7 @@ def _read(path: Path) -> bytes:
     except MediaError:
         raise  # an OSError itself
     except OSError as error:
-        raise MediaError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()}).") from error
+        raise MediaError(f"{path}: cannot be read ({reason(error)}).") from error
 
 
 class ImageFiles(Source):

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .account import counted
 from .errors import ConfigurationError
 from .files import name_of
 from .media import STANDARD_INPUT
+from .phrases import counted
 from .record_lines import results_in
 from .redact import redact, remember_secrets
 
@@ -208,7 +208,8 @@ def _identity(item: Item) -> str:
 def _on_track(item: Item, track: int) -> Item:
     if track == 1 or item.kind not in ("video", "stream", "pipe"):
         return item
-    return replace(item, stem=f"{item.stem}_track{track}", track=track)
+    shorter = tuple(f"{stem}_track{track}" for stem in item.shorter)
+    return replace(item, stem=f"{item.stem}_track{track}", track=track, shorter=shorter)
 
 
 def _plain(text: str) -> str:
@@ -236,7 +237,7 @@ def _with_suffix(item: Item) -> str:
 
 
 def _with_folder(item: Item) -> str:
-    return _plain(f"{Path(item.location).absolute().parent.name}_{item.stem}") if item.on_disk else item.stem
+    return _plain(f"{Path(os.path.abspath(item.location)).parent.name}_{item.stem}") if item.on_disk else item.stem
 
 
 def _with_hash(item: Item) -> str:

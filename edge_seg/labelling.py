@@ -80,6 +80,11 @@ class PipelineOptions:
     limit: int | None = None
     drop_corrupt: bool = False
 
+    @property
+    def longest_window(self) -> int:
+        """Frames that wait together for their batch to fill."""
+        return self.batch_size if self.stride == 1 else max(self.batch_size, LONGEST_WINDOW)
+
     def __post_init__(self) -> None:
         for name in ("batch_size", "stride"):
             if getattr(self, name) < 1:
@@ -126,7 +131,7 @@ class Labeller:
                 if count % options.stride == 0:
                     chosen.append(len(window))
                 window.append(frame)
-                full = len(chosen) >= options.batch_size or len(window) >= max(options.batch_size, LONGEST_WINDOW)
+                full = len(chosen) >= options.batch_size or len(window) >= options.longest_window
                 # Live frames do not wait for company.
                 if full or not chosen or (live and waits()):
                     under_way.append(self._begin(crew, window, chosen))

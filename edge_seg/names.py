@@ -27,7 +27,8 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 
 def partial_path(path: Path) -> Path:
     """Where a result lies while it is being written: NAME.partial.mp4 for NAME.mp4, NAME.partial for a folder NAME."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
+    suffix = path.suffix if path.suffix.lower() in FILE_SUFFIXES else ""
+    return path.with_name(f"{path.name.removesuffix(suffix)}.partial{suffix}")
 
 
 def plan_outputs(

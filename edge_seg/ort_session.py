@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .account import counted
 from .binding import BoundRuns
 from .devices import DeviceReport, first_line
 from .errors import ConfigurationError, DeviceError, ModelFileError, OutOfMemoryError
 from .forks import keep_in_children
+from .phrases import counted
 from .spec import ModelSpec
 
 
@@ -44,14 +44,12 @@ class OrtSession:
         *,
         bound: BoundRuns | None = None,
         whole_batches: bool = True,
+        runs_at_once: int = 1,
     ) -> None:
         self.spec = spec
         self.device = device
         self.whole_batches = whole_batches
-        # Between two operators one thread waits for the other: a second run fills the gaps, where there is a core.
-        self.runs_at_once = 2 if device.name == "cpu" and device.threads > 1 else 1
-        if bound is not None:
-            self.runs_at_once = bound.sets
+        self.runs_at_once = bound.sets if bound is not None else runs_at_once
         self._inner, self._bound = inner, bound
         self._name = name
         self._process = os.getpid()

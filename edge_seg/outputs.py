@@ -23,6 +23,7 @@ from .names import Plan
 from .opencv import cv2
 from .overlay import Painter
 from .preprocess import resize_labels
+from .segmentation import class_share
 from .spec import ModelSpec
 from .timings import Stopwatch
 from .writers import LabelFolder, OutputStyle, PictureTrack, ShareLines, Spent, Writer, Written, record, share_line
@@ -194,7 +195,7 @@ class ImageOutputs:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MediaError(f"{path.parent}: the folder cannot be made ({error.strerror}).") from error
+            raise MediaError(f"{path.parent}: the folder cannot be made ({reason(error)}).") from error
         if not self._replaces and os.path.lexists(path):
             raise _made_meanwhile(path)
         write_atomically(path, data, seal=self._seals.get(frame.name))
@@ -205,7 +206,8 @@ class ImageOutputs:
     def _render(self, kind: str, frame: Frame, labels: np.ndarray) -> bytes:
         size = frame.image.shape[:2]
         if kind == "jsonl":
-            return share_line(replace(frame, index=0, pts=0), resize_labels(labels, size), self._spec.classes).encode()
+            share = class_share(resize_labels(labels, size), self._spec.classes)
+            return share_line(replace(frame, index=0, pts=0), share).encode()
         if kind == "labels":
             picture = resize_labels(labels, size)
         elif kind == "mask":

@@ -1,7 +1,7 @@
 """Frames through a model, decode, inference and output overlapping: threads and two bounded queues.
 
-Memory is that of the queues, whatever the length. Knows no file formats: it is handed a `Source`, something with
-`predict_labels`, and a `Sink`.
+Memory is that of the queues and of the batches under way, whatever the length. Knows no file formats: it is handed a
+`Source`, something with `predict_labels`, and a `Sink`.
 
     source --(reader thread)--> frames --(this thread: batches, inference)--> labelled --(writer thread)--> sink
 
@@ -21,12 +21,17 @@ from typing import Protocol
 
 import numpy as np
 
-from .account import SHARES, frame_counts
+from .account import OUTCOMES, frame_counts
 from .channel import Channel
+from .errors import MediaError
 from .labelling import Labelled, Labeller, PipelineOptions, Predictor
-from .media import Frame, Source, SourceCounts
+from .media import Frame, Source, SourceCounts, SourceInfo
+from .memory import amount, available_memory
+from .phrases import counted
 from .timings import StageTime, Stopwatch
 
+# What one queue may hold of a video's pictures: 41 frames of 1920x1080, 10 of 3840x2160.
+QUEUE_BYTES = 1 << 28
 STAGES = ("decode", "resize", "inference", "smooth", "paint", "write")
 
 
@@ -78,7 +83,7 @@ class PipelineReport:
 
     def frames(self, counts: SourceCounts) -> dict[str, int]:
         """The frames' account: the run's, and what the source's own counts add to it."""
-        own = {key: getattr(self, key) for key in ("read", *SHARES)}
+        own = {key: getattr(self, key) for key in ("read", *OUTCOMES)}
         return {**frame_counts(counts), **own}
 
     @property
@@ -92,6 +97,32 @@ class PipelineReport:
         return self.written / self.wall_s if self.wall_s > 0 else 0.0
 
 
+def _queue_depth(info: SourceInfo, batch_size: int) -> int:
+    """Frames that wait for inference, and labelled ones for the writer: a batch, and what keeps both sides going."""
+    if info.live:
+        # A live source keeps the newest frame itself; a queue behind it would only make frames old.
+        return 1
+    depth = batch_size + 2
+    return max(2, min(depth, QUEUE_BYTES // _frame_bytes(info))) if info.size else depth
+
+
+def _check_memory(info: SourceInfo, frames: int) -> None:
+    """Large pictures times a large batch may be more than the machine has; the system kills who takes it."""
+    needed, free = frames * _frame_bytes(info), available_memory()
+    if free is not None and needed > free:
+        assert info.size is not None
+        height, width = info.size
+        raise MediaError(
+            f"{info.name}: {counted(frames, 'frame')} of {width}x{height} are under way at this batch size and need "
+            f"about {amount(needed)}; {amount(free)} are free. Take a smaller batch."
+        )
+
+
+def _frame_bytes(info: SourceInfo) -> int:
+    """Of one picture, BGR; 0 where the size is not known yet."""
+    return info.size[0] * info.size[1] * 3 if info.size else 0
+
+
 class Pipeline:
     """One run of a source through a model into a sink.
 
@@ -103,6 +134,9 @@ class Pipeline:
         postprocess: (labels, image) -> labels, for each frame that was segmented, in order; both at the model's size,
             to be left as they are.
         on_progress: called with the number of frames written so far, on the writer's thread.
+
+    Raises:
+        MediaError: the batches under way would hold more of the source's pictures than memory does.
     """
 
     def __init__(
@@ -123,8 +157,9 @@ class Pipeline:
         self._waits = source.info.live or source.info.kind == "pipe"
         # Whether it may wait even where it was told to stop. A pipe is looked at in short waits, but on Windows.
         self._hangs = source.info.live or (source.info.kind == "pipe" and os.name == "nt")
-        # A live source keeps the newest frame itself; a queue behind it would only make frames old.
-        depth = 1 if source.info.live else 2 * self._options.batch_size + 2
+        depth = _queue_depth(source.info, self._options.batch_size)
+        under_way = 2 * depth + self._options.longest_window * (predictor.runs_at_once + 1)
+        _check_memory(source.info, min(under_way, self._options.limit or under_way))
         self._frames: Channel[Frame] = Channel(depth)
         self._labelled: Channel[Labelled] = Channel(depth)
         self.watches = {stage: Stopwatch() for stage in STAGES}

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .account import StreamReport, frame_counts, joined, losses, source_facts
+from .account import StreamReport, frame_counts, losses, source_facts
 from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
 from .items import Item
 from .media import Source, SourceCounts, SourceEnd
 from .names import Plan
 from .outputs import ImageOutputs, VideoOutputs
+from .phrases import joined
 from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predictor
 from .progress import Progress
 from .records import Entry, Records

@@ -68,7 +68,7 @@ def take_up(
         for kind, path in plan.items():
             _tell(item, path, found.get(kind), say)
         if not todo:
-            settled[position] = _there(item, found)
+            settled[position] = _there(item, plan, found)
     return left, settled
 
 
@@ -85,11 +85,12 @@ def _refused(item: Item, strangers: list[str]) -> SourceReport:
     return SourceReport(source=item.name, status="failed", message=message)
 
 
-def _there(item: Item, found: dict[str, Finding]) -> SourceReport:
+def _there(item: Item, plan: Plan, found: dict[str, Finding]) -> SourceReport:
+    outputs = {kind: str(path) for kind, path in plan.items()}
     remark = next((finding.remark for finding in found.values() if finding.remark), "")
     if remark:
-        return SourceReport(source=item.name, status="incomplete", message=f"already there; {remark}")
-    return SourceReport(source=item.name, status="already there")
+        return SourceReport(source=item.name, status="incomplete", message=f"already there; {remark}", outputs=outputs)
+    return SourceReport(source=item.name, status="already there", outputs=outputs)
 
 
 def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:

@@ -264,6 +264,8 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
         bound=made.bound,
         # The CPU provider has no favourite shape, and what fills a batch up would be computed too.
         whole_batches=device.kind != "cpu" or isinstance(made.inner.get_inputs()[0].shape[0], int),
+        # Between two operators one thread waits for the other: a second run fills the gaps, where there is a core.
+        runs_at_once=2 if device.kind == "cpu" and plan.overlapped and plan.threads > 1 else 1,
     )
     # The second run is the one on which GPUs run out of memory: the first one's buffers are still there. The CPU
     # provider has nothing to tune, and a run that proves nothing would cost a short clip a frame's time.

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .account import StreamReport, counted, frame_counts, losses, source_facts
+from .account import StreamReport, frame_counts, losses, source_facts
 from .errors import ConfigurationError, MediaError, warn_caller
 from .media import Source, SourceCounts
+from .phrases import counted
 from .preprocess import check_frame
 from .redact import redact
 

@@ -13,12 +13,12 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from .account import counted
 from .errors import MediaError
 from .extent import WITHOUT_LENGTH
 from .media import MAX_PIXELS, TAGS, SourceInfo
 from .memory import amount, available_memory
 from .opening import WITHOUT_END, clock_origin_s, is_of
+from .phrases import counted
 from .threads import available_threads
 
 _NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
@@ -100,7 +100,8 @@ def describe(
         frame_count=(track.frames or None) if indexed else None,
         end_s=_declared_end_s(container, track) if indexed else None,
         live=live,
-        pixel_aspect=track.codec_context.sample_aspect_ratio or Fraction(1),
+        # The container's word counts before the codec's, as in ffmpeg and players.
+        pixel_aspect=track.sample_aspect_ratio or Fraction(1),
         audio=audio.codec_context.name if audio else None,
         timed=timed,
         tags={key: text for key, text in container.metadata.items() if _carried(key, text)},

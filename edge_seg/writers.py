@@ -140,6 +140,8 @@ class LabelFolder:
     def __init__(self, path: Path, size: tuple[int, int], seal: Seal | None) -> None:
         self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
         self._count = 0
+        self._labels: np.ndarray | None = None
+        self._png = b""
         try:
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
@@ -148,10 +150,12 @@ class LabelFolder:
 
     def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
         started = time.perf_counter()
-        data = cv2.imencode(".png", resize_labels(labels, self._size))[1].tobytes()
+        # With a stride most frames come with the very labels of the one before.
+        if labels is not self._labels:
+            self._labels, self._png = labels, cv2.imencode(".png", resize_labels(labels, self._size))[1].tobytes()
         target = self._partial / f"{frame.index:06d}.png"
         try:
-            target.write_bytes(data)
+            target.write_bytes(self._png)
         except OSError as error:
             target.unlink(missing_ok=True)
             raise MediaError(
@@ -187,6 +191,7 @@ class ShareLines:
         self._failed = False
         self._labels: np.ndarray | None = None
         self._labels_of = 0
+        self._share: dict[str, float] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb", buffering=0)
@@ -198,8 +203,8 @@ class ShareLines:
         held = labels is self._labels
         if not held:
             self._labels, self._labels_of = labels, frame.index
-        labels_of = self._labels_of if held else None
-        line = share_line(frame, resize_labels(labels, self._size), self._classes, labels_of=labels_of).encode()
+            self._share = class_share(resize_labels(labels, self._size), self._classes)
+        line = share_line(frame, self._share, labels_of=self._labels_of if held else None).encode()
         try:
             left = line
             while left:
@@ -237,12 +242,12 @@ class ShareLines:
         )
 
 
-def share_line(frame: Frame, labels: np.ndarray, classes: tuple[str, ...], *, labels_of: int | None = None) -> str:
-    """One line of JSON for a frame and its labels (H, W) uint8 at its size; shares are rounded to 6 places.
+def share_line(frame: Frame, share: dict[str, float], *, labels_of: int | None = None) -> str:
+    """One line of JSON for a frame and the share of each class (0..1) in it, rounded to 6 places.
 
-    `labels_of` is the index of the frame that they are of, if it is another.
+    `labels_of` is the index of the frame whose labels were counted, if it is another.
     """
-    shares = {name: round(share, 6) for name, share in class_share(labels, classes).items()}
+    shares = {name: round(part, 6) for name, part in share.items()}
     values = {"index": frame.index, "time_s": round(frame.time_s, 6), "share": shares}
     if labels_of is not None:
         values["labels_of"] = labels_of

@@ -36,7 +36,7 @@ def _run(argv: list[str] | None, watch: _Watch) -> int:
         from .publish import export_run
 
         report = export_run(args.run, options_from(args), say=_say)
-    put(summary(report))
+    put(*summary_lines(report))
     return 0
 
 
@@ -223,7 +223,7 @@ def require_tools() -> None:
         )
 
 
-def summary(report: dict[str, Any]) -> str:
+def summary_lines(report: dict[str, Any]) -> list[str]:
     """What a user wants to know of a published model, in a few lines."""
     gate = report["gate"]
     lines = [
@@ -238,7 +238,7 @@ def summary(report: dict[str, Any]) -> str:
             f"mean IoU {gate['mean_iou_onnx']:.4f}, Keras' {gate['mean_iou_keras']:.4f} "
             f"({gate['mean_iou_points']:+.3f} points)"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -62,6 +62,8 @@ def make_clip(
     codec: str = "libx264",
     options: dict[str, str] | None = None,
     audio: str | None = None,
+    audio_rate: int | None = None,
+    pixel_aspect: Fraction | None = None,
     matrix: Sequence[int] | None = None,
     container_options: dict[str, str] | None = None,
     first: int = 0,
@@ -84,7 +86,10 @@ def make_clip(
         if title:
             container.metadata["title"] = title
             stream.metadata.update(title=title, handler_name=title)
-        sound: Any = container.add_stream(audio, rate=48000 if audio == "libopus" else 44100) if audio else None
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
+        audio_rate = audio_rate or (48000 if audio == "libopus" else 44100)
+        sound: Any = container.add_stream(audio, rate=audio_rate) if audio else None
         if sound is not None:
             sound.layout = "mono"
         for index in range(count):

@@ -13,6 +13,7 @@ import pytest
 
 from edge_seg import providers
 from edge_seg.errors import ConfigurationError, DeviceError
+from edge_seg.segmenter import Segmenter
 from edge_seg.session import open_session
 
 
@@ -203,3 +204,9 @@ def test_tensorrt_refuses_an_int8_file_and_auto_passes_it_over(tiny_model, gpu_m
         open_session(path, device="tensorrt")
     assert gpu_machine.asked == []
     assert open_session(path).device.name == "cuda:0"
+
+
+def test_auto_takes_the_gpu_at_another_size_than_the_files_own(gpu_machine, tiny_model):
+    """A captured graph would take that one size alone, and not the golden frames."""
+    with Segmenter(tiny_model(dynamic=True), device="auto", input_size=(64, 96)) as segmenter:
+        assert segmenter.device.name == "cuda:0", segmenter.device.reason

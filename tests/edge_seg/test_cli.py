@@ -26,6 +26,7 @@ from edge_seg import predict as predict_module
 from edge_seg.cli import main, parse_arguments
 from edge_seg.encode import count_frames
 from edge_seg.errors import MediaError
+from edge_seg.preprocess import resize_labels
 from edge_seg.steady import Smoother
 from tests.edge_seg.clips import audio_packets, make_clip, video_times, write_image
 
@@ -210,6 +211,28 @@ def test_nothing_is_overwritten_unless_asked(predict: Any, tmp_path: Path) -> No
     assert result.stat().st_mtime_ns == before
     assert predict(clip, "--overwrite")[0] == 0
     assert result.stat().st_mtime_ns > before
+
+
+def test_standard_input_may_stand_behind_an_option() -> None:
+    options = parse_arguments(["predict", "a.mp4", "--stride", "2", "-", "b.mp4"])
+    assert options.source == ["a.mp4", "-", "b.mp4"]
+    with pytest.raises(SystemExit):
+        parse_arguments(["predict", "a.mp4", "--stride", "2", "-q"])
+
+
+def test_frames_between_those_of_a_stride_are_not_drawn_or_counted_again(
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_seg import writers
+
+    resized = []
+    monkeypatch.setattr(writers, "resize_labels", lambda labels, size: resized.append(1) or resize_labels(labels, size))
+    clip = make_clip(tmp_path / "a.mp4", count=10)
+    assert predict(clip, "--stride", "5", "--save", "labels,jsonl")[0] == 0
+    assert len(resized) == 2 * 2
+    pictures = [cv2.imread(str(path), 0) for path in sorted((tmp_path / "out" / "a_labels").iterdir())]
+    assert len(pictures) == 10
+    assert all(np.array_equal(pictures[index], pictures[index // 5 * 5]) for index in range(10))
 
 
 def test_stride_keeps_every_frame_and_limit_stops(predict: Any, tmp_path: Path) -> None:

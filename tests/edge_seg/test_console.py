@@ -169,3 +169,14 @@ def test_names_that_cannot_be_are_named(predict: Any, tmp_path: Path) -> None:
     code, _, err = predict(clip, out=tmp_path / ("y" * 300))
     assert code == 1
     assert "File name too long" in err
+
+
+@posix
+def test_a_name_forges_no_line(model: str, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a\nerror: b.mp4", count=2)
+    for words in (call(clip, model, tmp_path / "out"), call(f"{clip}.lost.mp4", model, tmp_path / "out")):
+        done = shell("", *words)
+        said = (done.stdout + done.stderr).splitlines()
+        assert not [line for line in said if line.startswith(b"error: b.mp4")], said
+    done = shell("", *call(clip, model, tmp_path / "two", "--json"))
+    assert json.loads(done.stdout)["sources"][0]["source"] == str(clip)

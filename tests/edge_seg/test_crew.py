@@ -20,9 +20,9 @@ def test_several_work_at_once_and_end_with_the_crew():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("edge_seg-infer")]
 
 
-def test_an_error_comes_back_where_the_result_is_asked_for():
-    def fail() -> None:
-        raise ValueError("planted")
-
-    with Crew(2) as crew, pytest.raises(ValueError, match="planted"):
-        crew.start(fail).result()
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_error_waits_for_the_other_results(size):
+    with Crew(size) as crew:
+        failed, done = crew.start(int, "x"), crew.start(int, "7")
+        assert done.result() == 7
+        assert isinstance(failed.exception(), ValueError)

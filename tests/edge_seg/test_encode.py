@@ -108,6 +108,16 @@ def test_sound_that_browsers_do_not_play_becomes_aac(tmp_path: Path, suffix: str
     assert abs(int(spectrum.argmax()) - 440) <= 2
 
 
+@pytest.mark.parametrize("rate", [8000, 11025, 16000])
+def test_mp3_that_no_mp4_takes_becomes_aac(tmp_path: Path, rate: int) -> None:
+    source = make_clip(tmp_path / "in.mkv", count=50, audio="libmp3lame", audio_rate=rate)
+    written = copy(source, tmp_path / "out.mp4")
+    assert written.audio == ("mp3 copied" if rate == 16000 else "mp3 encoded as AAC")
+    assert (written.whole, written.frames) == (True, 50)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) / rate == pytest.approx(2.0, abs=0.2)
+
+
 @pytest.mark.parametrize("sound", ["aac", "mp2"])
 def test_sound_whose_clock_starts_anew_costs_no_picture(tmp_path: Path, sound: str) -> None:
     parts = [make_clip(tmp_path / f"{first}.ts", count=25, audio=sound, first=first) for first in (0, 25)]

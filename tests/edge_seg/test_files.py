@@ -183,6 +183,24 @@ def test_another_users_lock_is_a_lock(tmp_path: Path, monkeypatch: pytest.Monkey
     mine.release()
 
 
+def test_another_users_lock_stays_where_it_may_not_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in /tmp, whose sticky bit keeps each user's files."""
+    mine = Claim(tmp_path / "x.mp4")
+
+    def denied(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "unlink", denied)
+    mine.release()
+    Claim(tmp_path / "x.mp4").release()
+
+
+def test_a_claim_that_loses_every_race_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_seg.files._locked", lambda handle, lock: False)
+    with pytest.raises(BlockingIOError, match="other runs"):
+        Claim(tmp_path / "x.mp4")
+
+
 def test_what_is_replaced_and_kept_gets_its_name_back_where_the_rename_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

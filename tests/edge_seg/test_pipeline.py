@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge_seg.channel import Channel
-from edge_seg.errors import ConfigurationError, DeviceError, OutOfMemoryError
+from edge_seg.errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError
 from edge_seg.fake import FakeSession
 from edge_seg.live import LiveSource
 from edge_seg.media import Event, Frame, Source, SourceEnd, SourceInfo
@@ -551,3 +551,30 @@ def test_a_live_source_is_never_given_two_runs_at_once():
     report = Pipeline(NumberedFrames(4, live=True), Segmenter(session), Collected()).run()
     assert report.error is None
     assert session.most == 1
+
+
+def test_a_batch_of_pictures_that_memory_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_seg.pipeline.available_memory", lambda: 100 * 32 * 32 * 3)
+    session = FakeSession(ModelSpec(input_size=SIZE))
+    with pytest.raises(MediaError, match=r"numbered: \d+ frames of 32x32 .* Take a smaller batch"):
+        Pipeline(NumberedFrames(200), Segmenter(session), Collected(), options=PipelineOptions(batch_size=64))
+    few = PipelineOptions(batch_size=64, limit=5)
+    assert Pipeline(NumberedFrames(200), Segmenter(session), Collected(), options=few).run().segmented == 5
+    assert Pipeline(NumberedFrames(200), Segmenter(session), Collected()).run().segmented == 200
+
+
+def test_large_pictures_do_not_pile_up_before_a_slow_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a batch needs, and of large ones as many as `QUEUE_BYTES` hold."""
+    for queue_bytes, most in ((1 << 28, 4 * 8 + 8), (1, 2 * 8 + 8)):
+        monkeypatch.setattr("edge_seg.pipeline.QUEUE_BYTES", queue_bytes)
+        source, ahead = NumberedFrames(100), []
+
+        class Slow(Collected):
+            def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
+                time.sleep(0.005)
+                ahead.append(source.counts.read - frame.index)  # noqa: B023
+
+        segmenter = Segmenter(FakeSession(ModelSpec(input_size=SIZE)), batch_size=8)
+        report = Pipeline(source, segmenter, Slow(), options=PipelineOptions(batch_size=8)).run()
+        assert report.segmented == 100
+        assert 8 <= max(ahead) <= most

@@ -288,6 +288,9 @@ def test_the_tracks_of_one_file_have_results_of_their_own(predict: Predict, tmp_
     code, sources, _ = predict(both, "--save", "overlay,jsonl", "--track", 2, "--resume")
     assert statuses(sources) == ["already there"]
     assert not made_again(before, tmp_path / "out")
+    assert {Path(path).name for path in sources["both"]["outputs"].values()} == {
+        "both_track2.jsonl", "both_track2_overlay.mp4",
+    }  # fmt: skip
     code, sources, _ = predict(both, "--track", 3)
     assert (code, statuses(sources)) == (1, ["failed"])
     assert sources["both"]["message"].endswith("both.mp4: has 2 video tracks, and track 3 was asked for.")
@@ -300,6 +303,19 @@ def test_another_track_under_the_same_name_is_made_again(model: Path, tmp_path: 
     assert video_numbers(tmp_path / "out.mp4") == list(range(8))
     assert main([*call, "--track", "2", "--resume"]) == 0
     assert video_numbers(tmp_path / "out.mp4") == list(range(60, 65))
+
+
+def test_another_track_never_takes_the_first_ones_results(predict: Predict, tmp_path: Path, clips: list[Path]) -> None:
+    """Not even where a second clip of the same name makes both names longer."""
+    rear = make_clip(tmp_path / "rear.mp4", count=5, first=60)
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+        lay_together(tmp_path / day / "both.mp4", clips[0], rear)
+    assert predict(tmp_path / "day1" / "both.mp4")[0] == 0
+    before = stamps(tmp_path / "out")
+    assert predict(tmp_path / "day1" / "both.mp4", "--track", 2, "--resume")[0] == 0
+    assert predict(tmp_path / "day*" / "both.mp4", "--track", 2, "--resume")[0] == 0
+    assert made_again(before, tmp_path / "out") == {"both_track2_overlay.mp4", "day2_both_mp4_track2_overlay.mp4"}
 
 
 def test_a_second_clip_of_a_name_leaves_the_first_ones_results_alone(predict: Predict, tmp_path: Path) -> None:

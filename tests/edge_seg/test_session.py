@@ -615,3 +615,16 @@ def test_the_error_of_one_run_waits_for_the_other():
     with pytest.raises(OutOfMemoryError):
         warmup._at_once(2, call)
     assert ended == [True]
+
+
+def test_runs_at_once_are_those_that_were_asked_for(tiny_model):
+    assert open_session(tiny_model(), device="cpu", threads=4).runs_at_once == 1
+
+
+def test_a_session_on_the_cpu_leaves_the_applications_log_level_alone(tiny_model, monkeypatch):
+    import onnxruntime
+
+    levels = []
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", levels.append)
+    open_session(tiny_model(), device="cpu")
+    assert levels == []

@@ -437,3 +437,12 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_a_masked_line_is_masked_no_further(line: str) -> None:
     once = redact(line)
     assert redact(once) == once == line.replace("hunter2", "***")
+
+
+def test_names_do_not_depend_on_how_a_folder_is_written(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (media / "sub").mkdir()
+    make_clip(media / "sub" / "drive.mp4", count=2)
+    given = [str(media / "drive.mp4"), str(media / "sub" / "drive.mp4")]
+    expected = [item.stem for item in expand_sources(given)]
+    monkeypatch.chdir(media / "sub")
+    assert [item.stem for item in expand_sources(["../drive.mp4", "drive.mp4"])] == expected

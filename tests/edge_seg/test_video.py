@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -404,3 +405,16 @@ def test_frames_that_memory_does_not_hold_are_refused_before_they_are_decoded(
         VideoFile(clip)
     monkeypatch.setattr("edge_seg.tracks.available_memory", lambda: None)
     VideoFile(clip).close()
+
+
+def test_the_containers_pixel_aspect_counts(tmp_path: Path) -> None:
+    """As in players, before what the codec says, which of VP9 is nothing."""
+    clip = make_clip(tmp_path / "a.mp4", count=3, pixel_aspect=Fraction(2))
+    with VideoFile(clip) as video:
+        assert video.info.pixel_aspect == 2
+    data = bytearray(clip.read_bytes())
+    place = data.index(b"pasp") + 4
+    data[place : place + 8] = struct.pack(">II", 4, 3)
+    clip.write_bytes(data)
+    with VideoFile(clip) as video:
+        assert video.info.pixel_aspect == Fraction(4, 3)
