@@ -69,7 +69,7 @@ class PipelineRunner:
                 self._segmenter.spec,
                 style=OutputStyle(),
                 audio_from=clip,
-                replaces=True,
+                replaces=[target],
             )
             options = PipelineOptions(batch_size=self._batch, limit=limit, stride=stride)
             report = Pipeline(source, self._segmenter, sink, options=options).run()
@@ -98,7 +98,7 @@ class PipelineRunner:
             batches = [kept[first : first + self._batch] for first in range(0, len(kept), self._batch)]
             inputs, resize_s = cpu_s(lambda: [stack_frames([one.image for one in part], size) for part in batches])
             labels, inference_s = cpu_s(lambda: [self._segmenter.predict_labels(part) for part in inputs])
-            sink = VideoOutputs({"overlay": target}, lambda: source.info, spec, style=OutputStyle(), replaces=True)
+            sink = VideoOutputs({"overlay": target}, lambda: source.info, spec, style=OutputStyle(), replaces=[target])
 
             def paint_and_encode() -> None:
                 watches = {stage: Stopwatch() for stage in ("paint", "write")}

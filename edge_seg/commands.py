@@ -11,6 +11,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,19 +59,20 @@ def predict(options: argparse.Namespace) -> int:
     reports = []
     model = model_named(options.model)
     records = Records(read_model_header(model).sha256, lambda item, kind: options_that_matter(settings, item, kind))
-    settled: dict[int, SourceReport] = {}
+    look = None
     if options.resume:
-        plans, settled = take_up(items, names_kept(items, plans, records), records, progress.note)
+        plans = names_kept(items, plans, records)
+        look = partial(take_up, records=records, say=progress.note)
     elif not options.overwrite:
         check_free(plans)
     # A live frame is wanted soon, and a picture alone has no other beside it.
     overlapped = not any(item.live for item in items) and [item.kind for item in items] != ["image"]
     with Segmenter(model, device=options.device, batch_size=options.batch, overlapped=overlapped) as segmenter:
         progress.note(_device_line(segmenter))
-        run = Run(segmenter, options=settings, progress=progress, records=records)
+        run = Run(segmenter, options=settings, progress=progress, records=records, look=look)
         last_words = STOPPED_PIPE if any(item.kind == "pipe" for item in items) else STOPPED
         with _warnings_as_lines(progress.note), asked_twice(run.request_stop, said=FINISHING, last_words=last_words):
-            for report in run.process(items, plans, settled):
+            for report in run.process(items, plans):
                 reports.append(report)
                 _say(report, progress.note, quiet=options.json)
         at_once = segmenter.runs_at_once if overlapped else 1
@@ -157,7 +159,7 @@ def _predict_options(options: argparse.Namespace) -> Any:
         give_up_s=options.give_up,
         wait_s=options.wait,
         hold=options.smooth,
-        replaces=options.overwrite or options.resume,
+        overwrite=options.overwrite,
     )
 
 

@@ -42,14 +42,14 @@ class Item:
         location: a path, an address with its credentials, a camera's index as text, or "-".
         stem: what its results are called, different for each item of a run.
         track: which video track of a file or a stream, from 1.
-        shorter: stems that would do if no other item of the run had them, the shortest first.
+        other_stems: what its results would be called beside other items than those of this run, the shortest first.
     """
 
     kind: str
     location: str = field(repr=False)
     stem: str
     track: int = 1
-    shorter: tuple[str, ...] = ()
+    other_stems: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -208,8 +208,8 @@ def _identity(item: Item) -> str:
 def _on_track(item: Item, track: int) -> Item:
     if track == 1 or item.kind not in ("video", "stream", "pipe"):
         return item
-    shorter = tuple(f"{stem}_track{track}" for stem in item.shorter)
-    return replace(item, stem=f"{item.stem}_track{track}", track=track, shorter=shorter)
+    others = tuple(f"{stem}_track{track}" for stem in item.other_stems)
+    return replace(item, stem=f"{item.stem}_track{track}", track=track, other_stems=others)
 
 
 def _plain(text: str) -> str:
@@ -221,24 +221,25 @@ def _distinct_stems(items: list[Item]) -> list[Item]:
 
     The names depend on the files alone, not on their number or order of the day, so that `--resume` finds them again.
     """
-    for lengthen in (_with_suffix, _with_folder, _with_hash):
+    choices = [_stems(item) for item in items]
+    chosen = [stems[0] for stems in choices]
+    for step in (1, 2, 3):
         # Case folded: "A.mp4" and "a.mp4" are one name on many disks.
-        seen = Counter(item.stem.casefold() for item in items)
-        items = [_longer(item, lengthen(item)) if seen[item.stem.casefold()] > 1 else item for item in items]
-    return items
+        seen = Counter(stem.casefold() for stem in chosen)
+        chosen = [
+            stems[step] if seen[stem.casefold()] > 1 else stem for stems, stem in zip(choices, chosen, strict=True)
+        ]
+    return [
+        replace(item, stem=stem, other_stems=tuple(dict.fromkeys(other for other in stems if other != stem)))
+        for item, stems, stem in zip(items, choices, chosen, strict=True)
+    ]
 
 
-def _longer(item: Item, stem: str) -> Item:
-    return item if stem == item.stem else replace(item, stem=stem, shorter=(*item.shorter, item.stem))
-
-
-def _with_suffix(item: Item) -> str:
-    return f"{item.stem}_{Path(item.location).suffix.lstrip('.')}" if item.on_disk else item.stem
-
-
-def _with_folder(item: Item) -> str:
-    return _plain(f"{Path(os.path.abspath(item.location)).parent.name}_{item.stem}") if item.on_disk else item.stem
-
-
-def _with_hash(item: Item) -> str:
-    return f"{item.stem}_{hashlib.sha256(os.fsencode(_identity(item))).hexdigest()[:8]}"
+def _stems(item: Item) -> tuple[str, str, str, str]:
+    """What an item's results may be called: plainly, with the suffix, with the folder, with a hash of the place."""
+    with_suffix = with_folder = item.stem
+    if item.on_disk:
+        with_suffix = f"{item.stem}_{Path(item.location).suffix.lstrip('.')}"
+        with_folder = _plain(f"{Path(os.path.abspath(item.location)).parent.name}_{with_suffix}")
+    digest = hashlib.sha256(os.fsencode(_identity(item))).hexdigest()
+    return item.stem, with_suffix, with_folder, f"{with_folder}_{digest[:8]}"

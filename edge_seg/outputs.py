@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,10 @@ from .writers import LabelFolder, OutputStyle, PictureTrack, ShareLines, Spent, 
 PATIENCE_S = 0.5
 
 
+class MadeElsewhere(MediaError):
+    """Another run is making this result, or has just made it."""
+
+
 class VideoOutputs:
     """A pipeline's sink for one video, stream or camera: every kind of result asked for.
 
@@ -41,10 +45,11 @@ class VideoOutputs:
         style: how results look.
         audio_from: file whose sound the overlay carries.
         seal: called with each finished result just before it takes its final name.
-        replaces: results that are there already may be replaced.
+        replaces: those of the results that may be replaced if they are there already.
 
     Raises:
-        MediaError: another run is writing one of the results, or has just made it.
+        MadeElsewhere: another run is writing one of the results, or has just made it.
+        MediaError: a result's folder cannot be made or takes no file.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class VideoOutputs:
         style: OutputStyle,
         audio_from: Path | None = None,
         seal: Seal | None = None,
-        replaces: bool = False,
+        replaces: Container[Path] = (),
     ) -> None:
         self._paths, self._info, self._spec = paths, info, spec
         self._style, self._audio_from, self._seal = style, audio_from, seal
@@ -64,7 +69,7 @@ class VideoOutputs:
         self._claims: list[Claim] = []
         try:
             for path in paths.values():
-                self._claims.append(_claimed(path, replaces=replaces))
+                self._claims.append(_claimed(path, may_replace=path in replaces))
         except BaseException:
             self._let_go()
             raise
@@ -119,14 +124,16 @@ class VideoOutputs:
         return PictureTrack(kind, path, info, self._spec, self._style, self._audio_from, self._seal)
 
 
-def _claimed(path: Path, *, replaces: bool) -> Claim:
+def _claimed(path: Path, *, may_replace: bool) -> Claim:
     """A result for this run alone, which is not there yet unless it may be replaced."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         claim = _patiently(path)
+    except BlockingIOError as error:
+        raise MadeElsewhere(f"{path}: {reason(error)}.") from error
     except OSError as error:
         raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
-    if not replaces and os.path.lexists(path):
+    if not may_replace and os.path.lexists(path):
         claim.release()
         raise _made_meanwhile(path)
     return claim
@@ -144,8 +151,8 @@ def _patiently(path: Path) -> Claim:
             time.sleep(0.05)
 
 
-def _made_meanwhile(path: Path) -> MediaError:
-    return MediaError(f"{path}: was made meanwhile by another run. Replace it with --overwrite.")
+def _made_meanwhile(path: Path) -> MadeElsewhere:
+    return MadeElsewhere(f"{path}: was made meanwhile by another run. Replace it with --overwrite.")
 
 
 class ImageOutputs:
@@ -159,7 +166,7 @@ class ImageOutputs:
         spec: classes and palette.
         style: how results look.
         seals: name of the picture -> what to call just before one of its results takes its final name.
-        replaces: results that are there already may be replaced.
+        replaces: those of the results that may be replaced if they are there already.
     """
 
     def __init__(
@@ -169,7 +176,7 @@ class ImageOutputs:
         *,
         style: OutputStyle,
         seals: Mapping[str, Seal] | None = None,
-        replaces: bool = False,
+        replaces: Container[Path] = (),
     ) -> None:
         self._replaces = replaces
         self._paths, self._spec, self._seals = paths, spec, seals or {}
@@ -196,7 +203,7 @@ class ImageOutputs:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MediaError(f"{path.parent}: the folder cannot be made ({reason(error)}).") from error
-        if not self._replaces and os.path.lexists(path):
+        if path not in self._replaces and os.path.lexists(path):
             raise _made_meanwhile(path)
         write_atomically(path, data, seal=self._seals.get(frame.name))
         spent["paint"] += painted - started

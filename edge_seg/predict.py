@@ -5,8 +5,9 @@ Knows no command line: the console hands it options, and a `Progress` to talk to
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from .images import ImageFiles
 from .items import Item
 from .media import Source, SourceCounts, SourceEnd
 from .names import Plan
-from .outputs import ImageOutputs, VideoOutputs
+from .outputs import ImageOutputs, MadeElsewhere, VideoOutputs
 from .phrases import joined
 from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predictor
 from .progress import Progress
@@ -31,6 +32,8 @@ from .writers import OutputStyle, Written
 
 # Statuses that leave nothing undone.
 GOOD = frozenset({"done", "already there"})
+MADE_ELSEWHERE = "made elsewhere"
+Look = Callable[[Item, Plan], "tuple[Plan, SourceReport | None]"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class PredictOptions:
         give_up_s: how long a live source that went silent is waited for.
         wait_s: how long one is waited for that is not there yet.
         hold: frames a class may be held against the model's, see `steady.Smoother`; 1 shows what the model says.
-        replaces: results that are there already may be replaced.
+        overwrite: results that are there already are replaced.
     """
 
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
@@ -51,7 +54,7 @@ class PredictOptions:
     give_up_s: float = 30.0
     wait_s: float = 0.0
     hold: int = 1
-    replaces: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         check_hold(self.hold)
@@ -80,7 +83,7 @@ class SourceReport(StreamReport):
 
     Attributes:
         status: "done", "already there", "incomplete" (what could be read is there, but not all could), "interrupted",
-            "failed", or "not started".
+            "failed", "made elsewhere" (another run is at it, or has just made it), or "not started".
         message: why, when it is not "done".
         outputs: kind -> path of what was written, partial names included.
         wall_s, frames_per_s: from the first frame read to the last one written.
@@ -121,11 +124,21 @@ class Run:
         options: see `PredictOptions`.
         progress: where remarks and the bar go.
         records: where what is finished is written down.
+        look: for a run that goes on where another stopped: (source, its results) -> what is left to make of it, and its
+            report if nothing is; called when it is the source's turn.
     """
 
-    def __init__(self, predictor: Predictor, *, options: PredictOptions, progress: Progress, records: Records) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        options: PredictOptions,
+        progress: Progress,
+        records: Records,
+        look: Look | None = None,
+    ) -> None:
         self._predictor, self._options, self._progress = predictor, options, progress
-        self._records = records
+        self._records, self._look = records, look
         self._pipeline: Pipeline | None = None
         self._stopped = threading.Event()
         self.watches = {stage: Stopwatch() for stage in STAGES}
@@ -136,40 +149,58 @@ class Run:
         if self._pipeline is not None:
             self._pipeline.request_stop()
 
-    def process(
-        self, items: Sequence[Item], plans: Sequence[Plan], settled: Mapping[int, SourceReport] | None = None
-    ) -> Iterator[SourceReport]:
+    def process(self, items: Sequence[Item], plans: Sequence[Plan]) -> Iterator[SourceReport]:
         """Process the items in order; a report each, as soon as it is known.
 
-        Args:
-            items, plans: the sources, and what to make of each.
-            settled: position of an item -> its report, for those that need nothing done.
+        Those that another run was making are looked at again when all others are done.
         """
-        waiting: list[tuple[Item, Plan]] = []
-        for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
-            known = (settled or {}).get(position)
-            if item.kind == "image" and known is None:
-                waiting.append((item, plan))
+        pictures: list[tuple[Item, Plan]] = []
+        busy: list[tuple[Item, Plan]] = []
+        for item, plan in zip(items, plans, strict=True):
+            todo, report = self._looked_at(item, plan)
+            if item.kind == "image" and report is None:
+                pictures.append((item, todo))
                 continue
-            yield from self._pictures(waiting)
-            waiting = []
-            if known is not None:
-                yield known
+            yield from self._pictures(pictures)
+            pictures = []
+            report = report or self._guard(item, partial(self._video, item, todo))
+            if report.status == MADE_ELSEWHERE and self._look is not None:
+                busy.append((item, plan))
             else:
-                yield self._guard(item, partial(self._video, item, plan))
-        yield from self._pictures(waiting)
+                yield report
+        yield from self._pictures(pictures)
+        for item, plan in busy:
+            todo, report = self._looked_at(item, plan)
+            yield report or self._guard(item, partial(self._video, item, todo))
+
+    def _looked_at(self, item: Item, plan: Plan) -> tuple[Plan, SourceReport | None]:
+        if self._look is None or self._stopped.is_set():
+            return plan, None
+        try:
+            return self._look(item, plan)
+        except Exception as error:
+            return {}, SourceReport(source=item.name, status="failed", message=redact(_words(error)))
+
+    def _replaceable(self, plan: Plan) -> frozenset[Path]:
+        """What is there already and may be replaced: by `look` only what it was shown."""
+        if self._look is None and not self._options.overwrite:
+            return frozenset()
+        return frozenset(path for path in plan.values() if self._options.overwrite or os.path.lexists(path))
 
     def _guard(self, item: Item, work: Callable[[], SourceReport]) -> SourceReport:
         if self._stopped.is_set():
             return _not_started(item)
         try:
             return work()
+        except MadeElsewhere as error:
+            return SourceReport(source=item.name, status=MADE_ELSEWHERE, message=redact(str(error)))
         except Exception as error:
             # A fault of ours in one source is no reason to leave the others undone.
             return SourceReport(source=item.name, status="failed", message=redact(_words(error)))
 
     def _video(self, item: Item, plan: Plan) -> SourceReport:
         entry = self._records.begin(item, plan)
+        replaceable = self._replaceable(plan)
         try:
             source = open_item(
                 item,
@@ -192,7 +223,7 @@ class Run:
                 style=self._options.style,
                 audio_from=Path(item.location) if item.kind == "video" else None,
                 seal=entry.seal,
-                replaces=self._options.replaces,
+                replaces=replaceable,
             )
             try:
                 report = self._pump(source, sink)
@@ -274,9 +305,8 @@ class Run:
         files = [Path(item.location) for item, _ in waiting]
         plans = {str(path): plan for path, (_, plan) in zip(files, waiting, strict=True)}
         seals = {str(path): self._records.begin(*pair).seal for path, pair in zip(files, waiting, strict=True)}
-        sink = ImageOutputs(
-            plans, self._predictor.spec, style=self._options.style, seals=seals, replaces=self._options.replaces
-        )
+        replaceable = frozenset[Path]().union(*(self._replaceable(plan) for _, plan in waiting))
+        sink = ImageOutputs(plans, self._predictor.spec, style=self._options.style, seals=seals, replaces=replaceable)
         problems = sink.problems
         with ImageFiles(files, on_error=lambda path, error: problems.__setitem__(str(path), str(error))) as source:
             report = self._pump(source, sink)

@@ -29,11 +29,13 @@ class Finding:
 
     Attributes:
         known: a line says what it was made from.
+        owner: the other source that it was made from; empty if it is this one's.
         doubt: why it may not be relied on; empty when it may.
         remark: what was wrong with its source when it was made; empty if nothing was.
     """
 
     known: bool
+    owner: str = ""
     doubt: str = ""
     remark: str = ""
 
@@ -63,7 +65,8 @@ class Records:
 
     def __init__(self, model: str, options_of: OptionsOf) -> None:
         self._model, self._options_of = model, options_of
-        self._read: dict[Path, dict[str, dict[str, Any]]] = {}
+        # Folder -> what its file of records looked like when it was read, and its lines.
+        self._read: dict[Path, tuple[tuple[int, int] | None, dict[str, dict[str, Any]]]] = {}
 
     def begin(self, item: Item, plan: Plan) -> Entry:
         """The lines to write for a source that is read from now on."""
@@ -74,21 +77,30 @@ class Records:
         line = self._lines(path.parent).get(path.name)
         if line is None:
             return Finding(known=False)
-        doubt = _difference(line, json.loads(json.dumps(self._origin(item, kind)))) or _change(line, path)
+        now = json.loads(json.dumps(self._origin(item, kind)))
+        if owner := _other_owner(line.get("source"), now["source"]):
+            return Finding(known=True, owner=owner)
+        doubt = _difference(line, now) or _change(line, path)
         return Finding(known=True, doubt=doubt, remark=str(line.get("remark", "")))
 
     def made_from(self, item: Item, path: Path) -> bool:
         """Whether a line says that the result of this name was made from this very source."""
         line = self._lines(path.parent).get(path.name)
-        return line is not None and item.on_disk and line.get("source") == _source_of(item)
+        return line is not None and item.on_disk and _is_same(line.get("source"), _source_of(item))
 
     def _origin(self, item: Item, kind: str) -> dict[str, Any]:
         return {"source": _source_of(item), "model": self._model, "options": dict(self._options_of(item, kind))}
 
     def _lines(self, folder: Path) -> dict[str, dict[str, Any]]:
-        if folder not in self._read:
-            self._read[folder] = read_lines(folder / RECORDS_NAME)
-        return self._read[folder]
+        """Read again where another run has written since."""
+        try:
+            status = os.stat(folder / RECORDS_NAME)
+            looks = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            looks = None
+        if folder not in self._read or self._read[folder][0] != looks:
+            self._read[folder] = looks, read_lines(folder / RECORDS_NAME)
+        return self._read[folder][1]
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -113,19 +125,41 @@ def _change(line: Mapping[str, Any], path: Path) -> str:
 
 
 def _source_of(item: Item) -> dict[str, Any]:
-    """A file by its size and the time of its last change, as make does; a live source by its name."""
+    """A file by where it lies, its size and the time of its last change; a live source by its name."""
     if not item.on_disk:
         return {"name": item.name}
+    path = os.path.realpath(item.location)
     try:
-        status = os.stat(item.location)
+        status = os.stat(path)
     except OSError:
-        return {"bytes": None, "modified_ns": None}
-    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        return {"path": path, "bytes": None, "modified_ns": None}
+    return {"path": path, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _is_same(then: Any, now: Mapping[str, Any]) -> bool:
+    """Whether two descriptions are of one source; a file that is no longer where it was may have been moved."""
+    if then == now:
+        return True
+    if not isinstance(then, dict) or {**then, "path": now.get("path")} != now:
+        return False
+    return not os.path.exists(str(then.get("path", "")))
+
+
+def _other_owner(then: Any, now: Mapping[str, Any]) -> str:
+    """Name the source that a result was made from, if it is another than the one described; else "".
+
+    Cameras number their files alike: a result of one must not give way to that of another.
+    """
+    if _is_same(then, now) or not isinstance(then, dict):
+        return ""
+    if "name" in now:
+        return "" if then.get("name") == now["name"] else str(then.get("name") or then.get("path", "another source"))
+    return "" if then.get("path") == now["path"] else str(then.get("path") or then.get("name", "another source"))
 
 
 def _difference(line: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """In words, the first thing in which a line is not what would be made now."""
-    if line.get("source") != now["source"]:
+    if not _is_same(line.get("source"), now["source"]):
         return "its source has changed since"
     if line.get("model") != now["model"]:
         return "it was made by another model"

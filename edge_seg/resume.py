@@ -25,51 +25,52 @@ Say = Callable[[str], None]
 def names_kept(items: Sequence[Item], plans: Sequence[Plan], records: Records) -> list[Plan]:
     """The same plans, but results that an earlier run made keep the names they had.
 
-    Where a second clip of one name comes along, both would be given longer names, and what was made of the first would
-    be made again.
+    Names depend on which sources of one name a run has, and runs differ: without this, what was made would be made
+    again under another name.
     """
     kept = list(plans)
     taken = {path for plan in plans for path in plan.values()}
     for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
-        for stem in item.shorter:
-            short = {kind: path.with_name(result_name(item, stem, kind)) for kind, path in plan.items()}
-            # Of two copies of one file, with one time of change, the first is taken for the one of then.
-            if taken.isdisjoint(short.values()) and any(records.made_from(item, path) for path in short.values()):
-                taken |= set(short.values())
-                kept[position] = short
+        # A name that the caller gave is the one that is wanted.
+        if any(path.name != result_name(item, item.stem, kind) for kind, path in plan.items()):
+            continue
+        for stem in item.other_stems:
+            other = {kind: path.with_name(result_name(item, stem, kind)) for kind, path in plan.items()}
+            if taken.isdisjoint(other.values()) and any(records.made_from(item, path) for path in other.values()):
+                taken |= set(other.values())
+                kept[position] = other
                 break
     return kept
 
 
-def take_up(
-    items: Sequence[Item], plans: Sequence[Plan], records: Records, say: Say
-) -> tuple[list[Plan], dict[int, SourceReport]]:
-    """Look at what is there.
+def take_up(item: Item, plan: Plan, records: Records, say: Say) -> tuple[Plan, SourceReport | None]:
+    """Look at what is there of one source's results, just before it is its turn: another run may be at the same ones.
 
     Args:
-        items, plans: the sources and all their results.
+        item, plan: the source and all its results.
         records: what was finished.
         say: takes a line for the user.
 
     Returns:
-        What is left to make of each source, and the reports of those that need nothing done, by position.
+        What is left to make, and the source's report if nothing is to be done.
     """
-    left: list[Plan] = []
-    settled: dict[int, SourceReport] = {}
-    for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
-        # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
-        found = {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
-        strangers = [str(plan[kind]) for kind, finding in found.items() if not finding.known]
-        todo = {} if strangers else {kind: path for kind, path in plan.items() if not _finished(found.get(kind))}
-        left.append(todo)
-        if strangers:
-            settled[position] = _refused(item, strangers)
-            continue
-        for kind, path in plan.items():
-            _tell(item, path, found.get(kind), say)
-        if not todo:
-            settled[position] = _there(item, plan, found)
-    return left, settled
+    # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
+    found = {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
+    if strangers := [_stranger(plan[kind], finding) for kind, finding in found.items() if not _ours(finding)]:
+        return {}, _refused(item, strangers)
+    for kind, path in plan.items():
+        _tell(item, path, found.get(kind), say)
+    todo = {kind: path for kind, path in plan.items() if not _finished(found.get(kind))}
+    return todo, None if todo else _there(item, plan, found)
+
+
+def _ours(finding: Finding) -> bool:
+    return finding.known and not finding.owner
+
+
+def _stranger(path: Path, finding: Finding) -> str:
+    made_from = f"was made from {finding.owner}" if finding.owner else "nothing beside it says what it was made from"
+    return f"{path} is already there, and {made_from}"
 
 
 def _finished(finding: Finding | None) -> bool:
@@ -78,10 +79,7 @@ def _finished(finding: Finding | None) -> bool:
 
 def _refused(item: Item, strangers: list[str]) -> SourceReport:
     """Never replace a file of which nobody knows whose it is."""
-    message = (
-        f"{', '.join(strangers)}: already there, and nothing beside it says what it was made from. "
-        "Move it away, or replace it with --overwrite."
-    )
+    message = f"{'; '.join(strangers)}. Move it away, choose another OUT, or replace it with --overwrite."
     return SourceReport(source=item.name, status="failed", message=message)
 
 

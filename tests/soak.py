@@ -114,7 +114,7 @@ def process_clip(clip: Path, folder: Path, segmenter: Any) -> int:
     with open(os.devnull, "w") as nowhere:
         run = Run(
             segmenter,
-            options=PredictOptions(replaces=True),
+            options=PredictOptions(overwrite=True),
             progress=Progress(nowhere),
             records=Records("soak", lambda *_: {}),
         )

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from edge_seg import predict as predict_module
 from edge_seg import records
 from edge_seg.cli import main
 from edge_seg.encode import count_frames
 from edge_seg.files import Claim
-from edge_seg.items import expand_sources
+from edge_seg.items import Item, expand_sources
 from edge_seg.names import partial_path, plan_outputs
 from edge_seg.record_lines import RECORDS_NAME
 from edge_seg.records import Records
@@ -209,7 +210,7 @@ def test_a_file_nobody_knows_is_never_replaced(predict: Predict, clips: list[Pat
     (out / "a_overlay.mp4").write_bytes(b"my own film")
     code, sources, err = predict(*clips, "--resume")
     assert (code, statuses(sources)) == (1, ["failed", "done", "done"])
-    assert f"{out / 'a_overlay.mp4'}: already there, and nothing beside it says what it was made from." in err
+    assert f"{out / 'a_overlay.mp4'} is already there, and nothing beside it says what it was made from." in err
     assert "--overwrite" in err
     assert (out / "a_overlay.mp4").read_bytes() == b"my own film"
     assert predict(*clips, "--overwrite")[0] == 0
@@ -336,6 +337,117 @@ def test_a_second_clip_of_a_name_leaves_the_first_ones_results_alone(predict: Pr
     assert code == 0
     assert made_again(second, out) == set()
     assert video_numbers(out / "0001_overlay.mp4") != video_numbers(out / "day1_0001_mp4_overlay.mp4")
+
+
+def test_results_keep_their_names_though_the_others_of_the_run_are_gone(predict: Predict, tmp_path: Path) -> None:
+    """A rolling folder: one of two clips of a name is deleted, and later a third one comes."""
+    for index, day in enumerate(("day1", "day2", "day3")):
+        (tmp_path / day).mkdir()
+        make_clip(tmp_path / day / "x.mp4", count=3, first=index)
+    once = ("--save", "overlay,jsonl", "--resume")
+    assert predict(tmp_path / "day1" / "x.mp4", tmp_path / "day2" / "x.mp4", *once)[0] == 0
+    before = stamps(tmp_path / "out")
+    assert len(before) == 4
+    code, sources, _ = predict(tmp_path / "day2" / "x.mp4", *once)
+    assert (code, statuses(sources)) == (0, ["already there"])
+    assert made_again(before, tmp_path / "out") == set()
+    assert predict(tmp_path / "day1" / "x.mp4", tmp_path / "day3" / "x.mp4", *once)[0] == 0
+    assert made_again(before, tmp_path / "out") == {"day3_x_mp4_overlay.mp4", "day3_x_mp4.jsonl"}
+
+
+def test_a_result_never_gives_way_to_that_of_another_source(predict: Predict, tmp_path: Path) -> None:
+    """Cameras number their files alike, and one command a camera may name one folder."""
+    for index, camera in enumerate(("front", "rear")):
+        (tmp_path / camera).mkdir()
+        make_clip(tmp_path / camera / "x.mp4", count=3, first=index)
+    front, rear = (tmp_path / camera / "x.mp4" for camera in ("front", "rear"))
+    # Cameras that write files of one size, at times that are rounded.
+    size = max(front.stat().st_size, rear.stat().st_size) + 8
+    for clip in (front, rear):
+        room = size - clip.stat().st_size
+        clip.write_bytes(clip.read_bytes() + room.to_bytes(4, "big") + b"free" + bytes(room - 8))
+        os.utime(clip, (1_700_000_000, 1_700_000_000))
+    once = ("--save", "jsonl", "--resume")
+    assert predict(front, *once)[0] == 0
+    before = stamps(tmp_path / "out")
+    code, sources, err = predict(rear, *once)
+    assert (code, statuses(sources)) == (1, ["failed"])
+    assert f"x.jsonl is already there, and was made from {front}. Move it away, choose another OUT, or" in err
+    assert predict(front, rear, *once)[0] == 0
+    assert made_again(before, tmp_path / "out") == {"rear_x_mp4.jsonl"}
+    # Moved with its archive it is the same file; changed where it lies, it is made again.
+    (tmp_path / "archive").mkdir()
+    front.rename(tmp_path / "archive" / "x.mp4")
+    code, sources, _ = predict(tmp_path / "archive" / "x.mp4", *once)
+    assert (code, statuses(sources)) == (0, ["already there"])
+    make_clip(rear, count=5)
+    code, sources, err = predict(tmp_path / "archive" / "x.mp4", rear, *once)
+    assert (code, statuses(sources)) == (0, ["done"]), "two sources of one stem"
+    assert "rear_x_mp4.jsonl: its source has changed since; it is made again." in err
+
+
+def run_apart(clip: Path, model: Path, out: Path) -> None:
+    """Another process makes the JSON lines of a clip."""
+    words = ["predict", clip, "--save", "jsonl", "--resume", "-m", model, "-o", out, "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "edge_seg", *map(str, words)], check=True, capture_output=True)
+
+
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], object]], None]:
+    """Have something happen when it is the turn of the clip of this stem."""
+
+    def plan(stem: str, happens: Callable[[], object]) -> None:
+        made = predict_module.Run._video
+
+        def turn(run: Any, item: Item, results: dict[str, Path]) -> Any:
+            if item.stem == stem:
+                monkeypatch.setattr(predict_module.Run, "_video", made)
+                happens()
+            return made(run, item, results)
+
+        monkeypatch.setattr(predict_module.Run, "_video", turn)
+
+    return plan
+
+
+def test_what_another_run_finishes_meanwhile_is_not_made_again(
+    predict: Predict, clips: list[Path], model: Path, tmp_path: Path, beside: Any
+) -> None:
+    """Hourly runs over a backlog: the second begins while the first is at an early source, and finishes a later one."""
+    then: dict[str, int] = {}
+
+    def other_run() -> None:
+        run_apart(clips[2], model, tmp_path / "out")
+        then.update(stamps(tmp_path / "out"))
+
+    beside("a", other_run)
+    code, sources, _ = predict(*clips, "--save", "jsonl", "--resume")
+    assert (code, statuses(sources)) == (0, ["done", "done", "already there"])
+    assert set(then) == {"c.jsonl"}
+    assert "c.jsonl" not in made_again(then, tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_another_run_is_at_is_looked_at_again_at_the_end(
+    predict: Predict, clips: list[Path], model: Path, tmp_path: Path, beside: Any, finished: bool
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    theirs = Claim(out / "a.jsonl")
+
+    def end() -> None:
+        theirs.release()
+        run_apart(clips[0], model, out)
+
+    beside("c", end if finished else list)
+    code, sources, err = predict(*clips, "--save", "jsonl", "--resume")
+    assert code == (0 if finished else 1)
+    assert {stem: source["status"] for stem, source in sources.items()} == {
+        "b": "done", "c": "done", "a": "already there" if finished else "made elsewhere",
+    }  # fmt: skip
+    assert finished or f"{out / 'a.jsonl'}: another run is writing it." in err
+    theirs.release()
 
 
 def test_copies_of_one_file_have_results_of_their_own(predict: Predict, tmp_path: Path) -> None:
