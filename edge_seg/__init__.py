@@ -1,7 +1,7 @@
 """edge_seg: road-scene segmentation of video from one self-describing ONNX file.
 
-Importing this package loads nothing heavy: numpy, OpenCV, PyAV and onnxruntime come when a name that needs them is
-first used. Knows nothing of training or export.
+Importing this package loads nothing heavy: numpy, OpenCV, PyAV and onnxruntime are imported when a name that needs them
+is first used. Knows nothing about training or export.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ __all__ = [
     "bundled_model",
 ]
 
-# onnxruntime reads it as it is loaded. Left alone it writes an id of this machine into the home folder, and tells its
-# maker what it is used for; `ORT_DISABLE_TELEMETRY=0` leaves it alone.
+# Read by onnxruntime when it is loaded. Without it, onnxruntime writes an id of this machine into the home folder and
+# reports usage to its maker; a user who wants that sets `ORT_DISABLE_TELEMETRY=0`.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 BUNDLED_MODELS = {"best": "fcn8_camvid_int8.onnx", "fast": "fcn8_camvid_fast_int8.onnx"}
@@ -77,7 +77,7 @@ _LAZY = {
 _ASSETS = Path(__file__).parent / "assets"
 
 
-if not TYPE_CHECKING:  # A type checker would take any name for one of ours.
+if not TYPE_CHECKING:  # A type checker would then accept any name as ours.
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
@@ -92,7 +92,7 @@ def __dir__() -> list[str]:
 
 
 def bundled_model(name: str = "best") -> Path:
-    """Path of a model that ships with the package; see its licence file: non-commercial terms.
+    """Path of a model that ships with the package, for non-commercial use only (see its licence file).
 
     Args:
         name: "best", the more accurate one, or "fast".

@@ -1,6 +1,6 @@
-"""What became of a source, frame by frame: one account for the terminal, for JSON and for the library.
+"""What became of a source's frames: one account for the terminal, for JSON and for the library.
 
-Nothing is lost in it: read = segmented + failed + dropped + skipped. Knows no command and no outputs.
+Every frame is accounted for: read = segmented + failed + dropped + skipped. Knows nothing about commands or outputs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from .media import Event, Gap, Source, SourceCounts
 from .phrases import counted
 
-# Those that make up what was read, and remarks on them.
+# The outcomes add up to the frames read; the remarks are not part of that sum.
 OUTCOMES = ("segmented", "skipped", "failed", "dropped")
 _REMARKS = {
     "corrupt": "damaged, concealed by the decoder or built on one that was",
@@ -24,21 +24,21 @@ _REMARKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class StreamReport:
-    """One source's account.
+    """The account of one source.
 
     Attributes:
-        source: its printable name.
-        frames: "read", then what it is made of: "segmented", "skipped" (shown with the labels of an earlier one),
-            "failed" (gave no picture, or was lost to an error), "dropped" (replaced by a newer one, repeated by a dead
-            camera, or left out as damaged); then remarks on the source: "corrupt", "damaged_packets", "resized",
-            "retimed", "reconnects".
-        declared_frames: what the file's header counts; None when it does not say, and headers may lie.
-        ended_at_s, expected_end_s: where the source ended, and where it says it should; None when it does not say.
-        ended_early: whether that was too soon; None when nobody knows, since reading stopped first.
-        gap_s, gap_at_s: the longest time without a frame in a file, and where it begins; 0 unless it is more than a
-            second and ten frames. Not in an MP4, whose pictures last until the next. A recorder may have paused; where
-            packets were damaged, frames are missing.
-        events: what happened to a live source, the latest 200.
+        source: the source's printable name.
+        frames: "read", then the outcomes that add up to it: "segmented", "skipped" (shown with the labels of an earlier
+            frame), "failed" (gave no picture, or was lost to an error), "dropped" (replaced by a newer frame, repeated
+            by a dead camera, or left out as damaged); then remarks on the source: "corrupt", "damaged_packets",
+            "resized", "retimed", "reconnects".
+        declared_frames: the frame count in the file's header, which may be wrong; None if it has none.
+        ended_at_s, expected_end_s: where the source ended, and where it says it should; None if it does not say.
+        ended_early: whether that was too soon; None if unknown because reading stopped first.
+        gap_s, gap_at_s: the longest time without a frame in a file, and where it begins; 0 unless it is longer than
+            both a second and ten frames. Never in an MP4, whose frames each last until the next. The recorder may have
+            paused; where packets were damaged, frames are missing.
+        events: the latest 200 events of a live source.
     """
 
     source: str
@@ -71,7 +71,7 @@ class StreamReport:
 
 
 def losses(source: Source) -> str:
-    """In words, frames that a source lost within it; empty if none are known of."""
+    """The frames that a source lost before its end, in words; empty if none are known."""
     counts, missing = source.counts, source.end.missing
     if counts.failed:
         return f"{counts.failed} of {counts.read} frames could not be decoded"
@@ -84,9 +84,9 @@ def frame_counts(counts: SourceCounts, *, segmented: int = 0, lost: int = 0) -> 
     """The `frames` of a report, from a source's own counts and what became of the frames it delivered.
 
     Args:
-        counts: the source's.
-        segmented: delivered and shown.
-        lost: delivered, but lost to an error on the way.
+        counts: the source's own counts.
+        segmented: frames delivered and segmented.
+        lost: frames delivered, but then lost to an error.
     """
     return {
         "read": counts.read,
@@ -103,7 +103,7 @@ def frame_counts(counts: SourceCounts, *, segmented: int = 0, lost: int = 0) -> 
 
 
 def source_facts(source: Source) -> dict[str, Any]:
-    """What a report says of a source that has ended or was left, besides its `frames`."""
+    """The fields of a `StreamReport`, except `frames`, as the source gives them so far."""
     return {
         "source": source.info.name,
         "declared_frames": source.info.frame_count,

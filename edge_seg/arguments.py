@@ -1,4 +1,4 @@
-"""What the command lines share: a parser whose errors are one line, like every other error, and readers of values.
+"""What the command lines share: a parser whose errors are one line, like every other error, and argument types.
 
 `train`, `export` and `benchmarks` use it too. Imports nothing heavy.
 """
@@ -16,41 +16,41 @@ from . import BUNDLED_MODELS, bundled_model
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that says what is wrong in one line instead of after the whole usage, and takes options by
-    their whole names alone; sub-parsers as well."""
+    """An `ArgumentParser` that reports an error in one line, without the usage, and accepts no abbreviated options; its
+    sub-parsers do the same."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **given})
         self._given: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; what was given is kept for `error`."""
+        """Parse as argparse does, and keep the arguments for `error`."""
         self._given = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Say it and exit with 2: the call was wrong."""
-        # Read as an option, and so missing from where it was meant to be.
+        """Print the message in one line and exit with 2: the call was wrong."""
+        # An existing file whose name begins with "-" was taken for an option.
         dashed = next((text for text in self._given if text[:1] == "-" and os.path.exists(text)), "")
         hint = f" A file of such a name is written ./{dashed}." if dashed else ""
         called = f"{self.prog} {self._command()}".rstrip()
         self.exit(2, f"error: {message.removeprefix('argument ').rstrip('.')}.{hint} Help: {called} --help\n")
 
     def _command(self) -> str:
-        """The sub-command that was given: argparse leaves what that does not know to its parent."""
+        """The sub-command that was given, or "": its unknown arguments are reported by the parent parser."""
         known = (action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction))
         return self._given[0] if self._given and any(self._given[0] in choices for choices in known) else ""
 
 
 def name(text: str) -> str:
-    """A file's or a folder's; an empty one would quietly be the default, or the working directory."""
+    """The name of a file or folder, not empty: "" would silently mean the default or the working directory."""
     if not text:
         raise argparse.ArgumentTypeError("expected a name, got none (a variable that is not set?)")
     return text
 
 
 def model_named(text: str | None) -> Path:
-    """The file that MODEL names: a path, or "best" (the default) or "fast", unless a file is called so."""
+    """The file that MODEL names: a path, or the bundled "best" (the default) or "fast" unless a file has that name."""
     text = text or "best"
     return bundled_model(text) if text in BUNDLED_MODELS and not os.path.exists(text) else Path(text)
 
@@ -63,7 +63,7 @@ def positive(text: str) -> int:
 
 
 def number(text: str, lowest: float, highest: float) -> float:
-    """A number within limits that belong to it."""
+    """A number from `lowest` to `highest`, both included."""
     try:
         value = float(text)
     except ValueError:

@@ -1,8 +1,7 @@
-"""The sound of a source on its way into an MP4: copied where browsers play it, else encoded as AAC.
+"""A source's audio into an MP4: copied where browsers play its codec, else encoded as AAC.
 
-With `opening.py`, `tracks.py`, `video.py` and `encode.py` the only importer of av. It opens the source a second time,
-so that the picture's pipeline never waits for sound, and never lets damaged sound cost a picture. Knows nothing of
-pictures.
+Only this module, `opening.py`, `tracks.py`, `video.py` and `encode.py` import av. The source is opened a second time,
+so that the video pipeline never waits for audio and damaged audio never costs a frame. Knows nothing about video.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from .clock import CLOCK_RESTART_S, ran_over
 from .errors import MediaError
 from .opening import CLOCKS_WITHOUT_ZERO, clock_origin_s, is_of, open_file
 
-# What MP4 carries and browsers play. MP2, AC-3, ALAC and others fit into an MP4 too, but come out silent there.
+# What MP4 carries and browsers play. MP2, AC-3, ALAC and others fit into an MP4 too, but are silent in browsers.
 COPIED = frozenset({"aac", "mp3", "opus", "flac"})
 AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000})
 
 
 class AudioTrack:
-    """One audio track from a file into an open MP4, a stretch at a time. `summary` says in words what became of it."""
+    """Moves one audio track of a file into an open MP4, piece by piece. `summary` says in words what was done."""
 
     def __init__(self, source: InputContainer, target: OutputContainer) -> None:
         self._source, self._target = source, target
@@ -44,7 +43,7 @@ class AudioTrack:
         self.summary = f"{self.codec} copied" if self.copied else f"{self.codec} encoded as AAC"
         if len(source.streams.audio) > 1:
             self.summary += f" (1 of {len(source.streams.audio)} tracks)"
-        # MPEG-TS packs AAC with a header on every packet, which an MP4 states once.
+        # MPEG-TS puts a header on every AAC packet; an MP4 states it once, so it is taken off.
         framed = self.codec == "aac" and not track.codec_context.extradata
         self._unframe = BitStreamFilterContext("aac_adtstoasc", track) if framed else None
         self._out: Any = self._copying_stream() if self.copied else self._encoding_stream()
@@ -72,7 +71,7 @@ class AudioTrack:
             raise
 
     def copy_until(self, end_s: float | None, *, shift_s: float = 0.0) -> None:
-        """Write the sound that begins before `end_s` on the source's clock (None: all the rest), moved by `shift_s`.
+        """Write the audio that begins before `end_s` on the source's clock (None: all the rest), moved by `shift_s`.
 
         Raises:
             av.error.FFmpegError, OSError: the output cannot be written.
@@ -92,7 +91,7 @@ class AudioTrack:
             self._write(item, shift_s)
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         with contextlib.suppress(av.error.FFmpegError):
             self._source.close()
 
@@ -106,9 +105,9 @@ class AudioTrack:
         return stream
 
     def _read(self) -> Iterator[Any]:
-        """Packets to copy, or frames to encode; damaged ones are left out, and a broken end is the end.
+        """Packets to copy, or frames to encode, without damaged ones.
 
-        So is a clock that starts anew, or another kind of sound: an MP4 takes no more of it.
+        Ends early where the source breaks, its clock restarts or the audio format changes: an MP4 track cannot go on.
         """
         kind, latest_s = None, float("-inf")
         rounds = is_of(self._source, CLOCKS_WITHOUT_ZERO)
@@ -127,7 +126,7 @@ class AudioTrack:
         except (av.error.FFmpegError, OSError):
             self.summary += ", cut short where the source is damaged"
         except IndexError:
-            return  # PyAV, at the end of a file in which a track appeared on the way.
+            return  # From PyAV, at the end of a file in which a track appeared midway.
 
     def _items(self) -> Iterator[Any]:
         for packet in self._source.demux(self._track):
@@ -143,7 +142,7 @@ class AudioTrack:
             return []
 
     def _kind(self, item: Any) -> tuple[Any, ...]:
-        """What an encoder cannot change on the way; packets say nothing of it."""
+        """The audio format, which an encoder cannot change midway; empty for packets, which do not state it."""
         return () if self.copied else (item.format.name, item.layout.name, item.sample_rate)
 
     def _decode(self, packet: Any) -> list[Any]:
@@ -162,7 +161,7 @@ class AudioTrack:
         self._mux([item] if self.copied else self._out.encode(item))
 
     def _mux(self, packets: list[Any]) -> None:
-        """Pass packets on; those that do not come after the last one, as where the source is damaged, no MP4 takes."""
+        """Write packets, except those not later than the last one, which MP4 refuses; damaged sources have them."""
         for packet in packets:
             if self._last_dts is None or packet.dts > self._last_dts:
                 self._last_dts = packet.dts

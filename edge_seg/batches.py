@@ -1,4 +1,4 @@
-"""A batch of any length through a session that takes so many frames at once. Knows no device and no pictures."""
+"""Runs a batch of any length through a session in parts of a given size. Knows nothing about devices or sources."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .errors import ModelFileError
 def run_in_parts(
     run: Callable[[np.ndarray], dict[str, np.ndarray]], batch: np.ndarray, size: int, *, whole: bool = True
 ) -> dict[str, np.ndarray]:
-    """The outputs by name for a batch (N, H, W, 3) uint8, `size` frames a run; `whole` fills up the last one.
+    """The outputs by name for a batch (N, H, W, 3) uint8, `size` frames a run; `whole` pads the last run to `size`.
 
     Raises:
-        ModelFileError: `run` gives no uint8 labels of its frames' size.
+        ModelFileError: `run` does not return uint8 labels of its frames' size.
     """
     parts = []
     for first in range(0, len(batch), size):
@@ -31,13 +31,13 @@ def run_in_parts(
 
 
 def filled_up(batch: np.ndarray, size: int) -> np.ndarray:
-    """A batch of at least `size` frames, the last repeated: a short one keeps the shape a provider tuned itself to."""
+    """The batch, its last frame repeated up to `size`, so that it keeps the shape a provider is tuned to."""
     missing = size - len(batch)
     return batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
 
 
 def _check_outputs(outputs: Any, given: tuple[int, ...]) -> None:
-    """Labels of another size would be stretched over the frame, and be wrong without a word."""
+    """Raise unless the labels fit the frames: labels of another size would be stretched, and silently be wrong."""
     labels = outputs.get("labels") if isinstance(outputs, dict) else None
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.shape != given[:3]:
         came = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(outputs).__name__

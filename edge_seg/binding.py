@@ -1,9 +1,9 @@
-"""Runs on an NVIDIA GPU through buffers that stay: page-locked on the host, fixed on the device, a set for each run at
-once.
+"""Runs on an NVIDIA GPU through reused buffers: page-locked on the host, fixed on the device, one set per concurrent
+run.
 
-A run copies its batch into a set's host buffer, from there to the device, and the labels back; while one run copies,
-another may compute on its own set. A captured graph replays addresses, so it has one set; onnxruntime keeps it with the
-thread that captured it, so it has one thread too. Knows no pictures and no files.
+A run copies its batch into a set's host buffer, from there to the device, and the outputs back; while one run copies,
+another may compute on its own set. A captured graph replays fixed addresses, so it has one set; onnxruntime ties it to
+the thread that captured it, so it also has one thread. Knows nothing about sources or files.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class _Set:
 
 
 class _Thread:
-    """One thread that does what it is given, in turn, and ends with its owner.
+    """A single thread that runs the calls it is given, in order, and ends with its owner.
 
-    No executor: that takes no more work once the program's main thread has ended, and its end waits for a hung device.
+    Not an executor: that accepts no work once the main thread has ended, and its shutdown would wait for a hung device.
     """
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class _Thread:
         weakref.finalize(self, jobs.put, None).atexit = False
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What the function gives or raises, called there."""
+        """Call the function on the thread; return or raise what it does."""
         done: Future[Any] = Future()
         self._jobs.put((done, function, args))
         try:
             return done.result()
         finally:
-            # An error holds this frame, and would hold itself by it, with the session it came from.
+            # An error's traceback holds this stack frame; through `done` it would keep itself and the session alive.
             del done
 
 
@@ -64,20 +64,20 @@ def _work(jobs: queue.SimpleQueue[Any]) -> None:
             done.set_result(function(*args))
         except BaseException as error:
             done.set_exception(error)
-        # While it waits, it keeps nothing alive that it was given.
+        # Keep nothing of this job alive while waiting for the next one.
         del job, done, function, args
 
 
 class BoundRuns:
-    """Runs of one session at one shape. Threads share it; each run waits for a free set of buffers.
+    """Runs of one session at one batch shape. Threads may share it; each run waits for a free set of buffers.
 
     Args:
         ort: the onnxruntime module.
         inner: its session, on CUDA or TensorRT.
         index: number of the GPU.
         shape: (N, H, W, 3) of the frames.
-        sets: runs at once.
-        captured: the session replays a captured graph: one set, one frame, and no other way to run it.
+        sets: how many runs may be under way at once, each with its own set of buffers.
+        captured: whether the session replays a captured graph: one set, one frame, and no other way to run it.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class BoundRuns:
             self._free.put(self._make_set())
 
     def run(self, names: list[str], batch: np.ndarray) -> list[np.ndarray]:
-        """The named outputs for a batch of the one shape; new arrays."""
+        """The named outputs, as new arrays, for a batch of `shape`."""
         if self._thread is not None:
             return self._thread.call(self._run, names, batch)
         return self._run(names, batch)

@@ -1,4 +1,4 @@
-"""The boxes an MP4 is made of: enough to see what is there and where it was cut. Knows no codec."""
+"""The boxes an MP4 is made of: enough to see what it holds and where it was cut. Knows nothing about codecs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from .errors import MediaError
 
-# A day in fragments of a quarter of a second has 0.7 million; more are there to keep a reader busy.
+# A day in fragments of a quarter of a second has 0.7 million; more can only be meant to keep a reader busy.
 MOST_BOXES = 1_000_000
 MOST_OF_A_KIND = 1000
 INDEXED_KINDS = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
@@ -29,17 +29,17 @@ class Box(NamedTuple):
 
 
 def looks_like_mp4(head: bytes) -> bool:
-    """Whether a file that begins so is made of boxes."""
+    """Whether a file that begins with `head` is made of boxes."""
     return head[4:8] in FIRST_KINDS
 
 
 def top_level_boxes(path: Path, *, most: int = MOST_BOXES) -> Iterator[Box]:
-    """The boxes of a file in order; stops where they stop making sense. Raises `MediaError` after `most`."""
+    """The top-level boxes of a file, in order, up to the first invalid one. Raises `MediaError` after `most`."""
     return boxes_between(path, 0, path.stat().st_size, most=most)
 
 
 def boxes_between(path: Path, start: int, length: int, *, most: int = MOST_BOXES) -> Iterator[Box]:
-    """The boxes from offset `start` up to `length`, which may be those inside another one.
+    """The boxes from offset `start` up to offset `length`: those of a file, or those inside another box.
 
     Raises:
         MediaError: there are more than `most`.
@@ -64,7 +64,7 @@ def boxes_between(path: Path, start: int, length: int, *, most: int = MOST_BOXES
 
 
 def has_moov(path: Path) -> bool:
-    """Whether an MP4 holds its index whole."""
+    """Whether an MP4 holds its complete index (the moov box)."""
     return any(box.kind == b"moov" and box.whole for box in top_level_boxes(path))
 
 
@@ -77,7 +77,7 @@ def refers_elsewhere(path: Path) -> bool:
             raise MediaError(
                 f"{path}: has {len(inside):,} {kind.decode()} boxes, which no recording has; it is not read."
             )
-        # A list of references begins with a version, flags and its length.
+        # A dref box begins with a version, flags and the number of its references.
         skip = 16 if kind == b"dref" else 8
         found = chain.from_iterable(boxes_between(path, box.start + skip, box.end) for box in inside)
     with path.open("rb") as file:
@@ -87,14 +87,14 @@ def refers_elsewhere(path: Path) -> bool:
 def _is_elsewhere(file: BinaryIO, box: Box) -> bool:
     file.seek(box.start + 8)
     flags = int.from_bytes(file.read(4), "big")
-    # The lowest bit says "this very file"; some writers forget it, but then name no other.
+    # The lowest bit means "this very file"; some writers forget to set it, but then name no other file.
     return not flags & 1 and any(file.read(min(4096, max(0, box.end - box.start - 12))))
 
 
 def cut_to_whole_fragments(path: Path) -> None:
-    """Take an unfinished last fragment off a fragmented MP4, so that every picture left in it is undamaged."""
+    """Cut an unfinished last fragment off a fragmented MP4, so that every frame left in it is whole."""
     end = 0
-    # Of ours, however many there are.
+    # No limit: we wrote this file.
     for box in top_level_boxes(path, most=sys.maxsize):
         if not box.whole:
             break

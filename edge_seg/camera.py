@@ -1,6 +1,6 @@
-"""Local cameras by their index, through OpenCV, and the watch for drivers that repeat an unplugged one's last picture.
+"""Local cameras by index, through OpenCV, and a watch for drivers that repeat an unplugged camera's last frame.
 
-Knows no queue and no reconnection: `live.py` reads a camera as it reads any connection.
+Knows nothing about queues or reconnection: `live.py` reads a camera like any other connection.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ FROZEN_S = 5.0
 
 
 class RepetitionWatch:
-    """Tells a picture from the last one once more. A sensor's noise never repeats, so a repetition is no picture.
+    """Detects a frame that only repeats the last one. A sensor's noise never repeats, so that is not a new frame.
 
-    It outlives a connection: a dead camera that is opened again shows the same picture as before.
+    One watch is used across reconnections: a dead camera that is opened again shows the same frame as before.
     """
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
 
     def repeats(self, image: np.ndarray) -> bool:
-        """Whether `image` (H, W, 3) uint8 is the one before to the last bit; remembers it."""
+        """Whether `image` (H, W, 3) uint8 equals the previous one to the last bit; remembers it for the next call."""
         last, self._last = self._last, image
         if last is None or last.shape != image.shape:
             return False
-        # A few rows tell nearly all pictures apart.
+        # A few rows are enough to tell nearly all frames apart.
         return np.array_equal(last[::16], image[::16]) and np.array_equal(last, image)
 
 
 class Camera(Source):
     """A local camera (V4L2, AVFoundation or Media Foundation).
 
-    A driver of an unplugged camera may go on handing out its last picture. Repetitions are never passed on but counted
-    as dropped; after `frozen_s` of nothing else the camera has ended.
+    The driver of an unplugged camera may keep returning its last frame. Repetitions are not passed on but counted as
+    dropped; after `frozen_s` of nothing else, the source ends.
 
     Args:
         index: the camera's number.
-        frozen_s: how long it may repeat one picture.
-        watch: what remembers its last picture, from an earlier connection.
+        frozen_s: seconds for which the camera may repeat one frame.
+        watch: the watch of an earlier connection, which remembers the camera's last frame.
 
     Raises:
-        MediaError: there is no such camera, or it gives no picture.
+        MediaError: there is no such camera, or it cannot be opened.
     """
 
     def __init__(self, index: int, *, frozen_s: float = FROZEN_S, watch: RepetitionWatch | None = None) -> None:
@@ -65,7 +65,7 @@ class Camera(Source):
         self._capture = cv2.VideoCapture(index)
         if not self._capture.isOpened():
             raise MediaError(f"{name}: cannot be opened. Another program may be using it, or permission is missing.")
-        # One picture of delay at most, where the driver lets itself be told.
+        # At most one frame of delay, where the driver obeys.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         height, width = (int(self._capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
         rate = self._capture.get(cv2.CAP_PROP_FPS)

@@ -1,4 +1,4 @@
-"""A bounded queue between two threads that can be closed from either side without polling. Knows nothing of frames."""
+"""A bounded queue between two threads that either side can close without polling. Knows nothing about frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Channel(Generic[T]):
     """A first-in first-out queue of at most `capacity` items.
 
-    The producer ends it with `close`; the consumer, or whoever sees a failure, with `cancel`, which wakes both sides.
+    The producer ends it with `close`; the consumer, or any thread that sees a failure, with `cancel`, which wakes both.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -33,20 +33,20 @@ class Channel(Generic[T]):
             return True
 
     def close(self) -> None:
-        """No more items will come; those inside are still handed out."""
+        """Announce that no more items will come; those inside are still handed out."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Forget what is inside and let both sides go."""
+        """Discard the items inside and release both sides."""
         with self._changed:
             self._cancelled = True
             self._items.clear()
             self._changed.notify_all()
 
     def empty(self) -> bool:
-        """Whether a `next` would have to wait just now."""
+        """Whether there is no item inside just now."""
         with self._changed:
             return not self._items
 

@@ -1,6 +1,6 @@
-"""What this machine offers and what `auto` would make of it: for `edge-seg checks` and for reports of trouble.
+"""What this machine offers and which device `auto` would choose: for `edge-seg checks` and for bug reports.
 
-Never fails because something is missing: that is what it is there to say. Opens a session only to ask `auto`.
+Never fails because something is missing, since it exists to report that. Opens a session only to ask `auto`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "av", "onnxrunti
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceCheck:
-    """One device: whether it can be had here, and if not, why and what mends it."""
+    """One device: whether it is available here and, if not, why and how to fix that."""
 
     name: str
     available: bool
@@ -64,11 +64,11 @@ class Checks:
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The checks as a dict, for JSON."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For a terminal, a fact a line."""
+        """The checks as lines for a terminal, one fact each."""
         quota = "no quota" if self.quota is None else f"quota {self.quota:g}"
         lines = [
             f"system     {self.system}",
@@ -82,7 +82,7 @@ class Checks:
 
 
 def collect_checks(model: str | Path | None = None) -> Checks:
-    """Look at this machine.
+    """Check this machine.
 
     Args:
         model: the file that `auto` is asked about; by default the bundled one, if this copy has it.
@@ -137,7 +137,7 @@ def _devices() -> tuple[tuple[DeviceCheck, ...], str]:
 
 
 def _ask_auto(model: str | Path | None) -> tuple[str | None, str | None, str]:
-    """(file, device, reason): what `auto` really does with the file, since only trying it can tell."""
+    """(file, device, reason): what `auto` chooses for the file, found by opening it, since only that can tell."""
     try:
         path = Path(model) if model is not None else bundled_model()
         session = open_session(path)

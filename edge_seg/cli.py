@@ -146,7 +146,7 @@ def _add_frames(predict: argparse.ArgumentParser) -> None:
 
 
 def _add_encoding(predict: argparse.ArgumentParser) -> None:
-    """How videos are compressed."""
+    """Add the options for how videos are compressed."""
     predict.add_argument("--codec", choices=list(CODECS), default="libx264", help="video codec (default: libx264)")
     predict.add_argument(
         "--crf", type=int, metavar="N", help="quality, lower is better (default: 23 for libx264; 28, 35 for the others)"
@@ -161,7 +161,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _device(text: str) -> str:
-    """The name as it is: what is misspelled is told before anything is looked at."""
+    """The device name as given, checked so that a misspelled one is reported before anything is opened."""
     try:
         parse_device(text)
     except ConfigurationError as error:
@@ -186,7 +186,7 @@ def _waiting(text: str) -> float:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line. SOURCEs may stand before, between and after options, of which argparse takes one group."""
+    """Parse a command line. SOURCEs may stand before, between and after options; argparse takes only one group."""
     parser = build_parser()
     options, left = parser.parse_known_args(arguments)
     end = left.index("--") if "--" in left else len(left)
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options = parse_arguments(arguments)
     with asked_twice(interrupt, last_words="error: stopped at once."):
-        # Below the parser: only now is anything heavy needed.
+        # Imported only now, since nothing before it needs anything heavy.
         from . import commands
 
         command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)

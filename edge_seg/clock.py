@@ -1,38 +1,38 @@
-"""A source's own clock as times that never fall back: where it began, was started anew, or stood still.
+"""A source's own clock, which may start anywhere, restart or stand still, as times that only increase.
 
-Knows no decoder: it is handed each frame's own time, in the order of the frames.
+Knows nothing about decoders: it is given each frame's own time, in the order of the frames.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-# Who falls back by more has started its clock anew; by less, a single time is wrong.
+# A clock that falls back by more than this was restarted; by less, a single time is wrong.
 CLOCK_RESTART_S = 0.5
-# A clock of 33 bits runs over after so long. One that falls back far, libav takes for one that ran over: it goes on
-# past the end of the first round, after a pause that no recording makes.
+# A 33-bit clock wraps around after this long. libav takes one that falls back far for one that wrapped: its times go on
+# past the end of the first round, after a pause longer than any recording makes.
 CLOCK_ROUND_S = 2**33 / 90000
 LONGEST_PAUSE_S = 60.0
 
 
 class Clock:
-    """Own times of frames -> times from zero on, strictly increasing.
+    """Converts the frames' own times to strictly increasing times.
 
     Args:
-        time_base: seconds a unit, of all times that come and go.
+        time_base: seconds a unit, of all times passed in and returned.
         origin_s: seconds on the source's clock that count as zero.
-        rounds: whether it is one of 33 bits.
+        rounds: whether the source's clock has 33 bits and so wraps around.
     """
 
     def __init__(self, time_base: Fraction, origin_s: float, *, rounds: bool) -> None:
         self._time_base, self._rounds = time_base, rounds
         self._origin = round(origin_s / time_base)
-        # The last frame's own time, and the one it was given.
+        # The last frame's own time, and the time it was given.
         self.own: int | None = None
         self._last: int | None = None
 
     def time(self, own: int | None, duration: int) -> tuple[int, bool, bool]:
-        """(the next frame's time, whether the clock was started anew before it, whether its own was of no use).
+        """(the next frame's time, whether the clock was restarted before it, whether its own time was unusable).
 
         `duration` is at least 1.
         """
@@ -52,13 +52,13 @@ class Clock:
         return pts, anew, useless
 
     def falls_back(self, own: int | None) -> bool:
-        """Whether a frame's own time lies before the last frame's by more than a wrong one would."""
+        """Whether a frame's own time lies further before the last frame's than a single wrong time would."""
         if own is None or self._last is None:
             return False
         return (self._last + self._origin - own) * self._time_base > CLOCK_RESTART_S
 
     def _begins_anew(self, before: int | None, pts: int, last: int) -> bool:
-        """Whether the clock was started anew between two frames: by their own times, and by what passed."""
+        """Whether the clock was restarted between the last frame (own time `before`, pts `last`) and the next."""
         if (last - pts) * self._time_base > CLOCK_RESTART_S:
             return True
         if before is None or not self._rounds:
@@ -67,5 +67,5 @@ class Clock:
 
 
 def ran_over(before_s: float, after_s: float) -> bool:
-    """Whether libav made one round more of a clock that in truth fell back, by the seconds of two moments on it."""
+    """Whether, between two times on its clock, libav counted a wrap where the clock in truth fell back."""
     return after_s - before_s > LONGEST_PAUSE_S and after_s // CLOCK_ROUND_S > before_s // CLOCK_ROUND_S

@@ -1,4 +1,4 @@
-"""How output videos may be compressed: the codecs, their defaults and their limits. Knows no files."""
+"""How output videos may be compressed: the codecs, their defaults and their limits. Knows nothing about files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .errors import ConfigurationError
 
-# Each with the settings it is usually driven by. Browsers play H.264 and AV1, and H.265 where the machine decodes it.
+# Codec -> its default crf and preset. Browsers play H.264 and AV1, and H.265 where the machine decodes it.
 CODECS: dict[str, tuple[int, str]] = {
     "libx264": (23, "superfast"),
     "libx265": (28, "superfast"),
@@ -20,7 +20,7 @@ SVT_PRESETS = tuple(str(number) for number in range(14))
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeOptions:
-    """How pictures are compressed. `crf`: quality, lower is better and larger; None and "" take the codec's default."""
+    """How frames are compressed. `crf`: quality, lower is better and larger; None and "" mean the codec's default."""
 
     codec: str = "libx264"
     crf: int | None = None
@@ -40,13 +40,13 @@ class EncodeOptions:
 
     @property
     def remark(self) -> str:
-        """What a viewer will notice, in words; "" for nothing."""
+        """A warning about playing the result, in words; "" if there is none."""
         if self.codec == "libx264" and self.crf == 0:
             return "crf 0 is lossless H.264 of a profile that many browsers do not play; 1 looks the same and plays"
         return ""
 
     def codec_options(self) -> dict[str, str]:
-        """As FFmpeg's private options of the codec."""
+        """The options as FFmpeg's private options of the codec."""
         crf, preset = CODECS[self.codec]
         options = {"crf": str(crf if self.crf is None else self.crf), "preset": self.preset or preset}
         if self.codec == "libx265":

@@ -1,5 +1,6 @@
-"""What the `edge-seg` commands do: put the pieces together, print, and return the exit code. Knows no argparse beyond
-the options it is handed. With `--json`, stdout carries one JSON object and nothing else; remarks go to stderr.
+"""What the `edge-seg` commands do: put the pieces together, print, and return the exit code. Knows nothing about
+argparse beyond the options it is given. With `--json`, stdout carries one JSON object and nothing else; remarks go to
+stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .segmenter import Segmenter
     from .timings import Stopwatch
 
-MOST_NAMED = 20  # of the sources that failed, at the end
+MOST_NAMED = 20  # sources that are not good, named again at the end
 FINISHING = "Finishing the frames under way; once more to stop at once."
 STOPPED = "error: stopped at once; what was written has .partial in its name, and --resume makes it again."
 STOPPED_PIPE = "error: stopped at once; what was written has .partial in its name."
@@ -54,7 +55,7 @@ def predict(options: argparse.Namespace) -> int:
     out = Path(options.out) if options.out else None
     folder_asked = bool(options.out) and options.out.endswith(("/", os.sep))
     plans = plan_outputs(items, parse_kinds(options.save), out, folder_asked=folder_asked)
-    # OpenCV looks at the machine and not at the container's quota.
+    # By itself OpenCV counts the machine's cores and ignores the container's quota.
     cv2.setNumThreads(available_threads())
     reports = []
     model = model_named(options.model)
@@ -65,7 +66,7 @@ def predict(options: argparse.Namespace) -> int:
         look = partial(take_up, records=records, say=progress.note)
     elif not options.overwrite:
         check_free(plans)
-    # A live frame is wanted soon, and a picture alone has no other beside it.
+    # Overlapping batches would delay live frames, and a single picture has nothing to overlap with.
     overlapped = not any(item.live for item in items) and [item.kind for item in items] != ["image"]
     with Segmenter(model, device=options.device, batch_size=options.batch, overlapped=overlapped) as segmenter:
         progress.note(_device_line(segmenter))
@@ -132,7 +133,7 @@ def checks(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """`edge-seg demo`: `predict` of the bundled clip, made anew each time."""
+    """`edge-seg demo`: `predict` on the bundled clip, replacing an earlier result."""
     from .cli import build_parser
 
     arguments = ["predict", str(bundled_clip()), "--device", options.device, "--overwrite"]
@@ -165,7 +166,7 @@ def _predict_options(options: argparse.Namespace) -> Any:
 
 @contextlib.contextmanager
 def _warnings_as_lines(say: Callable[[str], None]) -> Iterator[None]:
-    """What the library warns of, as one line each and without the place in the code."""
+    """Within the block, say each of the library's warnings in one line, without its place in the code."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", RuntimeWarning)
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
@@ -178,10 +179,10 @@ def _device_line(segmenter: Segmenter) -> str:
 
 
 def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> None:
-    """One source's outcome: results on stdout (stderr with --json), trouble and remarks on stderr."""
+    """Print one source's outcome: results on stdout (stderr with --json), errors and remarks on stderr."""
     for path in report.outputs.values():
         if report.good or report.status == "incomplete":
-            # What cannot be said on stdout is told at the end; the sources that follow are made all the same.
+            # A stdout that cannot be written is reported at the end; the sources that follow are still processed.
             with contextlib.suppress(OSError):
                 note(f"{report.source} -> {path}") if quiet else put(f"{report.source} -> {path}")
     if report.status == "already there":
@@ -210,7 +211,7 @@ def _flicker_line(report: SourceReport) -> str:
 
 
 def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport], at_once: int) -> list[str]:
-    """One line a stage, and one for the whole way; `at_once`: how many batches are under way together."""
+    """One line a stage, and one for the whole run; `at_once`: how many batches are inferred at once."""
     from .phrases import counted
 
     lines = []
@@ -219,7 +220,7 @@ def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport], at_
             spread = f"(median {time.median_ms:.1f}, p95 {time.p95_ms:.1f})"
             beside = f", {at_once} at once" if stage == "inference" and at_once > 1 else ""
             lines.append(f"{stage:<10} {time.mean_ms:7.1f} ms a frame {spread}{beside}")
-    # Pictures that went through together share one clock.
+    # Pictures that were processed together report the same wall time, which counts once.
     walls = {report.wall_s: report.frames_per_s * report.wall_s for report in reports if report.wall_s}
     if frames := round(sum(walls.values())):
         seconds = sum(walls)
@@ -228,7 +229,7 @@ def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport], at_
 
 
 def _summary_lines(reports: list[SourceReport]) -> list[str]:
-    """What became of several sources, each that is not good named: scrolled away since."""
+    """The outcomes of several sources, naming those not good again: their own lines may have scrolled away."""
     from .phrases import counted
 
     if len(reports) < 2:
@@ -275,7 +276,7 @@ def _info_facts(header: ModelHeader) -> dict[str, Any]:
 
 
 def _fact_lines(name: str, value: Any, indent: str = "") -> Iterator[str]:
-    """A name and its value on a line; what a value holds, indented below it."""
+    """A name and its value on one line; the items of a dict follow, indented."""
     if isinstance(value, dict) and value:
         yield f"{indent}{name}"
         for key, item in value.items():
@@ -298,5 +299,5 @@ def _side(spec: Any, axis: int) -> str:
 
 def _print_json(value: dict[str, Any]) -> None:
     lines = json.dumps(value, indent=2, ensure_ascii=False, default=str).split("\n")
-    # A letter that stdout lacks or a terminal obeys, or a name that is no text: JSON has its own way to write them.
+    # Characters that stdout lacks, that a terminal obeys or that are not valid text are written as JSON escapes.
     put(*(lines if all(map(printable, lines)) else json.dumps(value, indent=2, default=str).split("\n")))

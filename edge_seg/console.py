@@ -1,5 +1,5 @@
-"""The standard streams as they are found: closed, full, or of an encoding that lacks letters; and what every command
-line makes of errors: one line, and an exit code. Knows no commands.
+"""Standard streams that may be closed, full, or in an encoding that lacks characters; and how every command line
+reports errors: one line, and an exit code. Knows nothing about commands.
 
 `train`, `export` and `benchmarks` use it too. Imports nothing heavy.
 """
@@ -17,16 +17,16 @@ from typing import Any, TextIO, cast
 from .errors import EdgeSegError
 
 STDOUT = "standard output"
-# Terminals obey them: a file's name could clear the screen, hide what follows or forge a line of ours.
+# Terminals obey these: a file's name could clear the screen, hide what follows or forge a line of ours.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> int:
-    """Do what a command line asks, streams prepared; returns its exit code. An error is one line on stderr.
+    """Prepare the streams and run a command line; returns its exit code. An error is one line on stderr.
 
     Args:
         work: parses and runs the command; returns the exit code.
-        afterwards: a sentence on what there is now, for whom an interruption or the system stopped.
+        afterwards: returns a sentence on what exists now, said after an interruption or a system error.
     """
     prepare_streams()
     try:
@@ -35,7 +35,7 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> i
             try:
                 code = work()
             except EdgeSegError:
-                # What went wrong is worth more than that a part of the log is lost.
+                # The error itself matters more than that some output is lost.
                 with contextlib.suppress(OSError):
                     stdout.settle()
                 raise
@@ -50,7 +50,7 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> i
     except KeyboardInterrupt:
         complain(f"interrupted. {afterwards()}".rstrip())
     except OSError as error:
-        # The reader of our output may have gone away (`| head`): nothing is left to say.
+        # The reader of our output may have gone away (`| head`): nobody needs to be told.
         if not (isinstance(error, BrokenPipeError) and error.filename == STDOUT):
             named = f"{error.filename}: " if error.filename else ""
             complain(f"{named}{error.strerror or error}. {afterwards()}".removesuffix(". "))
@@ -58,7 +58,7 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> i
 
 
 class _Stdout:
-    """A stream whose errors name it, whoever prints; what comes after the first one goes nowhere."""
+    """Wraps a stream so that its errors name it; after the first one, output is discarded."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -73,7 +73,7 @@ class _Stdout:
             self._stream.flush()
 
     def settle(self) -> None:
-        """Have everything written now, while it can be said that it was not; argparse, for one, swallows errors."""
+        """Flush, and raise any earlier error while it can be reported; argparse, for one, swallows errors."""
         self.flush()
         if self._error is not None:
             raise self._error
@@ -86,52 +86,52 @@ class _Stdout:
         try:
             yield
         except OSError as error:
-            # What is left in the buffer would be tried again at exit, where nobody could say that it failed.
+            # The rest of the buffer would be written at exit, where a failure could not be reported any more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             error.filename, self._error = STDOUT, error
             raise
 
 
 def prepare_streams() -> None:
-    """Make the three standard streams safe to write to, whoever started the process.
+    """Make the three standard streams safe to write to, however the process was started.
 
-    One that is closed becomes the null device: a result that was opened under its number would get the lines that
-    native libraries write there. A letter that an encoding lacks is escaped instead of ending the run.
+    A closed one becomes the null device: otherwise a result file could get its number, and with it the lines that
+    native libraries write there. A character that an encoding lacks is escaped instead of ending the run.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # In this order the lowest free number, which is what `open` takes, is this one.
+            # `open` takes the lowest free number, which in this order is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            # For the life of the process, as the stream it stands for.
+            # Open for the life of the process, like the stream it stands for.
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def complain(text: str) -> None:
-    """An error's line on stderr; where that cannot be written either, the exit code alone speaks."""
+    """Print an error on stderr; where that fails too, only the exit code tells of it."""
     with contextlib.suppress(OSError):
-        # Of a dataset every bad file has a line.
+        # The error of a dataset has a line for each bad file.
         print("error: " + "\n".join(map(harmless, text.split("\n"))), file=sys.stderr, flush=True)
 
 
 def put(*lines: str) -> None:
-    """A result's lines on stdout, at once."""
+    """Print a result's lines on stdout and flush."""
     print(*map(harmless, lines), sep="\n", flush=True)
 
 
 def harmless(line: str) -> str:
-    """`line` with a question mark for each control character, line breaks too: names are written by anyone."""
+    """`line` with "?" for each control character, line breaks too: a file's name can hold anything."""
     return _CONTROLS.sub("?", line)
 
 
 def printable(line: str) -> bool:
-    """Whether `put` shows `line` as it is: stdout's encoding has every letter, and a terminal obeys none."""
+    """Whether `put` prints `line` as it is: without control characters, and all of it in stdout's encoding."""
     if harmless(line) != line:
         return False
     try:

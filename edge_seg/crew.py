@@ -1,4 +1,4 @@
-"""Work done by several threads at once whose results come back one by one. Knows neither frames nor models."""
+"""Calls run by several threads at once, each with a future for its result. Knows nothing about frames or models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ R = TypeVar("R")
 
 
 class Crew:
-    """At most `size` calls at once, each on a thread of its own; with one, the caller's own thread does the work.
+    """Runs at most `size` calls at once, each on its own thread; with `size` 1, on the caller's thread.
 
-    A context manager: at its end every call has ended.
+    A context manager: on exit, calls that have not begun are cancelled and the others have ended.
     """
 
     def __init__(self, size: int) -> None:
@@ -22,7 +22,7 @@ class Crew:
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="edge_seg-infer") if size > 1 else None
 
     def start(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Begin a call; its result, or its error, is in what comes back."""
+        """Start a call; the returned future holds its result or its error."""
         if self._pool is not None:
             return self._pool.submit(work, *args, **kwargs)
         done: Future[Any] = Future()

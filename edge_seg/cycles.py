@@ -1,7 +1,7 @@
-"""The cycles that closed video files leave, and when to collect them. Knows no video.
+"""When to collect the reference cycles that closed video files leave. Knows nothing about video.
 
 PyAV's container and streams hold each other, and with them the decoder's threads and pictures. Python's collector,
-which counts objects, sees two small ones and lets them wait, two threads a file.
+which counts objects, sees two small ones and lets them wait, each file with two threads.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import time
 
 
 class Collector:
-    """Collects them at a twentieth of the time at most.
+    """Collects the cycles, for a twentieth of the time at most unless `MOST_WAITING` files wait.
 
-    A collection takes milliseconds in `edge-seg` and a second in a program with millions of objects, where a few files
-    wait for the next one.
+    A collection takes milliseconds in `edge-seg` and a second in a program with millions of objects; there, a few
+    closed files wait for the next one.
     """
 
     MOST_WAITING = 16
@@ -25,7 +25,7 @@ class Collector:
         self._rest_until = 0.0
 
     def file_closed(self) -> None:
-        """To be called once nothing refers to the file's container."""
+        """Collect if it is due; to be called once nothing refers to the file's container."""
         self._waiting += 1
         began = time.monotonic()
         if self._waiting < self.MOST_WAITING and began < self._rest_until:

@@ -1,8 +1,9 @@
-"""What a graph asks for at one size of frames: memory and arithmetic, worked out from its shapes before any session.
+"""The memory and arithmetic a graph needs at one frame size, worked out from its shapes before a session is opened.
 
-A file of a few kilobytes can ask for terabytes, and a runtime finds out by asking the system for them. So every shape
-is worked out here first, by the rules of the operators that `python -m export` writes and their close kin; any other
-operator is refused, which also keeps a runtime's rarely trodden parts away from strangers' bytes. Knows no runtime.
+A file of a few kilobytes can ask for terabytes, and a runtime finds out only by trying to allocate them. So every shape
+is worked out here first, by the rules of the operators that `python -m export` writes and their close relatives; any
+other operator is refused, which also keeps untrusted files away from rarely used parts of a runtime. Knows nothing
+about runtimes.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ MAX_WORK = 2**43
 
 
 class GraphError(ValueError):
-    """The graph does not fit together, or holds an operator that no model of ours has."""
+    """The graph does not fit together, or has an operator that no edge_seg model has."""
 
 
 class Demand(NamedTuple):
-    """What one run asks for.
+    """What one run needs.
 
     Attributes:
-        bytes: the most that all tensors alive at once take, stored ones among them.
+        bytes: the most that tensors alive at the same time take, stored ones included.
         work: multiply-adds, or elements written where nothing is multiplied.
     """
 
@@ -37,7 +38,7 @@ def demand(nodes: Sequence[Node], stored: Mapping[str, Tensor], frames: tuple[in
     """Work out the demand of a graph fed with `frames` (N, H, W, 3) uint8.
 
     Raises:
-        GraphError: an unknown operator, or shapes that cannot be; the message names the node.
+        GraphError: an unknown operator, impossible shapes, or two tensors of one name; the message says which.
     """
     known = {"": Tensor((), 0), **stored, "frames": Tensor(frames, 1)}
     last_use = {name: index for index, node in enumerate(nodes) for name in node.inputs}
@@ -82,7 +83,7 @@ def _output(node: Node, known: Mapping[str, Tensor]) -> Tensor:
 
 
 def _work_each(node: Node, known: Mapping[str, Tensor]) -> int:
-    """Multiply-adds for one element of a node's output; its shape has been found right."""
+    """Multiply-adds for one element of a node's output; its shape has already been checked."""
     if node.operator == "Conv":
         return max(1, math.prod(known[node.inputs[1]].shape[1:]))
     if node.operator == "ConvTranspose":
@@ -105,7 +106,7 @@ def _whole(node: Node, name: str, default: int) -> int:
     return value
 
 
-# The rules: node, inputs -> output. What cannot be raises anything that `_output` catches.
+# The rules: node, inputs -> output. For impossible inputs they raise any of the errors that `_output` catches.
 
 
 def _as_first(node: Node, inputs: list[Tensor]) -> Tensor:
@@ -133,7 +134,7 @@ def _cast(node: Node, inputs: list[Tensor]) -> Tensor:
 
 
 def _windows(node: Node, sides: Sequence[int], kernel: Sequence[int]) -> Iterator[int]:
-    """Positions of a window along each side, as Conv and the pools count them."""
+    """The number of window positions along each side, as Conv and the pools count them."""
     count = len(sides)
     strides, dilations = _wholes(node, "strides", (1,) * count), _wholes(node, "dilations", (1,) * count)
     pads = _wholes(node, "pads", (0,) * 2 * count)

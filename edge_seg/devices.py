@@ -1,7 +1,7 @@
-"""Devices by name: what each needs, whether it is here, and how a session is asked for on it.
+"""Devices by name: what each needs, whether it is available here, and which arithmetic it computes in.
 
-`cpu`, `openvino`, `cuda[:N]`, `tensorrt[:N]`, `auto`. Every function that talks to onnxruntime is handed the module, so
-that a fake can stand in for it. Knows nothing of models' contents beyond their precision.
+`cpu`, `openvino`, `cuda[:N]`, `tensorrt[:N]`, `auto`. Every function that talks to onnxruntime is given the module, so
+that a fake can stand in for it. Knows nothing about models beyond their precision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REINSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onn
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceName:
-    """A device as asked for: its kind, and which one of several (cuda and tensorrt alone)."""
+    """A requested device: its kind and, for cuda and tensorrt only, the number of the GPU."""
 
     kind: str
     index: int = 0
@@ -34,14 +34,14 @@ class DeviceName:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceReport:
-    """What a session really got.
+    """The device a session really got.
 
     Attributes:
-        requested: as the caller asked.
+        requested: the device as the caller named it.
         name: "cpu", "openvino", "cuda:0", "tensorrt:0".
-        providers: as the session itself names them, in order.
-        arithmetic: "fp32", "bf16", "fp16" or "int8": what sets the bound of agreement with Keras.
-        reason: why this device, in words.
+        providers: as the session itself lists them, in order.
+        arithmetic: "fp32", "bf16", "fp16" or "int8", which sets the bound of agreement with Keras.
+        reason: why this device was chosen, in words.
         threads: CPU threads the session may use.
     """
 
@@ -62,17 +62,17 @@ def parse_device(text: str) -> DeviceName:
 
 
 def machine_devices() -> list[DeviceName]:
-    """Every device that could be asked for here by name, each GPU by its number; whether it can be had is not said."""
+    """Every device that could be requested by name here, each GPU by its number, whether or not it is available."""
     gpus = range(max(1, nvidia_gpus() or 0))
     nvidia = [DeviceName(kind=kind, index=index) for kind in ("cuda", "tensorrt") for index in gpus]
     return [DeviceName(kind="cpu"), DeviceName(kind="openvino"), *nvidia]
 
 
 def require_device(ort: Any, device: DeviceName) -> None:
-    """Check what can be checked without a model.
+    """Check that a device is available, as far as that can be told without a model.
 
     Raises:
-        DeviceError: the device cannot be had; the message names what is missing and the command that mends it.
+        DeviceError: it is not available; the message names what is missing and the command that fixes it.
     """
     problem = device_problem(ort, device)
     if problem:
@@ -80,7 +80,7 @@ def require_device(ort: Any, device: DeviceName) -> None:
 
 
 def device_problem(ort: Any, device: DeviceName) -> str:
-    """Why a device cannot be had and what mends it, or "" when nothing seems to be in the way."""
+    """Why a device is not available and how to fix that, or "" if nothing seems to be wrong."""
     if device.kind == "openvino":
         return _openvino_problem(ort)
     if device.kind in ("cuda", "tensorrt"):
@@ -89,7 +89,7 @@ def device_problem(ort: Any, device: DeviceName) -> str:
 
 
 def precision_problem(device: DeviceName, precision: str) -> str:
-    """Why a device that can be had takes no file of ours in this precision, and what mends it, or ""."""
+    """Why an available device cannot run our files of this precision and how to fix that, or ""."""
     if device.kind == "tensorrt" and precision == "int8":
         return (
             "TensorRT takes int8 around zero alone, and an int8 file of ours has bytes from zero on for activations. "
@@ -149,7 +149,7 @@ def _openvino_problem(ort: Any) -> str:
 
 
 def register_openvino(ort: Any) -> None:
-    """Register the OpenVINO plugin with onnxruntime; a second time is fine."""
+    """Register the OpenVINO plugin with onnxruntime; harmless when called twice."""
     import onnxruntime_ep_openvino
 
     try:
@@ -160,21 +160,21 @@ def register_openvino(ort: Any) -> None:
 
 
 def openvino_devices(ort: Any) -> list[Any]:
-    """The plugin's CPU devices; its GPU and NPU are other promises than `openvino` makes."""
+    """The plugin's CPU devices; the name `openvino` does not cover its GPU and NPU."""
     cpu = ort.OrtHardwareDeviceType.CPU
     return [item for item in ort.get_ep_devices() if item.ep_name == OPENVINO_PROVIDER and item.device.type == cpu]
 
 
 def openvino_has_bf16(ep_device: Any) -> bool:
-    """Whether the plugin says that this processor multiplies in bf16."""
+    """Whether this processor multiplies in bf16, as the plugin says; True if it says nothing."""
     return "BF16" in ep_device.ep_metadata.get("OPTIMIZATION_CAPABILITIES", "BF16").split()
 
 
 def arithmetic_of(kind: str, precision: str, *, bf16: bool = False) -> str:
-    """What a device really computes a file of `precision` in, as far as the bound of agreement goes.
+    """The arithmetic whose bound of agreement applies when a device runs a file of `precision`.
 
-    openvino multiplies floats in bf16 where the processor can. TensorRT uses TF32 for fp32 files, whose mantissa is
-    fp16's, so it is held to fp16's bound; CUDA's TF32 is switched off, but for fp16 files.
+    openvino multiplies floats in bf16 where the processor can. For fp32 files TensorRT uses TF32, which has fp16's
+    mantissa, so fp16's bound applies; on CUDA, TF32 is switched off except for fp16 files.
     """
     if precision == "int8":
         return "int8"
@@ -186,6 +186,6 @@ def arithmetic_of(kind: str, precision: str, *, bf16: bool = False) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message, short enough for one line of ours."""
+    """The first line of a library's error message, short enough to fit into one of our lines."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]

@@ -1,4 +1,4 @@
-"""Why a file could not be opened: a look at its first bytes and its boxes, in one clear line. Knows no decoder."""
+"""Why a file could not be opened, in one line, from its first bytes and its boxes. Knows nothing about decoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .boxes import INDEXED_KINDS, SEGMENT_KINDS, has_moov
 from .extent import measure
 from .files import reason
 
-# How files that only name others begin, in lower case: HLS, ffconcat, SDP, DASH, SMIL, SVG, ASX, PLS, addresses.
+# How files that only refer to others begin, in lower case: HLS, ffconcat, SDP, DASH, SMIL, SVG, ASX, PLS, addresses.
 PLAYLISTS = (
     b"#extm3u",
     b"ffconcat",
@@ -28,7 +28,7 @@ PLAYLISTS = (
 )
 # Matroska and FLV.
 WITH_HEADER = (b"\x1a\x45\xdf\xa3", b"FLV")
-# What libav says of formats that it was not allowed, and of nothing that it knows.
+# What libav says of formats that it may not open or does not know, which explains nothing.
 UNTELLING = frozenset({"", "invalid argument", "end of file"})
 PICTURES = "PNG, JPEG, BMP and WebP"
 READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"

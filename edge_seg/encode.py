@@ -1,11 +1,11 @@
-"""Videos out, through PyAV: H.264 in an MP4 that plays in a browser, with the source's own timestamps.
+"""Videos out, through PyAV: an MP4 that plays in a browser, H.264 by default, with the source's own timestamps.
 
-With `opening.py`, `tracks.py`, `video.py` and `audio.py` the only importer of av. Knows nothing of models or overlays:
-it is handed pictures.
+Only this module, `opening.py`, `tracks.py`, `video.py` and `audio.py` import av. Knows nothing about models or
+overlays: it is given finished frames.
 
-While it is written the file is NAME.partial.mp4, in fragments of a quarter second, so that whatever survives a kill or
-a full disk plays. At the end it is rewritten with its index first (no encoding), opened again, its frames counted, and
-only then given its name.
+While being written, the file is NAME.partial.mp4, in fragments of a quarter second, so that what survives a kill or a
+full disk still plays. At the end it is rewritten with its index first (nothing is encoded again), reopened, its frames
+are counted, and only then does it get its final name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .names import partial_path
 from .opencv import cv2
 from .threads import available_threads, usual_scheduling
 
-# Short, since what is not yet a fragment is lost in a kill. The encoder holds a few frames back besides: four with the
+# Short, since frames not yet in a fragment are lost in a kill. The encoder also holds frames back: four with the
 # default preset, dozens with the slow ones.
 FRAGMENT_US = 250_000
 MAX_TIMESCALE = 2**31 - 1
@@ -49,13 +49,13 @@ _LIMITED_RANGE = 1
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenVideo:
-    """What was written.
+    """The video that was written.
 
     Attributes:
         path: the file, under its final name if `whole`, else the playable partial one.
-        frames: pictures in it, counted in the file.
-        whole: whether it carries its final name.
-        audio: what became of the sound, in words; empty without any.
+        frames: how many frames it has, counted in the file.
+        whole: whether it has its final name.
+        audio: what became of the audio, in words; empty if there is none.
         padding: (rows, columns) added at the bottom and the right, since 4:2:0 needs even sizes.
     """
 
@@ -71,12 +71,12 @@ class VideoWriter:
 
     Args:
         path: the final name.
-        size: (height, width) of the pictures; odd sizes are padded by repeating the last row or column.
+        size: (height, width) of the frames; odd sizes are padded by repeating the last row or column.
         time_base: seconds a unit of pts; kept exactly.
         rate: average frames a second, for the codec's rate control only.
         pixel_aspect: width of a pixel over its height.
         options: codec, crf, preset.
-        tags: what is written into the file's header, such as "creation_time".
+        tags: metadata for the file's header, such as "creation_time".
         audio_from: file whose audio goes along, copied where an MP4 can carry it, else as AAC.
         seal: called with the finished file just before it takes the final name.
 
@@ -106,7 +106,7 @@ class VideoWriter:
         self._padded = np.empty((size[0] + self.padding[0], size[1] + self.padding[1], 3), np.uint8)
         self._converter = VideoReformatter()
         self._shift = 0
-        # Of the last frame: when it begins, and when it ends.
+        # When the last frame begins, and when it ends.
         self._last_pts = self._end_pts = 0
         self._audio: AudioTrack | None = None
         self._held: Packet[VideoStream] | None = None
@@ -122,7 +122,7 @@ class VideoWriter:
             raise
 
     def write(self, image: np.ndarray, *, pts: int, duration: int = 0) -> None:
-        """Append a picture (H, W, 3) uint8 BGR of the writer's size, shown from `pts` for `duration` units.
+        """Append a frame (H, W, 3) uint8 BGR of the writer's size, shown from `pts` for `duration` units.
 
         Raises:
             MediaError: the disk is full or the encoder failed; the partial file is closed and kept.
@@ -130,7 +130,7 @@ class VideoWriter:
         if image.shape != (*self.size, 3):
             raise ConfigurationError(f"The writer takes pictures of {(*self.size, 3)}; got {image.shape}.")
         if self.frames == 0:
-            # Players drop what lies before zero, so a source that starts earlier is moved as a whole.
+            # Players drop what lies before zero, so a source that starts earlier is shifted as a whole.
             self._shift = max(0, -pts)
         frame = self._to_frame(image)
         frame.pts, frame.time_base, frame.duration = pts + self._shift, self._time_base, duration
@@ -138,7 +138,7 @@ class VideoWriter:
         try:
             if self._audio is not None:
                 self._audio.copy_until(float(pts * self._time_base), shift_s=float(self._shift * self._time_base))
-            # The first picture opens the encoder.
+            # The first frame opens the encoder, which may make threads real-time ones.
             with usual_scheduling() if self.frames == 0 else contextlib.nullcontext():
                 packets = self._stream.encode(frame)
             self._mux(packets)
@@ -147,7 +147,7 @@ class VideoWriter:
         self.frames += 1
 
     def close(self, *, whole: bool = True, all_audio: bool = True) -> WrittenVideo:
-        """Finish the file; after a failed `write`, only say what is kept of it.
+        """Finish the file; after a failed `write`, only report what is kept of it.
 
         Args:
             whole: the source was read to its end: check the result and give it its final name. Otherwise it stays
@@ -174,7 +174,7 @@ class VideoWriter:
         return self._written(self.path, self.frames, whole=True, audio=audio)
 
     def abort(self) -> None:
-        """Let go of the file as it is; what was written stays under the partial name, an empty file does not."""
+        """Close the file as it is. What was written stays under the partial name; an empty file is deleted."""
         with contextlib.suppress(Exception):
             self._shut()
         if not self.frames:
@@ -196,7 +196,7 @@ class VideoWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Created here so that a folder without permission is an error now, not after the first second.
             self.partial.open("wb").close()
-            # Without "file:", what stands before a colon in a name would be a protocol.
+            # Without "file:", libav would take what stands before a colon in a name for a protocol.
             return av.open(f"file:{self.partial}", "w", format="mp4", container_options=options)
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"{self.path} cannot be written ({reason(error)}).") from error
@@ -204,7 +204,7 @@ class VideoWriter:
     def _add_video(self, rate: Fraction | None, pixel_aspect: Fraction) -> VideoStream:
         height, width = self._padded.shape[:2]
         if self._options.codec == "libsvtav1":
-            os.environ.setdefault("SVT_LOG", "1")  # It prints its banner to stderr otherwise.
+            os.environ.setdefault("SVT_LOG", "1")  # Otherwise it prints its banner to stderr.
         try:
             stream: Any = self._container.add_stream(
                 self._options.codec, rate=_sane_rate(rate), options=self._options.codec_options()
@@ -221,7 +221,7 @@ class VideoWriter:
         context.flags |= _FRAME_DURATION
         context.thread_count = available_threads()
         context.sample_aspect_ratio = pixel_aspect
-        # Said outright, since players guess by frame size when the file is silent.
+        # Stated explicitly, since players otherwise guess from the frame size.
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
         if self._options.codec == "libx265":
@@ -254,7 +254,7 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
-            # The record beside it may be what cannot be written; what libav names ("file:...") is one of the two.
+            # The error may name the record beside it instead; "file:...", from libav, is the video under either name.
             name = str(error.filename or self.path)
             other = "" if name == str(self.path) or name.startswith("file:") else f"{name}: "
             full = error.errno in (*DISK_FULL, errno.EFBIG)
@@ -265,9 +265,9 @@ class VideoWriter:
         self.partial.unlink(missing_ok=True)
 
     def _mux(self, packets: Iterable[Packet[VideoStream] | None]) -> None:
-        """Pass packets on, one behind: each with the time to the next, and at the end (None) the last one.
+        """Write packets, one behind: each lasts until the next one; None at the end writes the last.
 
-        Where the length of a fragment's last picture is only a guess, libav moves the first one of the next to fit it.
+        If the duration of a fragment's last frame is only a guess, libav moves the next fragment's first frame to fit.
         """
         for packet in packets:
             held, self._held = self._held, packet
@@ -283,7 +283,7 @@ class VideoWriter:
         self._container.close()
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Close what there is and say how much of it plays."""
+        """Close the file and raise `MediaError`, saying how much of it plays."""
         self.abort()
         try:
             cut_to_whole_fragments(self.partial)
@@ -317,9 +317,9 @@ def timescales(time_base: Fraction) -> dict[str, str]:
 def remux(source: Path, target: Path, options: dict[str, str], last_s: Fraction, end_s: Fraction) -> None:
     """Copy every packet of an MP4 into a new one whose index comes first; nothing is encoded.
 
-    What a packet says of its length is the time to the next one in the order of decoding, which runs some pictures
-    ahead of that of showing: a pause shortly before the end would make the file too long or too short. So the moments
-    at which the last picture begins and ends, in seconds, are given.
+    A packet's duration is the time to the next one in decoding order, which runs some frames ahead of presentation
+    order: a pause shortly before the end would make the file too long or too short. So the times at which the last
+    frame begins and ends, in seconds, are given.
     """
     with (
         av.open(f"file:{source}") as given,
@@ -333,8 +333,8 @@ def remux(source: Path, target: Path, options: dict[str, str], last_s: Fraction,
 
 
 def _with_lengths(packets: Iterable[Any], last_s: Fraction, end_s: Fraction) -> Iterator[Any]:
-    """The packets of `remux`, none of whose pictures lasts beyond the end; the last one is decoded no earlier before it
-    than the first one was before the beginning."""
+    """The packets of `remux`, with no frame lasting beyond `end_s`. In decoding time, the last one ends no further
+    ahead of `end_s` than the first one begins ahead of its presentation."""
     held, ahead = None, 0
     for packet in packets:
         if packet.size and packet.stream.type == "video":
@@ -355,12 +355,12 @@ def _with_lengths(packets: Iterable[Any], last_s: Fraction, end_s: Fraction) -> 
 
 
 def count_frames(path: Path) -> int:
-    """Whole pictures in a video, packet by packet; raises `MediaError` if it cannot be opened or holds none."""
+    """The number of frames in a video, by its packets; raises `MediaError` if it cannot be opened or holds none."""
     return playable(path)[0]
 
 
 def playable(path: Path) -> tuple[int, float]:
-    """(pictures, seconds) in a video that was written here; raises `MediaError` as `count_frames` does."""
+    """(frames, seconds) of a video that was written here; raises `MediaError` as `count_frames` does."""
     count, end_s = 0, 0.0
     try:
         with av.open(f"file:{path}") as container:

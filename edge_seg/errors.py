@@ -6,14 +6,14 @@
     ├── DatasetError        (ValueError)     a dataset with missing, damaged or contradictory files            exit 1
     ├── MediaError          (OSError)        a video, image or camera that cannot be read or written           exit 1
     │   └── RefusedError    (PermissionError) a server that wants another user name or password               exit 1
-    ├── DeviceError         (RuntimeError)   a device that was asked for and cannot be had                     exit 1
+    ├── DeviceError         (RuntimeError)   a device that was asked for and is not available                  exit 1
     │   └── OutOfMemoryError (MemoryError)   the device's memory does not hold the batch                       exit 1
     ├── ParityError         (RuntimeError)   a model whose labels differ from Keras' by more than its bound    exit 1
     ├── ConversionError     (RuntimeError)   a network that could not be turned into ONNX                      exit 1
     └── MissingDependencyError (ImportError) a package that is not installed; names the cure                   exit 1
 
-Each also inherits the builtin a caller would expect to catch. Each message says what was expected, what came, and the
-cure. What is no error, but not as asked for either, is a `RuntimeWarning`.
+Each also inherits from the builtin a caller would expect to catch. Each message says what was expected, what came, and
+the cure. A result that is not quite as asked for, but no error, comes with a `RuntimeWarning`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EdgeSegError(Exception):
 
 
 class ConfigurationError(EdgeSegError, ValueError):
-    """The call itself was wrong: an unknown option value, an impossible size, a combination that cannot be."""
+    """The call itself was wrong: an unknown option value, an impossible size or combination."""
 
     exit_code = 2
 
@@ -69,7 +69,7 @@ class RefusedError(MediaError, PermissionError):
 
 
 class DeviceError(EdgeSegError, RuntimeError):
-    """A device that was asked for by name and cannot be had. Never answered by using another one."""
+    """A device that was asked for by name and is not available; another one is never used instead."""
 
 
 class OutOfMemoryError(DeviceError, MemoryError):
@@ -81,7 +81,7 @@ class ParityError(EdgeSegError, RuntimeError):
 
 
 class ConversionError(EdgeSegError, RuntimeError):
-    """A network that could not be turned into an ONNX graph of ours; the message names what did not fit."""
+    """A network that could not be turned into an edge_seg ONNX graph; the message names what did not fit."""
 
 
 class MissingDependencyError(EdgeSegError, ImportError):
@@ -89,8 +89,8 @@ class MissingDependencyError(EdgeSegError, ImportError):
 
 
 def raise_if_interrupted(error: BaseException) -> None:
-    """Raise the `KeyboardInterrupt` that an error was made of: a native module that is interrupted while it loads calls
-    that an `ImportError`."""
+    """Raise `KeyboardInterrupt` if one caused `error`: a native module that is interrupted while loading raises an
+    `ImportError` instead."""
     cause = error.__cause__
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
@@ -99,7 +99,7 @@ def raise_if_interrupted(error: BaseException) -> None:
 
 
 def warn_caller(text: str) -> None:
-    """A `RuntimeWarning` that points at the line which called into this package, however deep this is called."""
+    """Issue a `RuntimeWarning` that points at the line which called into this package, at whatever depth."""
     depth, frame = 1, sys._getframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         depth, frame = depth + 1, frame.f_back  # type: ignore[assignment]

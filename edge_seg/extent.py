@@ -1,7 +1,7 @@
-"""How long a media file says it is, in bytes, against how long it is: what tells a cut from an end. Knows no codec.
+"""The length in bytes a media file declares against its real one, to tell if it was cut. Knows nothing about codecs.
 
-Decoders take the last byte for the end. MP4 boxes, RIFF chunks, Matroska's segment, FLV tags and the fixed packets of
-transport streams say where it should have been.
+Decoders take the last byte for the end. MP4 boxes, RIFF chunks, Matroska's segment, FLV tags and the fixed-size packets
+of transport streams say where the end should be.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import BinaryIO
 
 from .boxes import Box, boxes_between, looks_like_mp4, top_level_boxes
 
-# Formats whose files carry no length at all: what a decoder calls their duration was measured on what is there.
+# Formats whose files declare no length: the decoder's duration for them was only measured on what is there.
 WITHOUT_LENGTH = frozenset({"mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg", "mpjpeg", "obu"})
 _SEGMENT_ID = b"\x18\x53\x80\x67"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """What a file's structure says.
+    """What a file's structure says about its length.
 
     Attributes:
-        cut: where the file breaks off, in words; empty if nothing is seen to be missing.
-        behind: what lies behind its end and is not read, or not whole, in words; empty for nothing.
-        indexed: whether one index at its head or end covers the whole file, as a fragmented MP4 without one does not:
-            its counts and durations are then those of what is there.
+        cut: where the file breaks off, in words; empty if nothing seems to be missing.
+        behind: what follows the recording's end and is not read, or only in part, in words; empty if nothing does.
+        indexed: whether one index at its head or end covers the whole file. In a fragmented MP4 without one, counts and
+            durations are only those of what is there.
     """
 
     cut: str = ""
@@ -35,8 +35,8 @@ class Extent:
 
 
 def measure(path: Path) -> Extent:
-    """The extent of a file; of kinds not known here nothing is said. Raises `OSError` if it cannot be read,
-    `MediaError` if it is endless."""
+    """The extent of a file; an empty one for formats not known here. Raises `OSError` if it cannot be read,
+    `MediaError` if it has too many boxes."""
     with path.open("rb") as file:
         head = file.read(400)
         length = file.seek(0, 2)
@@ -57,7 +57,7 @@ def _mp4(path: Path, length: int) -> Extent:
         if box.kind == b"moov":
             fragmented |= any(inner.kind == b"mvex" for inner in boxes_between(path, box.start + 8, box.end))
         indexed |= box.kind == b"mfra"
-    # libav reads the first of whole recordings, and of fragments those whose times it has not had yet.
+    # Of several recordings libav reads only the first; if fragmented, also later fragments with times it has not had.
     share = "may lack frames" if fragmented else "is not read"
     behind = f"another recording begins at byte {second} and {share}: split the file there" if second else ""
     return Extent(cut=_cut_box(last, length) if last else "", behind=behind, indexed=indexed or not fragmented)
@@ -98,7 +98,7 @@ def _matroska(file: BinaryIO, length: int) -> str:
 
 
 def _variable_number(file: BinaryIO) -> int | None:
-    """EBML's number of one to eight bytes; None for "unknown", which live recordings write."""
+    """Read an EBML number of one to eight bytes; None for "unknown", which live recordings write."""
     first = int.from_bytes(file.read(1), "big")
     if not first:
         return None

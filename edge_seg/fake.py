@@ -1,6 +1,6 @@
-"""A session without onnxruntime: for tests, and for pipelines tried on a machine without a model or a runtime.
+"""A session without onnxruntime: for tests, and to try a pipeline on a machine without a model or a runtime.
 
-Its labels are a plain function of the pixels, and it can be told to fail as devices do. Knows no device.
+Its labels are a simple function of the pixels, and it can be told to fail as devices do. Knows nothing about devices.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def brightness_labels(batch: np.ndarray, classes: int) -> np.ndarray:
 
 
 class FakeSession:
-    """Stands where a real session would.
+    """Stands in for a real session.
 
     Args:
-        spec: the contract it claims.
+        spec: the model's spec it claims to have.
         labels: batch (N, H, W, 3) uint8 -> labels (N, H, W) uint8; `brightness_labels` by default.
         memory_frames: a larger batch raises `OutOfMemoryError`, as a small GPU does; may be changed later.
         missing_library: every run raises a `DeviceError` naming it.
-        arithmetic: what the report claims it computes in.
-        name: what the report calls the device.
-        runs_at_once: how many runs it gains by.
-        whole_batches: short batches are to be filled up for it.
+        arithmetic: the arithmetic that its device report claims.
+        name: the device's name in the report.
+        runs_at_once: how many runs at once it claims to gain from.
+        whole_batches: whether it wants short batches to be padded.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class FakeSession:
         self._lock = threading.Lock()
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Labels of a batch (N, H, W, 3) uint8, or the failure that was planted."""
+        """The outputs by name for a batch (N, H, W, 3) uint8; raises the failure it was told to."""
         if self.closed:
             raise ConfigurationError("This session is closed. Open a new one.")
         if self._missing_library:
@@ -74,5 +74,5 @@ class FakeSession:
         return outputs
 
     def close(self) -> None:
-        """Closing twice is fine."""
+        """Close the session; harmless when called twice."""
         self.closed = True

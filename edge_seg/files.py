@@ -1,5 +1,5 @@
-"""A file or folder that is whole or absent under its name, whatever dies when: written beside it, synced, renamed, and
-the rename synced too. Knows nothing of what is in it.
+"""Files and folders that are whole or absent under their names, even after a crash: written beside, synced, renamed,
+and the rename synced too. Knows nothing about their contents.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ fcntl: Any = None
 with contextlib.suppress(ImportError):
     import fcntl
 
-# Called with (what was made, the name it is about to take), when all of it is on disk.
+# Called with (the finished file or folder, its final name) once it is on disk, before it is renamed.
 Seal = Callable[[Path, Path], None]
 
-# What a killed process leaves under a hidden name is taken away by a later one; a day's leeway is not needed, but a
-# process in another container, whose number means nothing here, may still be writing.
+# Hidden files that a killed process left are deleted by a later one once they are this old, and no sooner: a process in
+# another container, whose id means nothing here, may still be writing them.
 STALE_S = 600.0
 LOCK_ATTEMPTS = 10
-# With which no other file would fare better.
+# Errors that other files on the disk would meet too.
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-\d+-")
 _LOCK = ".partial-lock-"
@@ -39,14 +39,14 @@ _numbers = itertools.count()
 
 
 def name_of(given: str | os.PathLike[str], what: str) -> str:
-    """The text of a path that was given.
+    """A given path as text.
 
     Args:
         given: the path.
         what: what it names, for the error.
 
     Raises:
-        ConfigurationError: it is no path, or no file can have that name.
+        ConfigurationError: it is not a path, or no file can have that name.
     """
     text = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
     if not isinstance(text, str):
@@ -61,17 +61,17 @@ def name_of(given: str | os.PathLike[str], what: str) -> str:
 
 
 class Claim:
-    """A result that no other run writes meanwhile: by a lock on a hidden file beside it, which goes with the claim.
+    """Keeps other runs from writing a result, by a lock on a hidden file beside it that is deleted on release.
 
-    Not on the file that is written: on disks of a Windows server (SMB) a lock keeps its own process from writing by
-    another handle. Where files cannot be locked, as on Windows, nothing is kept from anybody.
+    The result itself is not locked: on disks of a Windows server (SMB) a lock keeps even its own process from writing
+    through another handle. Where files cannot be locked, as on Windows, nothing is protected.
 
     Args:
-        path: what is to be written, in a folder that is there.
+        path: the result to be written, in an existing folder.
 
     Raises:
         BlockingIOError: another run has claimed it.
-        OSError: the folder takes no file.
+        OSError: no file can be created in the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +80,7 @@ class Claim:
         self._handle: int | None = None
         if fcntl is None:
             return
-        # Whoever had it may have let go, and taken the file away, while we waited for it to open.
+        # Its holder may have released the lock, deleting the file, after we opened it: then try again.
         for _ in range(LOCK_ATTEMPTS):
             handle = _opened(self._beside)
             try:
@@ -95,11 +95,11 @@ class Claim:
         raise BlockingIOError(errno.EWOULDBLOCK, "other runs keep claiming it", str(path))
 
     def release(self) -> None:
-        """Let others have it. Twice is fine."""
+        """Let other runs claim the result; harmless when called twice."""
         handle, self._handle = self._handle, None
         if handle is not None:
             try:
-                # In a sticky folder (/tmp) another user's lock cannot be removed; letting go of it is enough.
+                # In a sticky folder (/tmp) another user's lock file cannot be deleted; closing it is enough.
                 with contextlib.suppress(OSError):
                     self._beside.unlink(missing_ok=True)
             finally:
@@ -111,19 +111,19 @@ def _opened(lock: Path) -> int:
         return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError as error:
         try:
-            return os.open(lock, os.O_RDONLY)  # Another user's, which can be locked all the same.
+            return os.open(lock, os.O_RDONLY)  # Another user's file, which can be locked all the same.
         except FileNotFoundError:
             raise PermissionError(error.errno, error.strerror, str(lock.parent)) from error
 
 
 def _locked(handle: int, lock: Path) -> bool:
-    """Whether an open lock is ours now; raises `BlockingIOError` while it is another's."""
+    """Lock an open lock file; False if `lock` is now another. Raises `BlockingIOError` if another run holds it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError:
-        return True  # Some disks know no locks.
+        return True  # Some file systems have no locks.
     try:
         return os.path.samestat(os.fstat(handle), os.stat(lock))
     except FileNotFoundError:
@@ -137,10 +137,10 @@ def replacing(path: Path, *, seal: Seal | None = None, keep: Path | None = None)
     Args:
         path: the final name.
         seal: called just before the rename; its error stops it.
-        keep: the name under which the file that is replaced stays; it is lost by default.
+        keep: the name under which to keep the file that is replaced; by default it is lost.
 
     Raises:
-        OSError: it cannot be written, with `path` as its file name; the file that had the name still has it.
+        OSError: it cannot be written; the error's file name is `path`, and what had that name is unchanged.
     """
     temporary = temporary_path(path)
     try:
@@ -155,7 +155,7 @@ def replacing(path: Path, *, seal: Seal | None = None, keep: Path | None = None)
 
 
 def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> Path:
-    """Write a file whole or not at all, see `replacing`; raises `MediaError`, leaving nothing half-written."""
+    """Write a file whole or not at all (see `replacing`); raises `MediaError` if it cannot be written."""
     try:
         with replacing(target, seal=seal) as temporary:
             temporary.write_bytes(data)
@@ -165,17 +165,17 @@ def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> 
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name beside `path` that no other thread or process has; what dead ones left there goes."""
+    """A hidden name beside `path` that no other thread or process has; deletes what dead processes left there."""
     _sweep_once(path.parent.absolute())
-    # Keras and matplotlib pick their format by suffix, so the temporary name keeps all of them; of a name as long as
-    # names may be, it keeps the end.
+    # Keras and matplotlib pick their format by suffix, so the temporary name ends like the final one; only its end is
+    # kept, since the final name may already be as long as names may be.
     return path.with_name(f".partial-{os.getpid()}-{next(_numbers)}-{path.name[-50:]}")
 
 
 def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | None = None) -> None:
     """Sync a finished file or folder, give it its final name, and sync that too.
 
-    A folder cannot take the place of another one in one step: the old one steps aside first, whole.
+    A folder cannot replace another one in one step: the old one is first moved aside as a whole.
     """
     sync(made)
     if seal is not None:
@@ -208,7 +208,7 @@ def reason(error: BaseException) -> str:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or every file of a folder, on disk."""
+    """Sync a file, or a folder and everything in it, to disk."""
     if path.is_dir():
         for child in path.iterdir():
             sync(child)
@@ -219,24 +219,24 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk, where the system has a way to say so."""
+    """Sync the names in a folder to disk, where the system has a way to do so."""
     if os.name != "posix":
         return
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # A folder one may write to and not read.
+    except PermissionError:  # A folder that may be written to but not read.
         return
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Network file systems that cannot.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Network file systems that cannot sync.
             raise
     finally:
         os.close(handle)
 
 
 def sweep(folder: Path) -> list[str]:
-    """Take away what processes that are no more left under temporary names; returns those names."""
+    """Delete what dead processes left under temporary names; returns those names."""
     gone = []
     for entry in _entries(folder):
         if entry.name.startswith(_LOCK) and _swept(Path(entry.path)):
@@ -253,7 +253,7 @@ def sweep(folder: Path) -> list[str]:
 
 
 def _swept(lock: Path) -> bool:
-    """Take away a lock that nobody holds; whether it was."""
+    """Delete a lock file that nobody holds; returns whether it was deleted."""
     if fcntl is None:
         return False
     with contextlib.suppress(OSError):
@@ -281,13 +281,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _alive(process: int) -> bool:
-    """Whether a process of this number runs here; also where that cannot be asked without harm."""
+    """Whether a process with this id runs here; True where asking would end it, as on Windows."""
     if os.name != "posix":
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # Another user's; no number of a process at all.
+    except (PermissionError, OverflowError):  # Another user's process; not a possible process id.
         pass
     return True

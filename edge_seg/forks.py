@@ -1,4 +1,4 @@
-"""What a forked child must leave alone: what holds native threads, which do not come along. Knows not what that is."""
+"""Keeps a forked child from destroying objects whose native threads it lacks. Knows nothing about what they are."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def keep_in_children(thing: Any) -> None:
-    """Keep whatever `thing` holds at a fork alive in the child, for good: to destroy it waits for threads that did not
-    come along. Nothing is kept of a thing that is gone before."""
-    # Here, for a child may wait for ever for what another thread of its parent was importing.
+    """Keep whatever `thing` holds at a fork alive in the child, for good: destroying it would wait for threads that do
+    not exist there. Nothing is kept of a thing that was freed before the fork."""
+    # Imported here, since a child may wait for ever for an import that another thread of its parent had begun.
     with contextlib.suppress(ImportError):
         import ctypes  # noqa: F401
     _open.add(thing)
 
 
 def _keep_inherited() -> None:
-    # A list of our own would not do: Python takes it apart when the child ends. A reference too many it never finds.
+    # A list would not do: Python clears it when the child ends. An extra reference is never released.
     ctypes: Any = sys.modules.get("ctypes")
     if hasattr(ctypes, "pythonapi"):
         for thing in _open:

@@ -1,4 +1,4 @@
-"""Time without frames within a source: how long, where, and whether packets were damaged there. Knows no decoder."""
+"""Time without frames within a source: how long, where, and if packets were damaged. Knows nothing about decoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BESIDE_S = 0.5
 
 
 class GapWatch:
-    """Looks at each frame beside the one before it."""
+    """Compares each frame with the one before it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -29,6 +29,6 @@ class GapWatch:
             return
         gap = Gap(gap_s, ends_s, self._name)
         end.gap = max(end.gap, gap)
-        # A recorder may have paused; where a packet was damaged there, others are missing.
+        # The recorder may have paused; but where a packet was damaged, frames are missing.
         if damaged:
             end.missing = max(end.missing, gap)

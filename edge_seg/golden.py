@@ -1,6 +1,6 @@
-"""Golden frames: a few pictures and their Keras labels, packed into a model file so that any device can be proved.
+"""Golden frames: a few frames and their Keras labels, packed into a model file so that any device can be proved.
 
-Lossless PNG in base64 in JSON, small enough to travel in ONNX metadata. Knows no runtime and no model.
+Lossless PNG in base64 in JSON, small enough for ONNX metadata. Knows nothing about runtimes or models.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def encode_golden(frames: np.ndarray, labels: np.ndarray) -> str:
         labels: (N, H, W) uint8 class ids that Keras gave for them.
 
     Raises:
-        ConfigurationError: other shapes or types, or more of them than a file carries.
+        ConfigurationError: other shapes or types, or more frames than a file may carry.
     """
     frames, labels = np.asarray(frames), np.asarray(labels)
     fits = frames.ndim == 4 and frames.shape[3] == 3 and frames.shape[:3] == labels.shape and 0 not in frames.shape
@@ -50,7 +50,7 @@ def encode_golden(frames: np.ndarray, labels: np.ndarray) -> str:
 
 
 def check_amount(count: int, size: tuple[int, int]) -> None:
-    """Raise `ConfigurationError` where `decode_golden` would refuse so many frames of (height, width) pixels."""
+    """Raise `ConfigurationError` if `decode_golden` would refuse so many frames of (height, width) pixels."""
     height, width = size
     most = min(MAX_FRAMES, MAX_PIXELS // (height * width))
     if count > most:
@@ -82,7 +82,7 @@ def decode_golden(text: str) -> tuple[np.ndarray, np.ndarray]:
 def _read_record(text: str) -> tuple[int, int, list[Any], list[Any]]:
     if len(text) > MAX_TEXT:
         raise _damaged(f"{len(text)} characters, more than {MAX_TEXT}")
-    # A list of lists takes thirty times its text, so what cannot be a record is not even parsed.
+    # A parsed list of lists takes thirty times its text's memory, so text that cannot be a record is not parsed.
     if text.count("[") > 3 or text.count("{") > 1 or text.count(",") > 2 * MAX_FRAMES + 8:
         raise _damaged("it holds more than a record of format, size, frames and labels")
     try:

@@ -1,8 +1,8 @@
-"""What a picture says of itself before it is decoded, and whether all of it is there: PNG, JPEG, BMP, TIFF and WebP.
+"""What a picture file declares before it is decoded, and whether it is complete: PNG, JPEG, BMP, TIFF and WebP.
 
 A few kilobytes can declare a picture of gigabytes, and some decoders fill in what a cut-off file lacks, so both are
-looked at here, in the file's own bytes. Knows nothing of datasets or masks. It does not decode JPEG's pixels: damage
-that leaves every marker of a JPEG in place goes unseen.
+checked here, in the file's own bytes. A JPEG's pixels are not decoded: damage that leaves every marker in place goes
+unseen. Knows nothing about datasets or masks.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read what a file declares. Raises `ImageFault` if it is none of these kinds, several pictures (PNG and WebP), or
-    its header makes no sense."""
+    """Read what a file declares. Raises `ImageFault` if it is none of these formats, is an animation (PNG and WebP), or
+    its header is invalid."""
     if not data:
         raise ImageFault("empty file (0 bytes)")
     if data.startswith(LFS_POINTER):
@@ -135,7 +135,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _inflated_bytes(data: bytes, enough: int) -> int:
-    """Count what `data` inflates to, at most about `enough`, a megabyte at a time."""
+    """Count the bytes that `data` inflates to, up to about `enough`, a megabyte at a time."""
     inflater = zlib.decompressobj()
     count = 0
     try:
@@ -148,8 +148,8 @@ def _inflated_bytes(data: bytes, enough: int) -> int:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of each segment, the end marker's too; pixels are passed over."""
-    # Within pixels, FF00 is a byte and FFD0..FFD7 are restart points; any other FFxx ends them.
+    """(marker, body) of each segment, the end marker included; pixels are skipped."""
+    # Within pixels, FF00 stands for a byte FF and FFD0..FFD7 are restart points; any other FFxx ends them.
     after_pixels = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
     truncated = ImageFault(f"truncated: the file ends at byte {len(data)}, before its JPEG end marker")
     position = 2
@@ -233,7 +233,7 @@ def _tiff_tags(data: bytes, *, whole: bool = True) -> dict[int, list[int]]:
     order = "<" if data.startswith(b"II") else ">"
     (position,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, position)
-    # The place of the next directory follows the last entry.
+    # The offset of the next directory, 4 bytes, follows the last entry.
     needed = position + 2 + 12 * count + 4
     tags = {}
     for index in range(count):
@@ -290,7 +290,7 @@ def _webp_header(data: bytes) -> ImageHeader:
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(name, body) of each chunk that is there, to the end that the file declares."""
+    """(name, body) of each chunk, up to the end that the file declares."""
     end = 8 + struct.unpack_from("<I", data, 4)[0]
     position = 12
     while position + 8 <= end:
@@ -315,7 +315,7 @@ def _webp_orientation(data: bytes) -> int:
 
 
 def _orientation(exif: bytes) -> int:
-    """EXIF orientation 1..8 from a TIFF block; 1 where it says nothing or nonsense."""
+    """EXIF orientation 1..8 from a TIFF block; 1 if it is missing or invalid."""
     try:
         value = _tiff_tags(exif, whole=False).get(274, [1])[0]
     except (struct.error, IndexError):

@@ -1,7 +1,7 @@
 """Pictures as a source: files in order, one frame each, their size checked from the header before they are decoded.
 
 Orientation: pixels are used as stored and EXIF rotation is ignored, as in training, since labels come back at the
-stored size. Knows nothing of videos.
+stored size. Knows nothing about videos.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read a PNG, JPEG, BMP or WebP picture: (H, W, 3) uint8 BGR, pixels as stored.
 
     Raises:
-        MediaError: no such file, not one of these formats, damaged, cut short, or of more pixels by its header than
+        MediaError: no such file, not one of these formats, damaged, cut short, or with more pixels in its header than
             `media.MAX_PIXELS`.
     """
     data = _read(Path(path))
@@ -50,7 +50,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def _read(path: Path) -> bytes:
-    """A picture's bytes, unless there are more than `MAX_PIXELS` pixels can need, or it is no file at all."""
+    """A picture's bytes; raises if it is not a file, or has more bytes than `MAX_PIXELS` pixels can need."""
     try:
         if path.exists() and not path.is_file():
             raise MediaError(f"{path}: is not a file.")
@@ -65,7 +65,7 @@ def _read(path: Path) -> bytes:
 
 
 class ImageFiles(Source):
-    """Pictures as frames, each of its own size; time counts seconds, one a picture.
+    """Pictures as frames, each of its own size; each lasts one second.
 
     Args:
         paths: files, in order.

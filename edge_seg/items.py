@@ -1,6 +1,6 @@
 """What a SOURCE argument is: a video, a picture, a folder, a quoted glob, a camera index, an address, or `-`.
 
-Turns arguments into items, one a result, each with a stem of its own. Opens nothing.
+Turns arguments into items, one a result, each with a unique stem. Opens no source.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "tcp", "udp")
 PIPE = "-"
 _VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO_KINDS.split())
-# Of what is left out of a folder: how many kinds are named, and two that are no suffixes.
+# For the line on what a folder leaves out: how many kinds it names, and two kinds that are not suffixes.
 MOST_KINDS = 6
 FOLDER, RESULT = "folder", "earlier result"
 Say = Callable[[str], None]
@@ -40,9 +40,9 @@ class Item:
     Attributes:
         kind: "video", "image", "stream", "camera" or "pipe".
         location: a path, an address with its credentials, a camera's index as text, or "-".
-        stem: what its results are called, different for each item of a run.
+        stem: the stem of its results' names, different for each item of a run.
         track: which video track of a file or a stream, from 1.
-        other_stems: what its results would be called beside other items than those of this run, the shortest first.
+        other_stems: the stems its results would have beside other items than those of this run, the shortest first.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Item:
 
     @property
     def name(self) -> str:
-        """Printable, without credentials."""
+        """The printable name, without credentials."""
         if self.kind == "pipe":
             return STANDARD_INPUT
         return f"camera {self.location}" if self.kind == "camera" else redact(self.location)
@@ -72,14 +72,14 @@ class Item:
 def expand_sources(
     arguments: Sequence[str | os.PathLike[str] | int], *, track: int = 1, say: Say = lambda text: None
 ) -> list[Item]:
-    """All items the arguments name, in order; files named twice count once, equal stems are told apart.
+    """All items the arguments name, in order; files named twice count once, and equal stems are made different.
 
-    A file that does not exist is an item too: opening it says so, and the others are still processed. Of videos,
-    `track` is the video track that is read, from 1; results of another than the first are called so. Folders and
-    patterns give what is named like a video or a picture and is no result of ours; `say` takes a line about the rest.
+    A file that does not exist is an item too: opening it raises the error, and the others are still processed. `track`
+    is the video track to read, from 1; stems for a later track say so. Folders and patterns give the files that are
+    named like a video or a picture and are not results of ours; `say` is called with a line about the rest.
 
     Raises:
-        ConfigurationError: nothing given, an address of a kind that is not read, or a track below 1.
+        ConfigurationError: no source, a folder or pattern with none, an unsupported address, or a track below 1.
     """
     if type(track) is not int or track < 1:
         raise ConfigurationError(f"A video track is a whole number from 1; got {track!r}.")
@@ -104,7 +104,7 @@ def _expand(argument: str | os.PathLike[str] | int, say: Say) -> Iterator[Item]:
         yield Item(kind="pipe", location=text, stem="stdin")
         return
     scheme, separator, _ = text.partition("://")
-    # os.path: for a name too long to be one, Path.exists raises.
+    # os.path, since Path.exists raises for a name that is too long.
     there = os.path.exists(text)
     if separator and not there:
         yield _stream(scheme, text)
@@ -123,7 +123,7 @@ def _stream(scheme: str, address: str) -> Item:
         raise ConfigurationError(
             f"Addresses may begin with {', '.join(f'{known}://' for known in SCHEMES)}; got {scheme}://"
         )
-    # libav knows them in small letters alone.
+    # libav knows schemes only in lower case.
     address = f"{scheme.lower()}{address[len(scheme) :]}"
     with contextlib.suppress(ValueError):
         remember_secrets(address)
@@ -138,7 +138,7 @@ def _stream(scheme: str, address: str) -> Item:
     if urlsplit(address).hostname != host:
         raise ConfigurationError(f"{name}: write / ? # of a user name or password as %2F, %3F, %23.")
     if scheme.lower() in ("tcp", "udp"):
-        # What is waited for at a port of this machine needs no host's name.
+        # To wait for a stream at a port of this machine, no host is needed.
         if not port:
             raise ConfigurationError(f"{name} names no port. Expected {scheme}://[HOST]:PORT.")
         host = "_".join(part for part in (host, str(port)) if part)
@@ -155,12 +155,12 @@ def _folder(folder: Path, say: Say) -> list[Item]:
     try:
         return _many(sorted(folder.iterdir()), str(folder), "a folder", say)
     except PermissionError:
-        # An item like a file that is not there: opening it says so, and the others are still processed.
+        # An item, like a missing file: opening it raises the error, and the others are still processed.
         return [_file(folder)]
 
 
 def _many(paths: Iterable[Path], text: str, what: str, say: Say) -> list[Item]:
-    """What is named like a video or a picture; what is left out is said, hidden files aside."""
+    """Items of the files named like a video or a picture; `say` tells of the rest, hidden files aside."""
     items: list[Item] = []
     left: Counter[str] = Counter()
     results: dict[Path, frozenset[str]] = {}
@@ -175,7 +175,7 @@ def _many(paths: Iterable[Path], text: str, what: str, say: Say) -> list[Item]:
         elif os.path.isdir(path):
             left[FOLDER] += 1
         elif known and (os.path.isfile(path) or not os.path.exists(path)):
-            # A link to nothing, or what may not be looked at, is an item: opening it says so.
+            # A broken link, or a file that may not be looked at, is an item too: opening it raises the error.
             items.append(_file(path))
         else:
             left[path.suffix.lower() or "without a suffix"] += 1
@@ -217,9 +217,10 @@ def _plain(text: str) -> str:
 
 
 def _distinct_stems(items: list[Item]) -> list[Item]:
-    """Give items of one stem longer ones: with the suffix, with the folder, at last with a hash of the place.
+    """Give items that share a stem longer ones: with the suffix, with the folder, at last with a hash of the location.
 
-    The names depend on the files alone, not on their number or order of the day, so that `--resume` finds them again.
+    The order of the items does not matter. `other_stems` are what `--resume` looks for as well, since another run may
+    have had other items.
     """
     choices = [_stems(item) for item in items]
     chosen = [stems[0] for stems in choices]
@@ -236,7 +237,7 @@ def _distinct_stems(items: list[Item]) -> list[Item]:
 
 
 def _stems(item: Item) -> tuple[str, str, str, str]:
-    """What an item's results may be called: plainly, with the suffix, with the folder, with a hash of the place."""
+    """The stems an item may get: its own, with the suffix, with the folder, with a hash of the location."""
     with_suffix = with_folder = item.stem
     if item.on_disk:
         with_suffix = f"{item.stem}_{Path(item.location).suffix.lstrip('.')}"

@@ -1,4 +1,4 @@
-"""Frames in, frames with labels out, batch by batch and in order. Knows no queues, sources or sinks."""
+"""Frames in, frames with labels out, batch by batch and in order. Knows nothing about queues, sources or sinks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Predictor(Protocol):
 
     @property
     def runs_at_once(self) -> int:
-        """How many calls of `predict_labels` on threads of their own its device gains by."""
+        """How many calls of `predict_labels` at once, each on its own thread, its device gains from."""
         ...
 
     def predict_labels(self, batch: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Inferred:
-    """What inference made of a window's chosen frames: the batch, its labels, and the seconds both took."""
+    """The result of a window's chosen frames: the batch, its labels, and the seconds that each took."""
 
     batch: np.ndarray
     labels: np.ndarray
@@ -54,12 +54,12 @@ class _Inferred:
     inference_s: float
 
 
-# Frames in order, the places of those to be segmented, and what becomes of them.
+# Frames in order, the positions of those to segment, and the future of their labels; None if there are none.
 _Window = tuple[list[Frame], list[int], "Future[_Inferred] | None"]
 
 
 def _is_due(under_way: deque[_Window], at_once: int) -> bool:
-    """Whether the first window should be waited for and passed on before more is begun."""
+    """Whether the first window should be waited for and passed on before another is begun."""
     runs = sum(inferred is not None for _, _, inferred in under_way)
     return under_way[0][2] is None or runs >= at_once or len(under_way) > LONGEST_WINDOW
 
@@ -71,7 +71,7 @@ class PipelineOptions:
     Attributes:
         batch_size: frames a run of the model.
         stride: every Nth frame is segmented, and its labels are shown on those between.
-        limit: stop after so many frames, None for all.
+        limit: stop after this many frames; None for all.
         drop_corrupt: leave out frames the decoder found damaged.
     """
 
@@ -82,7 +82,7 @@ class PipelineOptions:
 
     @property
     def longest_window(self) -> int:
-        """Frames that wait together for their batch to fill."""
+        """The most frames that wait together for their batch to fill."""
         return self.batch_size if self.stride == 1 else max(self.batch_size, LONGEST_WINDOW)
 
     def __post_init__(self) -> None:
@@ -94,12 +94,12 @@ class PipelineOptions:
 
 
 class Labeller:
-    """Frames through a predictor, with as many batches at once as its device gains by.
+    """Runs frames through a predictor, with as many batches at once as its device gains from.
 
     Args:
-        predictor: called from this thread, or where its device gains by several runs at once, from threads of its own.
+        predictor: called from this thread or, if its device gains from several runs at once, from other threads.
         options: batch and stride.
-        watches: take "resize", "inference" and "smooth" times.
+        watches: record the "resize", "inference" and "smooth" times.
         postprocess: see `Pipeline`.
     """
 
@@ -115,12 +115,12 @@ class Labeller:
         self._last = np.zeros(predictor.input_size, np.uint8)
 
     def label(self, frames: Iterable[Frame], *, live: bool, waits: Callable[[], bool]) -> Generator[Labelled]:
-        """(frame, labels, whether they are its own) of each, in order.
+        """(frame, labels, whether the labels are its own) of each frame, in order.
 
         Args:
-            frames: of one source.
-            live: whether they are wanted soon rather than many at a time.
-            waits: whether no further frame is there yet.
+            frames: the frames of one source.
+            live: whether low delay matters more than throughput.
+            waits: returns whether no further frame is there yet.
         """
         options, predictor = self._options, self._predictor
         window: list[Frame] = []
@@ -132,7 +132,7 @@ class Labeller:
                     chosen.append(len(window))
                 window.append(frame)
                 full = len(chosen) >= options.batch_size or len(window) >= options.longest_window
-                # Live frames do not wait for company.
+                # Live frames do not wait for their batch to fill.
                 if full or not chosen or (live and waits()):
                     under_way.append(self._begin(crew, window, chosen))
                     window, chosen = [], []
@@ -164,14 +164,14 @@ class Labeller:
         return _Inferred(batch=batch, labels=labels, resize_s=resized - started, inference_s=ended - resized)
 
     def _settle(self, inferred: _Inferred) -> list[np.ndarray]:
-        """The labels to show for each frame of a batch; in the order of the frames, from one thread."""
+        """The labels to show for each frame of a batch; to be called in the order of the frames, from one thread."""
         count = len(inferred.labels)
         self.watches["resize"].add(inferred.resize_s, frames=count)
         self.watches["inference"].add(inferred.inference_s, frames=count)
         return [self._shown(*pair) for pair in zip(inferred.labels, inferred.batch, strict=True)]
 
     def _shown(self, labels: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """The labels to show for a frame the model said `labels` of."""
+        """The labels to show for a frame; `labels` are the model's."""
         self.raw_flicker.add(labels)
         if self._postprocess is not None:
             started = time.perf_counter()

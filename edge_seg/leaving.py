@@ -1,8 +1,8 @@
-"""Python's own end: it is awaited by calls of native code in daemon threads, and none begins after it. Knows not what
+"""Python's exit waits for calls of native code in daemon threads, and none begins after it. Knows nothing about what
 they do.
 
-Up to Python 3.13 a daemon thread that comes back from C++ once the interpreter is ending is unwound through it, and the
-program, done with all else, aborts.
+Up to Python 3.13, a daemon thread that returns from C++ while the interpreter is exiting is unwound through the C++
+code, and the program aborts although its work is done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PATIENCE_S = 10.0
 
 
 class _Door:
-    """Which threads are inside native code, once for each time they entered; closed for good at the end."""
+    """The threads inside native code, once for each time they entered; closed for good at the program's exit."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -30,7 +30,7 @@ class _Door:
     def enter(self) -> None:
         thread = threading.get_ident()
         with self._changed:
-            # Who is inside already is waited for, and has to come to its end.
+            # A thread that is already inside is waited for, so it may enter again: it has to finish.
             if not self._closed or not threading.current_thread().daemon or thread in self._inside:
                 self._inside.append(thread)
                 return
@@ -59,7 +59,7 @@ _door = _Door()
 
 
 def _begin_anew() -> None:
-    """A forked child: whoever was inside did not come along."""
+    """Start afresh in a forked child, which has none of the threads that were inside."""
     global _door
     _door = _Door()
 
@@ -75,9 +75,9 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def native_code() -> Iterator[None]:
-    """A stretch of native code, which the program's end waits for, up to 10 s.
+    """A block of native code, which the program's exit waits for, up to 10 s.
 
-    A daemon thread that comes here when the program is ending stays here.
+    A daemon thread that arrives here when the program is exiting never goes on.
     """
     door = _door
     door.enter()
@@ -88,12 +88,12 @@ def native_code() -> Iterator[None]:
 
 
 def program_is_ending() -> bool:
-    """Whether a daemon thread would come into no native code any more."""
+    """Whether the program is exiting, so that daemon threads can enter no more native code."""
     return _door.closed
 
 
 def end_program(code: int) -> NoReturn:
-    """End a program that is done with all it had to do: at once, where native code that was given up is still at it."""
+    """Exit a program that has finished its work; at once, without cleanup, if abandoned native code still runs."""
     if _door.somebody_inside():
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

@@ -1,9 +1,9 @@
-"""What went into a decoder against what came out of it: lost pictures at their places, and damage that spreads.
+"""What went into a decoder against what came out of it: which pictures were lost, and how far damage spreads.
 
-Knows no decoder: it is told the times of packets and pictures.
+Knows nothing about decoders: it is told the times of packets and pictures.
 
-A damaged picture hurts every later one that is built on it, and decoders flag only the first: from damage to the next
-key frame all pictures count as damaged. Bits that turn into other valid bits are beyond any decoder's notice.
+A damaged picture affects every later one that is built on it, and decoders flag only the first: from damage to the next
+key frame all pictures count as damaged. Damage that happens to leave valid data goes unnoticed by any decoder.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from __future__ import annotations
 import heapq
 from collections import Counter, OrderedDict
 
-# Damaged packets that may lie between an old picture and the newer one that a decoder hands out before it.
+# How many packets may lie between an old picture and a newer one that a decoder hands out before it.
 REMEMBERED = 4096
 
 
 class DecoderLedger:
-    """One decoder's account.
+    """The account of one decoder.
 
     Args:
-        one_picture_a_packet: each packet should give one picture, so that what never comes out is lost. Where that does
-            not hold, the packets the decoder refuses are all that is known of losses.
+        one_picture_a_packet: whether each packet should give one picture, so that one that never comes out is lost. If
+            not, only the packets that the decoder refuses are known to be lost.
     """
 
     def __init__(self, *, one_picture_a_packet: bool) -> None:
-        # Packets; damaged ones; and what was seen to be hurt, without what is merely built on it.
+        # Packets; damaged packets; and damage that was seen, without pictures that are merely built on damaged ones.
         self.packets = self.damaged = self.hurt = 0
         self._exact = one_picture_a_packet
         self._lost = self._refused = 0
         self._waiting: list[int] = []
         self._inside: Counter[int] = Counter()
         self._suspect: set[int] = set()
-        # A decoder that lost its order may still give one of these.
+        # Counted as lost, though a decoder that lost its order may still give one of these.
         self._given_up: OrderedDict[int, None] = OrderedDict()
         self._shadow = False
         self._order: OrderedDict[int, int] = OrderedDict()
@@ -42,15 +42,15 @@ class DecoderLedger:
         return self._lost if self._exact else self._refused
 
     def put(self, pts: int | None, *, discard: bool = False, corrupt: bool = False) -> None:
-        """A packet goes in; `discard` ones are not to be shown, `corrupt` ones were damaged on their way."""
+        """Note a packet that goes in; `discard` ones are not to be shown, `corrupt` ones were damaged on their way."""
         self.packets += 1
         if corrupt:
             self.damaged += 1
         if pts is None:
             self._exact = False
         elif not discard:
-            # Where a clock starts anew a time comes twice: it is given up no longer, and the order that counts is that
-            # of the picture which is still inside.
+            # Where a clock restarts, a time comes twice: it no longer counts as given up, and its place in the order
+            # is that of the picture still inside, if there is one.
             self._given_up.pop(pts, None)
             if pts not in self._inside:
                 self._order[pts] = self.packets
@@ -63,16 +63,16 @@ class DecoderLedger:
                 self._suspect.add(pts)
 
     def refuse(self) -> None:
-        """The decoder raised an error over a packet."""
+        """Note that the decoder raised an error over a packet."""
         self.damaged += 1
         self.hurt += 1
         self._refused += 1
         self._shadow = True
 
     def take(self, pts: int | None, *, key: bool, corrupt: bool, field_coded: bool = False) -> bool:
-        """A picture comes out, in the order of presentation; returns whether it is damaged."""
+        """Note a picture that comes out, in presentation order; returns whether it is damaged."""
         if pts is None or field_coded:
-            # Fields come in packets of their own.
+            # The two fields of a picture may come in packets of their own.
             self._exact = False
         else:
             self._lost += self._pass(pts)
@@ -86,18 +86,18 @@ class DecoderLedger:
         return self._shadow
 
     def went_in_before(self, pts: int, other: int | None) -> bool:
-        """Whether a picture went into the decoder before another one; False where nobody remembers."""
+        """Whether a picture went into the decoder before another one; False if that is no longer known."""
         place, others = self._order.get(pts), self._order.get(other) if other is not None else None
         return place is not None and others is not None and place < others
 
     def close(self) -> None:
-        """The decoder has given all it had: what still waits is lost."""
+        """Note that the decoder has given all it had: pictures still awaited are lost."""
         self._lost += len(self._waiting)
         self._waiting = []
         self._inside.clear()
 
     def _pass(self, pts: int) -> int:
-        """Packets that should have come out before `pts` and did not; -1 for one that comes after all."""
+        """How many pictures should have come out before `pts` and did not; -1 if `pts` itself had been given up."""
         if pts in self._given_up:
             del self._given_up[pts]
             return -1
@@ -115,7 +115,7 @@ class DecoderLedger:
         return lost
 
     def _next(self) -> int:
-        """The earliest time that waits, which is taken out."""
+        """Remove and return the earliest time that waits."""
         pts = heapq.heappop(self._waiting)
         self._inside[pts] -= 1
         if not self._inside[pts]:

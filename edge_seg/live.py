@@ -1,8 +1,8 @@
-"""Sources that do not wait: network cameras and local ones. The newest frame counts; what it replaces is counted.
+"""Sources that do not wait: network cameras and local ones. Only the newest frame is kept; replaced ones are counted.
 
 A thread of its own reads the connection, so that a slow consumer drops frames instead of falling minutes behind. A
-stall or a lost connection is said, tried again with growing pauses, and given up after a deadline; no frame is ever
-invented. Knows neither FFmpeg nor models: whatever yields frames can be a connection.
+stall or a lost connection is reported, tried again with growing pauses, and given up after a deadline; no frame is ever
+invented. Knows nothing about FFmpeg or models: any `Source` can be a connection.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from .preprocess import resize_frame
 from .redact import redact
 
 TIME_BASE = Fraction(1, 90000)
-# From the beginning of one attempt to that of the next: a camera that is back is seen within the longest, and what
-# opening it takes.
+# From the start of one attempt to that of the next: a camera that is back is noticed within the longest pause plus the
+# time to open it.
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 2.0
 STALL_S = 8.0
 LONGEST_OPENING_S = 20.0
-# A camera that sets its clock: time that outruns ours by so much within one frame, or falls back by so much.
+# A camera has reset its clock if, from one frame to the next, it outruns ours by so much or falls back by so much.
 AHEAD_S = 60.0
 BACK_S = 0.5
-# A connection keeps its own deadline; whoever is later than that by so much does not keep it.
+# A connection should end by itself when it stalls; one later than that by so much hangs.
 GRACE_S = 1.0
 Connect = Callable[[], Source]
 
 
 def ignore_event(event: Event) -> None:
-    """Where events go when nobody listens."""
+    """Ignore an event: the default for `on_event`."""
 
 
 class LiveSource(Source):
     """The newest frames of a connection that is opened again when it breaks.
 
-    Frames carry the connection's own timestamps counted from the first frame; across a break, or where the camera sets
-    its clock, they go on by ours. Where frames bring no time, it is that of their arrival.
+    Frames carry the connection's own timestamps counted from the first frame; across a break, or where the camera
+    resets its clock, they go on by ours. Frames without timestamps get the time of their arrival.
 
     Args:
-        connect: opens a new connection, a `Source`; raises `MediaError` when it cannot. One that raises `RefusedError`
-            is not asked again: cameras lock out who insists.
+        connect: opens a new connection, a `Source`; raises `MediaError` when it cannot. After a `RefusedError` it is
+            not called again: cameras lock out clients that insist.
         first: the connection already open.
-        stall_s: without a frame for so long, the connection is taken for dead and opened again.
-        give_up_s: without a frame for so long, the source ends.
-        on_event: called when the connection stalls, breaks or comes back; from any thread. What it raises ends the
-            source: whoever takes the frames gets it.
+        stall_s: seconds without a frame after which the connection counts as dead and is opened again.
+        give_up_s: seconds without a frame after which the source ends.
+        on_event: called, from any thread, when the connection stalls, breaks, comes back or ends. An error it raises
+            ends the source and is raised to the consumer of its frames.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LiveSource(Source):
         self._said: set[str] = set()
         self._offset_s = self._last_time_s = 0.0
         self._last_pts = -1
-        # Frames that came and those replaced by a newer one; what connections counted: earlier ones, the present one.
+        # Frames that came, were replaced, were resized; the counts of earlier connections, and of the present one.
         self._taken = self._replaced = self._fitted = 0
         self._before, self._present = SourceCounts(), SourceCounts()
 
@@ -116,7 +116,7 @@ class LiveSource(Source):
                 self._start_reader(None)
 
     def _wait(self, deadline: float) -> Frame | None:
-        """The newest frame as soon as there is one; None when stopped, at `deadline`, or when the reader hangs."""
+        """The newest frame once there is one; None if stopped or refused, at `deadline`, or if the reader hangs."""
         with self._changed:
             until = min(deadline, self._expected_by)
             self._changed.wait_for(
@@ -136,7 +136,7 @@ class LiveSource(Source):
     def _release(self) -> None:
         with self._changed:
             self._generation += 1
-        # The reader closes what it was given; what nobody asked to read is closed here.
+        # The reader closes the connection it was given; one that was never read is closed here.
         if self._first is not None:
             self._first.close()
 
@@ -180,7 +180,7 @@ class LiveSource(Source):
             self._outage(state, f"{problem}; trying again")
             pause_s = FIRST_PAUSE_S if self._taken > taken else pause_s
             self._expect(generation, pause_s + LONGEST_OPENING_S)
-            # An attempt that took its time has been pause enough.
+            # The time that the attempt took counts as pause.
             self._stopping.wait(max(0.0, began_at + pause_s - time.monotonic()))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -206,7 +206,7 @@ class LiveSource(Source):
             return "lost", f"{type(error).__name__}: {self._bare(error)}"
 
     def _close_account(self, generation: int, counts: SourceCounts) -> None:
-        """A connection's last words; it may have given no frame at all."""
+        """Take a connection's final counts; it may have given no frame at all."""
         with self._changed:
             if generation == self._generation:
                 if counts is not self._present:
@@ -214,7 +214,7 @@ class LiveSource(Source):
                 self._tally()
 
     def _bare(self, error: Exception) -> str:
-        """An error's words without the source's name, which every line begins with."""
+        """An error's message without the source's name, which every event's text begins with."""
         return redact(str(error)).removeprefix(f"{self.info.name}: ").rstrip(".")
 
     def _reconnect(self) -> Source:
@@ -222,13 +222,13 @@ class LiveSource(Source):
         return self._connect()
 
     def _expect(self, generation: int, within_s: float) -> None:
-        """Give the reader so long to show a sign of life."""
+        """Give the reader `within_s` seconds to show a sign of life."""
         with self._changed:
             if self._current(generation):
                 self._expected_by = time.monotonic() + within_s
 
     def _take(self, generation: int, frame: Frame, connection: Source) -> None:
-        """Put a frame in the one place there is; the one it replaces is dropped and counted."""
+        """Make a frame the newest one; the one it replaces is dropped and counted."""
         arrived = time.monotonic()
         with self._changed:
             if not self._current(generation):
@@ -252,7 +252,7 @@ class LiveSource(Source):
         self._last_arrival = arrived
 
     def _fitting(self, frame: Frame, connection: Source) -> Frame:
-        """The frame at the size of the very first one, which is settled here."""
+        """The frame at the size of the very first one, which sets the source's size here."""
         if not self._taken:
             self.info = replace(self.info, size=frame.image.shape[:2], rotation=connection.info.rotation)
         elif self.info.size is not None and frame.image.shape[:2] != self.info.size:
@@ -261,8 +261,8 @@ class LiveSource(Source):
         return frame
 
     def _continued(self, frame: Frame, connection: Source, arrived: float) -> int:
-        """The frame's time in `TIME_BASE` since the very first one: by its own clock; by ours across a break, or where
-        its own is set."""
+        """The frame's time in `TIME_BASE` since the very first one: by its own clock, or by ours across a break or
+        where its own was reset."""
         time_s = frame.time_s if connection.info.timed else arrived - self._started_at
         passed_s, waited_s = time_s - self._last_time_s, arrived - self._last_arrival
         if connection.counts is not self._present:
@@ -275,10 +275,10 @@ class LiveSource(Source):
         self._last_pts = max(self._last_pts + 1, round((time_s + self._offset_s) / TIME_BASE))
         return self._last_pts
 
-    # What is said, and what is counted
+    # Events and counts
 
     def _outage(self, state: str, text: str) -> None:
-        """Say that no pictures come, each reason once until they come again."""
+        """Report that no frames come, each reason once until they come again."""
         if text not in self._said:
             self._said.add(text)
             self._say(state, text)
@@ -291,7 +291,7 @@ class LiveSource(Source):
         try:
             self._on_event(event)
         except BaseException as error:
-            # The reader's thread would die of it, and nobody would know why no frames come.
+            # Raised here, it could end the reader's thread unnoticed; `_wait` raises it to the consumer instead.
             with self._changed:
                 self._callback_error = error
                 self._changed.notify_all()
@@ -302,7 +302,7 @@ class LiveSource(Source):
         self._tally()
 
     def _settle(self, counts: SourceCounts) -> None:
-        """What the connection before counted is past; `counts` are those of the present one."""
+        """Add the previous connection's counts to those of earlier ones; `counts` are the present one's from now on."""
         for key in ("failed", "dropped", "damaged_packets", "retimed", "resized"):
             setattr(self._before, key, getattr(self._before, key) + getattr(self._present, key))
         self._present = counts
