@@ -1,7 +1,7 @@
-"""What was finished and from what: a line a result in .edge_seg.jsonl beside it, so that `--resume` may rely on a file.
+"""Records of finished results: a line for each in .edge_seg.jsonl beside it says what it was made from, for `--resume`.
 
-A line is on disk before the result has its name. Knows nothing of how results are made: what counts of a source, a
-model and the options is handed to it.
+A line is on disk before the result gets its final name. Knows nothing of how results are made: the identity of the
+model and the options that matter are handed to it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ OptionsOf = Callable[[Item, str], Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is known of a result that is there.
+    """What is known about an existing result.
 
     Attributes:
         known: a line says what it was made from.
-        doubt: why it may not be relied on; empty when it may.
-        remark: what was wrong with its source when it was made; empty if nothing was.
+        doubt: why it may not be relied on; empty if it may.
+        remark: what was wrong with its source when it was made; empty if nothing.
     """
 
     known: bool
@@ -40,25 +40,25 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Entry:
-    """One source's lines, written as its results take their names. `remark`: what was wrong with the source."""
+    """One source's lines, each written as a result takes its final name. `remark`: what was wrong with the source."""
 
     origins: dict[str, dict[str, Any]]
     remark: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def seal(self, made: Path, final: Path) -> None:
-        """Write the line of a result that is about to take its name. Raises `OSError`."""
+        """Write the line of a result that is about to take its final name. Raises `OSError`."""
         line = {"result": final.name, **content_of(made), **self.origins[str(final)], "remark": self.remark}
         with self._lock:
             append_line(final.parent / RECORDS_NAME, json.dumps(line))
 
 
 class Records:
-    """Lines of results made by one model with one set of options.
+    """Records of results made by one model with one set of options.
 
     Args:
         model: identity of the model, such as its SHA-256.
-        options_of: (item, kind) -> the options that change that result, as plain JSON values.
+        options_of: (item, kind) -> the options that affect that result, as plain JSON values.
     """
 
     def __init__(self, model: str, options_of: OptionsOf) -> None:
@@ -66,11 +66,11 @@ class Records:
         self._read: dict[Path, dict[str, dict[str, Any]]] = {}
 
     def begin(self, item: Item, plan: Plan) -> Entry:
-        """The lines to write for a source that is read from now on."""
+        """The lines to write for a source, which is identified as it is now, before it is read."""
         return Entry(origins={str(path): self._origin(item, kind) for kind, path in plan.items()})
 
     def find(self, item: Item, kind: str, path: Path) -> Finding:
-        """Compare a result that is there with its line, and its line with what would be made now."""
+        """Compare an existing result with its line, and the line with what a run would make now."""
         line = self._lines(path.parent).get(path.name)
         if line is None:
             return Finding(known=False)
@@ -78,7 +78,7 @@ class Records:
         return Finding(known=True, doubt=doubt, remark=str(line.get("remark", "")))
 
     def made_from(self, item: Item, path: Path) -> bool:
-        """Whether a line says that the result of this name was made from this very source."""
+        """Whether a line says that the result at `path` was made from this source, by its size and time of change."""
         line = self._lines(path.parent).get(path.name)
         return line is not None and item.on_disk and line.get("source") == _source_of(item)
 
@@ -92,7 +92,7 @@ class Records:
 
 
 def content_of(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file, or of a folder's files and their names."""
+    """Size in bytes and SHA-256 of a file, or of a folder's files with their names."""
     if not path.is_dir():
         with path.open("rb") as file:
             return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
@@ -102,7 +102,7 @@ def content_of(path: Path) -> dict[str, Any]:
 
 
 def _change(line: Mapping[str, Any], path: Path) -> str:
-    """In words, how a result is not what its line says; empty if it is."""
+    """How a result differs from what its line says, in words; empty if it does not."""
     try:
         now = content_of(path)
     except OSError as error:
@@ -113,7 +113,7 @@ def _change(line: Mapping[str, Any], path: Path) -> str:
 
 
 def _source_of(item: Item) -> dict[str, Any]:
-    """A file by its size and the time of its last change, as make does; a live source by its name."""
+    """Identity of a source: for a file its size and modification time, for others the name."""
     if not item.on_disk:
         return {"name": item.name}
     try:
@@ -124,7 +124,7 @@ def _source_of(item: Item) -> dict[str, Any]:
 
 
 def _difference(line: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In words, the first thing in which a line is not what would be made now."""
+    """The first thing in which a line differs from what a run would make now, in words; empty if nothing does."""
     if line.get("source") != now["source"]:
         return "its source has changed since"
     if line.get("model") != now["model"]:

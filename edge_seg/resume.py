@@ -1,7 +1,7 @@
-"""`--resume`: what an earlier run left, said in words, and what is still to be made. Knows no pipeline.
+"""`--resume`: report what an earlier run left, and find what is still to be made. Knows no pipeline.
 
-A result counts as finished when its line in the records says that it was made from this very source, by this model,
-with these options, and its content is what was written then. Anything else is made again, and that is said.
+A result counts as finished if its line in the records says that it was made from this same source, by this model, with
+these options, and its content is what was written then. Any other is made again, and the user is told.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Say = Callable[[str], None]
 def names_kept(items: Sequence[Item], plans: Sequence[Plan], records: Records) -> list[Plan]:
     """The same plans, but results that an earlier run made keep the names they had.
 
-    Where a second clip of one name comes along, both would be given longer names, and what was made of the first would
-    be made again.
+    When a second clip with the same name is added, both get longer names, and without this the first clip's results
+    would be made again.
     """
     kept = list(plans)
     taken = {path for plan in plans for path in plan.values()}
     for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
         for stem in item.shorter:
             short = {kind: path.with_name(result_name(item, stem, kind)) for kind, path in plan.items()}
-            # Of two copies of one file, with one time of change, the first is taken for the one of then.
+            # Of two copies with the same size and time of change, the first is taken for the earlier run's source.
             if taken.isdisjoint(short.values()) and any(records.made_from(item, path) for path in short.values()):
                 taken |= set(short.values())
                 kept[position] = short
@@ -44,7 +44,7 @@ def names_kept(items: Sequence[Item], plans: Sequence[Plan], records: Records) -
 def take_up(
     items: Sequence[Item], plans: Sequence[Plan], records: Records, say: Say
 ) -> tuple[list[Plan], dict[int, SourceReport]]:
-    """Look at what is there.
+    """Compare existing results with the records.
 
     Args:
         items, plans: the sources and all their results.
@@ -52,12 +52,12 @@ def take_up(
         say: takes a line for the user.
 
     Returns:
-        What is left to make of each source, and the reports of those that need nothing done, by position.
+        What is left to make for each source, and, by position, the reports of sources that need no work.
     """
     left: list[Plan] = []
     settled: dict[int, SourceReport] = {}
     for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
-        # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
+        # os.path.exists: Path.exists raises for a name that is too long, which would end the run for all the others.
         found = {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
         strangers = [str(plan[kind]) for kind, finding in found.items() if not finding.known]
         todo = {} if strangers else {kind: path for kind, path in plan.items() if not _finished(found.get(kind))}
@@ -77,7 +77,7 @@ def _finished(finding: Finding | None) -> bool:
 
 
 def _refused(item: Item, strangers: list[str]) -> SourceReport:
-    """Never replace a file of which nobody knows whose it is."""
+    """The report of a source with results of unknown origin, which are never replaced."""
     message = (
         f"{', '.join(strangers)}: already there, and nothing beside it says what it was made from. "
         "Move it away, or replace it with --overwrite."
@@ -94,7 +94,7 @@ def _there(item: Item, plan: Plan, found: dict[str, Finding]) -> SourceReport:
 
 
 def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
-    """Say what there is of one result that is not as a finished run leaves it, and what happens to it."""
+    """Tell the user about one result that is not as a finished run leaves it, and what happens to it."""
     partial = partial_path(path)
     if not os.path.exists(partial):
         if finding is not None and finding.doubt:
@@ -107,7 +107,7 @@ def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     except BlockingIOError:
         say(f"{partial}: another run is writing it.")
     except OSError:
-        pass  # Gone meanwhile, or in a folder that takes no file: whoever writes the result will say so.
+        pass  # Gone meanwhile, or in a folder that cannot be written to: writing the result will report that.
     finally:
         if claim is not None:
             claim.release()
@@ -127,7 +127,7 @@ def _tell_of(partial: Path, item: Item, path: Path, finding: Finding | None, say
 
 
 def contents(partial: Path) -> str:
-    """In words, how much of a result a partial file or folder holds."""
+    """How much of a result a partial file or folder holds, in words."""
     if partial.is_dir():
         return f"{sum(1 for _ in partial.iterdir())} pictures are in it"
     if partial.suffix == ".jsonl":
