@@ -38,7 +38,7 @@ def predict(options: argparse.Namespace) -> int:
     from .errors import ConfigurationError
     from .items import expand_sources
     from .modelfile import read_model_header
-    from .names import check_free, parse_kinds, plan_outputs
+    from .names import check_free, names_a_file, parse_kinds, plan_outputs
     from .opencv import cv2
     from .predict import Run, options_that_matter
     from .progress import Progress
@@ -62,7 +62,8 @@ def predict(options: argparse.Namespace) -> int:
     records = Records(read_model_header(model).sha256, lambda item, kind: options_that_matter(settings, item, kind))
     look = None
     if options.resume:
-        plans = names_kept(items, plans, records)
+        if not names_a_file(items, out, folder_asked=folder_asked):
+            plans = names_kept(items, plans, records)
         look = partial(take_up, records=records, say=progress.note)
     elif not options.overwrite:
         check_free(plans)

@@ -1,7 +1,7 @@
-"""What a frame and a source of frames are, whatever they come from. Knows neither FFmpeg nor models.
+"""Frames and sources of frames, whatever they come from. Knows neither FFmpeg nor models.
 
-A source is a context manager and an iterator of `Frame`; while it is read, `counts` says what happened, and at its end
-`end` says where it stopped against where it should have. A live source also keeps its latest `events`.
+A source is a context manager and an iterable of `Frame`. While it is read, `counts` says what has happened so far;
+afterwards, `end` says where it ended and where it should have. A live source also keeps its latest `events`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .forks import keep_in_children
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26
 STANDARD_INPUT = "standard input"
-# Of what a file says of itself, what its overlay says too.
+# Tags of a source file that are copied to its overlay and mask.
 TAGS = frozenset({"creation_time", "location", "title"})
-# A camera that flickers for days must not fill the memory.
+# A limit, so that a camera that drops out for days does not fill the memory.
 MAX_EVENTS = 200
 
 
@@ -37,9 +37,9 @@ class Frame:
         image: (H, W, 3) uint8 BGR, upright (rotation applied).
         index: position in the source, from 0; gaps mean frames that gave no picture or were dropped.
         pts: presentation time in units of `time_base`.
-        time_base: seconds a unit of `pts`.
-        duration: how long it is shown, in `time_base`; 0 when unknown.
-        corrupt: damaged: concealed by the decoder, or built on a picture that was.
+        time_base: seconds per unit of `pts`.
+        duration: how long it is shown, in units of `time_base`; 0 when unknown.
+        corrupt: damaged: concealed by the decoder, or predicted from a damaged picture.
         name: the file or (redacted) address it came from.
         captured_at: `time.monotonic()` at arrival, live sources only.
     """
@@ -61,22 +61,22 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceInfo:
-    """What is known of a source before its first frame.
+    """What is known about a source before its first frame.
 
     Attributes:
         name: printable, without credentials.
         kind: "video", "images", "stream", "camera" or "pipe".
         size: (height, width) of the upright frames, None for images (each has its own).
         rate: frames a second on average, None when unknown.
-        time_base: seconds a unit of pts.
+        time_base: seconds per unit of pts.
         frame_count: what the header declares, for display only; None when unknown.
         end_s: time at which the last frame should end, None when unknown.
-        live: whether frames come at their own pace and the newest counts most.
+        live: whether frames come at their own pace and the newest matters most.
         pixel_aspect: width of a pixel over its height, upright.
         rotation: the turn and mirroring applied, in words; empty if none.
-        audio: codec of the audio track, None without.
-        timed: whether frames bring a time of their own; in raw H.264 and in motion JPEG they do not.
-        tags: what the file says of when, where and of what it was made: "creation_time", "location", "title".
+        audio: codec of the audio track, None without one.
+        timed: whether frames carry timestamps; in raw H.264 and in motion JPEG they do not.
+        tags: the file's own "creation_time", "location" and "title", as far as it has them.
         track, tracks: which video track this is, from 1, and how many there are.
     """
 
@@ -99,17 +99,17 @@ class SourceInfo:
 
 @dataclass
 class SourceCounts:
-    """What happened to a source's frames so far. `read` = those delivered + `failed` + `dropped`.
+    """What happened to a source's frames so far: `read` = those delivered + `failed` + `dropped`.
 
     Attributes:
         read: every frame the source had, delivered or not.
         failed: frames that gave no picture at all.
-        dropped: frames of a live source that a newer one replaced, that came when nobody waited any more, or that
+        dropped: frames of a live source that a newer one replaced, that came after reading had stopped, or that
             repeat a dead camera's last picture; in damaged files, old pictures that came after newer ones.
-        corrupt: delivered, but damaged: concealed by the decoder, or built on a picture that was.
-        damaged_packets: pieces of the source that came damaged, or that the decoder refused.
-        resized: delivered, but brought back to the first frame's size.
-        retimed: delivered with a time moved forward, because theirs was missing or ran backwards.
+        corrupt: delivered, but damaged: concealed by the decoder, or predicted from a damaged picture.
+        damaged_packets: packets that arrived damaged, or that the decoder refused.
+        resized: delivered, but resized to the first frame's size.
+        retimed: delivered with a corrected time, because their own was missing or ran backwards.
         reconnects: times a live source was opened again.
     """
 
@@ -128,7 +128,7 @@ class Event:
     """A change in the state of a live source.
 
     Attributes:
-        state: "stalled" (connected, but no picture comes), "lost" (the connection broke or cannot be had), "live"
+        state: "stalled" (connected, but no picture comes), "lost" (the connection broke or could not be opened), "live"
             (pictures come again) or "ended".
         at_s: seconds since the source was opened.
         text: a line that names the source, without credentials.
@@ -143,7 +143,7 @@ class Event:
 
 
 class Gap(NamedTuple):
-    """A time without frames: how long, where it begins, and in which file; no time at all by default."""
+    """A stretch of time without frames: its length, where it begins, and in which file; empty by default."""
 
     seconds: float = 0.0
     at_s: float = 0.0
@@ -158,8 +158,8 @@ NO_GAP = Gap()
 
 @dataclass
 class SourceEnd:
-    """Where a source ended. `early` is None while nobody knows: still reading, or the reader stopped first. `gap` is
-    the longest time within it that has no frame, `missing` the longest one with damage beside it."""
+    """Where a source ended. `early` is None while that is unknown: still being read, or reading stopped first. `gap` is
+    the longest stretch without a frame, `missing` the longest one next to which packets were damaged."""
 
     at_s: float = 0.0
     expected_s: float | None = None
@@ -173,14 +173,14 @@ class Source(ABC):
     """A context manager whose frames can be read once. Use it in the process that opened it and from one thread; `stop`
     may be called from any.
 
-    Subclasses give `_frames`, and `_release` where there is something to let go of.
+    Subclasses implement `_frames`, and `_release` if they hold files, devices or threads.
     """
 
     info: SourceInfo
 
     def __init__(self) -> None:
         self._asked = self._closed = False
-        # A decoder's threads do not come along through a fork, and the place in the file is the parent's too.
+        # A forked child has none of the decoder's threads, and shares its file position with the parent.
         self._process = os.getpid()
         keep_in_children(self)
         self.counts = SourceCounts()
@@ -188,10 +188,10 @@ class Source(ABC):
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in order, decoded as they are asked for.
+        """Frames in order, decoded on demand.
 
         Raises:
-            MediaError: the source is closed, was opened before a fork, or its frames were asked for before.
+            MediaError: the source is closed, was opened before a fork, or was iterated before.
         """
         self._demand_own_process()
         if self._closed or self._asked:
@@ -201,7 +201,7 @@ class Source(ABC):
         return self._watched(self._frames())
 
     def _watched(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """The same frames, to the process that opened them."""
+        """The same frames, but only for the process that opened the source."""
         try:
             for frame in frames:
                 yield frame
@@ -215,23 +215,23 @@ class Source(ABC):
 
     @abstractmethod
     def _frames(self) -> Iterator[Frame]:
-        """What `__iter__` gives: a generator."""
+        """The generator behind `__iter__`."""
 
     def stop(self) -> None:
-        """Ask the source to end soon; a blocked live source wakes up. Safe from any thread."""
+        """Ask the source to end soon; this wakes up a blocked live source. Safe from any thread."""
         return
 
     def close(self) -> None:
-        """Let go of files, devices and threads. Harmless when called twice, or in a forked child."""
+        """Release files, devices and threads. Harmless when called twice, or in a forked child."""
         if not self._closed:
             self._closed = True
-            # In a forked child it is the parent's to let go of; there, ending a decoder waits for ever.
+            # In a forked child these are the parent's to release, and closing a decoder would wait for ever.
             if os.getpid() == self._process:
                 self.stop()
                 self._release()
 
     def _release(self) -> None:
-        """Called once, after `stop`."""
+        """Release what the source holds; called once, after `stop`."""
         return
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""How much memory this process may still take: the least of what machine, control groups and its own limits leave.
+"""How much memory this process may still take: the least that the machine, its cgroups and its own limits leave.
 
-A container limited to 1 GB on a machine of 64 sees 64, and is killed at 1. Knows nothing of models.
+A container limited to 1 GB on a machine of 64 GB sees 64, and is killed at 1. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from .threads import cgroup_folders
 
 
 def available_memory(*, root: Path = Path("/")) -> int | None:
-    """Bytes that can still be had, or None where nobody says (outside Linux). `root` is where /proc and /sys lie."""
+    """Bytes that can still be allocated, or None where unknown (outside Linux). `root` is where /proc and /sys lie."""
     found = [_machine(root), _address_space(root), *_control_groups(root)]
     return min((max(0, value) for value in found if value is not None), default=None)
 
 
 def amount(size: float) -> str:
-    """Bytes in words, as a person counts them: "740 MB", "1.3 GB"."""
+    """A size in bytes for messages: "740 MB", "1.3 GB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
@@ -42,7 +42,7 @@ def _control_groups(root: Path) -> list[int]:
         names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         try:
             limit, taken = ((folder / name).read_text().strip() for name in names)
-            # Files the kernel merely keeps in memory give way when asked.
+            # Cached file pages count as taken, but the kernel frees them when memory is needed.
             given_back = _kilobytes(folder / "memory.stat", "inactive_file", unit=1) or 0
             if limit != "max":
                 found.append(int(limit) - int(taken) + given_back)
@@ -52,7 +52,7 @@ def _control_groups(root: Path) -> list[int]:
 
 
 def _kilobytes(file: Path, name: str, *, unit: int = 1024) -> int | None:
-    """The number behind a name in one of the kernel's tables, in bytes."""
+    """The number after `name` in one of the kernel's tables, in bytes."""
     try:
         for line in file.read_text().splitlines():
             if line.split()[:1] == [name]:

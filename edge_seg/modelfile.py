@@ -1,9 +1,9 @@
-"""Look into a model file before any runtime does: is it whole, of the right kind, safe, and what does it say of itself?
+"""Inspect a model file before any runtime does: is it whole, of the right kind, safe, and what does its header say?
 
 Single-file ONNX models only: data outside the file is refused, because a name inside a model must not open other files.
-The path itself is the caller's: a symbolic or hard link to a model is that model. Operators and their domain are those
-of the models we write, and sizes are bounded before memory is asked for. Works without the onnx package and without a
-session; knows no device.
+The path itself is the caller's: a symbolic or hard link to a model is that model. Only operators and domains of the
+models we export are accepted, and sizes are bounded before memory is allocated. Works without the onnx package and
+without a session; knows no device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .spec import METADATA_KEY, ModelSpec
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _LFS = b"version https://git-lfs"
-# First bytes of what people pass by mistake -> what it is and what to do.
+# First bytes of files that are passed by mistake -> what the file is and what to do.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5 weights). Export it first: python -m export RUN --out model.onnx"),
     (
@@ -54,18 +54,18 @@ Stamp = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelHeader:
-    """What a model file says of itself, read without a session.
+    """What a model file declares, read without a session.
 
     Attributes:
         path: the file, or None for a model given as bytes.
         ir_version: of the ONNX format.
         opsets: operator set domain -> version; the standard domain is "".
         producer: the program that wrote it.
-        metadata: the file's own texts, the golden frames among them.
+        metadata: the file's key-value texts, including the golden frames.
         size_bytes: of the whole file.
         nodes: number of graph nodes, those of subgraphs too.
         operators: operator -> how many nodes.
-        weight_bytes: stored in the file as tensors.
+        weight_bytes: bytes stored in the file as tensors.
     """
 
     path: Path | None
@@ -83,7 +83,7 @@ class ModelHeader:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the whole file, in hex; computed when first asked for (about 0.5 s for 540 MB)."""
+        """Hash of the whole file, in hex; computed on first access (about 0.5 s for 540 MB)."""
         if self._data is not None:
             return hashlib.sha256(self._data).hexdigest()
         assert self.path is not None
@@ -99,10 +99,10 @@ class ModelHeader:
         return ModelSpec.from_metadata(self.metadata, source=self.name)
 
     def demand(self, batch_size: int, input_size: tuple[int, int]) -> Demand:
-        """What a run on a batch of frames of (height, width) pixels asks for.
+        """Memory and arithmetic that a run on a batch of frames of (height, width) pixels needs.
 
         Raises:
-            ModelFileError: shapes that do not fit together, or more arithmetic than any model of ours.
+            ModelFileError: shapes that do not fit together, or more arithmetic than any model of ours needs.
         """
         try:
             asked = demand(self._contents.nodes, self._contents.tensors, (batch_size, *input_size, 3))
@@ -116,7 +116,7 @@ class ModelHeader:
         return asked
 
     def check_unchanged(self) -> None:
-        """Raise `ModelFileError` if the path names other bytes by now: a runtime opens the file anew, and later."""
+        """Raise `ModelFileError` if the file was replaced or changed since: a runtime opens it again, and later."""
         if self.path is None:
             return
         try:
@@ -128,12 +128,12 @@ class ModelHeader:
 
     @property
     def name(self) -> str:
-        """How messages name the model."""
+        """The model's name in messages."""
         return "the model" if self.path is None else str(self.path)
 
 
 def read_model_header(model: str | os.PathLike[str] | bytes) -> ModelHeader:
-    """Check a model file and read what it says of itself, without creating a session.
+    """Check a model file and read its header, without creating a session.
 
     Args:
         model: path of an ONNX file, or its bytes.
@@ -175,7 +175,7 @@ def _header(contents: Contents, path: Path | None, model: Any, size: int, stamp:
 
 @contextlib.contextmanager
 def _opened(model: Any, path: Path | None) -> Iterator[tuple[memoryview, Stamp]]:
-    """The model's bytes as a view, and what tells the file from another; a file is mapped, not read."""
+    """The model's bytes as a view, and the stamp that identifies the file; a file is mapped, not read."""
     if path is None:
         _check_size(len(model), "the model")
         with memoryview(model) as view:
@@ -199,7 +199,7 @@ def _open_file(path: Path) -> Any:
             raise ModelFileError(f"{path} is not a file. Pass the path of a .onnx file.")
         return path.open("rb")
     except ModelFileError:
-        raise  # a ValueError itself
+        raise  # it is a ValueError, which is caught below
     except FileNotFoundError as error:
         raise ModelFileError(f"No model at {path}. {_no_model_cure(path)}") from error
     except (OSError, ValueError) as error:
@@ -255,7 +255,7 @@ def _check_contents(contents: Contents, name: str) -> None:
     if refused and METADATA_KEY in contents.metadata:
         raise ModelFileError(f"{name} is refused: {refused}. Export it again with python -m export.")
     if refused:
-        ModelSpec.from_metadata(contents.metadata, source=name)  # says that it is ONNX, but not ours
+        ModelSpec.from_metadata(contents.metadata, source=name)  # raises: it is ONNX, but not ours
 
 
 def check_model_argument(model: object) -> None:

@@ -1,4 +1,4 @@
-"""What results are called and whether they are there already. Knows nothing of how they are written."""
+"""Names of results, and whether results exist already. Knows nothing of how they are written."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .errors import ConfigurationError
 from .items import Item
 
 KINDS = ("overlay", "mask", "labels", "jsonl")
-# What results are called, and so what OUT means as a file.
+# Suffixes of results; OUT with one of these means a file.
 FILE_SUFFIXES = frozenset({".mp4", ".png", ".jsonl"})
 DEFAULT_FOLDER = Path("edge_seg_out")
 Plan = dict[str, Path]
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
-    """Read a comma list of kinds, in the order given, each once; raises `ConfigurationError` naming the choices."""
+    """Parse a comma-separated list of kinds, in order, each once; raises `ConfigurationError` naming the choices."""
     kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
@@ -26,7 +26,7 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a result lies while it is being written: NAME.partial.mp4 for NAME.mp4, NAME.partial for a folder NAME."""
+    """Path of a result while it is being written: NAME.partial.mp4 for NAME.mp4, NAME.partial for a folder NAME."""
     suffix = path.suffix if path.suffix.lower() in FILE_SUFFIXES else ""
     return path.with_name(f"{path.name.removesuffix(suffix)}.partial{suffix}")
 
@@ -34,7 +34,7 @@ def partial_path(path: Path) -> Path:
 def plan_outputs(
     items: Sequence[Item], kinds: Sequence[str], out: Path | None, *, folder_asked: bool = False
 ) -> list[Plan]:
-    """kind -> path for each item.
+    """Decide the paths of all results: kind -> path for each item.
 
     Args:
         items: the sources of the run.
@@ -43,14 +43,14 @@ def plan_outputs(
         folder_asked: `out` is a folder even if it does not exist yet and its name looks like a file's.
 
     Raises:
-        ConfigurationError: `out` does not fit, or two results, or a result and a source, would be one file.
+        ConfigurationError: `out` does not fit, or two results, or a result and a source, would be the same file.
     """
     if out == Path("-") and not folder_asked:
         raise ConfigurationError(
             f"results are files and cannot go to standard output; name a file or a folder as OUT (one of this name is "
             f"written -{os.sep})."
         )
-    if out is not None and len(items) == 1 and out.suffix and not out.is_dir() and not folder_asked:
+    if out is not None and names_a_file(items, out, folder_asked=folder_asked):
         plans = [_around_file(items[0], kinds, out)]
     else:
         folder = out or DEFAULT_FOLDER
@@ -66,6 +66,11 @@ def plan_outputs(
     return plans
 
 
+def names_a_file(items: Sequence[Item], out: Path | None, *, folder_asked: bool = False) -> bool:
+    """Whether OUT is the name of one result, as the user wants it, and not a folder."""
+    return out is not None and len(items) == 1 and bool(out.suffix) and not out.is_dir() and not folder_asked
+
+
 def _wanted(items: Sequence[Item]) -> str:
     if len(items) > 1:
         return f"{len(items)} sources need a folder as OUT"
@@ -73,7 +78,7 @@ def _wanted(items: Sequence[Item]) -> str:
 
 
 def result_name(item: Item, stem: str, kind: str) -> str:
-    """What a result of a kind is called, of an item whose results are called `stem`."""
+    """File or folder name of one kind of result of an item, built on `stem`."""
     if kind == "jsonl":
         return f"{stem}.jsonl"
     if item.kind == "image":
@@ -82,7 +87,7 @@ def result_name(item: Item, stem: str, kind: str) -> str:
 
 
 def _around_file(item: Item, kinds: Sequence[str], out: Path) -> Plan:
-    """`out` itself for the first kind its suffix fits, names beside it for the others."""
+    """`out` itself for the first kind that its suffix fits, names beside it for the others."""
     names = {kind: result_name(item, out.stem, kind) for kind in kinds}
     fitting = [kind for kind in kinds if Path(names[kind]).suffix == out.suffix.lower()]
     if not fitting:
@@ -108,7 +113,7 @@ def _check_distinct(items: Sequence[Item], plans: Sequence[Plan]) -> None:
 
 def check_free(plans: Sequence[Plan]) -> None:
     """Raise `ConfigurationError` naming results of an earlier run, whole or partial, that would be overwritten."""
-    # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
+    # os.path.exists: Path.exists raises for a name that is too long, which would end the run for all the others.
     finals = [final for plan in plans for final in plan.values()]
     found = [path for final in finals for path in (final, partial_path(final)) if os.path.exists(path)]
     if found:

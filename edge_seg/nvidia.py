@@ -1,5 +1,5 @@
-"""What NVIDIA's driver and TensorRT say of themselves, asked through their C libraries, and memory that a GPU reads by
-itself. Knows nothing of sessions.
+"""Facts about NVIDIA's driver and TensorRT, asked through their C libraries, and page-locked memory. Knows nothing of
+sessions.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-# Memory that is page-locked for every context of the process (cudaHostRegisterPortable).
+# cudaHostRegisterPortable: memory counts as page-locked for every CUDA context of the process.
 _PORTABLE = 1
-# The process that initialised CUDA. Its forks cannot use it, and the driver does not say why.
+# The process that initialised CUDA. Its forked children cannot use CUDA, and the driver does not say why.
 _initialised_in: int | None = None
 
 
 def forked_after_cuda() -> bool:
-    """Whether this module initialised CUDA before this process was forked off: here it does not work any more."""
+    """Whether this module initialised CUDA before this process was forked off; if so, CUDA does not work here."""
     return _initialised_in not in (None, os.getpid())
 
 
 def nvidia_gpus() -> int | None:
-    """GPUs the NVIDIA driver shows to this process, or None without a working driver."""
+    """Number of GPUs the NVIDIA driver shows to this process, or None without a working driver."""
     global _initialised_in
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
@@ -39,7 +39,7 @@ def nvidia_gpus() -> int | None:
         except OSError:
             continue
         count = ctypes.c_int(0)
-        # 100 is "no device": the driver works and hides or has none.
+        # 100 is "no device": the driver works, but has no GPU or hides them.
         status = driver.cuInit(0)
         if status == 100:
             return 0
@@ -54,18 +54,18 @@ def nvidia_gpus() -> int | None:
 def tensorrt_version() -> int:
     """Version of the TensorRT that the installed onnxruntime loads (10.3.0 is 100300), or 0 without its libraries.
 
-    They are loaded here: those of NVIDIA's wheels (`tensorrt_libs`) lie where nothing else would find them.
+    Also loads these libraries: onnxruntime would not find those in NVIDIA's wheel (`tensorrt_libs`) by itself.
     """
     folder = _package_folder("onnxruntime")
     providers = [] if folder is None else sorted((folder / "capi").glob("*onnxruntime_providers_tensorrt*"))
     wanted = {name.decode() for path in providers for name in _TENSORRT.findall(path.read_bytes())}
-    # nvinfer before nvonnxparser, which needs it.
+    # Sorted, so that nvinfer is loaded before nvonnxparser, which needs it.
     found = {name: _load(name) for name in sorted(wanted)}
     engine = next((library for name, library in found.items() if "nvinfer" in name), None)
     return int(engine.getInferLibVersion()) if engine is not None and None not in found.values() else 0
 
 
-# What onnxruntime's provider is linked against: the engine and the reader of graphs, each with its major version.
+# Libraries that onnxruntime's provider is linked against: the engine and the ONNX parser, each with its major version.
 _TENSORRT = re.compile(rb"libnvinfer\.so\.\d+|libnvonnxparser\.so\.\d+|nvinfer_\d+\.dll|nvonnxparser_\d+\.dll")
 
 
@@ -83,11 +83,11 @@ def _package_folder(name: str) -> Path | None:
 
 
 def page_locked(shape: tuple[int, ...]) -> np.ndarray | None:
-    """An array of bytes whose memory is locked for as long as it lives, so that a GPU copies it by itself; or None.
+    """A uint8 array in page-locked memory, which a GPU can copy without the CPU; None if it cannot be locked.
 
-    Its pages are its own, and no forked child's: one that took them over would move the parent's next bytes elsewhere.
+    Forked children do not get these pages: after a copy-on-write the GPU would read other pages than the parent writes.
     """
-    import numpy as np  # here, so that `--help` needs none
+    import numpy as np  # here, so that `--help` does not load it
 
     size = math.prod(shape)
     pages = mmap.mmap(-1, size)
@@ -101,15 +101,15 @@ def page_locked(shape: tuple[int, ...]) -> np.ndarray | None:
         except OSError:
             continue
         if runtime.cudaHostRegister(address, ctypes.c_size_t(size), ctypes.c_uint(_PORTABLE)) == 0:
-            # The array dies before its pages, and after every view of it.
+            # Unlock when the array is freed: after every view of it, and before its pages.
             weakref.finalize(array, runtime.cudaHostUnregister, address).atexit = False
             return array.reshape(shape)
-        runtime.cudaGetLastError()  # else the next one who asks is told of this
+        runtime.cudaGetLastError()  # clears the error, which the next caller would get otherwise
     return None
 
 
 def gpu_identity(index: int) -> str:
-    """Name, compute capability and the CUDA version of the driver (13000 is 13.0) of a GPU; "" without a driver."""
+    """Name and compute capability of a GPU, and the driver's CUDA version (13000 is 13.0); "" without a driver."""
     if not nvidia_gpus():
         return ""
     driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")

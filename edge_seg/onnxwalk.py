@@ -1,8 +1,8 @@
-"""Walk an ONNX file's structure: versions, metadata, operators, and every tensor with what it claims to hold.
+"""Walk an ONNX file's structure: versions, metadata, operators, and every tensor with its declared size.
 
-Looks into subgraphs, functions, sparse tensors and training records too: none of ours has any and all are refused, but
-a reference to data outside the file is named wherever it hides. Judges sizes against what the file really holds;
-`demand` works out what the graph asks for, `modelfile` turns the findings into errors. Field numbers are onnx.proto's.
+Also looks into subgraphs, functions, sparse tensors and training records: our models have none and all are refused, but
+a reference to data outside the file is reported wherever it is. Checks declared sizes against what the file holds;
+`demand` works out what the graph needs, `modelfile` turns findings into errors. Field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_NODES = 10_000  # FCN8 in int8 has 107
 MAX_TENSOR_BYTES = 2**30  # the full network's largest tensor is 411 MB
 MAX_METADATA = 128 * 2**20
 MAX_NAME = 2**16
-# Bits of one element, by TensorProto.DataType; strings are refused, a segmenter has none.
+# Bits per element, by TensorProto.DataType; strings (8) are refused, as no segmentation model has any.
 ELEMENT_BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
     17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
@@ -32,7 +32,7 @@ _STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 class Tensor(NamedTuple):
-    """A stored tensor: its shape, bytes of one element (at least 1), and its values where it is a few whole numbers."""
+    """A tensor: its shape, bytes per element (at least 1), and its values if these are a few integers."""
 
     shape: tuple[int, ...]
     item_bytes: int
@@ -40,7 +40,7 @@ class Tensor(NamedTuple):
 
 
 class Node(NamedTuple):
-    """One node of the main graph. Attributes are whole numbers or texts; floats and tensors decide no shape of ours."""
+    """One node of the main graph. Only integer and text attributes are kept: no others decide shapes in our models."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -70,7 +70,7 @@ class _Walk:
         self.found = Contents()
 
     def refuse(self, why: str) -> None:
-        """The first reason is the one that is told."""
+        """Note why the file is refused; only the first reason is kept."""
         self.found.refused = self.found.refused or why
 
     def model(self, size: int) -> Contents:
@@ -124,7 +124,7 @@ class _Walk:
         return key, value
 
     def nested(self, item: Field, depth: int, *, node_field: int) -> None:
-        """A function (nodes in `node_field`) or a training record (graphs in fields 1 and 2)."""
+        """Walk a function (nodes in `node_field`) or a training record (graphs in fields 1 and 2)."""
         for part in self.reader.fields(item.start, item.end):
             if node_field and part.number == node_field:
                 self.node(self.message(part), depth)
@@ -132,7 +132,7 @@ class _Walk:
                 self.graph(self.message(part), depth)
 
     def graph(self, item: Field, depth: int) -> None:
-        """The main graph at depth 0; a deeper one is only searched for references."""
+        """Walk the main graph (depth 0), or a nested one, in which only references to other files matter."""
         if depth > MAX_DEPTH:
             raise DamagedError(f"graphs inside graphs, more than {MAX_DEPTH} deep")
         for part in self.reader.fields(item.start, item.end):
@@ -171,7 +171,7 @@ class _Walk:
             raise DamagedError(f"it has more than {MAX_NODES} nodes")
 
     def attribute(self, item: Field, depth: int) -> tuple[str, tuple[int, ...] | str]:
-        """(name, value) by the type that the attribute itself states, as the runtime reads it."""
+        """(name, value) of an attribute, of the type that it declares, which is how the runtime reads it."""
         name, text, kind, whole = "", "", 0, 0
         numbers: list[int] = []
         for part in self.reader.fields(item.start, item.end):
@@ -203,7 +203,7 @@ class _Walk:
                 self.tensor(self.message(part))
 
     def tensor(self, item: Field, *, stored: bool = False) -> None:
-        """Judge a tensor; one that is `stored` in the main graph is kept by its name."""
+        """Check a tensor; an initializer of the main graph (`stored`) is also kept by its name."""
         dims: list[int] = []
         data_type, payload, external = 0, 0, False
         place = name = ""
@@ -237,7 +237,7 @@ class _Walk:
         self.found.tensors[name] = tensor
 
     def judge_tensor(self, name: str, dims: list[int], data_type: int, payload: int) -> int:
-        """Bits of an element, once the tensor is known to hold about what it declares."""
+        """Check that a tensor holds about as many bytes as it declares; returns the bits per element."""
         bits = ELEMENT_BITS.get(data_type)
         if bits is None:
             raise DamagedError(f"tensor {name[:80]!r} has the element type {data_type}")
@@ -246,7 +246,7 @@ class _Walk:
         declared = math.prod(dims) * bits // 8
         if declared > MAX_TENSOR_BYTES:
             self.refuse(f"tensor {name[:80]!r} declares {declared} bytes, more than {MAX_TENSOR_BYTES}")
-        # A number in a packed list may take a single byte for up to 8 of memory, or hold several tiny ones.
+        # Up to 8 times: a varint of one byte may stand for an element of 8 bytes, or pack several tiny elements.
         elif declared > 8 * payload:
             raise DamagedError(f"tensor {name[:80]!r} declares {declared} bytes and holds {payload}")
         self.found.weight_bytes += payload
@@ -260,12 +260,12 @@ class _Walk:
 
 
 def signed(value: int) -> int:
-    """A protobuf int64, which is written as its two's complement."""
+    """The signed value of a protobuf int64, which is written as an unsigned two's complement."""
     return value - 2**64 if value >= 2**63 else value
 
 
 def walk_model(reader: Reader, size: int) -> Contents:
-    """Walk the model that fills the reader's first `size` bytes.
+    """Walk the model in the reader's first `size` bytes.
 
     Raises:
         DamagedError: not a well-formed ONNX model, or one that would take too much work to read.

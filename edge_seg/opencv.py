@@ -1,4 +1,4 @@
-"""The guarded import of cv2: on a server without libGL it fails with the command that cures it. Knows nothing else."""
+"""The guarded import of cv2: if it fails (without libGL, for one), the error says how to fix it. Knows nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["cv2"]
 
 
 def explain_import_error(error: ImportError) -> MissingDependencyError:
-    """Turn an ImportError of cv2 into the one line that names its cure."""
+    """Turn an ImportError of cv2 into a one-line error that says how to fix it."""
     if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
         return MissingDependencyError("OpenCV is not installed. Install it: pip install opencv-python-headless")
     return MissingDependencyError(

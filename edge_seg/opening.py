@@ -1,10 +1,10 @@
-"""Opening media: what may be opened at all, how long that may take, and one line on why it could not be.
+"""Opening media: what may be opened at all, how long that may take, and a one-line error if it fails.
 
 With `tracks.py`, `video.py`, `audio.py` and `encode.py` the only importer of av. Knows no frames.
 
 A file opens nothing but itself, an address nothing but its own kind of connection: playlists, which open other files
-and addresses, are no format here, and libav may use no protocol that the source itself does not need. A web server may
-send us on to another web address, as servers of downloads do, and nowhere else.
+and addresses, are not accepted, and libav may use only the protocols that the source itself needs. A web server may
+redirect to another web address, as download servers do, and nowhere else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PROTOCOLS = {
     "file": "file",
     "http": "http,https,tcp,tls,httpproxy",
     "https": "http,https,tcp,tls,httpproxy",
-    # Pictures come over the connection itself (`rtsp_transport`): no other port is opened.
+    # The video comes over the connection itself (`rtsp_transport`): no other port is opened.
     "rtsp": "rtsp,tcp",
     "rtsps": "rtsps,rtsp,tls,tcp",
     "rtmp": "rtmp,tcp",
@@ -55,7 +55,7 @@ PROTOCOLS = {
     "udp": "udp",
 }
 QUICKLY_LOOKED_AT = frozenset({"rtsp", "rtsps"})
-# What comes by these has no end of its own, whatever length its first frames let guess.
+# Streams over these have no end of their own, whatever duration libav guesses from the first frames.
 WITHOUT_END = frozenset({"rtsp", "rtsps", "tcp", "udp"})
 CLOCKS_WITHOUT_ZERO = frozenset({"mpeg", "mpegts", "rtsp"})
 CHECK = "Check the address and that the camera is on."
@@ -73,11 +73,11 @@ def open_file(path: str | Path) -> InputContainer:
         MediaError: it cannot be opened; the message names it and says what is wrong with it.
     """
     if not os.path.isfile(path):
-        # Opening a pipe would wait for its writer, for ever.
+        # Opening a named pipe would wait for ever if nothing writes to it.
         raise MediaError(explain_file(Path(path), ""))
     if refers_elsewhere(Path(path)):
         raise MediaError(f"{path}: its pictures lie in another file, which is not opened; give that file itself.")
-    # A name like "concat:a|b" is a file's name here, never a protocol.
+    # With the prefix, a name like "concat:a|b" is the name of a file, never a protocol.
     opened = _open(f"file:{path}", "file", timeout=None)
     if isinstance(opened, InputContainer):
         return opened
@@ -95,13 +95,13 @@ def open_address(
 
     Args:
         address: with its credentials, which are remembered so that no line ever shows them.
-        open_timeout_s: how long connecting may take, and how long looking at the first frames; by default
+        open_timeout_s: how long connecting may take, and how long probing the first frames may; by default
             `OPEN_TIMEOUT_S`.
         read_timeout_s: how long a read may block.
-        stopped: whether waiting for it is to end; asked a few times a second.
+        stopped: whether to stop waiting for it; asked a few times a second.
 
     Raises:
-        RefusedError: the server wants another user name or password.
+        RefusedError: the server does not accept the user name or password, or refuses access.
         MediaError: it cannot be opened; the message names it, credentials redacted.
     """
     remember_secrets(address)
@@ -114,7 +114,7 @@ def open_address(
         opened = _open(address, scheme, timeout=timeout)
         unsized = isinstance(opened, InputContainer) and scheme in QUICKLY_LOOKED_AT and not _sized(opened)
         if isinstance(opened, InputContainer) and unsized and not given_up():
-            # Its description does not give the frames' size: wait for it to come with a key frame.
+            # The stream's description does not give the frame size: wait for a key frame, which does.
             opened.close()
             opened = _open(address, scheme, timeout=timeout, patient=True)
         return opened
@@ -122,19 +122,19 @@ def open_address(
     opened = _waited_for(opening, stopped)
     if opened is None:
         raise MediaError(f"{redact(address)}: no answer had come.")
-    # Some of libav's layers call a wait that was cut off by another name.
+    # Some of libav's layers report a timeout as another error, so the time that passed counts too.
     late = isinstance(opened, av.error.ExitError) or time.monotonic() - began_at >= limit_s
     if isinstance(opened, InputContainer):
         return opened
-    # Raised out here so that the native error, whose text holds the bare address, is not chained to it.
+    # Raised here, outside any handler, so that the native error, which holds the unredacted address, is not chained.
     raise _explain_address(redact(address), opened, limit_s if late else None)
 
 
 class StandardInput:
-    """What is piped into this process, as libav wants to read it: in short waits, which a stop ends.
+    """Standard input as a file object for libav; it waits in short steps, so that a stop ends the wait.
 
     Args:
-        stopped: whether waiting is to end, besides by `stop`.
+        stopped: whether to stop waiting; `stop` does so too.
 
     Raises:
         MediaError: nothing is piped into this process.
@@ -155,9 +155,9 @@ class StandardInput:
         self._begin = os.lseek(self._descriptor, 0, os.SEEK_CUR) if self.seekable() else 0
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end, and after `stop`."""
+        """Up to `size` bytes; none at the end or after a stop."""
         while not self.is_stopped():
-            # Windows can wait for sockets alone.
+            # On Windows `select` works only on sockets.
             if os.name == "nt" or select.select([self._descriptor], [], [], READ_STEP_S)[0]:
                 data = os.read(self._descriptor, size)
                 self._taken += len(data)
@@ -165,30 +165,30 @@ class StandardInput:
         return b""
 
     def seekable(self) -> bool:
-        """Whether it is a file after all (`edge-seg predict - < clip.mp4`)."""
+        """Whether standard input is a regular file (`edge-seg predict - < clip.mp4`)."""
         return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """The new place, in bytes from where it was given to us."""
+        """Move to a position and return it, in bytes from where the file stood when it was opened here."""
         return os.lseek(self._descriptor, offset + (self._begin if whence == os.SEEK_SET else 0), whence) - self._begin
 
     def tell(self) -> int:
-        """The place, in bytes from where it was given to us."""
+        """The position, in bytes from where the file stood when it was opened here."""
         return os.lseek(self._descriptor, 0, os.SEEK_CUR) - self._begin
 
     def is_stopped(self) -> bool:
-        """Whether its end is one that was asked for."""
+        """Whether it ended because a stop was asked for."""
         return self._stopped.is_set() or self._stop_asked()
 
     def stop(self) -> None:
-        """Let the read that waits, and all later ones, find the end."""
+        """Make the read that is waiting, and all later ones, return the end of the file."""
         self._stopped.set()
 
     def open(self) -> InputContainer:
-        """Begin to read it as a video.
+        """Open it as a video.
 
         Raises:
-            MediaError: it is none, or one that cannot be read from its beginning on.
+            MediaError: it is not a video, or one that cannot be read from its beginning on.
         """
         opened = _open(self, "pipe", timeout=None)
         if isinstance(opened, InputContainer):
@@ -216,7 +216,7 @@ def clock_origin_s(container: InputContainer) -> float:
 
 
 def reason_of(error: Exception) -> str:
-    """What the library said, without the file name it repeats and without credentials."""
+    """The library's error text, without the file name and without credentials."""
     return redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()
 
 
@@ -227,10 +227,10 @@ def _sized(container: InputContainer) -> bool:
 def _waited_for(
     opening: Callable[[Callable[[], bool]], InputContainer | Exception], stopped: Callable[[], bool]
 ) -> InputContainer | Exception | None:
-    """What `opening`, which is told whether it was given up, comes to; None where waiting is to end before.
+    """The result of `opening`, whose argument tells it whether it was given up; None if `stopped` came first.
 
-    libav waits in native code, where the main thread would hear no Ctrl-C: so another one does. Who leaves before it is
-    done leaves the connection to it, and it closes it; the end of the program waits for it.
+    libav waits in native code, where Ctrl-C does not reach the main thread, so `opening` runs on a thread of its own.
+    If the wait is given up, that thread closes what it opens; the end of the program waits for it.
     """
     if threading.current_thread() is not threading.main_thread() or program_is_ending():
         return opening(stopped)
@@ -269,20 +269,20 @@ def _open(
 ) -> InputContainer | Exception:
     options = {"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS.get(scheme, "")}
     if scheme in ("rtmp", "rtmps"):
-        # libav would wait five seconds for a sound that may begin. What the frames are like is said first.
+        # libav would wait five seconds for audio that may never start. The frame format comes first anyway.
         options |= {"fpsprobesize": "2", "analyzeduration": "1000000"}
     elif scheme in ("tcp", "udp"):
-        # Whoever joins in the middle waits for a key frame, but watches no frames go by for their rate.
+        # Joining in mid-stream, libav has to wait for a key frame, but need not measure the frame rate.
         options |= {"fpsprobesize": "2", "analyzeduration": "60000000", "probesize": "100000000"}
     if scheme in QUICKLY_LOOKED_AT:
-        # No sound, which nobody here listens to.
+        # Video only: audio is not used.
         options |= {"format_whitelist": "rtsp", "rtsp_transport": "tcp", "allowed_media_types": "video"}
         if not patient:
-            # The description says what is coming; libav would watch frames go by, for seconds with a slow camera.
+            # The stream's description is enough; libav would probe frames too, for seconds with a slow camera.
             options |= {"fpsprobesize": "2", "probesize": "32"}
     try:
-        # `options` also reach the decoders that look at the first frames, before any size is known here. Cameras write
-        # titles and handler names in any encoding; what they say is of no use here.
+        # `options` also reach the decoders that probe the first frames, before any size is known here. Cameras write
+        # titles and handler names in any encoding, and these are not used: undecodable ones must not be an error.
         return av.open(
             target,
             "r",
@@ -296,7 +296,7 @@ def _open(
 
 
 def _explain_address(name: str, error: Exception, waited_s: float | None) -> MediaError:
-    """One line on an address that could not be opened; `name` is free of credentials."""
+    """A one-line error for an address that could not be opened; `name` is free of credentials."""
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return RefusedError(f"{name}: refused the user name or password (401). Write them as USER:PASSWORD@HOST.")
     if isinstance(error, av.error.HTTPForbiddenError):
@@ -309,7 +309,7 @@ def _explain_address(name: str, error: Exception, waited_s: float | None) -> Med
         )
     if waited_s is not None:
         return MediaError(f"{name}: did not answer within {waited_s:g} s. {CHECK}")
-    # What an http address names is often a playlist, which no other kind of address is.
+    # Of all kinds of address, only http often names a playlist.
     nothing = isinstance(error, (ConnectionError, av.error.HTTPNotFoundError))
     playlist = name.lower().startswith("http") and not nothing
     cure = "Playlists (HLS, DASH) are not followed, and pictures are read from files." if playlist else CHECK

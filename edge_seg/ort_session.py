@@ -1,4 +1,4 @@
-"""An open session of onnxruntime as the rest sees it, and what its failures mean. Knows not how it was opened."""
+"""An open onnxruntime session for the rest of the package, and what its errors mean. Knows nothing of opening one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class OrtSession:
-    """A session of onnxruntime. Threads share it; a forked child may not use it."""
+    """An onnxruntime session. Threads may share it; a forked child may not use it."""
 
     def __init__(
         self,
@@ -53,16 +53,17 @@ class OrtSession:
         self._inner, self._bound = inner, bound
         self._name = name
         self._process = os.getpid()
-        # A forked child must not even destroy what came along.
+        # A forked child must not even destroy the session: that would wait for threads it does not have.
         keep_in_children(self)
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them.
+        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8.
 
         Raises:
             ConfigurationError: another shape or type, or a closed session.
             OutOfMemoryError: the device's memory does not hold this batch.
-            DeviceError: the device failed, or the session came through a fork.
+            DeviceError: the device failed, or the session was made before a fork.
+            ModelFileError: the labels are not of the batch's shape.
         """
         inner = self._usable()
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape:
@@ -80,7 +81,7 @@ class OrtSession:
         return outputs
 
     def close(self) -> None:
-        """Give the memory back once runs under way have ended. Closing twice is fine."""
+        """Release the memory once current runs have ended. Closing twice is fine."""
         self._inner = self._bound = None
 
     def _arrays(self, inner: Any, names: list[str], frames: np.ndarray) -> list[np.ndarray]:
@@ -89,7 +90,7 @@ class OrtSession:
             return bound.run(names, frames)
         if bound is None or not bound.captured:
             return list(inner.run(names, {"frames": frames}))
-        # A captured graph replays its one shape whatever it is given.
+        # A captured graph replays its one shape (of one frame), whatever it is given.
         if frames.shape[1:] != bound.shape[1:]:
             raise ValueError("invalid dimensions for a captured graph")
         parts = [bound.run(names, frames[at : at + 1]) for at in range(len(frames))]

@@ -1,8 +1,8 @@
-"""Where results go: the sinks of a video and of pictures. Knows nothing of models or how frames came about.
+"""Where results go: the sinks for a video and for pictures. Knows nothing of models or of where frames come from.
 
 Kinds: `overlay` and `mask` (MP4 for a video, PNG for a picture), `labels` (PNG of class ids at the source's own size,
-in a folder for a video), `jsonl` (a line a frame: index, time, share of each class). A final name is whole or absent;
-what is being written carries `.partial` in its name.
+in a folder for a video), `jsonl` (a line per frame: index, time, share of each class). Under its final name a result is
+whole or absent; while it is being written, its name has `.partial` in it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class VideoOutputs:
 
     Args:
         paths: kind -> final path.
-        info: asked for when the first frame has come, and so what only that frame can tell is known.
+        info: called once the first frame has come, since only that frame settles some of it (size, rotation).
         spec: classes and palette.
         style: how results look.
-        audio_from: file whose sound the overlay carries.
+        audio_from: file whose audio the overlay carries.
         seal: called with each finished result just before it takes its final name.
-        replaces: those of the results that may be replaced if they are there already.
+        replaces: the existing results that may be replaced.
 
     Raises:
         MadeElsewhere: another run is writing one of the results, or has just made it.
@@ -84,12 +84,12 @@ class VideoOutputs:
         record(spent, watches)
 
     def close(self, *, whole: bool, all_audio: bool = True) -> tuple[list[Written], list[str]]:
-        """Finish every result; `whole` gives them their final names. One that cannot be finished keeps none back.
+        """Finish every result; `whole` gives them their final names. A failure of one does not stop the others.
 
-        Sound goes to its own end, or, without `all_audio`, to the end of the last frame.
+        Audio goes to its own end, or, without `all_audio`, to the end of the last frame.
 
         Returns:
-            What there is now, and what went wrong, a line a result.
+            What was written, and what went wrong, one line per failed result.
         """
         results, problems = [], []
         for writer in self._writers:
@@ -103,7 +103,7 @@ class VideoOutputs:
         return [result for result in results if result.frames], problems
 
     def abort(self) -> None:
-        """Let go of every file as it is; of those with nothing in them, altogether."""
+        """Close every file as it is, and remove those with nothing in them."""
         for writer in self._writers:
             writer.abort()
         self._writers = []
@@ -125,7 +125,7 @@ class VideoOutputs:
 
 
 def _claimed(path: Path, *, may_replace: bool) -> Claim:
-    """A result for this run alone, which is not there yet unless it may be replaced."""
+    """Claim a result for this run alone; unless it may be replaced, it must not exist yet."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         claim = _patiently(path)
@@ -140,7 +140,7 @@ def _claimed(path: Path, *, may_replace: bool) -> Claim:
 
 
 def _patiently(path: Path) -> Claim:
-    """Claim a result; a run with `--resume` holds one for a moment, to look at it."""
+    """Claim a result, retrying for `PATIENCE_S`: a run with `--resume` holds a claim briefly while it checks one."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -156,17 +156,17 @@ def _made_meanwhile(path: Path) -> MadeElsewhere:
 
 
 class ImageOutputs:
-    """A pipeline's sink for pictures: each result is written whole, under its final name, as soon as it is there.
+    """A pipeline's sink for pictures: each result is written whole, under its final name, as soon as it is ready.
 
-    `written` holds what there is, `problems` why a picture's results are not all there; both by the picture's name. A
-    full disk alone is an error, for it is one for all.
+    `written` holds the results written, `problems` why some of a picture's are missing; both by the picture's name.
+    Only a full disk is raised as an error, because no other picture could be written either.
 
     Args:
         paths: name of the picture -> kind -> final path.
         spec: classes and palette.
         style: how results look.
         seals: name of the picture -> what to call just before one of its results takes its final name.
-        replaces: those of the results that may be replaced if they are there already.
+        replaces: the existing results that may be replaced.
     """
 
     def __init__(

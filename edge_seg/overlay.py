@@ -28,7 +28,7 @@ def overlay(frame: np.ndarray, labels: np.ndarray, palette: Palette, alpha: floa
     Args:
         frame: (H, W, 3) uint8 BGR.
         labels: (H, W) uint8, the frame's size.
-        palette: one RGB colour a class.
+        palette: one RGB colour per class.
         alpha: 0 shows the frame alone, 1 the colours alone.
 
     Returns:
@@ -39,9 +39,9 @@ def overlay(frame: np.ndarray, labels: np.ndarray, palette: Palette, alpha: floa
 
 
 class Painter:
-    """Paints frame after frame into buffers it keeps: four times as fast as `overlay`, which makes new arrays.
+    """Paints frame after frame into buffers that it reuses: four times as fast as `overlay`, which makes new arrays.
 
-    What it returns is valid until the next call. Use one painter a thread.
+    What it returns is valid until the next call. Use one painter per thread.
     """
 
     def __init__(self, palette: Palette, *, alpha: float = 0.5) -> None:
@@ -51,10 +51,10 @@ class Painter:
         self._mixed = np.empty((0, 0, 3), np.uint8)
 
     def mask(self, labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """The colours of `labels` (h, w) uint8, brought to `size` = (height, width) by nearest neighbour: (H, W, 3)."""
+        """The colours of `labels` (h, w) uint8, resized to `size` = (height, width) by nearest neighbour: (H, W, 3)."""
         if self._colors.shape[:2] != tuple(size):
             self._colors = np.empty((*size, 3), np.uint8)
-        # Colours are looked up before the enlargement, where there are fewer pixels; nearest neighbour blends neither.
+        # Look colours up before enlarging, while there are fewer pixels; nearest neighbour blends no colours either.
         small = cv2.applyColorMap(labels, self._table)
         return cv2.resize(small, (size[1], size[0]), dst=self._colors, interpolation=cv2.INTER_NEAREST)
 

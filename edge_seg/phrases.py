@@ -1,10 +1,10 @@
-"""Small parts of sentences that messages are put together from. Knows nothing of what they are about."""
+"""Helpers to put the sentences of messages together. Knows nothing of what the messages are about."""
 
 from __future__ import annotations
 
 
 def joined(*sentences: str) -> str:
-    """Sentences made one, with semicolons between; those that are empty are left out."""
+    """Join sentences into one, with semicolons; empty ones are left out."""
     found = [sentence for sentence in sentences if sentence]
     return "; ".join([*(sentence.removesuffix(".") for sentence in found[:-1]), *found[-1:]])
 

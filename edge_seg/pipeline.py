@@ -1,12 +1,12 @@
-"""Frames through a model, decode, inference and output overlapping: threads and two bounded queues.
+"""Frames through a model, with decoding, inference and output overlapping: threads and two bounded queues.
 
-Memory is that of the queues and of the batches under way, whatever the length. Knows no file formats: it is handed a
-`Source`, something with `predict_labels`, and a `Sink`.
+Memory is that of the queues and of the batches under way, however long the source. Knows no file formats: it is handed
+a `Source`, something with `predict_labels`, and a `Sink`.
 
     source --(reader thread)--> frames --(this thread: batches, inference)--> labelled --(writer thread)--> sink
 
-Where the device gains by it, two batches are inferred at once: what one run leaves idle, a core or a GPU's copies, the
-other one fills. Results keep the order of the frames.
+Where the device gains by it, two batches run at once: each uses what the other leaves idle (a core, or a GPU while the
+other copies). Results keep the order of the frames.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .memory import amount, available_memory
 from .phrases import counted
 from .timings import StageTime, Stopwatch
 
-# What one queue may hold of a video's pictures: 41 frames of 1920x1080, 10 of 3840x2160.
+# Bytes of frames that one queue may hold: 43 frames of 1920x1080, 10 of 3840x2160.
 QUEUE_BYTES = 1 << 28
 STAGES = ("decode", "resize", "inference", "smooth", "paint", "write")
 
@@ -39,9 +39,9 @@ class Sink(Protocol):
     """Where labelled frames go. All calls come from one thread, in the order of the frames."""
 
     def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
-        """Take a frame and its class ids, (h, w) uint8 at the model's size; record "paint" and "write" times.
+        """Take a frame and its labels, (h, w) uint8 at the model's size; record "paint" and "write" times.
 
-        A frame that was not segmented comes with the very array of the last one that was.
+        A frame that was not segmented comes with the same array object as the last one that was.
         """
         ...
 
@@ -56,15 +56,15 @@ class PipelineReport:
         skipped: written with the labels of an earlier frame (stride).
         failed: gave no picture, or were lost to the error.
         dropped: replaced by a newer one (live), or left out as damaged.
-        wall_s: from the first read to the last write.
-        stages: milliseconds a frame by stage.
-        age: milliseconds from a live frame's arrival to its being written, None for files.
+        wall_s: seconds from the first read to the last write.
+        stages: stage -> milliseconds per frame.
+        age: milliseconds from a live frame's arrival until it is written, None for files.
         flicker: share of pixels (0..1, at the model's size) that change class from one segmented frame to the next,
-            the mean of all; None before there are two.
-        raw_flicker: the same of the labels as the model gave them, before `postprocess`.
-        error: what ended the run, None if nothing did.
-        interrupted: it was asked to stop before the end.
-        limited: it reached its limit.
+            the mean over all pairs; None with fewer than two such frames.
+        raw_flicker: the same for the model's own labels, before `postprocess`.
+        error: the error that ended the run, or None.
+        interrupted: the run was asked to stop before the end.
+        limited: the run reached its limit.
     """
 
     read: int
@@ -82,7 +82,7 @@ class PipelineReport:
     limited: bool = False
 
     def frames(self, counts: SourceCounts) -> dict[str, int]:
-        """The frames' account: the run's, and what the source's own counts add to it."""
+        """What became of the frames: the run's own counts, and the source's for what only the source knows."""
         own = {key: getattr(self, key) for key in ("read", *OUTCOMES)}
         return {**frame_counts(counts), **own}
 
@@ -98,16 +98,16 @@ class PipelineReport:
 
 
 def _queue_depth(info: SourceInfo, batch_size: int) -> int:
-    """Frames that wait for inference, and labelled ones for the writer: a batch, and what keeps both sides going."""
+    """Capacity of each queue: a batch and two more frames, to keep both sides busy, within `QUEUE_BYTES`."""
     if info.live:
-        # A live source keeps the newest frame itself; a queue behind it would only make frames old.
+        # A live source keeps the newest frame itself; a longer queue would only delay frames.
         return 1
     depth = batch_size + 2
     return max(2, min(depth, QUEUE_BYTES // _frame_bytes(info))) if info.size else depth
 
 
 def _check_memory(info: SourceInfo, frames: int) -> None:
-    """Large pictures times a large batch may be more than the machine has; the system kills who takes it."""
+    """Raise `MediaError` if so many frames need more memory than is free: the system would kill the process."""
     needed, free = frames * _frame_bytes(info), available_memory()
     if free is not None and needed > free:
         assert info.size is not None
@@ -119,7 +119,7 @@ def _check_memory(info: SourceInfo, frames: int) -> None:
 
 
 def _frame_bytes(info: SourceInfo) -> int:
-    """Of one picture, BGR; 0 where the size is not known yet."""
+    """Bytes of one BGR frame; 0 if the size is not known yet."""
     return info.size[0] * info.size[1] * 3 if info.size else 0
 
 
@@ -127,16 +127,16 @@ class Pipeline:
     """One run of a source through a model into a sink.
 
     Args:
-        source: open for reading; read from a thread of its own.
-        predictor: a Segmenter; where its device runs several batches at once, used from as many threads.
+        source: open for reading; read on a thread of its own.
+        predictor: a Segmenter; if its device runs several batches at once, used from as many threads.
         sink: takes labelled frames, on a thread of its own.
         options: batch, stride, limit.
-        postprocess: (labels, image) -> labels, for each frame that was segmented, in order; both at the model's size,
-            to be left as they are.
+        postprocess: (labels, image) -> labels, for each segmented frame, in order; both at the model's size, and not
+            to be modified.
         on_progress: called with the number of frames written so far, on the writer's thread.
 
     Raises:
-        MediaError: the batches under way would hold more of the source's pictures than memory does.
+        MediaError: the frames under way need more memory than is free.
     """
 
     def __init__(
@@ -153,9 +153,9 @@ class Pipeline:
         self._options = options or PipelineOptions()
         self._stop = threading.Event()
         self._on_progress = on_progress
-        # Whether reading may wait for others, for ever.
+        # Whether a read may block for ever, waiting for data from outside.
         self._waits = source.info.live or source.info.kind == "pipe"
-        # Whether it may wait even where it was told to stop. A pipe is looked at in short waits, but on Windows.
+        # Whether a read may block even after `stop`. Reads of a pipe wait in short steps, except on Windows.
         self._hangs = source.info.live or (source.info.kind == "pipe" and os.name == "nt")
         depth = _queue_depth(source.info, self._options.batch_size)
         under_way = 2 * depth + self._options.longest_window * (predictor.runs_at_once + 1)
@@ -176,9 +176,9 @@ class Pipeline:
             self._source.stop()
 
     def run(self) -> PipelineReport:
-        """Run to the end of the source, its limit, a stop or an error; the report says which. Never raises for frames.
+        """Run to the end of the source, its limit, a stop or an error; the report says which. No `Exception` is raised.
 
-        KeyboardInterrupt and the like, `SystemExit` in a callback too, end both threads before they go on.
+        KeyboardInterrupt and the like, `SystemExit` in a callback too, end both threads and are then raised again.
         """
         started = time.perf_counter()
         reader, writer = (
@@ -194,7 +194,7 @@ class Pipeline:
         try:
             self._guarded(work)
         finally:
-            # The reader may hang in a dead connection or pipe: it is a daemon, and its frames go nowhere any more.
+            # The reader may hang in a dead connection or pipe. It is a daemon thread, and its frames are discarded.
             for thread, patience_s in ((writer, None), (reader, 1.0 if self._hangs else None)):
                 if thread.ident is not None:
                     thread.join(patience_s)
@@ -203,7 +203,7 @@ class Pipeline:
         return self._report(time.perf_counter() - started, self._error)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Run one stage; its error stops the others, whatever it is: they would wait for it for ever."""
+        """Run one stage; any error stops the others, which would wait for this stage for ever."""
         try:
             work()
         except BaseException as error:
@@ -224,7 +224,7 @@ class Pipeline:
                 started = time.perf_counter()
                 frame = next(frames, None)
                 if frame is None:
-                    # What is piped in ends where it is stopped.
+                    # A pipe also ends when it is stopped: note if that is why.
                     if self._source.info.kind == "pipe":
                         self._note_end()
                     break
@@ -240,7 +240,7 @@ class Pipeline:
             self._frames.close()
 
     def _note_end(self) -> bool:
-        """Whether to read no further, and why."""
+        """Whether to stop reading; also records the reason."""
         self._limited = self._options.limit is not None and self._delivered >= self._options.limit
         self._interrupted = self._stop.is_set() and not self._limited
         return self._limited or self._interrupted

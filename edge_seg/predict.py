@@ -1,6 +1,6 @@
 """Many sources through one model: each gets a report of its own, and one bad file does not stop the others.
 
-Knows no command line: the console hands it options, and a `Progress` to talk to.
+Knows no command line: its caller passes options, and a `Progress` for messages.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class PredictOptions:
     Attributes:
         pipeline: which frames are segmented.
         style: how results look.
-        give_up_s: how long a live source that went silent is waited for.
-        wait_s: how long one is waited for that is not there yet.
-        hold: frames a class may be held against the model's, see `steady.Smoother`; 1 shows what the model says.
-        overwrite: results that are there already are replaced.
+        give_up_s: how long to wait for a live source that has gone silent.
+        wait_s: how long to wait for a live source that cannot be opened yet.
+        hold: frames for which a class may be kept against the model's, see `steady.Smoother`; 1 changes nothing.
+        overwrite: existing results are replaced.
     """
 
     pipeline: PipelineOptions = field(default_factory=PipelineOptions)
@@ -61,7 +61,7 @@ class PredictOptions:
 
 
 def options_that_matter(options: PredictOptions, item: Item, kind: str) -> dict[str, Any]:
-    """What of the options decides the content of one kind of result of an item, by the console's names."""
+    """The options that affect the content of one kind of result of an item, by their command-line names."""
     found: dict[str, Any] = {}
     pipeline, style = options.pipeline, options.style
     if item.kind != "image":
@@ -82,12 +82,12 @@ class SourceReport(StreamReport):
     """What became of one source and its results.
 
     Attributes:
-        status: "done", "already there", "incomplete" (what could be read is there, but not all could), "interrupted",
-            "failed", "made elsewhere" (another run is at it, or has just made it), or "not started".
+        status: "done", "already there", "incomplete" (only part of the source could be read), "interrupted", "failed",
+            "made elsewhere" (another run is making it, or has just made it), or "not started".
         message: why, when it is not "done".
         outputs: kind -> path of what was written, partial names included.
         wall_s, frames_per_s: from the first frame read to the last one written.
-        stages: milliseconds a frame by stage.
+        stages: stage -> milliseconds per frame.
         age: milliseconds from arrival to output, live sources only.
         flicker: share of pixels (0..1) that change class from one segmented frame to the next, motion included; None
             for pictures.
@@ -108,7 +108,7 @@ class SourceReport(StreamReport):
 
     @property
     def good(self) -> bool:
-        """Whether nothing was left undone."""
+        """Whether nothing is left to do."""
         return self.status in GOOD
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,10 +122,10 @@ class Run:
     Args:
         predictor: a Segmenter.
         options: see `PredictOptions`.
-        progress: where remarks and the bar go.
-        records: where what is finished is written down.
-        look: for a run that goes on where another stopped: (source, its results) -> what is left to make of it, and its
-            report if nothing is; called when it is the source's turn.
+        progress: where remarks and the progress bar go.
+        records: where finished results are recorded.
+        look: with `--resume`, called at each source's turn: (source, its results) -> the results still to be made, and
+            the source's report if there are none.
     """
 
     def __init__(
@@ -144,15 +144,15 @@ class Run:
         self.watches = {stage: Stopwatch() for stage in STAGES}
 
     def request_stop(self) -> None:
-        """Finish what is under way and begin nothing new. Safe in a signal handler."""
+        """Finish what is under way and start nothing new. Safe in a signal handler."""
         self._stopped.set()
         if self._pipeline is not None:
             self._pipeline.request_stop()
 
     def process(self, items: Sequence[Item], plans: Sequence[Plan]) -> Iterator[SourceReport]:
-        """Process the items in order; a report each, as soon as it is known.
+        """Process the items in order; yields a report for each, as soon as it is known.
 
-        Those that another run was making are looked at again when all others are done.
+        With `look`, items that another run was making are looked at again after all others.
         """
         pictures: list[tuple[Item, Plan]] = []
         busy: list[tuple[Item, Plan]] = []
@@ -182,7 +182,7 @@ class Run:
             return {}, SourceReport(source=item.name, status="failed", message=redact(_words(error)))
 
     def _replaceable(self, plan: Plan) -> frozenset[Path]:
-        """What is there already and may be replaced: by `look` only what it was shown."""
+        """The existing results that may be replaced: with `look` those that it has just been shown."""
         if self._look is None and not self._options.overwrite:
             return frozenset()
         return frozenset(path for path in plan.values() if self._options.overwrite or os.path.lexists(path))
@@ -195,7 +195,7 @@ class Run:
         except MadeElsewhere as error:
             return SourceReport(source=item.name, status=MADE_ELSEWHERE, message=redact(str(error)))
         except Exception as error:
-            # A fault of ours in one source is no reason to leave the others undone.
+            # Even a bug of ours in one source must not stop the others.
             return SourceReport(source=item.name, status="failed", message=redact(_words(error)))
 
     def _video(self, item: Item, plan: Plan) -> SourceReport:
@@ -232,10 +232,10 @@ class Run:
                 sink.abort()
 
     def _pump(self, source: Source, sink: VideoOutputs | ImageOutputs) -> PipelineReport:
-        """Run the pipeline with the bar beside it."""
+        """Run the pipeline, showing the progress bar."""
         options, hold = self._options.pipeline, self._options.hold
         if source.info.kind == "images":
-            # Pictures have nothing to do with one another: each gets labels of its own.
+            # Pictures are independent of one another: each gets labels of its own.
             options, hold = replace(options, stride=1, limit=None), 1
         limit, count = options.limit, source.info.frame_count
         total = min(limit, count) if limit and count else limit or count
@@ -244,7 +244,7 @@ class Run:
             self._predictor,
             sink,
             options=options,
-            # A new one for each source, which has nothing to do with the one before.
+            # A new one for each source: smoothing must not carry over.
             postprocess=Smoother(hold) if hold > 1 else None,
             on_progress=self._progress.update,
         )
@@ -264,7 +264,7 @@ class Run:
         self, item: Item, source: Source, sink: VideoOutputs, report: PipelineReport, entry: Entry
     ) -> SourceReport:
         status, message = _judge(source, report)
-        # What a source that broke off still gave is whole in its own way; an interrupted or failed run is not.
+        # Results of a source that broke off get their final names; those of an interrupted or failed run do not.
         whole = status in ("done", "incomplete")
         entry.remark = message
         written, problems = sink.close(whole=whole, all_audio=not report.limited) if report.written else ([], [])
@@ -291,12 +291,12 @@ class Run:
             age=report.age,
             flicker=report.flicker,
             raw_flicker=report.raw_flicker,
-            # Overlay and mask are padded alike.
+            # Overlay and mask have the same note on padding: keep one.
             notes=tuple(dict.fromkeys(notes)),
         )
 
     def _pictures(self, waiting: list[tuple[Item, Plan]]) -> Iterator[SourceReport]:
-        """Pictures that follow one another go through the model together, so that a batch can fill."""
+        """Run consecutive pictures through the model together, so that batches fill up."""
         if not waiting:
             return
         if self._stopped.is_set():
@@ -317,7 +317,7 @@ class Run:
 def _picture_report(
     item: Item, plan: Plan, written: list[Written], problem: str, report: PipelineReport
 ) -> SourceReport:
-    """One picture's part in the report of the pictures that went through together; the speeds are those of all."""
+    """The report of one picture of those that ran together; its times are those of all of them."""
     done = len(written) == len(plan)
     status, message = ("done", "") if done else ("failed", problem)
     if not done and not problem:
@@ -342,12 +342,12 @@ def _not_started(item: Item) -> SourceReport:
 
 
 def _words(error: BaseException) -> str:
-    """Our own errors say what is wrong and name the file; others are named."""
+    """The error's text; other errors than ours and `OSError` get their type's name in front."""
     return str(error) if isinstance(error, (EdgeSegError, OSError)) else f"{type(error).__name__}: {error}"
 
 
 def _judge(source: Source, report: PipelineReport) -> tuple[str, str]:
-    """(status, message) of a source whose pipeline has ended."""
+    """(status, message) for a source whose pipeline has ended."""
     if report.error is not None:
         return "failed", _words(report.error)
     if report.interrupted and not source.info.live:

@@ -1,6 +1,6 @@
-"""Frame -> model input and labels -> frame size: one definition that training, export, runtime and benchmarks share.
+"""Frame -> model input and labels -> frame size: one definition shared by training, export, runtime and benchmarks.
 
-Scaling is not done here but in the exported graph; `scale_frames` is its definition, for the Keras side.
+At run time the exported graph scales pixel values; `scale_frames` defines that scaling, for Keras. Knows no models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check_frame(frame: np.ndarray) -> np.ndarray:
 
 
 def _frame_cure(frame: object) -> str:
-    """What makes a frame of what was given, as far as its type and shape tell."""
+    """How to turn the given object into a frame, as far as its type and shape tell; else ""."""
     if isinstance(getattr(frame, "image", None), np.ndarray):
         return "Pass its .image."
     if isinstance(frame, str | os.PathLike):
@@ -54,7 +54,7 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bring class ids to `size` = (height, width) by nearest neighbour, which never blends ids; (H, W) uint8."""
+    """Resize labels to `size` = (height, width) by nearest neighbour, which never blends ids; (H, W) uint8."""
     if labels.shape[:2] == tuple(size):
         return labels
     return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
@@ -64,7 +64,7 @@ def stack_frames(frames: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """Frames of any size, each (H, W, 3) uint8 BGR, as one model input (N, height, width, 3) uint8."""
     batch = np.empty((len(frames), *size, 3), np.uint8)
     for place, frame in zip(batch, frames, strict=True):
-        # Straight into the batch, without a picture in between.
+        # Straight into the batch, without an intermediate image.
         if frame.shape[:2] == tuple(size):
             place[...] = frame
         else:
@@ -73,5 +73,5 @@ def stack_frames(frames: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 
 
 def scale_frames(frames: np.ndarray) -> np.ndarray:
-    """uint8 0..255 -> float32 in [-1, 1]: `x / 127.5 - 1`, as the notebook scaled and as the exported graph does."""
+    """uint8 0..255 -> float32 in [-1, 1]: `x / 127.5 - 1`, as in the original notebook and in the exported graph."""
     return frames.astype(np.float32) / np.float32(127.5) - np.float32(1)

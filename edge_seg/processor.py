@@ -1,11 +1,11 @@
-"""What this processor is called, and which instructions it has that make networks fast. Knows no runtime."""
+"""The processor's name, and which of the instructions it has that speed up networks. Knows no runtime."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
 
-# What makes int8 and bf16 fast: x86 first, then Arm's names for the same.
+# Instructions that make int8 and bf16 fast, by their names in /proc/cpuinfo: x86 first, then Arm.
 FEATURES = (
     "avx2",
     "avx512f",
@@ -22,12 +22,12 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def cpu_name() -> str:
-    """The processor's name, as its maker gives it; else the machine's kind."""
+    """The processor's name as its maker gives it, or else the machine type."""
     return _field("model name", CPUINFO) or platform.processor() or platform.machine() or "unknown"
 
 
 def cpu_features(cpuinfo: Path = CPUINFO) -> tuple[str, ...]:
-    """The instructions of `FEATURES` that this CPU has; empty where the system does not tell."""
+    """The instructions in `FEATURES` that this CPU has; empty where the system does not say."""
     flags = (_field("flags", cpuinfo) or _field("Features", cpuinfo)).split()
     return tuple(name for name in FEATURES if name in flags)
 

@@ -1,4 +1,4 @@
-"""What a user sees while frames go by: remarks, and on a terminal a bar; all on stderr. Knows no pipeline."""
+"""What a user sees during a run: remarks and, on a terminal, a progress bar; on stderr by default. Knows no frames."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Progress:
     """Remarks and a progress bar on `stream`. Safe from several threads.
 
     Args:
-        stream: where to; stderr by default.
-        bar: whether to draw one; by default only on a terminal.
+        stream: where to write; stderr by default.
+        bar: whether to draw the bar; by default only on a terminal.
     """
 
     def __init__(self, stream: TextIO | None = None, *, bar: bool | None = None) -> None:
@@ -31,13 +31,13 @@ class Progress:
         self._drawn = False
 
     def note(self, text: object) -> None:
-        """A line that stays: a text, or an event of a source."""
+        """Write a line that stays: a text, or an event of a source."""
         with self._lock:
             self._wipe()
             self._write(f"{harmless(str(text))}\n")
 
     def begin(self, title: str, total: int | None) -> None:
-        """A new source of `total` frames, None when nobody knows."""
+        """Begin a new source of `total` frames, None when unknown."""
         with self._lock:
             self._title, self._total = harmless(title), total or 0
             self._started_at = time.monotonic()
@@ -54,7 +54,7 @@ class Progress:
             self._drawn = True
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         with self._lock:
             self._wipe()
 
@@ -64,7 +64,7 @@ class Progress:
             self._drawn = False
 
     def _write(self, text: str) -> None:
-        """A full disk under a log costs the remarks, not the results; a reader that went away ends the run."""
+        """Write to the stream. If its disk is full, only remarks are lost; if its reader is gone, the run ends."""
         try:
             self._stream.write(text)
             self._stream.flush()
@@ -76,7 +76,7 @@ class Progress:
     def _line(self, done: int, now: float) -> str:
         speed = done / max(1e-6, now - self._started_at)
         if self._total:
-            # The count comes from a header, which may be wrong: the bar stops at full, the number goes on.
+            # The total comes from a header, which may be wrong: the bar stops when full, the count goes on.
             share = min(1.0, done / self._total)
             filled = round(share * BAR_WIDTH)
             left = max(0, self._total - done) / speed if speed else 0.0

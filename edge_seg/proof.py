@@ -1,6 +1,6 @@
-"""Parity proved on this machine: a session against the golden frames in its file, and what `auto` takes by it.
+"""Proof of parity on this machine: a session against the golden frames in its file, and which device `auto` then takes.
 
-Knows no runtime: sessions come opened, or as functions that open them.
+Knows no runtime: it is handed open sessions, or functions that open them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Candidate = tuple[str, Callable[[], "Session"]]
 
 
 def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch_size: int = 1) -> Session:
-    """The first candidate that opens and whose labels agree with the golden frames; why others fell out is recorded.
+    """The first candidate that opens and agrees with the golden frames; its `reason` says why others were passed over.
 
-    The last candidate is the CPU, on which the export gate proved the file: it needs no second proof.
+    The last candidate is the CPU, on which the export gate proved the file, so it needs no second proof.
     """
     passed_over: list[str] = []
     for position, (name, attempt) in enumerate(candidates):
@@ -43,7 +43,7 @@ def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch
         except DeviceError as error:
             if position == len(candidates) - 1:
                 raise
-            # The first sentence says why; the cure belongs to who asks for the device by name.
+            # The first sentence says why; the rest, how to fix it, matters only if the device was asked for by name.
             passed_over.append(f"{name}: {re.split(r'[.] (?=[A-Z])', first_line(error))[0]}")
             continue
         proof, problem = ("the provider it was proved on at export", "")
@@ -59,9 +59,9 @@ def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch
 
 
 def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tuple[str, str]:
-    """(proof, problem) of a session against the golden frames in its file: one of the two is empty."""
+    """Compare a session with the golden frames in its file: (proof, problem), one of them empty."""
     arithmetic = session.device.arithmetic
-    from .golden import decode_golden  # here, so that `checks` works where cv2 does not
+    from .golden import decode_golden  # here, so that `checks` works where cv2 does not load
 
     if GOLDEN_KEY not in header.metadata:
         if arithmetic == session.spec.precision:
@@ -82,19 +82,19 @@ def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tupl
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceVerdict:
-    """How one device did.
+    """Whether one device keeps parity.
 
     Attributes:
         device: as the session names it.
         providers: as the session names them.
         arithmetic: what the device really computes in; it sets the bound. "" when the session did not open.
         agreement: share of the golden frames' pixels that agree with Keras, 0..1; None when nothing was computed.
-        worst_frame: the same of the frame that does worst.
+        worst_frame: the same share for the worst frame.
         bound: lowest share that passes.
-        lost: classes that collapsed whatever the share, in words.
-        passed: whether it does.
-        reason: why this device, or what went wrong.
-        seconds: opening, warming up and running.
+        lost: classes that collapsed, whatever the share; a phrase each.
+        passed: whether the share reaches the bound and no class collapsed.
+        reason: why this device was taken, or what went wrong.
+        seconds: time that the golden frames took.
     """
 
     device: str
@@ -122,7 +122,7 @@ class DeviceVerdict:
 
 
 def judge_session(session: Session, frames: np.ndarray, labels: np.ndarray, *, batch_size: int = 1) -> DeviceVerdict:
-    """Hold an open session to its bound on frames (N, H, W, 3) uint8 with Keras' labels (N, H, W) uint8."""
+    """Compare an open session with Keras' labels (N, H, W) uint8 of frames (N, H, W, 3) uint8, by its bound."""
     started = time.perf_counter()
     found = run_in_parts(session.run, frames, batch_size)["labels"]
     agreements = (found == labels).mean(axis=(1, 2))
@@ -143,11 +143,11 @@ def judge_session(session: Session, frames: np.ndarray, labels: np.ndarray, *, b
 
 
 def lost_classes(found: np.ndarray, expected: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:
-    """Classes that collapsed, a phrase each: their IoU with Keras' labels lies below `CLASS_IOU_BOUND`.
+    """A phrase for each class that collapsed: its IoU with Keras' labels is below `CLASS_IOU_BOUND`.
 
     Args:
-        found: (N, H, W) uint8 labels of a device.
-        expected: (N, H, W) uint8, Keras' own; classes that cover less than `VISIBLE_SHARE` of it prove nothing.
+        found: (N, H, W) uint8 labels from a device.
+        expected: (N, H, W) uint8, Keras' own; classes that cover less than `VISIBLE_SHARE` of it are not judged.
         names: class names, position = id.
     """
     lost = []

@@ -1,7 +1,7 @@
 """A reader of protobuf field headers: just enough to look inside an ONNX file without the onnx package.
 
-Payloads are skipped, never copied, so a 540 MB file costs its few thousand headers. The bytes may be anyone's: every
-length is checked against its container, and a budget bounds the work. Knows wire types, nothing of ONNX.
+Payloads are skipped, never copied, so a 540 MB file costs only its few thousand headers. The bytes are not trusted:
+every length is checked against the enclosing message, and a budget bounds the work. Knows wire types, nothing of ONNX.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class DamagedError(ValueError):
 
 
 class Field(NamedTuple):
-    """One field of a message: its number, its wire type, and its value (varint) or where its payload lies."""
+    """One field of a message: its number, its wire type, and its value (varint) or the extent of its payload."""
 
     number: int
     wire: int
@@ -32,11 +32,11 @@ class Field(NamedTuple):
 
 
 class Reader:
-    """Walks messages inside one buffer.
+    """Reads messages inside one buffer.
 
     Args:
-        data: the whole file, as bytes or a memoryview of a map.
-        budget: fields that may be read in all before the file counts as hostile.
+        data: the whole file, as a view of bytes or of a memory map.
+        budget: how many fields and packed numbers may be read in all before the file counts as hostile.
     """
 
     def __init__(self, data: memoryview, *, budget: int = 2_000_000) -> None:
@@ -44,7 +44,7 @@ class Reader:
         self.budget = budget
 
     def fields(self, start: int, end: int) -> Iterator[Field]:
-        """The fields of the message that fills `start`..`end`.
+        """The fields of the message between `start` and `end`.
 
         Raises:
             DamagedError: a field that is malformed or reaches past `end`, or the budget is spent.
@@ -71,7 +71,7 @@ class Reader:
             yield Field(number, wire, value, first, position)
 
     def varint(self, position: int, end: int) -> tuple[int, int]:
-        """An unsigned number of at most 64 bits and the position behind it."""
+        """An unsigned number of at most 64 bits, and the position after it."""
         value = 0
         for shift in range(0, 70, 7):
             if position >= end:
@@ -84,7 +84,7 @@ class Reader:
         raise DamagedError(f"a number longer than 64 bits at byte {position}")
 
     def numbers(self, field: Field) -> list[int]:
-        """A repeated integer field, packed or not."""
+        """The values of a repeated integer field, packed or not."""
         if field.wire == VARINT:
             return [field.value]
         if field.wire != BYTES:
@@ -99,7 +99,7 @@ class Reader:
         return values
 
     def text(self, field: Field, *, limit: int) -> str:
-        """A string field of at most `limit` bytes."""
+        """The text of a string field of at most `limit` bytes."""
         if field.wire != BYTES or field.size > limit:
             raise DamagedError(f"field {field.number} should be a text of at most {limit} bytes")
         try:

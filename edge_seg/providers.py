@@ -1,7 +1,8 @@
-"""How each device is asked of onnxruntime, and whether the session that came back really is on it.
+"""How onnxruntime is asked for a session on each device, and whether the session it gives really runs there.
 
 Every function is handed the onnxruntime module, so that a fake can stand in for it. The CUDA part has run on an H200
-(docs/performance.md), TensorRT's follows the documentation and fakes. Knows no pictures and opens no files.
+(docs/performance.md); the TensorRT part follows the documentation and was tested with fakes. Knows no pictures and
+opens no files.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from .modelfile import ModelHeader
 from .ort_session import is_out_of_memory
 
 T = TypeVar("T")
-# What makes a segmenter slow: these must run on the device that was promised.
+# The operators that take nearly all the time: these must run on the device that was asked for.
 HEAVY_OPERATORS = {"Conv", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearConv", "MatMul", "Gemm"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What every attempt at a session shares.
+    """What every attempt to open a session has in common.
 
     Attributes:
         source: the model's path, or its bytes.
-        header: what the file says of itself.
-        batch_size: frames a run.
+        header: what the file declares.
+        batch_size: frames per run.
         threads: CPU threads.
         input_size: (height, width) of the frames.
         overlapped: two runs will be under way at once.
@@ -61,7 +62,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A session of onnxruntime, what it computes in, how it is run on a GPU, and a remark on how it came about."""
+    """An onnxruntime session, its arithmetic, a remark on how it was opened, and its buffers on a GPU (`bound`)."""
 
     inner: Any
     arithmetic: str
@@ -70,20 +71,20 @@ class Made:
 
 
 def make_inner(ort: Any, plan: Plan, device: DeviceName) -> Made:
-    """A session on exactly this device; `DeviceError` when it came back on another one.
+    """Open a session on exactly this device; raises `DeviceError` if onnxruntime put it on another.
 
-    Whatever onnxruntime raises passes through: `session` says what it means.
+    onnxruntime's own exceptions pass through: `session` explains them.
     """
     make = {"cpu": _make_cpu, "openvino": _make_openvino, "cuda": _make_cuda, "tensorrt": _make_tensorrt}[device.kind]
-    # Its own log level silences a session on the CPU. Others log by way of the process's, which the application may
-    # have set, and which nobody can read to put it back.
+    # A session on the CPU is silenced by its own log level; others also log at the process's level. That one is left
+    # alone where possible: the application may have set it, and it cannot be read in order to be restored.
     with _quiet(ort) if device.kind != "cpu" else contextlib.nullcontext():
         return make(ort, plan, device)
 
 
 @contextlib.contextmanager
 def _quiet(ort: Any) -> Iterator[None]:
-    """Keep onnxruntime's own lines off the terminal: what went wrong comes back as one error of ours."""
+    """Keep onnxruntime's own log lines off the terminal: what goes wrong becomes one error of ours."""
     ort.set_default_logger_severity(4)
     try:
         yield
@@ -95,7 +96,7 @@ def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = plan.threads
     options.inter_op_num_threads = 1
-    # A thread that waits for another gives its core to the decoder and the encoder instead of spinning on it.
+    # No spinning: a thread that waits for another should leave its core to the decoder and the encoder.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     if strict:
@@ -107,13 +108,13 @@ def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
 def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> Made:
     options = _options(ort, plan, strict=False)
     if plan.overlapped:
-        # Each of the two brings the thread that calls it. On two cores neither then waits for the other after every
-        # operator: a tenth more frames of the fast model (docs/performance.md).
+        # Each of the two runs also uses the thread that calls it. On two cores this leaves one thread per run, which
+        # never waits for another after an operator: a tenth more frames with the fast model (docs/performance.md).
         options.intra_op_num_threads = max(1, plan.threads - 1)
     spec = plan.header.spec
     if spec.precision == "int8" and not spec.exact_sums:
-        # Without VNNI, x86 adds two products in 16 bits and cuts off what does not fit: labels change, silently.
-        # This takes a slower way round on those processors alone.
+        # Without VNNI, x86 adds two products in 16 bits and saturates the sum: labels change, silently. This option
+        # takes a slower path, on those processors only.
         options.add_session_config_entry("session.x64quantprecision", "1")
     inner = ort.InferenceSession(plan.source, options, providers=[CPU_PROVIDER], enable_fallback=0)
     return Made(inner=inner, arithmetic=arithmetic_of("cpu", spec.precision))
@@ -121,12 +122,12 @@ def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> Made:
 
 def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> Made:
     found = openvino_devices(ort)[:1]
-    # Said aloud, so that what the report calls the arithmetic is what was asked for and not a default that may change.
+    # Set explicitly, so that the reported arithmetic is what was asked for and not a default that may change.
     bf16 = openvino_has_bf16(found[0])
     config = {
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "INFERENCE_NUM_THREADS": str(plan.threads),
-        # One request at a time is made, so all threads work on it.
+        # There is one request at a time, so all threads work on it.
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
     }
@@ -157,16 +158,16 @@ def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
     if problem:
         raise DeviceError(f"device {device} cannot be had for {plan.header.name}: {problem}")
     own = tensorrt.provider_options(ort, plan.header, plan.batch_size, plan.input_size, device.index)
-    # CUDA beside it takes what TensorRT cannot; the placement check sees to it that this is nothing heavy.
+    # CUDA runs the nodes that TensorRT cannot; the placement check ensures that none of these is heavy.
     providers = [(TENSORRT_PROVIDER, own), (CUDA_PROVIDER, cuda_options(precision, device.index))]
     return _make_nvidia(ort, plan, device, providers, graph=False)
 
 
 def searched(make: Callable[[str], T]) -> tuple[T, str]:
-    """What `make` gives with cuDNN's own choice of algorithms, or where that fails with all tried; and with which.
+    """The result of `make` with cuDNN's heuristic choice of algorithms or, if that fails, all tried; and which it was.
 
-    It fails where none of those it chose can be built: at 32 frames of 352x480 on an H200 for one layer of the bundled
-    network. The search takes 0.3 s longer there, and what it finds is no faster.
+    The heuristic fails if none of the algorithms it chose can be built, as on an H200 at 32 frames of 352x480 for one
+    layer of the bundled network. The search takes 0.3 s longer there, and what it finds is no faster.
     """
     try:
         return make("HEURISTIC"), "HEURISTIC"
@@ -175,16 +176,17 @@ def searched(make: Callable[[str], T]) -> tuple[T, str]:
     except Exception as error:
         if "cudnn" not in str(error).lower() or is_out_of_memory(error):
             raise
-    # Out here the exception is gone, and with it the session and its memory.
+    # Outside the handler the exception is gone, and with it the session and its memory.
     return make("EXHAUSTIVE"), "EXHAUSTIVE"
 
 
 def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
-    """One frame at a time is mostly launches, which a captured graph spares; larger batches overlap their copies.
+    """Make a session with a captured CUDA graph for single frames, without one for larger batches.
 
-    A graph that cannot be captured or replayed costs nothing but the remark.
+    For single frames most of the time is kernel launches, which a graph saves; larger batches gain by overlapping their
+    copies instead. If a graph cannot be captured or replayed, the session goes without it, with a remark.
     """
-    # A captured graph takes its one size alone, and `prove` runs the golden frames at the file's own.
+    # A captured graph takes only its one size, and `prove` runs the golden frames at the file's own size.
     if plan.batch_size > 1 or plan.input_size != plan.header.spec.input_size:
         return make(False)
     try:
@@ -193,13 +195,13 @@ def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
         raise
     except Exception as error:
         problem = first_line(error)
-    # Out here the exception is gone, and with it the session whose memory and half-made capture it kept alive.
+    # Outside the handler the exception is gone, and with it the session, its memory and its unfinished capture.
     made = make(False)
     return replace(made, remark="; ".join(filter(None, [f"no CUDA graph ({problem})", made.remark])))
 
 
 def cuda_options(precision: str, index: int, *, graph: bool = False, search: str = "HEURISTIC") -> dict[str, str]:
-    """What the CUDA provider is asked for a file of `precision` on GPU number `index`.
+    """Options of the CUDA provider for a file of `precision` on GPU number `index`.
 
     `search`: "HEURISTIC", cuDNN's own order of preference, or "EXHAUSTIVE", which tries all algorithms.
     """
@@ -209,11 +211,11 @@ def cuda_options(precision: str, index: int, *, graph: bool = False, search: str
         "arena_extend_strategy": "kSameAsRequested",
     }
     if precision == "fp16":
-        # The layout of tensor cores.
+        # The layout that tensor cores need.
         options["prefer_nhwc"] = "1"
     else:
-        # TF32 would keep fp16's mantissa under the name of fp32; who wants the speed exports fp16. For fp16 itself the
-        # option stays away: without TF32 onnxruntime takes no engine at all that uses tensor cores.
+        # TF32 has fp16's mantissa and would not be fp32; for its speed, export fp16. For fp16 files the option is not
+        # set: without TF32, onnxruntime would take no engine that uses tensor cores.
         options["use_tf32"] = "0"
     if graph:
         options["enable_cuda_graph"] = "1"
@@ -221,7 +223,7 @@ def cuda_options(precision: str, index: int, *, graph: bool = False, search: str
 
 
 def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple[str, Any]], *, graph: bool) -> Made:
-    """A session on NVIDIA's providers: without any node on the CPU if that can be, else with light ones alone there."""
+    """Make a session on NVIDIA's providers, with no node on the CPU if possible, else only light ones."""
     preload(ort)
     precision = plan.header.spec.precision
     try:
@@ -254,29 +256,29 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
 def _open_nvidia(ort: Any, plan: Plan, providers: list[tuple[str, Any]], *, strict: bool) -> Any:
     options = _options(ort, plan, strict=strict)
     if plan.header.spec.precision == "int8":
-        # So that kernels and biases become floats once, at the start. CUDA has no int8 convolutions, and left in pairs
-        # with their Q and DQ all biases, int32, would go by way of the CPU for each frame.
+        # Convert kernels and biases to float once, at the start. CUDA has no int8 convolutions, and with Q/DQ pairs
+        # left in the graph all biases (int32) would go through the CPU for each frame.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(plan.source, options, providers=providers, enable_fallback=0)
 
 
 def preload(ort: Any) -> None:
-    """Load NVIDIA's libraries where its own wheels brought them; the provider would not find them there."""
+    """Load NVIDIA's libraries from its own wheels, where the provider would not find them."""
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
 
 
 def _bind(ort: Any, inner: Any, plan: Plan, device: DeviceName, *, graph: bool) -> BoundRuns:
-    """Buffers for this session."""
+    """Make this session's buffers: one set for a captured graph, else two, for two runs at once."""
     shape = (plan.batch_size, *plan.input_size, 3)
     return BoundRuns(ort, inner, index=device.index, shape=shape, sets=1 if graph else 2, captured=graph)
 
 
 def _try_out(inner: Any, plan: Plan, bound: BoundRuns | None, *, graph: bool) -> None:
-    """Run once: only now are algorithms chosen; a graph is warmed up, captured and replayed.
+    """Run once, since algorithms are chosen only then; with a graph three times, to warm up, capture and replay.
 
-    Memory that ran out is left for whoever warms the session up, and says which batch would fit.
+    Running out of memory is ignored here, except with a graph: `warm_up` reports it, and which batch would fit.
     """
     names, frames = list(plan.header.spec.outputs), np.zeros((plan.batch_size, *plan.input_size, 3), np.uint8)
     try:
@@ -291,7 +293,7 @@ def _try_out(inner: Any, plan: Plan, bound: BoundRuns | None, *, graph: bool) ->
 
 
 def _check_placement(inner: Any, expected: str, device: DeviceName) -> str:
-    """The session must be on `expected`, its heavy operators too; a remark on light ones that are elsewhere."""
+    """Raise `DeviceError` unless the session and its heavy operators are on `expected`; returns a remark on others."""
     mend = (
         "pip install 'onnxruntime-gpu[cuda,cudnn]'"
         if device.kind != "openvino"

@@ -1,4 +1,4 @@
-"""The file of records beside results, a line a result. Knows not what a line says, but for the result's name."""
+"""The file of records beside results, one line per result. Knows nothing of what a line says but the result's name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ RECORDS_NAME = ".edge_seg.jsonl"
 
 
 def results_in(folder: Path) -> frozenset[str]:
-    """Names of what was ever finished in a folder."""
+    """Names of all results ever finished in a folder."""
     return frozenset(read_lines(folder / RECORDS_NAME))
 
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Result name -> its newest line; half a line, which a kill or a full disk leaves, is no line."""
+    """Result name -> its newest line; incomplete lines, which a kill or a full disk leaves, are skipped."""
     found: dict[str, dict[str, Any]] = {}
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -35,7 +35,7 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """One more line, on disk when this returns; lines of several processes do not mix."""
+    """Append a line, which is on disk when this returns; lines of several processes do not mix."""
     new = not path.exists()
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:

@@ -1,7 +1,7 @@
-"""What was finished and from what: a line a result in .edge_seg.jsonl beside it, so that `--resume` may rely on a file.
+"""Records of finished results: a line for each in .edge_seg.jsonl beside it says what it was made from, for `--resume`.
 
-A line is on disk before the result has its name. Knows nothing of how results are made: what counts of a source, a
-model and the options is handed to it.
+A line is on disk before the result gets its final name. Knows nothing of how results are made: the identity of the
+model and the options that matter are handed to it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ OptionsOf = Callable[[Item, str], Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is known of a result that is there.
+    """What is known about an existing result.
 
     Attributes:
         known: a line says what it was made from.
         owner: the other source that it was made from; empty if it is this one's.
-        doubt: why it may not be relied on; empty when it may.
-        remark: what was wrong with its source when it was made; empty if nothing was.
+        doubt: why it may not be relied on; empty if it may.
+        remark: what was wrong with its source when it was made; empty if nothing.
     """
 
     known: bool
@@ -42,57 +42,69 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Entry:
-    """One source's lines, written as its results take their names. `remark`: what was wrong with the source."""
+    """One source's lines, each written as a result takes its final name. `remark`: what was wrong with the source."""
 
     origins: dict[str, dict[str, Any]]
     remark: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def seal(self, made: Path, final: Path) -> None:
-        """Write the line of a result that is about to take its name. Raises `OSError`."""
+        """Write the line of a result that is about to take its final name. Raises `OSError`."""
         line = {"result": final.name, **content_of(made), **self.origins[str(final)], "remark": self.remark}
         with self._lock:
             append_line(final.parent / RECORDS_NAME, json.dumps(line))
 
 
 class Records:
-    """Lines of results made by one model with one set of options.
+    """Records of results made by one model with one set of options.
 
     Args:
         model: identity of the model, such as its SHA-256.
-        options_of: (item, kind) -> the options that change that result, as plain JSON values.
+        options_of: (item, kind) -> the options that affect that result, as plain JSON values.
     """
 
     def __init__(self, model: str, options_of: OptionsOf) -> None:
         self._model, self._options_of = model, options_of
-        # Folder -> what its file of records looked like when it was read, and its lines.
+        # Folder -> size and modification time of its records file when it was read, and its lines.
         self._read: dict[Path, tuple[tuple[int, int] | None, dict[str, dict[str, Any]]]] = {}
 
     def begin(self, item: Item, plan: Plan) -> Entry:
-        """The lines to write for a source that is read from now on."""
+        """The lines to write for a source, which is identified as it is now, before it is read."""
         return Entry(origins={str(path): self._origin(item, kind) for kind, path in plan.items()})
 
     def find(self, item: Item, kind: str, path: Path) -> Finding:
-        """Compare a result that is there with its line, and its line with what would be made now."""
+        """Compare an existing result with its line, and the line with what a run would make now."""
         line = self._lines(path.parent).get(path.name)
         if line is None:
             return Finding(known=False)
-        now = json.loads(json.dumps(self._origin(item, kind)))
-        if owner := _other_owner(line.get("source"), now["source"]):
+        if owner := self.other_owner(item, path):
             return Finding(known=True, owner=owner)
+        now = json.loads(json.dumps(self._origin(item, kind)))
         doubt = _difference(line, now) or _change(line, path)
         return Finding(known=True, doubt=doubt, remark=str(line.get("remark", "")))
 
-    def made_from(self, item: Item, path: Path) -> bool:
-        """Whether a line says that the result of this name was made from this very source."""
+    def is_of(self, item: Item, path: Path) -> bool:
+        """Whether the result at `path` was made from this source, which may have changed since."""
         line = self._lines(path.parent).get(path.name)
-        return line is not None and item.on_disk and _is_same(line.get("source"), _source_of(item))
+        return line is not None and item.on_disk and not self.other_owner(item, path)
+
+    def other_owner(self, item: Item, path: Path) -> str:
+        """The name of the other source that the result at `path` was made from; "" if none is known of.
+
+        Cameras number their files alike, and the result of one must not be replaced by that of another.
+        """
+        line = self._lines(path.parent).get(path.name)
+        then, now = (line or {}).get("source"), _source_of(item)
+        if not isinstance(then, dict) or _is_same(then, now):
+            return ""
+        key = "path" if item.on_disk else "name"
+        return "" if then.get(key) == now[key] else str(then.get("path") or then.get("name", "another source"))
 
     def _origin(self, item: Item, kind: str) -> dict[str, Any]:
         return {"source": _source_of(item), "model": self._model, "options": dict(self._options_of(item, kind))}
 
     def _lines(self, folder: Path) -> dict[str, dict[str, Any]]:
-        """Read again where another run has written since."""
+        """The folder's lines, read again if another run has written since."""
         try:
             status = os.stat(folder / RECORDS_NAME)
             looks = (status.st_size, status.st_mtime_ns)
@@ -104,7 +116,7 @@ class Records:
 
 
 def content_of(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file, or of a folder's files and their names."""
+    """Size in bytes and SHA-256 of a file, or of a folder's files with their names."""
     if not path.is_dir():
         with path.open("rb") as file:
             return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
@@ -114,7 +126,7 @@ def content_of(path: Path) -> dict[str, Any]:
 
 
 def _change(line: Mapping[str, Any], path: Path) -> str:
-    """In words, how a result is not what its line says; empty if it is."""
+    """How a result differs from what its line says, in words; empty if it does not."""
     try:
         now = content_of(path)
     except OSError as error:
@@ -125,7 +137,7 @@ def _change(line: Mapping[str, Any], path: Path) -> str:
 
 
 def _source_of(item: Item) -> dict[str, Any]:
-    """A file by where it lies, its size and the time of its last change; a live source by its name."""
+    """Identity of a source: for a file its path, size and modification time, for others the name."""
     if not item.on_disk:
         return {"name": item.name}
     path = os.path.realpath(item.location)
@@ -137,7 +149,7 @@ def _source_of(item: Item) -> dict[str, Any]:
 
 
 def _is_same(then: Any, now: Mapping[str, Any]) -> bool:
-    """Whether two descriptions are of one source; a file that is no longer where it was may have been moved."""
+    """Whether two identities are of one source; a file that is no longer at its old path may have been moved."""
     if then == now:
         return True
     if not isinstance(then, dict) or {**then, "path": now.get("path")} != now:
@@ -145,20 +157,8 @@ def _is_same(then: Any, now: Mapping[str, Any]) -> bool:
     return not os.path.exists(str(then.get("path", "")))
 
 
-def _other_owner(then: Any, now: Mapping[str, Any]) -> str:
-    """Name the source that a result was made from, if it is another than the one described; else "".
-
-    Cameras number their files alike: a result of one must not give way to that of another.
-    """
-    if _is_same(then, now) or not isinstance(then, dict):
-        return ""
-    if "name" in now:
-        return "" if then.get("name") == now["name"] else str(then.get("name") or then.get("path", "another source"))
-    return "" if then.get("path") == now["path"] else str(then.get("path") or then.get("name", "another source"))
-
-
 def _difference(line: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In words, the first thing in which a line is not what would be made now."""
+    """The first thing in which a line differs from what a run would make now, in words; empty if nothing does."""
     if not _is_same(line.get("source"), now["source"]):
         return "its source has changed since"
     if line.get("model") != now["model"]:

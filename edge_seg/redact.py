@@ -1,4 +1,4 @@
-"""Passwords out of every line: addresses in our messages, in errors of the native libraries and in their log lines.
+"""Remove passwords from every line: addresses in our messages, in native libraries' errors and in their log lines.
 
 A camera's address is often `rtsp://user:password@host/...`; it must never reach a terminal, a log file or a report.
 Knows nothing of video: it works on text.
@@ -13,20 +13,20 @@ import threading
 from urllib.parse import unquote, urlsplit
 
 MASK = "***"
-# Up to the @ before the host; further where what follows the colon is no port: a password with a bare slash in it.
+# Up to the @ before the host; past a slash only if no port follows the colon, as in a password with an unescaped slash.
 _CREDENTIALS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^/?#\s'\"]+|[^/?#\s'\"@:]*:(?!\d+(?:[/?#]|$))[^\s'\"]*)@", re.IGNORECASE
 )
 _AUTHORIZATION = re.compile(r"(authorization\s*:)[^\r\n]*", re.IGNORECASE)
-# What holds a secret: `?token=...&` anywhere, and inside an address what some cameras have in their paths, too
-# (`/user=admin_password=..._channel=1`); a folder of such a name is a folder. What is masked already stays as it is.
+# Fields that hold a secret: `?token=...&` anywhere, and within addresses also in the path, where some cameras put them
+# (`/user=admin_password=..._channel=1`); outside addresses that may be a folder's name. Masked values are not matched.
 _WORDS = r"(?:pass|pwd|pw|pas|pin|token|secret|key|auth|sig|hash|session)"
 _VALUE = r"(?P<value>(?!\*\*\*)[^&;#/\s'\"]+?)(?=_[a-z]+=|[&;#/\s'\"]|[:.](?:\s|$)|$)"
 _QUERY_FIELD = re.compile(rf"(?P<key>[?&][^=&;/_#\s]*{_WORDS}[^=&;/_#\s]*=){_VALUE}", re.IGNORECASE)
 _ADDRESS_FIELD = re.compile(rf"(?P<key>[?&;/_][^=&;/_#\s]*{_WORDS}[^=&;/_#\s]*=){_VALUE}", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"]+", re.IGNORECASE)
-# The name of what is played is, with many servers, the key to publish under it. Where letters and digits are mixed, a
-# `?st=` is a signature; `?h=480` is a height.
+# On many RTMP servers the stream's name is also the key to publish under it. In the other pattern, letters mixed with
+# digits tell a signature (`?st=`, `?h=`) from a plain value (`?h=480` is a height).
 _PLAYED = re.compile(
     r"(?P<key>rtmps?://[^/\s'\"]+/(?:[^/\s'\"]*/)*)(?P<value>(?!\*\*\*)[^/\s'\"?;,]+?)(?=[\s'\"?;,]|[:.](?:\s|$)|$)",
     re.IGNORECASE,
@@ -34,12 +34,12 @@ _PLAYED = re.compile(
 _MIXED = r"(?=[^&\s]*\d)(?=[^&\s]*[a-z])"
 _SIGNATURE = re.compile(rf"(?P<key>[?&](?:st|h|e)=){_MIXED}(?P<value>[^&;#/\s'\"]{{8,}})", re.IGNORECASE)
 _IN_ADDRESSES = (_ADDRESS_FIELD, _PLAYED, _SIGNATURE)
-# libav takes options of RTMP after a blank.
+# libav takes RTMP options after a space in the address.
 _OPTION = re.compile(rf"\s[^=\s]*{_WORDS}[^=\s]*=(?P<value>\S+)", re.IGNORECASE)
-# What may be a plain word or number, and stand in any line, is no secret by itself.
+# Other values are remembered only if they look random: a plain word or number may be in any line.
 _RANDOM = re.compile(r"(?=.*\d)(?=.*[a-z]).{8,}", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?:pass(?:word|wd|phrase)?|pwd|pw|pas|secret|[?&;/_]pin)=$", re.IGNORECASE)
-# Shorter ones would blank out half of every message; where they stand in an address they are found all the same.
+# Shorter ones, masked everywhere, would garble messages; within an address they are masked all the same.
 _SHORTEST_SECRET = 3
 
 _secrets: set[str] = set()
@@ -48,7 +48,7 @@ _factory_wrapped = False
 
 
 def redact(text: str) -> str:
-    """`text` without credentials: those inside addresses, Authorization headers, and every secret remembered so far."""
+    """`text` with credentials masked: in addresses, in Authorization headers, and every secret remembered so far."""
     text = _CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
     text = _QUERY_FIELD.sub(rf"\g<key>{MASK}", text)
     text = _ADDRESS.sub(_masked, text)
@@ -68,7 +68,7 @@ def _masked(address: re.Match[str]) -> str:
 
 
 def remember_secrets(address: str) -> None:
-    """Remember the secrets in `address`, in each form a library may print them; guard libav's log lines from now on."""
+    """Remember the secrets in `address`, in each form a library may print, and redact libav's log lines from now on."""
     parts = urlsplit(address)
     fields = {one["key"]: one["value"] for one in _ADDRESS_FIELD.finditer(address)}
     secrets = {value for key, value in fields.items() if _PASSWORD.search(key)}
@@ -85,9 +85,9 @@ def remember_secrets(address: str) -> None:
 
 
 def guard_logging() -> None:
-    """Redact log records of libav's loggers ("libav.*") before any handler sees them. Doing it twice changes nothing.
+    """Redact log records of libav's loggers ("libav.*") before any handler sees them. Calling it twice is harmless.
 
-    A filter on the parent logger would not see its children's records, so the record factory is where it has to be.
+    Done in the record factory, because a filter on the parent logger would not see records of its children.
     """
     global _factory_wrapped
     with _lock:

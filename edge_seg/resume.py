@@ -1,7 +1,7 @@
-"""`--resume`: what an earlier run left, said in words, and what is still to be made. Knows no pipeline.
+"""`--resume`: report what an earlier run left, and find what is still to be made. Knows no pipeline.
 
-A result counts as finished when its line in the records says that it was made from this very source, by this model,
-with these options, and its content is what was written then. Anything else is made again, and that is said.
+A result counts as finished if its line in the records says that it was made from this same source, by this model, with
+these options, and its content is what was written then. Any other is made again, and the user is told.
 """
 
 from __future__ import annotations
@@ -23,28 +23,35 @@ Say = Callable[[str], None]
 
 
 def names_kept(items: Sequence[Item], plans: Sequence[Plan], records: Records) -> list[Plan]:
-    """The same plans, but results that an earlier run made keep the names they had.
+    """The same plans, but results that an earlier run made keep their names, whatever source they are of.
 
-    Names depend on which sources of one name a run has, and runs differ: without this, what was made would be made
-    again under another name.
+    Names depend on which sources a run has, and runs differ: without this, results would be made again under another
+    name, or two sources of one name, one in each run, would want the same. Not for a result that the user has named.
     """
     kept = list(plans)
     taken = {path for plan in plans for path in plan.values()}
     for position, (item, plan) in enumerate(zip(items, plans, strict=True)):
-        # A name that the caller gave is the one that is wanted.
-        if any(path.name != result_name(item, item.stem, kind) for kind, path in plan.items()):
-            continue
-        for stem in item.other_stems:
-            other = {kind: path.with_name(result_name(item, stem, kind)) for kind, path in plan.items()}
-            if taken.isdisjoint(other.values()) and any(records.made_from(item, path) for path in other.values()):
-                taken |= set(other.values())
-                kept[position] = other
-                break
+        others = [_renamed(item, plan, stem) for stem in item.other_stems]
+        free = [other for other in others if taken.isdisjoint(other.values())]
+        made = [other for other in free if any(records.is_of(item, path) for path in other.values())]
+        if not made and _is_anothers(item, plan, records):
+            made = [other for other in free if not _is_anothers(item, other, records)]
+        if made:
+            kept[position] = made[0]
+            taken |= set(made[0].values())
     return kept
 
 
+def _renamed(item: Item, plan: Plan, stem: str) -> Plan:
+    return {kind: path.with_name(result_name(item, stem, kind)) for kind, path in plan.items()}
+
+
+def _is_anothers(item: Item, plan: Plan, records: Records) -> bool:
+    return any(os.path.exists(path) and records.other_owner(item, path) for path in plan.values())
+
+
 def take_up(item: Item, plan: Plan, records: Records, say: Say) -> tuple[Plan, SourceReport | None]:
-    """Look at what is there of one source's results, just before it is its turn: another run may be at the same ones.
+    """Compare what exists of a source's results with the records, at its turn: another run may be making the same.
 
     Args:
         item, plan: the source and all its results.
@@ -52,7 +59,7 @@ def take_up(item: Item, plan: Plan, records: Records, say: Say) -> tuple[Plan, S
         say: takes a line for the user.
 
     Returns:
-        What is left to make, and the source's report if nothing is to be done.
+        The results still to be made, and the source's report if there are none.
     """
     # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
     found = {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
@@ -92,7 +99,7 @@ def _there(item: Item, plan: Plan, found: dict[str, Finding]) -> SourceReport:
 
 
 def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
-    """Say what there is of one result that is not as a finished run leaves it, and what happens to it."""
+    """Tell the user about one result that is not as a finished run leaves it, and what happens to it."""
     partial = partial_path(path)
     if not os.path.exists(partial):
         if finding is not None and finding.doubt:
@@ -105,7 +112,7 @@ def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     except BlockingIOError:
         say(f"{partial}: another run is writing it.")
     except OSError:
-        pass  # Gone meanwhile, or in a folder that takes no file: whoever writes the result will say so.
+        pass  # Gone meanwhile, or in a folder that cannot be written to: writing the result will report that.
     finally:
         if claim is not None:
             claim.release()
@@ -125,7 +132,7 @@ def _tell_of(partial: Path, item: Item, path: Path, finding: Finding | None, say
 
 
 def contents(partial: Path) -> str:
-    """In words, how much of a result a partial file or folder holds."""
+    """How much of a result a partial file or folder holds, in words."""
     if partial.is_dir():
         return f"{sum(1 for _ in partial.iterdir())} pictures are in it"
     if partial.suffix == ".jsonl":

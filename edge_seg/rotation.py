@@ -1,4 +1,4 @@
-"""The display matrix of a video: read, put in words, applied to a picture exactly once. Knows no decoder.
+"""The display matrix of a video: parsing it, describing it, and applying it to a picture. Knows no decoder.
 
 A matrix is (a, b, c, d), each -1, 0 or 1: pixel (x, y) is shown at (a*x + c*y, b*x + d*y), y downwards.
 """
@@ -24,7 +24,7 @@ _WORDS = {
 
 
 def parse_matrix(data: bytes) -> Matrix:
-    """FFmpeg's nine 16.16 numbers as a `Matrix`; the identity for turns that are no multiple of 90 degrees."""
+    """FFmpeg's nine 16.16 numbers as a `Matrix`; the identity for turns that are not multiples of 90 degrees."""
     numbers = np.frombuffer(data, np.int32)
     a, b, c, d = (int(np.sign(round(int(numbers[place]) / 65536, 3))) for place in (0, 1, 3, 4))
     return (a, b, c, d) if (a, b, c, d) in _WORDS else IDENTITY
@@ -36,7 +36,7 @@ def describe(matrix: Matrix) -> str:
 
 
 def swaps_sides(matrix: Matrix) -> bool:
-    """Whether width and height change places."""
+    """Whether width and height are exchanged."""
     return matrix[0] == 0
 
 

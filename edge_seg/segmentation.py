@@ -1,4 +1,4 @@
-"""Segmentation: what a model said of one frame, to be counted, drawn and saved. Knows no models and no video files."""
+"""Segmentation: a model's result for one frame, to count, draw and save. Knows no models and no video files."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Segmentation:
 
     Attributes:
         labels: (H, W) uint8 class ids, at the frame's own size.
-        frame: (H, W, 3) uint8 BGR, the very array that was given.
+        frame: (H, W, 3) uint8 BGR, the same array object that was given.
         spec: the model's contract: class names and colours.
         index: position of the frame in its source, from 0.
-        time_s: the source's timestamp in seconds, or None when it has none; of several files, each one's own.
-        name: the file or the address (without its password) that the frame came from; "" where nobody said.
-        speed_ms: stage -> milliseconds a frame: "preprocess", "inference", "postprocess".
+        time_s: the source's timestamp in seconds, or None if it has none; with several files, counted within each.
+        name: the file or the address (without its password) that the frame came from; "" if unknown.
+        speed_ms: stage -> milliseconds per frame: "preprocess", "inference", "postprocess".
         confidence: (H, W) float32 0..1 at the frame's size, or None when the model gives none.
     """
 
@@ -50,10 +50,10 @@ class Segmentation:
         """The classes' colours laid over the frame: (H, W, 3) uint8 BGR, a new array. `alpha` 0 is the frame alone.
 
         Args:
-            palette: another (R, G, B) of 0..255 for each class than the model's.
+            palette: one (R, G, B) of 0..255 per class, instead of the model's.
 
         Raises:
-            ConfigurationError: `alpha` beyond 0..1, or a palette that is none for these classes.
+            ConfigurationError: `alpha` outside 0..1, or a palette that does not fit these classes.
         """
         with native_code():
             return overlay(self.frame, self.labels, self._palette(palette), alpha)
@@ -72,8 +72,8 @@ class Segmentation:
         """Write the class ids as a PNG of the frame's size, whole or not at all; returns the path.
 
         Raises:
-            ConfigurationError: no path, or a name that does not end in .png, the one format here that keeps ids as they
-                are.
+            ConfigurationError: not a path, or a name that does not end in .png, the one format here that keeps ids
+                exactly.
             MediaError: the file cannot be written.
         """
         target = Path(name_of(path, "a picture"))
@@ -87,7 +87,7 @@ class Segmentation:
 def class_share(labels: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
     """Class name -> share of the pixels of labels (H, W) uint8, 0..1, in the order of the ids."""
     if labels.size < 2**24:
-        # Twenty times as fast as bincount; it counts in float32, which is exact up to 2**24.
+        # calcHist is twenty times as fast as bincount; it counts in float32, which is exact up to 2**24.
         with native_code():
             counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
     else:

@@ -1,9 +1,9 @@
-"""Segmenter: frames of any size in, a `Segmentation` of each out. Knows nothing of video files or of onnxruntime.
+"""Segmenter: frames of any size in, a `Segmentation` for each out. Knows nothing of video files or of onnxruntime.
 
     with Segmenter("model.onnx") as segmenter:
         result = segmenter.segment(frame)
 
-Frames are brought to the model's size and labels back to the frame's; a short batch is filled up so that a provider
+Frames are resized to the model's size and labels back to the frame's; a short batch is filled up, so that a provider
 keeps the shape it tuned itself to.
 """
 
@@ -33,19 +33,19 @@ from .stream import Capture, ResultStream
 class Segmenter:
     """Segments frames with one model on one device. A context manager; threads may share it.
 
-    The program's end waits for a daemon thread that is in a call of this or of a result; one that is in OpenCV's own
-    by then makes Python up to 3.13 abort, so let threads come to their end where you can. A forked worker opens a
-    Segmenter of its own.
+    At exit, the program waits for daemon threads that are inside a method of a Segmenter or of a result. One that is
+    inside OpenCV itself by then makes Python up to 3.13 abort, so let threads finish where you can. A forked worker
+    must open a Segmenter of its own.
 
     Args:
-        model: path of an ONNX file exported by this project, its bytes, or an open session: whatever has what
-            `edge_seg.Session` names (`edge_seg.fake` has one), for networks that other programs run.
-        device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one is that one or a `DeviceError`.
-        batch_size: frames a run; halved, with a `RuntimeWarning`, if the device's memory stops holding them.
+        model: path of an ONNX file exported by this project, its bytes, or an open session: any object with the members
+            of `edge_seg.Session` (`edge_seg.fake` has one), for networks that other programs run.
+        device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one, or a `DeviceError`.
+        batch_size: frames per run; halved, with a `RuntimeWarning`, if the device's memory no longer holds them.
         threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
-        input_size: (height, width) frames are brought to, for models exported with a dynamic size.
-        overlapped: whoever calls keeps `runs_at_once` batches under way, each from a thread of its own, as `predict`
-            does with files. More frames a second on the CPU, but each takes longer.
+        input_size: (height, width) that frames are resized to, for models exported with a dynamic size.
+        overlapped: the caller keeps `runs_at_once` batches under way, each from a thread of its own, as `predict` does
+            with files. More frames a second on the CPU, but each takes longer.
 
     Raises:
         ModelFileError, DeviceError, ConfigurationError, MissingDependencyError: see `session.open_session`.
@@ -85,23 +85,23 @@ class Segmenter:
 
     @property
     def runs_at_once(self) -> int:
-        """How many batches the device gains by being given at once, each from a thread of its own."""
+        """How many batches to run at once, each from a thread of its own, to use the device fully."""
         return getattr(self._session, "runs_at_once", 1)
 
     def segment(self, frame: np.ndarray, *, index: int = 0, time_s: float | None = None) -> Segmentation:
-        """Segment one frame (H, W, 3) uint8 BGR of any size; `index` and `time_s` are handed on to the result.
+        """Segment one frame (H, W, 3) uint8 BGR of any size; `index` and `time_s` are copied to the result.
 
         Raises:
-            ConfigurationError: no such frame, or the Segmenter is closed.
+            ConfigurationError: not such a frame, or the Segmenter is closed.
             DeviceError: the device fails, does not hold one frame (`OutOfMemoryError`), or was opened before a fork.
         """
         return self._segment([frame], [index], [time_s], [""])[0]
 
     def segment_batch(self, frames: Sequence[np.ndarray] | np.ndarray) -> list[Segmentation]:
-        """Segment frames, each (H, W, 3) uint8 BGR, of any and of different sizes; as many results, in order.
+        """Segment frames, each (H, W, 3) uint8 BGR of a size of its own: one result for each, in order.
 
         Raises:
-            ConfigurationError, DeviceError: as `segment`; no list of frames.
+            ConfigurationError, DeviceError: as for `segment`; also if `frames` is not a list of frames.
         """
         self._open()
         if not isinstance(frames, (Sequence, np.ndarray)):
@@ -112,7 +112,7 @@ class Segmenter:
             raise ConfigurationError("Expected a list of frames, got a single frame; `segment(frame)` takes one.")
         given = list(frames)
         results: list[Segmentation] = []
-        # What the memory stops holding makes `batch_size` smaller on the way.
+        # `batch_size` may shrink on the way, if the device runs out of memory.
         while len(results) < len(given):
             part = given[len(results) : len(results) + self.batch_size]
             places = list(range(len(results), len(results) + len(part)))
@@ -122,24 +122,24 @@ class Segmenter:
     def stream(self, source: str | os.PathLike[str] | int | Source | Capture | Iterable[Any]) -> ResultStream:
         """Segment a source lazily: a path, an address, a camera's index, "-" for standard input, or any iterable.
 
-        Memory is that of one batch, whatever the length. A file that breaks off before its declared end, or loses
+        Memory is that of one batch, however long the source. A file that breaks off before its declared end, or loses
         frames, gives what it has, then a `RuntimeWarning` that says so; the iterator's `report` accounts for every
-        frame. A `cv2.VideoCapture` gives its frames, which have no times then. An iterable gives (H, W, 3) uint8
-        arrays, or objects with `.image`, `.index`, `.time_s` and `.name` as `edge_seg.sources` gives them. A camera may
-        refill one array: for batches of more than one each is copied as it comes; of a single frame a result holds the
-        array itself, and `plot` shows what is in it by then.
+        frame. Frames of a `cv2.VideoCapture` have no times. An iterable gives (H, W, 3) uint8 arrays, or objects with
+        `.image`, `.index`, `.time_s` and `.name`, as `edge_seg.sources` does. If it refills one array, as cameras may,
+        results stay valid at batch sizes above one, where frames are copied; at batch size one a result holds the array
+        itself, and `plot` shows its current content.
 
         Raises:
-            ConfigurationError: none of these. While the results are taken: an item that is no frame, or a source that
-                names nothing.
-            MediaError: while they are taken: a source that cannot be opened or read.
-            DeviceError: while they are taken: the device fails, or does not hold one frame (`OutOfMemoryError`).
+            ConfigurationError: none of these. While iterating: an item that is not a frame, or a source that names
+                nothing.
+            MediaError: while iterating: a source that cannot be opened or read.
+            DeviceError: while iterating: the device fails, or does not hold one frame (`OutOfMemoryError`).
         """
         self._open()
         return ResultStream(self._segment, self.batch_size, source)
 
     def predict_labels(self, batch: np.ndarray) -> np.ndarray:
-        """Class ids of frames already at the model's size: (N, H, W, 3) uint8 -> (N, H, W) uint8, any N."""
+        """Labels of frames already at the model's size: (N, H, W, 3) uint8 -> (N, H, W) uint8, any N."""
         return self.predict(batch)["labels"]
 
     def predict(self, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -154,7 +154,7 @@ class Segmenter:
             return self._run(session, batch)
 
     def close(self) -> None:
-        """Give the model's memory back. Closing twice is fine."""
+        """Release the model's memory. Closing twice is fine."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -197,7 +197,7 @@ class Segmenter:
         ]
 
     def _run(self, session: Session, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a batch of any length; once the device's memory no longer holds `batch_size`, in half as many, said."""
+        """Run a batch of any length; if the device's memory no longer holds `batch_size`, halve that and warn."""
         while True:
             size = self.batch_size
             try:
@@ -233,7 +233,7 @@ class Segmenter:
 
 
 def _checked(session: Any) -> Session:
-    """An open session of the caller's own has what ours have."""
+    """Return the caller's own session if it has the members of `Session`; raise `ConfigurationError` otherwise."""
     wanted = {"spec": ModelSpec, "device": DeviceReport}
     missing = [name for name, kind in wanted.items() if not isinstance(getattr(session, name, None), kind)]
     missing += [name for name in ("run", "close") if not callable(getattr(session, name, None))]
@@ -248,7 +248,7 @@ def _checked(session: Any) -> Session:
 
 
 def _demand_device(session: Session, asked: str) -> None:
-    """A device that is named is a promise of an open session too."""
+    """Raise `DeviceError` if a device was named and the open session is on another."""
     if str(parse_device(asked)) not in ("auto", session.device.name):
         raise DeviceError(
             f"device {asked} was asked for, and the session that was given is on {session.device.name}. "
@@ -261,7 +261,7 @@ def _wants_whole(session: Session) -> bool:
 
 
 def _confidence(outputs: dict[str, np.ndarray], position: int, frame: np.ndarray) -> np.ndarray | None:
-    """One frame's confidence at the frame's size, float32; bilinear, for unlike ids a probability may be blended."""
+    """One frame's confidence at the frame's size, float32; bilinear, since probabilities may be blended, unlike ids."""
     if "confidence" not in outputs:
         return None
     array = outputs["confidence"][position].astype(np.float32)

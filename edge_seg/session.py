@@ -1,8 +1,8 @@
 """Sessions on devices: the only importer of onnxruntime.
 
-A named device is a promise: the session that comes back runs on it, or `DeviceError` says what is missing and the
-command that mends it. Only `auto` may choose. Knows nothing of pictures' sizes or of video: a batch at the model's size
-goes in, arrays come out.
+A named device is a promise: the session runs on it, or a `DeviceError` says what is missing and the command that fixes
+it. Only `auto` may choose. Knows nothing of frames of other sizes or of video: a batch at the model's size goes in,
+arrays come out.
 """
 
 from __future__ import annotations
@@ -66,21 +66,22 @@ MAX_THREADS = 1024
 
 
 class Session(Protocol):
-    """What a segmenter needs of a session; `fake.FakeSession` is another.
+    """What a Segmenter needs of a session; `OrtSession` and `fake.FakeSession` are such.
 
-    It may say more: `runs_at_once`, how many runs it gains by (1 where it does not say), and `whole_batches`, whether a
-    short batch is to be filled up, since the device tunes itself to one shape or the file takes no other (True).
+    Two more attributes are optional: `runs_at_once`, how many runs at once use the device fully (default 1), and
+    `whole_batches`, whether to fill up a short batch, because the device tunes itself to one shape or the file takes no
+    other (default True).
     """
 
     spec: ModelSpec
     device: DeviceReport
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """(N, H, W, 3) uint8 at the model's size -> output name -> array, "labels" (N, H, W) uint8 among them."""
+        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8."""
         ...
 
     def close(self) -> None:
-        """Give the memory back. Closing twice is fine."""
+        """Release the memory. Closing twice is fine."""
         ...
 
 
@@ -98,16 +99,16 @@ def open_session(
     Args:
         model: path of an ONNX file of ours, or its bytes.
         device: "cpu", "openvino", "cuda[:N]", "tensorrt[:N]", or "auto": the fastest that proves its parity.
-        batch_size: frames a run; providers tune themselves to it.
+        batch_size: frames per run; providers tune themselves to it.
         threads: CPU threads; by default what affinity and the container's quota allow.
         input_size: (height, width), for models exported with a dynamic size; by default the model's own.
-        overlapped: the caller will keep `runs_at_once` runs under way, each from a thread of its own; one alone is
-            slower on the CPU then.
+        overlapped: the caller will keep `runs_at_once` runs under way, each from a thread of its own; on the CPU a
+            single run is slower then.
 
     Raises:
         ModelFileError: a file that is missing, damaged, unsafe, or newer than the runtime.
-        DeviceError: the named device cannot be had; `OutOfMemoryError` when its memory does not hold the batch.
-        ConfigurationError: an option that cannot be.
+        DeviceError: the named device is not available; `OutOfMemoryError` if its memory does not hold the batch.
+        ConfigurationError: an invalid option.
         MissingDependencyError: no usable onnxruntime.
     """
     check_model_argument(model)
@@ -134,7 +135,7 @@ def open_session(
 
 
 def model_size(spec: ModelSpec, asked: tuple[int, int] | None) -> tuple[int, int]:
-    """The (height, width) frames are brought to: the model's own, or another one that a dynamic model allows."""
+    """The (height, width) that frames are resized to: the model's own, or another that a dynamic model allows."""
     if asked is None:
         return spec.input_size
     if not isinstance(asked, (tuple, list)) or [type(side) for side in asked] != [int, int]:
@@ -154,9 +155,9 @@ def model_size(spec: ModelSpec, asked: tuple[int, int] | None) -> tuple[int, int
 
 
 def installed_builds() -> dict[str, str]:
-    """Every installed build of onnxruntime and its version; more than one overwrite each other's files.
+    """Installed builds of onnxruntime -> version; if there are several, they overwrite each other's files.
 
-    Read from the names of their folders: `importlib.metadata` takes longer to load than onnxruntime.
+    Read from the names of .dist-info folders: `importlib.metadata` takes longer to load than onnxruntime.
     """
     builds = {name.replace("-", "_"): name for name in BUILDS}
     found: dict[str, str] = {}
@@ -171,7 +172,7 @@ def installed_builds() -> dict[str, str]:
 
 @functools.cache
 def load_runtime() -> Any:
-    """The onnxruntime module, once it is known to be whole.
+    """Import onnxruntime and return the module, checked to be complete.
 
     Raises:
         MissingDependencyError: none is installed, several are installed over each other, or it does not load.
@@ -207,8 +208,8 @@ def load_runtime() -> Any:
 def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
     """Devices that `auto` tries, the fastest first, as the benchmarks found them (docs/performance.md).
 
-    TensorRT only with an engine already built for this very case; openvino only where it multiplies in less than
-    float32, for without that the CPU provider is as fast and needs no second library.
+    TensorRT only with an engine already built for exactly this case; openvino only where it multiplies in less than
+    float32, since otherwise the CPU provider is as fast and needs no second library.
     """
     names = [DeviceName(kind="cuda"), DeviceName(kind="openvino"), DeviceName(kind="cpu")]
     engine, precision = DeviceName(kind="tensorrt"), plan.header.spec.precision
@@ -230,14 +231,14 @@ def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
 
 
 def no_gain(ort: Any, plan: Plan, name: DeviceName) -> str:
-    """Why a device that can be had is not worth taking, or ""."""
+    """Why an available device is not worth using, or ""."""
     if name.kind != "openvino" or plan.header.spec.precision == "int8" or openvino_has_bf16(openvino_devices(ort)[0]):
         return ""
     return "no faster than cpu: this processor does not multiply in bf16"
 
 
 def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtSession:
-    """A session on exactly this device, warm where that matters, or an error."""
+    """Open a session on exactly this device, warmed up where that matters, or raise an error."""
     if device.kind in ("cpu", "openvino"):
         _check_memory(plan, device)
     try:
@@ -262,20 +263,20 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
         report,
         plan.header.name,
         bound=made.bound,
-        # The CPU provider has no favourite shape, and what fills a batch up would be computed too.
+        # The CPU provider is not tuned to one shape, and frames that only fill up a batch would cost time.
         whole_batches=device.kind != "cpu" or isinstance(made.inner.get_inputs()[0].shape[0], int),
-        # Between two operators one thread waits for the other: a second run fills the gaps, where there is a core.
+        # Threads wait for one another between operators: a second run uses these gaps, if there is more than one core.
         runs_at_once=2 if device.kind == "cpu" and plan.overlapped and plan.threads > 1 else 1,
     )
-    # The second run is the one on which GPUs run out of memory: the first one's buffers are still there. The CPU
-    # provider has nothing to tune, and a run that proves nothing would cost a short clip a frame's time.
+    # GPUs run out of memory in the second run, while the first one's buffers are still there. The CPU provider has
+    # nothing to tune, and a run without a purpose would cost a short clip a frame's time.
     if device.kind != "cpu":
         warm_up(session, plan.batch_size, plan.input_size, runs=2)
     return session
 
 
 def _check_memory(plan: Plan, device: DeviceName) -> None:
-    """Refuse what this machine cannot hold before a runtime asks for it: the system kills who takes too much."""
+    """Raise `OutOfMemoryError` if a run needs more memory than is free: the system would kill the process."""
     asked, free = plan.header.demand(plan.batch_size, plan.input_size).bytes, available_memory()
     if free is not None and asked > free:
         height, width = plan.input_size
@@ -287,7 +288,7 @@ def _check_memory(plan: Plan, device: DeviceName) -> None:
 
 
 def _check_interface(inner: Any, plan: Plan) -> None:
-    """The graph must take and give what its metadata promises."""
+    """Raise an error unless the graph's inputs and outputs are those that its metadata promises."""
     name, spec = plan.header.name, plan.header.spec
     inputs = {item.name: item for item in inner.get_inputs()}
     outputs = {item.name: item.type for item in inner.get_outputs()}
@@ -312,12 +313,12 @@ def _check_interface(inner: Any, plan: Plan) -> None:
 
 
 def _upgrade() -> str:
-    """The command for the build that is here: another one would be installed over it."""
+    """The command that upgrades the installed build: another build would be installed over it."""
     return f"pip install -U {' '.join(installed_builds()) or 'onnxruntime'}"
 
 
 def _raise_open_error(ort: Any, error: Exception, plan: Plan, device: DeviceName) -> NoReturn:
-    """Say what a runtime's exception while opening means."""
+    """Raise the error of ours that explains a runtime's exception while opening."""
     text = str(error)
     name, opset = plan.header.name, plan.header.opsets.get("", 0)
     if found := re.search(r"max supported IR version: (\d+)", text):

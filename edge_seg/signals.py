@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM and a terminal that goes away: the first asks, the second insists. Knows nothing of what is
-interrupted.
+"""Ctrl-C, SIGTERM and a closed terminal: the first signal asks to stop, the second ends the process. Knows nothing of
+what is interrupted.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from types import FrameType
 from typing import NoReturn
 
 INSISTING = (signal.SIGINT, signal.SIGTERM)
-# A terminal that goes away is told by the kernel and by the shell: two of those are one wish.
+# When a terminal closes, both the kernel and the shell send SIGHUP: a second one does not insist.
 NUMBERS = (*INSISTING, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()))
-# Where lines are said: standard error, also while its descriptor is set aside for others' chatter.
+# Descriptor for our lines: standard error, or a copy of it while descriptor 2 is redirected (`speaking_through`).
 _mouth = 2
 
 
 @contextlib.contextmanager
 def asked_twice(first: Callable[[], None], *, said: str = "", last_words: str) -> Iterator[None]:
-    """Inside the block the first SIGINT, SIGTERM or SIGHUP calls `first`, and the second ends the process as it stands.
+    """Inside the block the first SIGINT, SIGTERM or SIGHUP calls `first`, and the second ends the process at once.
 
-    A SIGHUP that is ignored, as under nohup, stays so, and one is never the second.
+    An ignored SIGHUP, as under nohup, stays ignored; a SIGHUP never counts as the second signal.
 
     Args:
         first: called in the main thread, as soon as that is not in native code; it may raise.
-        said: a line for stderr at the first one.
-        last_words: a line for stderr at the second one; then the exit code is 1.
+        said: a line for stderr at the first signal (POSIX only).
+        last_words: a line for stderr at the second one; the exit code is then 1.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread listen.
+        yield  # Python lets only the main thread handle signals.
         return
     asked = False
 
@@ -50,10 +50,10 @@ def asked_twice(first: Callable[[], None], *, said: str = "", last_words: str) -
 
 @contextlib.contextmanager
 def held_back(*, said: str = "") -> Iterator[None]:
-    """Inside the block these signals wait for its end, where they raise `KeyboardInterrupt` in place of any error.
+    """Hold these signals back until the end of the block, and then raise `KeyboardInterrupt` in place of any error.
 
-    For imports of native code, which take an interruption for a failure of their own, or swallow it. `said` is a line
-    for stderr at the first one.
+    For imports of native code, which report an interruption as a failure of their own, or swallow it. `said` is a line
+    for stderr at the first signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -79,7 +79,7 @@ def held_back(*, said: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
-    """Python's handler of these signals within the block, but for those that others than Python handle."""
+    """Handle these signals by `handler` within the block, except those with a handler not installed from Python."""
     before = {number: known for number in numbers if (known := signal.getsignal(number)) is not None}
     for number in before:
         signal.signal(number, handler)
@@ -92,7 +92,7 @@ def _handled(handler: Callable[[int, FrameType | None], None], numbers: Iterable
 
 @contextlib.contextmanager
 def speaking_through(descriptor: int) -> Iterator[None]:
-    """Inside the block lines for stderr go to this descriptor."""
+    """Inside the block our lines for stderr go to this descriptor."""
     global _mouth
     before, _mouth = _mouth, descriptor
     try:
@@ -102,25 +102,25 @@ def speaking_through(descriptor: int) -> Iterator[None]:
 
 
 def interrupt() -> NoReturn:
-    """What Ctrl-C does by itself: raise `KeyboardInterrupt`."""
+    """Raise `KeyboardInterrupt`, as Ctrl-C does by default."""
     raise KeyboardInterrupt
 
 
 def end(last_words: str) -> NoReturn:
-    """End the process now: threads may sit in native code that cannot be interrupted, so nothing is waited for."""
+    """End the process now, waiting for nothing: threads may be in native code that cannot be interrupted."""
     _tell(last_words)
     os._exit(1)
 
 
 def _tell(words: str) -> None:
-    """A line on stderr, from wherever; a terminal that went away hears nothing any more."""
+    """Write a line to stderr, from any thread or handler; a failure (the terminal may be gone) is ignored."""
     with contextlib.suppress(OSError):
         os.write(_mouth, f"\n{words}\n".encode())
 
 
 @contextlib.contextmanager
 def _listening(said: str, last_words: str, numbers: Collection[int]) -> Iterator[None]:
-    """A thread that hears signals even while the main thread is in native code, where no handler runs."""
+    """Run a thread that notices signals even while the main thread is in native code, where no handler runs."""
     if os.name != "posix":
         yield
         return
@@ -143,7 +143,7 @@ def _listening(said: str, last_words: str, numbers: Collection[int]) -> Iterator
     try:
         yield
     finally:
-        # A forked child, which a terminal's Ctrl-C reaches too, has let go of it: see below.
+        # In a forked child `_fall_silent` has cleared the descriptor, and the thread does not exist.
         if signal.set_wakeup_fd(-1) == writer:
             signal.set_wakeup_fd(before)
             os.write(writer, b"\0")
@@ -153,7 +153,7 @@ def _listening(said: str, last_words: str, numbers: Collection[int]) -> Iterator
 
 
 def _fall_silent() -> None:
-    """In a forked child: its signals are not the parent's."""
+    """In a forked child: do not report its signals (Ctrl-C reaches it too) to the parent's thread."""
     with contextlib.suppress(ValueError):
         signal.set_wakeup_fd(-1)
 

@@ -1,5 +1,5 @@
-"""What an item is opened as: a `Source` of frames, live ones connected anew, several files as one. Knows no models and
-no outputs.
+"""Open an item as a `Source` of frames: live ones reconnect, several files are read as one. Knows no models and no
+outputs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def open_item(
 
     Args:
         item: as `expand_sources` gave it.
-        give_up_s: live sources end after so long without a frame.
-        wait_s: a live source that cannot be opened is tried again for so long, unless it refused the password.
+        give_up_s: live sources end after this long without a frame.
+        wait_s: how long to retry a live source that cannot be opened, unless it refused the password.
         on_event: called when a live source is waited for, stalls, breaks or comes back; `str(event)` is a line of text.
-        stopped: whether waiting is to end.
+        stopped: whether to stop waiting.
 
     Raises:
         MediaError: it cannot be opened; the message names it.
@@ -59,7 +59,7 @@ def open_item(
 def _connected(
     connect: Callable[[], Source], wait_s: float, on_event: Callable[[Event], None], stopped: Callable[[], bool]
 ) -> Source:
-    """The first connection, which a camera that has just been switched on is not ready for."""
+    """Open the first connection, retrying for `wait_s`: a camera just switched on is not ready yet."""
     began = time.monotonic()
     said = False
     while True:
@@ -86,8 +86,8 @@ def _camera(item: Item) -> Callable[[], Source]:
 
 
 def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Callable[[], Source]:
-    """Opens an address; after the first time it is given a few times as long as it took then, so that an attempt that
-    hangs does not hide a camera that is back."""
+    """A function that opens an address. After the first time its timeout is twice what the last opening took, from 2.5
+    to 10 s, so that an attempt that hangs does not hide a camera that is back."""
     from .video import VideoFile
 
     limit_s: float | None = None
@@ -116,8 +116,8 @@ def open_source(
     """Open whatever a SOURCE names as one stream of frames; a folder or a glob gives its files one after the other.
 
     Args:
-        source: see `expand_sources`, whose `track` it is too.
-        stopped: whether waiting for it is to end.
+        source, track: see `expand_sources`.
+        stopped: whether to stop waiting for it.
 
     Raises:
         ConfigurationError: it names nothing that can be read, or a track below 1.
@@ -130,8 +130,8 @@ def open_source(
 class SourceChain(Source):
     """Several items as one stream: `index` counts on, `name` says which file, times are each file's own.
 
-    Its end is that of the last file, or of the first one that ended early; the reason names each that did. Before the
-    last file has ended, nobody knows whether the chain ends early.
+    Its end is that of the last file, or of the first one that ended early; the reason names each that did. Unless a
+    file has ended early, `early` is None until the last one has ended.
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -155,7 +155,7 @@ class SourceChain(Source):
                         if self._stopped:
                             break
                 finally:
-                    # Whoever leaves in the middle of a file has read what he has read.
+                    # Also if the caller stops in the middle of a file.
                     self._add(source, last=item is self._items[-1])
             self._open = None
             if self._stopped:

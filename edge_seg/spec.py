@@ -1,7 +1,7 @@
-"""ModelSpec: what a model file says of itself, and its way in and out of ONNX metadata.
+"""ModelSpec: the contract in a model file, and how it is written to and read from ONNX metadata.
 
-Class names, palette and scaling live here and travel in the file; nothing downstream repeats them. Knows no runtime:
-metadata is a mapping of strings to strings, whoever read it.
+Class names, palette and scaling are defined here and travel in the file; nothing downstream repeats them. Knows no
+runtime: metadata is a mapping of strings to strings, wherever it was read.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ CAMVID_PALETTE_RGB = (
 PRECISIONS = ("fp32", "fp16", "int8")
 # Lowest share of pixels on which a device's labels must agree with Keras', by the arithmetic it really uses.
 AGREEMENT_BOUNDS = {"fp32": 0.9999, "fp16": 0.995, "bf16": 0.995, "int8": 0.985}
-# Pixels are mostly road and sky: a class can be lost among them without a dent in the share. So each class that covers
-# VISIBLE_SHARE of the pixels or more keeps this IoU with Keras' labels; those of the bundled int8 model keep 0.95.
+# Most pixels are road or sky, so a small class can be lost with hardly any effect on that share. Therefore each class
+# that covers VISIBLE_SHARE of the pixels or more must keep this IoU with Keras' labels; those of the bundled int8 model
+# keep 0.95.
 CLASS_IOU_BOUND = 0.5
 VISIBLE_SHARE = 0.001
 
@@ -72,7 +73,7 @@ def hls_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def plain_palette(palette: Iterable[Iterable[int]]) -> tuple[tuple[int, int, int], ...]:
-    """Colours as tuples, whatever they were given in; raises `ConfigurationError` unless each is three whole numbers of
+    """Colours from any iterables as tuples of ints; raises `ConfigurationError` unless each is three whole numbers in
     0..255."""
     try:
         colors = [tuple(color) for color in palette]
@@ -97,13 +98,13 @@ class ModelSpec:
     Attributes:
         name: short name of the model.
         classes: class names, position = id.
-        palette: one (R, G, B) 0..255 a class.
-        unlabelled: id left out of the field's mean IoU, or None.
+        palette: one (R, G, B) 0..255 per class.
+        unlabelled: id left out of the mean IoU as usually defined (docs/fcn.md), or None.
         input_size: (height, width) in pixels the model was exported for.
         dynamic_size: whether other multiples of 32 are accepted.
         precision: "fp32", "fp16" or "int8", of the file's weights and arithmetic.
-        exact_sums: int8 only: no sum of two products passes 16 bits, so that x86 processors without VNNI compute what
-            all others do, at full speed.
+        exact_sums: int8 only: no sum of two products exceeds 16 bits, so that x86 processors without VNNI compute the
+            same as all others, at full speed.
         outputs: names of the graph's outputs, "labels" first.
         color_order, scaling, resize, label_resize: how frames become inputs and labels come back, in words.
         license: terms of use of the weights, in one line.
@@ -126,7 +127,7 @@ class ModelSpec:
     resize: str = "bilinear stretch"
     label_resize: str = "nearest"
     license: str = ""
-    # Records compare, but cannot be hashed.
+    # Mappings count in comparisons, but cannot be hashed.
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     training: Mapping[str, Any] = field(default_factory=dict, hash=False)
     parity: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -154,7 +155,7 @@ class ModelSpec:
         texts = (*self.classes, *self.outputs, self.name, self.license, self.precision, *ways)
         if not 1 <= len(self.classes) <= 256 or not all(isinstance(text, str) for text in texts):
             raise ConfigurationError("names must be texts, and classes from 1 to 256.")
-        # They are printed to terminals, which obey control characters.
+        # These are printed to terminals, which obey control characters.
         if strange := [text for text in texts if not text.isprintable()]:
             raise ConfigurationError(
                 f"names and the license must be of printable characters, in one line; got {strange[0][:80]!a}."
@@ -173,7 +174,7 @@ class ModelSpec:
                 raise ConfigurationError("versions, training and parity must be records.")
 
     def to_metadata(self) -> dict[str, str]:
-        """As ONNX metadata: our own record, and the keys that ultralytics and OpenVINO model_api readers know."""
+        """The spec as ONNX metadata: our own record, and the keys that ultralytics and OpenVINO's model_api read."""
         names = dict(enumerate(self.classes))
         return {
             METADATA_KEY: json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True),
@@ -183,7 +184,7 @@ class ModelSpec:
             "task": "semantic",
             "license": self.license,
             "model_info model_type": "Segmentation",
-            # Its readers split at spaces.
+            # Readers of this key split at spaces.
             "model_info labels": " ".join(name.replace(" ", "_") for name in self.classes),
             # Scaling happens in the graph, and frames stay BGR: nothing is left for the reader to do.
             "model_info mean_values": "0.0 0.0 0.0",

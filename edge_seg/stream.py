@@ -1,4 +1,4 @@
-"""A source through a Segmenter, result by result, for a caller's own loop, with the account of its frames.
+"""A source through a Segmenter, result by result, for a caller's own loop, with a report on its frames.
 
 Knows no outputs and no threads: the caller's loop sets the pace.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Capture(Protocol):
-    """What `cv2.VideoCapture` has."""
+    """The methods of `cv2.VideoCapture` that are used."""
 
     def read(self) -> tuple[bool, Any]:
         """(whether there is a frame, the frame)."""
@@ -41,8 +41,8 @@ class Capture(Protocol):
 
 @dataclass
 class _Progress:
-    """How far a stream has come. Apart from the stream: results that referred to it would keep its file open once the
-    caller's loop was left, until Python looks for cycles."""
+    """How far a stream has come. Separate from the stream: if the generator referred to that, the cycle would keep its
+    file open after the caller's loop was left, until Python's collector runs."""
 
     source: Source | None
     taken: int = 0
@@ -53,13 +53,13 @@ class _Progress:
 class ResultStream(Iterator["Segmentation"]):
     """A lazy iterator of results, and a context manager; `report` says what became of the frames.
 
-    Memory is that of one batch, whatever the length. A source that breaks off before its declared end, or loses frames,
-    gives what it has, then a `RuntimeWarning` that says so; one that fails gives what came before, then its error. One
-    thread takes the results; any other may `close`.
+    Memory is that of one batch, however long the source. A source that breaks off before its declared end, or loses
+    frames, gives what it has, then a `RuntimeWarning` that says so; one that fails gives what came before, then its
+    error. One thread takes the results; any other may call `close`.
 
     Args:
-        segment: (frames, indices, times, names) -> results, a Segmenter's.
-        batch_size: frames a call.
+        segment: (frames, indices, times, names) -> results, from a Segmenter.
+        batch_size: frames per call of `segment`.
         source: a path, an address, a camera's index, "-", an open `Source`, a `cv2.VideoCapture`, or any iterable of
             frames.
 
@@ -100,17 +100,17 @@ class ResultStream(Iterator["Segmentation"]):
         return f"ResultStream({_printable(self._given)!r}, {state})"
 
     def close(self) -> None:
-        """Stop here and let go of the source. Safe from any thread, and twice.
+        """Stop here and release the source. Safe from any thread, and when called twice.
 
-        A loop in another thread ends with the result it has: after the frames that are being segmented, and at once
-        where it waits for a live source. An iterable of the caller's that waits is left when it gives its next frame.
+        A loop in another thread ends with the frames that are being segmented, or at once if it is waiting for a live
+        source. If it is waiting for the caller's own iterable, it ends when that gives its next frame.
         """
         self._progress.closed = True
         if not self._let_go() and self._progress.source is not None:
             self._progress.source.stop()
 
     def _let_go(self) -> bool:
-        """Whether the source could be let go of; not while another thread takes a result."""
+        """Release the source, unless another thread is taking a result; returns whether it was released."""
         try:
             self._results.close()
         except ValueError as error:
@@ -121,7 +121,7 @@ class ResultStream(Iterator["Segmentation"]):
 
     @property
     def report(self) -> StreamReport:
-        """The account so far; it balances once the stream has ended or was closed."""
+        """What became of the frames so far; it balances once the stream has ended or was closed."""
         source, taken, segmented = self._progress.source, self._progress.taken, self._progress.segmented
         if source is not None:
             frames = frame_counts(source.counts, segmented=segmented, lost=taken - segmented)
@@ -145,7 +145,7 @@ def _captured(capture: Capture) -> Iterator[np.ndarray]:
 
 
 def _printable(given: Any) -> str:
-    """What a source that is not open is called: without credentials, as an open one's name is."""
+    """The name of a source that is not open; like that of an open one, without credentials."""
     if isinstance(given, (str, os.PathLike)):
         return redact(str(given))
     return f"camera {given}" if isinstance(given, int) else type(given).__name__
@@ -164,13 +164,13 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
                     return
                 raise
             items = progress.source = stack.enter_context(opened)
-            if progress.closed:  # Meanwhile, and nobody had a source to stop.
+            if progress.closed:  # Meanwhile, when `close` had no source to stop yet.
                 return
         frames = iter(_captured(given) if _is_capture(given) else items)
-        # The frames of a caller's own camera may all lie in one array, one after the other.
+        # A caller's own camera may write all its frames into one array, one after the other.
         copied = batch_size > 1 and not isinstance(items, Source)
         if isinstance(items, Source):
-            # A live source counts its last frame when it is left.
+            # A live source completes its counts only when its iterator is closed.
             stack.callback(frames.close)  # type: ignore[attr-defined]
         for batch in _batches(frames, batch_size, progress, copied=copied):
             results = segment(*map(list, zip(*batch, strict=True)))
@@ -184,9 +184,10 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
 def _batches(
     frames: Iterable[Any], size: int, progress: _Progress, *, copied: bool
 ) -> Iterator[list[tuple[Any, Any, Any, str]]]:
-    """(frame, index, time, name) of each item, `size` at a time; counted one by one, for the next one may be an error.
+    """(frame, index, time, name) of each item, in batches of `size`; items are counted as they come.
 
-    What came before an error is given first: how many results there are does not depend on the size of a batch.
+    If the iterable raises an error, the items before it are given first: how many results there are does not depend on
+    the batch size.
     """
     batch: list[tuple[Any, Any, Any, str]] = []
     try:
@@ -210,7 +211,7 @@ def _batches(
 
 
 def _warn_of_losses(source: Any, name: str) -> None:
-    """Sources of ours know what they should have given; an iterable of arrays ends where it ends."""
+    """Warn if a source ended early or lost frames; an iterable of arrays does not say, so there is no warning."""
     end = getattr(source, "end", None)
     if end is not None and end.early:
         text = f"{name} ended early, at {end.at_s:.2f} s: {end.reason}"

@@ -1,7 +1,7 @@
-"""TensorRT's engine cache: where it lies and what an engine in it is good for.
+"""TensorRT's engine cache: where it is, and for what an engine in it is valid.
 
-onnxruntime's own cache can answer with another model's engine, so the folder's name is a hash of everything that an
-engine depends on, and the folder is private to the user. Knows nothing of sessions. Never tried on a GPU so far.
+onnxruntime's own cache may return another model's engine, so the folder's name is a hash of everything that an engine
+depends on, and the folder is private to the user. Knows nothing of sessions. Not yet tried on a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .nvidia import gpu_identity, nvidia_gpus, tensorrt_version
 def provider_options(
     ort: Any, header: ModelHeader, batch_size: int, input_size: tuple[int, int], index: int
 ) -> dict[str, str]:
-    """Options of the TensorRT provider, its cache private and keyed. Makes the folder."""
+    """Options of the TensorRT provider, with a cache folder for this case only. Creates the folder."""
     folder = str(private_folder(cache_folder(ort, header, batch_size, input_size, index)))
     shape = f"frames:{batch_size}x{input_size[0]}x{input_size[1]}x3"
     return {
@@ -39,7 +39,7 @@ def provider_options(
 
 
 def has_cached_engine(ort: Any, header: ModelHeader, batch_size: int, input_size: tuple[int, int]) -> bool:
-    """Whether an engine for exactly this case lies in the cache already: building one takes minutes."""
+    """Whether an engine for exactly this case is in the cache already; building one takes minutes."""
     if TENSORRT_PROVIDER not in ort.get_available_providers() or not nvidia_gpus():
         return False
     folder = cache_folder(ort, header, batch_size, input_size, 0)
@@ -47,7 +47,7 @@ def has_cached_engine(ort: Any, header: ModelHeader, batch_size: int, input_size
 
 
 def cache_folder(ort: Any, header: ModelHeader, batch_size: int, input_size: tuple[int, int], index: int) -> Path:
-    """The folder for this model on this device: another model, version, GPU or shape has another one."""
+    """The folder for this model on this GPU; another model, library version, GPU or shape has another folder."""
     key = {
         "model": header.sha256,
         "onnxruntime": ort.__version__,
@@ -62,12 +62,12 @@ def cache_folder(ort: Any, header: ModelHeader, batch_size: int, input_size: tup
 
 
 def private_folder(folder: Path) -> Path:
-    """Make the folder readable and writable for this user alone; an engine is code that the GPU runs.
+    """Create the folder, accessible to this user only; an engine is code that the GPU runs. Returns it.
 
-    The folder above it may be looked into by others, but they could put another in its place if they could write there.
+    Others may read its parent, but not write there: they could put another folder in its place.
 
     Raises:
-        DeviceError: a folder cannot be made, or belongs to somebody else, or is open to others.
+        DeviceError: a folder cannot be made, or belongs to another user, or is open to others.
     """
     _own_folder(folder.parent, closed_to=0o022)
     return _own_folder(folder, closed_to=0o077)

@@ -1,7 +1,7 @@
 """How many threads this process may really use: the smaller of its CPU affinity and its cgroup's CPU quota.
 
-A container limited to two CPUs on a machine of 64 sees 64; 64 threads there are slower than two. Also keeps libraries
-from making threads real-time ones. Knows nothing of onnxruntime or OpenCV: whoever starts threads asks here.
+A container limited to two CPUs on a machine of 64 sees 64; 64 threads there are slower than two. Also undoes real-time
+scheduling that a library sets for threads. Knows nothing of onnxruntime or OpenCV: code that starts threads asks here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def available_threads(*, root: Path = Path("/")) -> int:
 
 @contextlib.contextmanager
 def usual_scheduling() -> Iterator[None]:
-    """What is started inside is scheduled as this process was, this thread too.
+    """At the end of the block give threads their old scheduling policy, and new threads the usual one.
 
-    SVT-AV1, run by root, makes its threads and the one that opens it real-time ones (SCHED_FIFO, priority 99), which
+    SVT-AV1, run by root, makes its threads and the one that opens it real-time threads (SCHED_FIFO, priority 99), which
     starves everything else on the machine.
     """
     before = _scheduling()
@@ -39,7 +39,7 @@ def usual_scheduling() -> Iterator[None]:
 
 
 def _scheduling() -> dict[int, int]:
-    """Thread id -> policy of each thread of this process; nothing where the system does not say."""
+    """Thread id -> scheduling policy, for each thread of this process; empty where the system does not say."""
     found: dict[int, int] = {}
     with contextlib.suppress(OSError, AttributeError):
         for name in os.listdir("/proc/self/task"):
@@ -56,9 +56,9 @@ def affinity_count() -> int:
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """CPUs that the control groups of this process allow, or None without a limit.
+    """CPUs that the cgroups of this process allow, or None without a limit.
 
-    A limit set on any ancestor holds, so the smallest on the way up counts. `root` is where /proc and /sys lie.
+    A limit on any ancestor holds, so the smallest on the way up counts. `root` is where /proc and /sys lie.
     """
     limits = [
         _quota_v2(folder) if version == 2 else _quota_v1(folder) for folder, version in cgroup_folders(root, "cpu")
@@ -67,7 +67,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def cgroup_folders(root: Path, controller: str) -> list[tuple[Path, int]]:
-    """(folder, cgroup version) of every group of this process, its ancestors too, that may limit `controller`."""
+    """(folder, cgroup version) of every cgroup of this process, and its ancestors, that may limit `controller`."""
     folders = []
     for controllers, path in _memberships(root / "proc/self/cgroup"):
         if controllers == "":
@@ -81,7 +81,7 @@ def cgroup_folders(root: Path, controller: str) -> list[tuple[Path, int]]:
 
 
 def _memberships(file: Path) -> list[tuple[str, str]]:
-    """(controllers, path) a hierarchy, as /proc/self/cgroup lists them; empty where there is no such file."""
+    """(controllers, path) per hierarchy, as /proc/self/cgroup lists them; empty where there is no such file."""
     try:
         lines = file.read_text().splitlines()
     except OSError:
@@ -95,7 +95,7 @@ def _v1_base(root: Path, controllers: str, controller: str) -> Path:
 
 
 def _upwards(base: Path, path: str) -> list[Path]:
-    """The group's folder and each above it. In a container the path may lie outside the mount: then only the base."""
+    """The cgroup's folder and each above it, up to `base`; in a container only `base` may be there."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     return [base.joinpath(*parts[:count]) for count in range(len(parts), -1, -1)]
 

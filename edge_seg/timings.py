@@ -1,4 +1,4 @@
-"""Times of the pipeline's stages in constant memory: exact means, and median and 95th percentile of a fair sample."""
+"""Stage times in constant memory: exact means, medians and 95th percentiles of a random sample. Knows no pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SAMPLE_SIZE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class StageTime:
-    """Milliseconds a frame of one stage, over `count` frames."""
+    """Milliseconds per frame in one stage, over `count` frames."""
 
     mean_ms: float
     median_ms: float
@@ -20,7 +20,7 @@ class StageTime:
 
 
 class Stopwatch:
-    """Collects seconds of one stage. One thread adds; any may read once it has ended."""
+    """Collects the seconds that one stage takes. One thread adds; any may read once that thread has ended."""
 
     def __init__(self) -> None:
         self._sum = 0.0
@@ -42,7 +42,7 @@ class Stopwatch:
             self._sample[place] = seconds
 
     def absorb(self, other: Stopwatch) -> None:
-        """Add what another one collected; the mean stays exact, and each has its share of the sample."""
+        """Add what another stopwatch collected; the mean stays exact, and each gets its share of the sample."""
         self._sum += other._sum
         self._count += other._count
         if len(self._sample) + len(other._sample) <= SAMPLE_SIZE:
@@ -52,7 +52,7 @@ class Stopwatch:
         self._sample = self._random.sample(self._sample, SAMPLE_SIZE - part) + self._random.sample(other._sample, part)
 
     def summary(self) -> StageTime | None:
-        """What was collected, None if nothing was."""
+        """Statistics of what was collected, or None if nothing was."""
         if not self._count:
             return None
         ordered = sorted(self._sample)

@@ -1,4 +1,4 @@
-"""Which track of an opened video is read, and what it says of itself before the first picture. Reads no picture.
+"""Which track of an opened video is read, and what its header says about it. Decodes no picture.
 
 One of the few importers of av, with `opening.py`, `video.py`, `audio.py` and `encode.py`.
 """
@@ -25,23 +25,23 @@ _NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:
-    """The tracks that can be decoded and are no cover."""
+    """The tracks that can be decoded and are not a cover picture."""
     tracks = [stream for stream in container.streams.video if stream.codec_context is not None]
     return [stream for stream in tracks if not stream.disposition & Disposition.attached_pic]
 
 
 def pick_track(container: InputContainer, number: int, name: str, *, cut: str, live: bool) -> VideoStream:
-    """The video track of a number, from 1.
+    """The video track with a number, from 1.
 
     Args:
-        container: an open one.
+        container: an open container.
         number: of the track, among `video_tracks`.
-        name: what errors call the source.
+        name: the source's name in errors.
         cut: where the file breaks off, in words; "" if nothing is missing.
-        live: whether it is a connection, which is looked at for a moment only.
+        live: whether it is a connection, which was probed only briefly.
 
     Raises:
-        MediaError: there is none, or its frames have no size, or one that is too large.
+        MediaError: there is no such track, or its frame size is unknown or too large.
     """
     tracks = video_tracks(container)
     if not tracks:
@@ -62,8 +62,9 @@ def pick_track(container: InputContainer, number: int, name: str, *, cut: str, l
 
 
 def _check_memory(pixels: int, name: str) -> None:
-    """A header of a kilobyte may ask for frames that this machine cannot hold; the system kills who takes them."""
-    # The pictures a decoder keeps (1.5 bytes a pixel; the largest sizes allow 6), one a thread, and three as BGR.
+    """Raise `MediaError` if decoding needs more memory than is free, as a header of a kilobyte can demand."""
+    # Six pictures that the decoder keeps (as many as codecs allow at the largest sizes) and one per thread, at 1.5
+    # bytes a pixel, and three BGR images.
     needed, free = int(pixels * (1.5 * (6 + available_threads()) + 3 * 3)), available_memory()
     if free is not None and needed > free:
         raise MediaError(
@@ -75,16 +76,16 @@ def _check_memory(pixels: int, name: str) -> None:
 def describe(
     container: InputContainer, track: VideoStream, *, name: str, kind: str, location: str, number: int, indexed: bool
 ) -> SourceInfo:
-    """What a source says of itself.
+    """What is known about a source before its first frame.
 
     Args:
-        container: an open one.
-        track: the one that is read.
-        name: what the source is called.
+        container: an open container.
+        track: the track that is read.
+        name: the source's name.
         kind: "video", "pipe", or "stream" for an address.
         location: the address of a stream.
         number: of the track, from 1.
-        indexed: whether counts and durations are the whole file's, not those of what is there.
+        indexed: whether counts and durations are those of the whole file, not only of the part that is there.
     """
     live = kind == "stream" and (not container.duration or location.partition("://")[0].lower() in WITHOUT_END)
     timed = not container.format.flags & _NO_TIMESTAMPS
@@ -93,14 +94,14 @@ def describe(
         name=name,
         kind=kind,
         size=(track.codec_context.height, track.codec_context.width),
-        # Of a stream that was looked at for a moment only, a guess would be one at the clock of its codec; where
-        # frames bring no time, their rate is libav's invention.
+        # A live stream was probed only briefly, so a guessed rate would just be the codec's clock; if its frames carry
+        # no timestamps, the average rate is libav's invention too.
         rate=(track.average_rate if timed or not live else None) or (None if live else track.guessed_rate),
         time_base=time_base(track),
         frame_count=(track.frames or None) if indexed else None,
         end_s=_declared_end_s(container, track) if indexed else None,
         live=live,
-        # The container's word counts before the codec's, as in ffmpeg and players.
+        # The container's value takes precedence over the codec's, as in ffmpeg and players.
         pixel_aspect=track.sample_aspect_ratio or Fraction(1),
         audio=audio.codec_context.name if audio else None,
         timed=timed,
@@ -111,7 +112,7 @@ def describe(
 
 
 def time_base(track: VideoStream) -> Fraction:
-    """Seconds a unit of the track's times."""
+    """Seconds per unit of the track's timestamps."""
     return track.time_base or Fraction(1, 90000)
 
 
@@ -121,14 +122,14 @@ def _declared_end_s(container: InputContainer, track: VideoStream) -> float | No
     origin_s = clock_origin_s(container)
     if track.duration:
         return float(((track.start_time or 0) + track.duration) * time_base(track)) - origin_s
-    # The longest track's.
+    # A container's duration is that of its longest track, so it is used only if there is one track.
     if container.duration and len(container.streams.video) + len(container.streams.audio) == 1:
         return ((container.start_time or 0) + container.duration) / av.time_base - origin_s
     return None
 
 
 def _carried(key: str, text: str) -> bool:
-    """Whether what a file says of itself goes along. An MP4 counts seconds from 1904 to 2040."""
+    """Whether a tag is copied to results. Times must fit an MP4, which counts seconds from 1904 to 2040."""
     if key == "creation_time":
         return re.match(r"(?:19[1-9]\d|20[0-3]\d)-\d\d-\d\dT\d\d:\d\d:\d\d", text) is not None
     return key in TAGS and text.isprintable()

@@ -1,6 +1,6 @@
-"""Prove a model again, here: the golden frames in its file against what this machine's devices make of them.
+"""Prove a model's parity again on this machine: run the golden frames in its file on the machine's devices.
 
-A device is held to the bound of the arithmetic it really uses (`spec.AGREEMENT_BOUNDS`). Knows no Keras: its labels
+A device must reach the bound of the arithmetic it really uses (`spec.AGREEMENT_BOUNDS`). Knows no Keras: its labels
 travel in the file.
 """
 
@@ -28,9 +28,9 @@ class VerifyReport:
     Attributes:
         model: the file, or "the model".
         sha256: of the file.
-        frames: golden frames in it.
-        verdicts: one a device that was tried.
-        absent: device -> why it cannot be had here; filled by "all" only, and no failure.
+        frames: number of golden frames in it.
+        verdicts: one for each device that was tried.
+        absent: device -> why it is not available here; only filled for "all", and not a failure.
     """
 
     model: str
@@ -50,16 +50,16 @@ class VerifyReport:
 
 
 def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch_size: int = 1) -> VerifyReport:
-    """Run the golden frames on a device, or on all that are here, and compare with Keras' labels.
+    """Run the golden frames on a device, or on all that are available, and compare with Keras' labels.
 
     Args:
         model: path of an ONNX file of ours, or its bytes.
         device: as `open_session` takes it, or "all" for every device of this machine.
-        batch_size: frames a run, as the model will be used.
+        batch_size: frames per run, as the model will be used.
 
     Raises:
         ModelFileError: no model of ours, or one without golden frames.
-        DeviceError: a device named alone cannot be had.
+        DeviceError: the device that was named is not available.
     """
     header = read_model_header(model)
     frames, labels = golden_of(header)
@@ -79,14 +79,14 @@ def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch
 
 def golden_of(header: ModelHeader) -> tuple[np.ndarray, np.ndarray]:
     """The golden frames (N, H, W, 3) and labels (N, H, W) in a file; `ModelFileError` when there are none."""
-    header.spec  # noqa: B018  an ONNX file that is not ours is named as such first
+    header.spec  # noqa: B018  raises first if the file is ONNX, but not ours
     if GOLDEN_KEY not in header.metadata:
         raise ModelFileError(f"{header.name} has no golden frames to verify with. Export it again: python -m export")
     return decode_golden(header.metadata[GOLDEN_KEY])
 
 
 def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
-    """(devices that seem to be here and take such files, device -> why not), each GPU by its number."""
+    """(devices that seem available for files of `precision`, other device -> why not), each GPU by its number."""
     ort = load_runtime()
     present: list[str] = []
     absent: dict[str, str] = {}

@@ -3,11 +3,11 @@
 With `opening.py`, `tracks.py`, `audio.py` and `encode.py` the only importer of av. Knows nothing of models, live queues
 or the command line.
 
-Policies: frames keep the source's own pts and time base, variable rate included; formats whose clock has no zero (MPEG
-program and transport streams, RTSP) are counted from the first timestamp. Where a clock starts anew, as in recordings
-that were joined, time goes on. The display matrix is applied here, once. A size that changes in mid-stream is brought
-back to the first one and counted. Damaged frames, and those built on them, are passed on and counted; what gives no
-picture is counted and leaves a gap in the indices.
+Policies: frames keep the source's own pts and time base, variable rate included; in formats whose clock has no zero
+(MPEG program and transport streams, RTSP) time counts from the first timestamp. Where a clock restarts, as in joined
+recordings, time goes on. The display matrix is applied here, once. If the size changes in mid-stream, frames are
+resized to the first size, and counted. Damaged frames, and those predicted from them, are passed on and counted; a
+frame that gives no picture is counted and leaves a gap in the indices.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ from .threads import available_threads
 from .tracks import describe, pick_track, time_base
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
-_OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: show damaged frames, flagged, rather than swallow them
+_OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: give damaged frames, flagged, instead of discarding them
 
 
 class VideoFile(Source):
-    """One video, from a file, an address or a pipe, lossless and in order.
+    """One video, from a file, an address or a pipe: every frame, in order.
 
     Args:
-        location: a path, or an address if `network`; None for what is piped into this process.
+        location: a path, or an address if `network`; None for standard input.
         network: whether `location` is an address.
-        track: which of its video tracks, from 1; a cover's picture is none.
+        track: which of its video tracks, from 1; cover pictures do not count.
         open_timeout_s: how long each step of opening an address may take; None for the default.
-        read_timeout_s: an address that gives no picture for so long has ended.
-        low_delay: decode frame by frame, for live sources (frame threads hold pictures back).
-        stopped: whether waiting for an address, or for what is piped in, is to end.
+        read_timeout_s: an address that gives no picture for this long has ended.
+        low_delay: decode without frame threads, which hold pictures back; for live sources.
+        stopped: whether to stop waiting for an address or for standard input.
 
     Raises:
         MediaError: no such file, not a video, no such video track, no decoder, or frames of more pixels than
@@ -101,7 +101,7 @@ class VideoFile(Source):
             assert location is not None
             self._container = open_file(location)
         try:
-            # Of a download the connection itself says whether it was whole.
+            # For a download, the connection itself reports whether it was complete.
             self._extent = Extent() if network or location is None else measure(Path(location))
             self._stream = pick_track(self._container, track, self.name, cut=self._extent.cut, live=network)
             self._time_base = time_base(self._stream)
@@ -124,7 +124,7 @@ class VideoFile(Source):
         except BaseException:
             self._container.close()
             raise
-        # Kept from frame to frame: a picture's own converter is set up anew for each.
+        # One converter for all frames: a picture's own would be set up again for each.
         self._converter = VideoReformatter()
         self._matrix: rotation.Matrix | None = None
         self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
@@ -159,7 +159,7 @@ class VideoFile(Source):
             self._pipe.stop()
 
     def _release(self) -> None:
-        # Windows ends no read of a pipe: what libav is in the middle of is left to it.
+        # On Windows a read of a pipe cannot be ended; the container that libav is still reading is not closed.
         if not (self._reading and os.name == "nt"):
             with contextlib.suppress(av.error.FFmpegError):
                 self._container.close()
@@ -167,7 +167,7 @@ class VideoFile(Source):
         cycles.collector.file_closed()
 
     def _pictures(self) -> Iterator[VideoFrame]:
-        """Decoded pictures; damage to the container ends them, damage to a packet costs that packet alone."""
+        """Decoded pictures; damage to the container ends them, damage to a packet costs only that packet."""
         packets = self._packets()
         while True:
             waiting_since = time.monotonic()
@@ -179,14 +179,14 @@ class VideoFile(Source):
                     return
                 pictures = self._decode(packet) if packet.stream_index == self._stream.index else []
                 if time.monotonic() - waiting_since > self._patience_s:
-                    # When a read is given up, the parser hands out the picture it held back: no news any more.
+                    # When a read times out, the parser gives the picture that it held back: too old by now.
                     self._put_aside(pictures)
                     self._broken = self._silence()
                     return
             yield from pictures
 
     def _packets(self) -> Iterator[Packet[Any]]:
-        """Packets up to the end, damaged or not. Over a network those of sound too, which may go on without picture."""
+        """Packets up to the end, damaged or not. Over a network audio's too, to notice when only the video stalls."""
         demux = self._container.demux(*([] if self._patience_s < float("inf") else [self._stream]))
         while True:
             try:
@@ -194,13 +194,13 @@ class VideoFile(Source):
                 packet = next(demux, None)
                 self._reading = False
             except IndexError:
-                return  # PyAV, at the end of a file in which a track appeared on the way.
+                return  # PyAV raises it at the end of a file in which a track appeared after the header.
             except MemoryError as error:
                 raise self._no_memory() from error
             except (av.error.FFmpegError, OSError) as error:
                 self._broken = self._silence() if isinstance(error, av.error.ExitError) else reason_of(error)
                 return
-            # Empty ones tell decoders that the end has come.
+            # PyAV ends with empty packets, meant to flush the decoders.
             if packet is None or packet.size == 0:
                 return
             if packet.stream_index == self._stream.index:
@@ -219,7 +219,7 @@ class VideoFile(Source):
         return f"no picture for {self._patience_s:g} s"
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
-        """The pictures one packet completes, or with None those still held back; a damaged packet is counted."""
+        """The pictures that a packet completes or, with None, those still held back; a refused packet is counted."""
         try:
             return self._stream.decode(packet)
         except EOFError:
@@ -261,18 +261,18 @@ class VideoFile(Source):
         rate = self.info.rate
         duration = picture.duration or (max(1, round(1 / (rate * self._time_base))) if rate else 1)
         pts, anew, useless = self._clock.time(_own_time(picture), duration)
-        # Who takes a live source without times gives them by its own clock.
+        # A live source without timestamps gets its times from the arrival of frames: that is no correction.
         self.counts.retimed += anew or (useless and (self.info.timed or not self.info.live))
         return pts, duration
 
     def _late(self, picture: VideoFrame) -> bool:
-        """Whether a picture comes long after newer ones, as decoders hand them out where packets are missing. One that
-        went in after them is none: its clock was started anew."""
+        """Whether a picture comes long after newer ones, as decoders give them out where packets are missing. If it
+        also went into the decoder after them, the source's clock was restarted, and it is not late."""
         own = _own_time(picture)
         return own is not None and self._clock.falls_back(own) and self._ledger.went_in_before(own, self._clock.own)
 
     def _upright(self, picture: VideoFrame) -> np.ndarray:
-        """The picture as (H, W, 3) uint8 BGR, turned as its display matrix says, at the size of the first one."""
+        """The picture as (H, W, 3) uint8 BGR, turned by the display matrix, at the size of the first one."""
         try:
             # One thread: the pipeline's other stages already fill the cores.
             image: np.ndarray = self._converter.reformat(picture, format="bgr24", threads=1).to_ndarray()
@@ -289,7 +289,7 @@ class VideoFile(Source):
         return image
 
     def _settle_geometry(self, image: np.ndarray, matrix: rotation.Matrix) -> None:
-        """The first frame decides what the header only announced: upright size, and pixel aspect turned with it."""
+        """Set size, pixel aspect and rotation from the first frame, which decides; the header only announced them."""
         height, width = image.shape[:2]
         aspect = self.info.pixel_aspect
         if rotation.swaps_sides(matrix):
@@ -298,7 +298,7 @@ class VideoFile(Source):
         self.info = replace(self.info, size=(height, width), pixel_aspect=aspect, rotation=words)
 
     def _judge_end(self, delivered: int) -> SourceEnd:
-        """The end that was reached against the one announced; a break, a cut and a count that lies are told apart."""
+        """Compare the end reached with the one declared; tells a broken read, a cut file and a false header apart."""
         end = replace(self.end, expected_s=self.info.end_s, early=True, reason=self._broken)
         if self._broken:
             if self._pipe and not delivered:
@@ -311,19 +311,19 @@ class VideoFile(Source):
         elif not self._all_listed():
             end.reason = self._extent.cut or self._falls_short(end)
         elif self._ledger.damaged or self._ledger.failed:
-            # Its last packet may be the one that the cut went through.
+            # All listed packets are there, but the cut may go through the last one.
             end.reason = self._extent.cut
         end.reason = end.reason or self._extent.behind
         end.early = bool(end.reason)
         return end
 
     def _all_listed(self) -> bool:
-        """Every packet the index lists was there; its duration may well count trimmed frames too."""
+        """Whether every packet in the index was read, even if the duration is longer: it may count trimmed frames."""
         return bool(self.info.frame_count) and self._ledger.packets >= (self.info.frame_count or 0)
 
     def _falls_short(self, end: SourceEnd) -> str:
         frame_s = float(1 / self.info.rate) if self.info.rate else 0.1
-        # An index of frames makes durations exact; elsewhere they are rounded, or estimated from the bit rate.
+        # With an index of frames durations are exact; otherwise they are rounded, or estimated from the bit rate.
         slack = 0.75 * frame_s if self.info.frame_count else 0.25 + 2 * frame_s
         short = end.expected_s is not None and end.at_s < end.expected_s - slack
         return "the file declares more than it holds" if short else ""
@@ -334,7 +334,7 @@ def _own_time(picture: VideoFrame) -> int | None:
 
 
 def _display_matrix(picture: VideoFrame) -> rotation.Matrix:
-    side_data: Any = picture.side_data  # by position too, which its type does not say
+    side_data: Any = picture.side_data  # its type does not say that it can be indexed by position
     for place in range(len(side_data)):
         data = side_data[place]
         if data.type.name == "DISPLAYMATRIX":

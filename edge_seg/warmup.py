@@ -1,4 +1,4 @@
-"""First runs, for a device that tunes itself, and to see whether its memory holds the batch. Opens nothing."""
+"""First runs of a session, to let the device tune itself and see whether its memory holds the batch. Opens nothing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .ort_session import OrtSession
 
 
 def warm_up(session: OrtSession, batch_size: int, input_size: tuple[int, int], *, runs: int) -> None:
-    """Run at the full shape so often; raises `OutOfMemoryError` naming a batch that fits, if one does."""
+    """Run `runs` times at the full shape; if memory runs out, raise `OutOfMemoryError` naming a batch that fits."""
 
     def run(frames_at_once: int) -> None:
         frames = np.zeros((frames_at_once, *input_size, 3), np.uint8)
         for _ in range(runs):
-            # As many at once as there will be: each has activations of its own.
+            # As many at once as later: each run has activations of its own.
             _at_once(session.runs_at_once, lambda: session.run(frames))
 
     size = batch_size
@@ -30,7 +30,7 @@ def warm_up(session: OrtSession, batch_size: int, input_size: tuple[int, int], *
             problem = problem or error
             size //= 2
         except DeviceError:
-            # Fails at this size for a reason of its own, as cuDNN may; a smaller one may still fit.
+            # After running out of memory, a smaller size may fail for another reason (cuDNN does); try still smaller.
             if problem is None:
                 raise
             size //= 2
@@ -40,9 +40,9 @@ def warm_up(session: OrtSession, batch_size: int, input_size: tuple[int, int], *
 
 
 def _at_once(count: int, call: Callable[[], object]) -> None:
-    """Make so many calls at once, one of them from here; when all have ended, raise the first error.
+    """Make `count` calls at once, one of them on this thread; when all have ended, raise the first error.
 
-    Plain threads: an executor takes no more work once the program's main thread has ended.
+    Plain threads, since an executor takes no more work once the program's main thread has ended.
     """
     errors: list[BaseException] = []
 
@@ -62,4 +62,4 @@ def _at_once(count: int, call: Callable[[], object]) -> None:
         try:
             raise errors[0]
         finally:
-            errors.clear()  # it holds this frame
+            errors.clear()  # an error refers to this frame, so the list would keep both alive

@@ -1,6 +1,6 @@
-"""What writes one kind of result of one video: MP4 by `encode`, a folder of PNG, lines of JSON. Knows no pipeline.
+"""Writers for one kind of result of one video: MP4 by `encode`, a folder of PNG, lines of JSON. Knows no pipeline.
 
-A final name is whole or absent; what is being written carries `.partial` in its name.
+Under its final name a result is whole or absent; while it is being written, its name has `.partial` in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .timings import Stopwatch
 
 @dataclass(frozen=True, kw_only=True)
 class OutputStyle:
-    """How results look: share of the colours in the overlay (0..1), and how videos are compressed."""
+    """How results look: weight of the colours in the overlay (0..1), and how videos are compressed."""
 
     alpha: float = 0.5
     encode: EncodeOptions = field(default_factory=EncodeOptions)
@@ -41,7 +41,7 @@ class OutputStyle:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """One result: its path (the partial one unless `whole`), frames in it, and remarks for the user."""
+    """One result: its kind, its path (the partial one unless `whole`), frames in it, and remarks for the user."""
 
     kind: str
     path: Path
@@ -55,7 +55,7 @@ Spent = defaultdict[str, float]
 
 
 def record(spent: Spent, watches: dict[str, Stopwatch]) -> None:
-    """Add one frame's times."""
+    """Add one frame's times to the stages' stopwatches."""
     for stage, seconds in spent.items():
         watches[stage].add(seconds)
 
@@ -124,7 +124,7 @@ class PictureTrack:
 
 
 def _give_name(made: Path, final: Path, seal: Seal | None, content: str) -> None:
-    """Publish a whole result; where that fails, say where it is: a folder that was renamed may fail to be synced."""
+    """Give a whole result its final name; an error says where it is, as a sync may fail even after the rename."""
     try:
         publish(made, final, seal=seal)
     except OSError as error:
@@ -135,7 +135,7 @@ def _give_name(made: Path, final: Path, seal: Seal | None, content: str) -> None
 
 
 class LabelFolder:
-    """Class ids of a video, one PNG a frame, named by the frame's index."""
+    """Labels of a video, one PNG per frame, named by the frame's index."""
 
     def __init__(self, path: Path, size: tuple[int, int], seal: Seal | None) -> None:
         self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
@@ -150,7 +150,7 @@ class LabelFolder:
 
     def add(self, frame: Frame, labels: np.ndarray, spent: Spent) -> None:
         started = time.perf_counter()
-        # With a stride most frames come with the very labels of the one before.
+        # With a stride most frames come with the same array as the frame before.
         if labels is not self._labels:
             self._labels, self._png = labels, cv2.imencode(".png", resize_labels(labels, self._size))[1].tobytes()
         target = self._partial / f"{frame.index:06d}.png"
@@ -176,12 +176,12 @@ class LabelFolder:
 
 
 class ShareLines:
-    """A JSON object a line and frame: index, time_s, and the share of each class.
+    """One line per frame, a JSON object: index, time_s, and the share of each class.
 
-    A frame that was not segmented, as most with a stride are not, has the shares of the last one that was, and its
+    A frame that was not segmented (with a stride, most are not) has the shares of the last one that was, and that one's
     index as `labels_of`.
 
-    Each line is written at once and whole, so that a kill leaves no half of one.
+    Each line is written whole and unbuffered, so that a kill leaves no incomplete line.
     """
 
     def __init__(self, path: Path, spec: ModelSpec, size: tuple[int, int], seal: Seal | None) -> None:
@@ -232,7 +232,7 @@ class ShareLines:
             self._partial.unlink(missing_ok=True)
 
     def _cut_short(self, error: OSError) -> MediaError:
-        """Leave whole lines only, and say how many."""
+        """Cut the file after its last whole line; returns an error that says how many lines it has."""
         self._failed = True
         with contextlib.suppress(OSError):
             os.truncate(self._partial, self._bytes)
@@ -245,7 +245,7 @@ class ShareLines:
 def share_line(frame: Frame, share: dict[str, float], *, labels_of: int | None = None) -> str:
     """One line of JSON for a frame and the share of each class (0..1) in it, rounded to 6 places.
 
-    `labels_of` is the index of the frame whose labels were counted, if it is another.
+    `labels_of` is the index of the frame whose labels were counted, if that is another frame.
     """
     shares = {name: round(part, 6) for name, part in share.items()}
     values = {"index": frame.index, "time_s": round(frame.time_s, 6), "share": shares}

@@ -355,7 +355,9 @@ def test_results_keep_their_names_though_the_others_of_the_run_are_gone(predict:
     assert made_again(before, tmp_path / "out") == {"day3_x_mp4_overlay.mp4", "day3_x_mp4.jsonl"}
 
 
-def test_a_result_never_gives_way_to_that_of_another_source(predict: Predict, tmp_path: Path) -> None:
+def test_a_result_never_gives_way_to_that_of_another_source(
+    predict: Predict, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Cameras number their files alike, and one command a camera may name one folder."""
     for index, camera in enumerate(("front", "rear")):
         (tmp_path / camera).mkdir()
@@ -370,11 +372,15 @@ def test_a_result_never_gives_way_to_that_of_another_source(predict: Predict, tm
     once = ("--save", "jsonl", "--resume")
     assert predict(front, *once)[0] == 0
     before = stamps(tmp_path / "out")
-    code, sources, err = predict(rear, *once)
-    assert (code, statuses(sources)) == (1, ["failed"])
-    assert f"x.jsonl is already there, and was made from {front}. Move it away, choose another OUT, or" in err
-    assert predict(front, rear, *once)[0] == 0
-    assert made_again(before, tmp_path / "out") == {"rear_x_mp4.jsonl"}
+    call = ["predict", str(rear), *once, "-m", str(model), "--device", "cpu", "-o", str(tmp_path / "out" / "x.jsonl")]
+    assert main(call) == 1
+    said = capsys.readouterr().err
+    assert f"x.jsonl is already there, and was made from {front}. Move it away, choose another OUT, or" in said
+    assert predict(rear, *once)[0] == 0
+    assert made_again(before, tmp_path / "out") == {"x_mp4.jsonl"}
+    code, sources, _ = predict(front, rear, *once)
+    assert (code, statuses(sources)) == (0, ["already there"])
+    assert made_again(before, tmp_path / "out") == {"x_mp4.jsonl"}
     # Moved with its archive it is the same file; changed where it lies, it is made again.
     (tmp_path / "archive").mkdir()
     front.rename(tmp_path / "archive" / "x.mp4")
@@ -383,7 +389,7 @@ def test_a_result_never_gives_way_to_that_of_another_source(predict: Predict, tm
     make_clip(rear, count=5)
     code, sources, err = predict(tmp_path / "archive" / "x.mp4", rear, *once)
     assert (code, statuses(sources)) == (0, ["done"]), "two sources of one stem"
-    assert "rear_x_mp4.jsonl: its source has changed since; it is made again." in err
+    assert "x_mp4.jsonl: its source has changed since; it is made again." in err
 
 
 def run_apart(clip: Path, model: Path, out: Path) -> None:
