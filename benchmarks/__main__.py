@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: errors as one line, a package that is missing among them. The commands: commands.py."""
+"""`python -m benchmarks`: reports errors, even a missing package, in one line. The commands are in commands.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from edge_seg.signals import asked_twice, interrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 all done, 1 something failed, 2 the call was wrong."""
+    """Run the command line; returns the exit code: 0 all done, 1 something failed, 2 wrong usage."""
     return answer(lambda: _run(arguments))
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        # SIGTERM too ends the workers, and takes the temporary folders along.
+        # So that SIGTERM too ends the workers and removes the temporary folders.
         with asked_twice(interrupt, last_words="error: stopped at once."):
             from .commands import run_command
 

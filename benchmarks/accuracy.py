@@ -1,7 +1,7 @@
-"""How good a contender's labels are: mean IoU against the truth, pixel agreement with Keras.
+"""Accuracy of a contender's labels: mean IoU against the truth, pixel agreement with Keras.
 
-Knows arrays of class ids; nothing of where they come from. Mean IoU is the field's (the unlabelled class left out), at
-each frame's own size; agreement is over every pixel at the model's size, before any resizing.
+Knows arrays of class ids; nothing of where they come from. Mean IoU leaves the unlabelled class out, as is usual, and
+is taken at each frame's own size; agreement is over every pixel at the model's size, before any resizing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from train.metrics import confusion_matrix, none_if_nan, scores
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares in 0..1; None where there is none (no class present, no reference)."""
+    """Shares in 0..1; None if undefined (no class present, no reference)."""
 
     mean_iou: float | None
     agreement: float | None
@@ -36,8 +36,8 @@ def measure_accuracy(
 
     Args:
         labels: at the model's size.
-        truth: (H, W) uint8 each, of any size: labels are brought to it by nearest neighbour; None where it is not
-            known, and mean IoU neither.
+        truth: (H, W) uint8 each, of any size: labels are resized to it by nearest neighbour; None if unknown, and then
+            there is no mean IoU.
         classes: number of classes.
         unlabelled: id left out of the mean, or None.
         reference: Keras' labels of the same frames, at the model's size.

@@ -1,4 +1,4 @@
-"""A whole benchmark: from settings to a result. Strings the other modules together; says when a run was noisy."""
+"""A whole benchmark, from settings to a result: calls the other modules in order, and notes if a run was noisy."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from .settings import Settings, check_run, run_classes
 from .suite import Measured, Plan, Start, measure_batch
 
 Say = Callable[[str], None]
-# A worker that waits for its turn and still computes this share of a core disturbs the others.
+# A worker that uses more than this share of a core while it waits for its turn disturbs the others.
 IDLE_BOUND = 0.03
-# Whatever its precision, a network's own file agrees with it on more of the pixels.
+# At any precision, a network's own file agrees with it on a larger share of pixels.
 STRANGER_BOUND = 0.95
 
 
@@ -37,14 +37,14 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     """Measure everything the settings ask for.
 
     Raises:
-        ModelFileError, DatasetError, MediaError: a run, model, dataset or clip that cannot be used.
-        ConfigurationError: models that do not fit together, or a device that does not exist.
+        ModelFileError, DatasetError, MediaError: a run, model, dataset or clip is unusable.
+        ConfigurationError: models do not fit together, or a device does not exist.
     """
     began, created = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     surroundings = environment()
     run_digest = check_run(settings.run)
     clip = describe_clip(settings.clip, settings.clip_frames) if settings.clip else {}
-    # Read before anything is exported: a dataset that is not there should not take minutes to say.
+    # Read before anything is exported, which takes minutes, so that a missing dataset is reported at once.
     say("reading the data" if settings.data else "rendering the data")
     data = load_data(settings.data, limit=settings.data_limit, classes=run_classes(settings.run))
     field = find_field(settings, run_digest, say)
@@ -58,7 +58,7 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
         clip_rows = (
             measure_clip(settings, field.contenders, Path(scratch), say=say, start=start) if settings.clip else []
         )
-    # Before and after: a machine that was busy at one of them would be outrun by its own rows.
+    # Measured before and after, as a busy moment would make the limits too low and rows exceed them.
     limits = best_limits(limits, ask_limits(settings.limits, say=say, start=start))
     rows = (*(against_limits(row, counts, limits) for part in measured for row in part.rows), *field.failed)
     noise = noise_notes(rows, clip_rows, measured, surroundings)
@@ -88,7 +88,7 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
 def noise_notes(
     rows: Iterable[Row], clip_rows: Iterable[ClipRow], measured: Iterable[Measured], surroundings: dict[str, Any]
 ) -> list[str]:
-    """Why a reader should doubt this run, or its peaks, a line each; empty when nothing speaks against it."""
+    """Reasons to doubt this run or its peaks, one line each; empty if there are none."""
     everything: list[Row | ClipRow] = [*rows, *clip_rows]
     wide = sorted(
         (row for row in everything if (row.spread or 0.0) > NOISE_BOUND), key=lambda row: -(row.spread or 0.0)
@@ -120,7 +120,7 @@ def noise_notes(
 
 
 def stranger_notes(rows: Iterable[Row], run: Path) -> list[str]:
-    """A line where a model file hardly agrees with the reference, as one of another network does."""
+    """A line if model files hardly agree with the reference, as files of another network would."""
     strangers = [row for row in rows if row.agreement is not None and row.agreement < STRANGER_BOUND]
     if not strangers:
         return []
@@ -132,7 +132,7 @@ def stranger_notes(rows: Iterable[Row], run: Path) -> list[str]:
 
 
 def limit_notes(limits: dict[str, Any], uncounted: str) -> list[str]:
-    """A line for each limit that this machine does not have or that was not measured."""
+    """A line for each limit that was not measured or has no units on this machine."""
     problem = limits.get("problem")
     missing = [f"no {name} peak: {peak['reason']}" for name, peak in limits.get("peaks", {}).items() if peak["reason"]]
     return [*([f"limits were not measured: {problem}"] if problem else []), *missing, *filter(None, [uncounted])]
@@ -177,6 +177,6 @@ def _models(settings: Settings, field: Field, run_digest: str) -> list[dict[str,
 
 
 def _recipe(run: Path) -> str | None:
-    """Name of the recipe a run was fitted by, or None for a network at its start."""
+    """Name of the recipe that a run was trained with; None for an untrained network."""
     recipe = json.loads((run / CONFIG_NAME).read_text()).get("recipe")
     return recipe.get("name", "unnamed") if isinstance(recipe, dict) else recipe

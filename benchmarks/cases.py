@@ -1,7 +1,7 @@
-"""The contenders: what is measured against what, as plain records that travel to a worker as JSON.
+"""The contenders: what is compared, as plain records that are sent to a worker as JSON.
 
-Knows which files and devices there are to choose from, and how a contender is named. Loads none of them: that is
-`runners`' work, in the worker's process.
+Knows which kinds of contender there are and how they are named. Loads none of them: `runners` does, in the worker's
+process.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Every ratio and agreement is against this one.
+# The contender that every ratio and agreement refers to.
 REFERENCE = "Keras predict"
-# What each of `PEERS` is told from the others by in `kind`; the rest are Keras and edge_seg's own sessions.
+# Values of `Contender.kind`: one for each of `PEERS`; the others run Keras or edge_seg's own files.
 KINDS = (
     "keras-predict",
     "keras-compiled",
@@ -35,7 +35,7 @@ class ModelFile:
 
     Attributes:
         path: where it is.
-        label: what tells it from the others in a table, its precision when that suffices.
+        label: what distinguishes it in a table; its precision if that is enough.
         precision: "fp32", "fp16" or "int8".
         digest: first 16 hex digits of its SHA-256.
     """
@@ -56,9 +56,9 @@ class Contender:
         path: a run's folder (Keras, torch), an ONNX file, or a folder of TensorFlow Lite files.
         device: "cpu", or a device of edge_seg or torch.
         precision: of the weights and, as far as the file says, of the arithmetic.
-        size: (height, width) of the frames it gets.
-        compiled: torch: whether `torch.compile` is used; cuda-bound: a CUDA graph and kernels fused as it is opened.
-        optional: whether a machine that cannot run it skips it, instead of failing.
+        size: (height, width) of its input frames.
+        compiled: for torch, use `torch.compile`; for cuda-bound, use a CUDA graph and kernels fused when it is opened.
+        optional: on a machine that cannot run it, it is skipped and not failed.
         model: digest of the ONNX file or of the run's weights.
         threads: CPU threads, or None for what affinity and quota allow.
     """
@@ -80,12 +80,12 @@ class Contender:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Contender:
-        """Back from `to_dict`."""
+        """The contender that `to_dict` was made of."""
         return cls(**{**values, "size": tuple(values["size"])})
 
 
 def keras_contenders(run: Path | str, size: tuple[int, int], digest: str) -> list[Contender]:
-    """Keras as the notebook calls it, and Keras at its best: one compiled function."""
+    """Keras as the notebook calls it, and at its fastest, as one compiled function."""
     shared = {"path": str(run), "device": "cpu", "precision": "fp32", "size": size, "model": digest}
     return [
         Contender(name=REFERENCE, kind="keras-predict", **shared),  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ def keras_contenders(run: Path | str, size: tuple[int, int], digest: str) -> lis
 def session_contenders(
     files: Sequence[ModelFile], devices: Iterable[str], size: tuple[int, int], *, optional: bool
 ) -> list[Contender]:
-    """Each file on each device, device by device. The CPU is never optional."""
+    """A contender for each device and file, device by device. The CPU is never optional."""
     return [
         Contender(
             name=f"edge_seg {device} {file.label}",
@@ -114,14 +114,14 @@ def session_contenders(
 
 
 def plain_contenders(kinds: Iterable[str], path: Path | str, size: tuple[int, int], digest: str) -> list[Contender]:
-    """Runtimes that a newcomer hands his own export to; `digest` is of the weights it came from."""
+    """Other runtimes on a plain export, as a newcomer would run them; `digest` is that of the run's weights."""
     names = {"onnxruntime": "onnxruntime default fp32", "opencv": "OpenCV dnn fp32", "litert": "LiteRT fp32"}
     shared = {"path": str(path), "device": "cpu", "precision": "fp32", "size": size, "optional": True, "model": digest}
     return [Contender(name=names[kind], kind=kind, **shared) for kind in kinds]  # type: ignore[arg-type]
 
 
 def openvino_contenders(files: Sequence[ModelFile], size: tuple[int, int]) -> list[Contender]:
-    """OpenVINO without onnxruntime, on the files that edge_seg runs too."""
+    """OpenVINO without onnxruntime, on the same files as edge_seg."""
     return [
         Contender(
             name=f"OpenVINO native {file.label}",
@@ -138,7 +138,7 @@ def openvino_contenders(files: Sequence[ModelFile], size: tuple[int, int]) -> li
 
 
 def torch_contenders(run: Path | str, size: tuple[int, int], digest: str, *, cuda: bool) -> list[Contender]:
-    """The same network in torch: float32 on the CPU, and on a GPU float32 and float16, this also compiled."""
+    """The same network in torch: float32 on the CPU; on a GPU float32, float16 and compiled float16 too."""
     plans = [("cpu", "fp32", False)]
     if cuda:
         plans += [("cuda", "fp32", False), ("cuda", "fp16", False), ("cuda", "fp16", True)]
@@ -159,7 +159,7 @@ def torch_contenders(run: Path | str, size: tuple[int, int], digest: str, *, cud
 
 
 def distinct_labels(paths: Sequence[Path], precisions: Sequence[str]) -> list[str]:
-    """A file's precision where only one file has it, else its name too; its path where another has that as well."""
+    """A label for each file: its precision if that is unique, else name and precision, or path and precision."""
     stems = [path.stem for path in paths]
     return [
         precision

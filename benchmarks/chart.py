@@ -1,6 +1,6 @@
-"""A result as one picture: throughput, accuracy, memory, and the time of each stage from end to end.
+"""A result as one picture: throughput, accuracy, memory, and the time of each stage end to end.
 
-Knows rows and matplotlib; everything it shows is in the tables too.
+Knows rows and matplotlib; the tables hold everything that it shows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .table import clip_line
 INK = "#1f2933"
 FAINT = "#8a96a3"
 GRID = "#e4e8ec"
-# One hue a family; a darker shade for a larger batch.
+# One hue for each family; darker shades for larger batches.
 FAMILIES = {
     "keras": ("#c3cad2", "#939ea9", "#626e7a", "#3d4752"),
     "session": ("#9bd8cf", "#4fb3a5", "#1f8478", "#0d5951"),
@@ -33,7 +33,7 @@ STAGES = ("#4878a8", "#e0a63a", "#1f8478", "#b9605a", "#7450b8", "#8a96a3")
 
 
 def import_pyplot() -> Any:
-    """matplotlib's pyplot, drawing into files. Raises `MissingDependencyError` without it."""
+    """matplotlib's pyplot, set up to draw into files. Raises `MissingDependencyError` without it."""
     try:
         import matplotlib
     except ImportError as error:
@@ -48,11 +48,11 @@ def draw_chart(result: Result, path: Path) -> None:
     """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
     plt = import_pyplot()
     rows = [row for row in result.rows if row.status == "ok"]
-    # Beside the naive loop's inference no other stage could be seen.
+    # The naive loop's inference takes so long that no other stage would be visible.
     clip_rows = [row for row in result.clip_rows if row.status == "ok" and row.name != NAIVE]
     names = list(dict.fromkeys(row.name for row in rows))
     batches = sorted({row.batch for row in rows})
-    # A contender's row holds its bars, and beside them two lines of text.
+    # A contender's row needs room for its bars and for two lines of text beside them.
     top = max(2.8, 1.3 + len(names) * max(0.38, 0.27 * len(batches) ** 0.75))
     bottom = 1.5 + 0.5 * len(clip_rows) if clip_rows else 0.0
     with plt.rc_context(
@@ -91,7 +91,7 @@ def _shade(row: Row, batches: Sequence[int]) -> str:
 
 
 def _bars(rows: Sequence[Row], names: Sequence[str], batches: Sequence[int]) -> list[tuple[Row, float, float]]:
-    """(row, its place, its thickness): contenders from the top down, batch sizes side by side."""
+    """(row, position, thickness) of each bar: contenders from the top down, batch sizes side by side."""
     thickness = 0.8 / max(1, len(batches))
     return [
         (row, names.index(row.name) - 0.4 + thickness * (batches.index(row.batch) + 0.5), thickness * 0.92)
@@ -132,7 +132,7 @@ def _draw_quality(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
             text, words = (lowest or 0.0, place), f"{agreement:.3f} % agree"
             axes.annotate(words, text, (0, -15), textcoords="offset points", ha="center", fontsize=7.6, color=FAINT)
     values = [100 * (row.mean_iou or 0.0) for row in known] or [0.0]
-    # Never closer than two points: differences of hundredths are not to look like cliffs.
+    # At least two points to either side, so that differences of hundredths do not look large.
     middle, half = (min(values) + max(values)) / 2, max(2.0, (max(values) - min(values)) * 0.9)
     axes.set_xlim(middle - half, middle + half)
     style(axes, "mean IoU, %", "and pixels that agree with Keras; the lowest of all batches")
@@ -168,7 +168,7 @@ def _draw_stages(axes: Any, rows: Sequence[ClipRow], clip: dict[str, Any]) -> No
 
 
 def style(axes: Any, title: str, label: str, *, grid: str = "x") -> None:
-    """What every panel has in common: a title and a label to the left, a faint grid, no frame."""
+    """Apply the common style of all panels: title and label to the left, a faint grid, no frame."""
     axes.set_title(title, loc="left", fontsize=10)
     axes.set_xlabel(label, fontsize=8.2, color=FAINT, loc="left")
     axes.grid(axis=grid, color=GRID, lw=0.8)

@@ -1,7 +1,7 @@
-"""In the worker: whole clips through a model, by the pipeline of `edge-seg predict` or by the loop a newcomer writes.
+"""Runs whole clips in a worker: by the pipeline of `edge-seg predict`, or by the loop that a newcomer would write.
 
-Each runner takes a clip and gives an overlay video, and answers with frames, seconds and milliseconds a stage. Knows
-nothing of repeats or of other contenders.
+Each runner turns a clip into an overlay video and returns frames, seconds, milliseconds by stage and peak memory.
+Knows nothing of repeats or other contenders.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from edge_seg.timings import Stopwatch
 from .cases import Contender
 from .environment import peak_memory_mb
 
-# Decoded frames kept for the stages that are run alone: two seconds, and tens of megabytes.
+# Decoded frames kept to run stages alone: two seconds of video, tens of megabytes.
 KEPT_FRAMES = 48
 
 
 class ClipRunner(Protocol):
-    """What the worker asks of one."""
+    """What the worker needs of a runner."""
 
     def run(self, clip: Path, limit: int | None, target: Path) -> dict[str, Any]:
-        """One clip to one overlay, opening and finishing of both files timed too."""
+        """Turn one clip into one overlay; the time includes opening and closing both files."""
         ...
 
 
 def clip_runner(contender: Contender, batch: int) -> ClipRunner:
-    """The runner of a contender: its kind says which."""
+    """The runner for a contender's kind."""
     return NaiveLoop(contender) if contender.kind == "naive" else PipelineRunner(contender, batch)
 
 
 class PipelineRunner:
-    """A model on a device, and clips through it, by the pipeline that `edge-seg predict` runs."""
+    """Runs clips through a model on a device, by the pipeline of `edge-seg predict`."""
 
     def __init__(self, contender: Contender, batch: int) -> None:
         from edge_seg.segmenter import Segmenter
@@ -51,10 +51,10 @@ class PipelineRunner:
     def run(
         self, clip: Path, limit: int | None, target: Path, *, kind: str = "overlay", stride: int = 1
     ) -> dict[str, Any]:
-        """One clip to one result of a kind; every `stride`th frame is segmented.
+        """Turn one clip into one output of a kind; every `stride`th frame is segmented.
 
         Raises:
-            MediaError: a clip that cannot be read or a result that cannot be written to its end.
+            MediaError: the clip cannot be read, or the output not be written to its end.
         """
         from edge_seg.outputs import VideoOutputs
         from edge_seg.pipeline import Pipeline, PipelineOptions
@@ -84,7 +84,7 @@ class PipelineRunner:
         return {"frames": report.written, "seconds": seconds, "stage_ms": stage_ms, "peak_mb": peak_memory_mb()}
 
     def alone(self, clip: Path, limit: int | None, target: Path) -> dict[str, float]:
-        """Stage -> milliseconds of CPU time a frame, all threads together, each stage run with nothing beside it."""
+        """Stage -> milliseconds of CPU time a frame, over all threads, with each stage run alone."""
         from edge_seg.outputs import VideoOutputs
         from edge_seg.video import VideoFile
         from edge_seg.writers import OutputStyle
@@ -117,26 +117,26 @@ class PipelineRunner:
 
 
 def cpu_s(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What the work gives, and the CPU seconds this process spent on it."""
+    """The result of `work`, and the CPU seconds that this process spent on it."""
     began = time.process_time()
     result = work()
     return result, time.process_time() - began
 
 
 class NaiveLoop:
-    """The loop a newcomer writes: cv2 reads, Keras predicts a frame at a time, cv2 blends and writes."""
+    """The loop that a newcomer would write: cv2 reads, Keras predicts a frame at a time, cv2 blends and writes."""
 
     def __init__(self, contender: Contender) -> None:
         from .runners import keras_model
 
         self._model = keras_model(contender)
         self._size = contender.size
-        # The palette is RGB as everyone lists it; cv2 wants BGR.
+        # The palette is RGB; cv2 needs BGR.
         self._colours = np.asarray(ModelSpec(input_size=contender.size, precision="fp32").palette, np.uint8)[:, ::-1]
         self._model.predict(np.zeros((1, *self._size, 3), np.float32), verbose=0)
 
     def run(self, clip: Path, limit: int | None, target: Path) -> dict[str, Any]:
-        """One clip to one overlay; raises `MediaError` when the clip cannot be read or the overlay not be made."""
+        """Turn one clip into one overlay; raises `MediaError` if the clip cannot be read or the overlay not opened."""
         from edge_seg.opencv import cv2
 
         watches = {stage: Stopwatch() for stage in ("decode", "inference", "paint", "write")}

@@ -37,7 +37,7 @@ COMMANDS = ("run", "compare", "growth", "widths", "smoothing", "readme", "gpu", 
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks; returns the exit code."""
+    """Run the command that the command line names; returns the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "run": _run,
@@ -53,7 +53,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line; plain `python -m benchmarks`, with options or without, is `run`."""
+    """The parsed command line; without a command's name, `run` is meant."""
     given = list(arguments)
     if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
         given.insert(0, "run")
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     result = run_benchmark(settings, say=_progress)
     _progress("")
     try:
-        # Neither a full disk nor an output that nobody reads shall take the figures from the other.
+        # Neither a full disk nor a closed pipe may lose the figures: they are printed first and written in any case.
         print(result.to_json() if options.json else render(result), end="", flush=True)
     finally:
         paths = write_report(result, new_folder(settings.out))
@@ -193,7 +193,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_extent(parser: argparse.ArgumentParser) -> None:
-    """How much is measured."""
+    """Add the options that say how much is measured."""
     defaults = Settings(run=BUNDLED_RUN, models=())
     add = parser.add_argument
     add(
@@ -226,7 +226,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _devices(text: str) -> tuple[str, ...]:
-    """ "cpu,cuda" -> ("cpu", "cuda:0"): known at once to be devices, before minutes are spent."""
+    """ "cpu,cuda" -> ("cpu", "cuda:0"); a wrong name is refused at once, before minutes are spent."""
     try:
         return tuple(dict.fromkeys(str(parse_device(word.strip())) for word in text.split(",")))
     except ConfigurationError as error:
@@ -234,7 +234,7 @@ def _devices(text: str) -> tuple[str, ...]:
 
 
 def _peers(text: str) -> tuple[str, ...]:
-    """ "litert,torch" -> ("litert", "torch"); "none" -> (), "all" -> every one."""
+    """ "litert,torch" -> ("litert", "torch"); "none" -> (), "all" -> all of `PEERS`."""
     words = {"none": (), "all": PEERS}.get(text, _words(text))
     unknown = [word for word in words if word not in PEERS]
     if unknown:
@@ -243,7 +243,7 @@ def _peers(text: str) -> tuple[str, ...]:
 
 
 def _progress(text: str) -> None:
-    """One line that replaces itself on a terminal, a line each elsewhere; on standard error."""
+    """Show progress on standard error: one line that is overwritten on a terminal, a new line each elsewhere."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
     elif text:

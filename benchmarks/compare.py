@@ -1,9 +1,9 @@
 """Two results side by side: how many times faster each contender became, with its spread, and what was lost.
 
-Knows results alone. Different code and packages are what one compares; a different processor, number of cores, data or
-work is what makes a comparison a lie, and so is another model, unless that is what one asks about. A loss is what lies
-beyond the noise of both runs, in speed, in mean IoU or in agreement with Keras, or a contender that does not run any
-more; a peer that is not installed any more is none.
+Knows only results. Code and packages may differ; a different processor, number of cores, data or amount of work makes a
+comparison meaningless, and so does another model, unless the comparison is of models. A loss is a drop beyond the noise
+of both runs in speed, mean IoU or agreement with Keras, or a contender that no longer runs; a peer that is no longer
+installed is no loss.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .measure import Ratio, ratio_between_runs
 from .rows import ClipRow, Result, Row
 from .table import align
 
-# Runs of one program on one quiet machine lie this far apart (share of their time), however steady each is in itself.
+# Two runs of one program on a quiet machine differ by up to this share of their time, however steady each is.
 SPEED_NOISE = 0.03
-# With fewer repeats nobody knows how far apart they lie.
+# With fewer repeats their spread is unknown.
 LEAST_REPEATS = 3
-# Points of mean IoU that another order of the same sums may cost; the same frames and labels give the same figure.
+# Points of mean IoU that another summation order may cost; equal labels of the same frames give equal figures.
 IOU_NOISE = 0.05
-# Points of agreement with Keras' labels; the same for both, and the only one of the two where nothing has a truth.
+# The same for agreement with Keras' labels, which is the only one of the two where there is no truth.
 AGREEMENT_NOISE = 0.05
 ROW_HEAD = ("contender", "batch", "before ms", "after ms", "times faster", "quartiles", "", "x Keras", "mean IoU")
 END_TO_END = ", end to end"
@@ -40,14 +40,14 @@ class Change:
     Attributes:
         name, batch: of the contender.
         before, after: ms/frame, or frames/s for a clip.
-        speed: times faster after than before; quartiles over all pairs of repeats.
-        verdict: "faster", "slower", "no difference" within the noise or where the quartiles enclose 1, or "too few
+        speed: how many times faster it became, with quartiles over all pairs of repeats.
+        verdict: "faster", "slower", "no difference" (within the noise, or the quartiles enclose 1), or "too few
             repeats".
-        noise: share of the speed that is noise: the wider spread of the two runs, and `SPEED_NOISE` at the least.
-        losses: "speed" where it is slower by more than the noise, "mean IoU" where that fell by more than `IOU_NOISE`
-            or is no number any more, "agreement" likewise.
-        keras_before, keras_after: times faster than Keras in its own run, which a slow machine leaves alone.
-        mean_iou, agreement: change in points, None where one has none.
+        noise: share of the speed that counts as noise: the wider spread of the two runs, at least `SPEED_NOISE`.
+        losses: "speed" if it is slower by more than the noise, "mean IoU" if that fell by more than `IOU_NOISE` or is
+            missing now, "agreement" likewise.
+        keras_before, keras_after: times faster than Keras in the same run, which a slow machine does not change.
+        mean_iou, agreement: change in points; None if either result has none.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two like results say of one another; `broken` names what ran in the first and does not in the second."""
+    """The comparison of two results; `broken` has a line for each contender that ran and then was lost."""
 
     changes: tuple[Change, ...]
     clip_changes: tuple[Change, ...]
@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def losses(self) -> list[str]:
-        """A line for each loss; empty when nothing was lost."""
+        """A line for each loss; empty if nothing was lost."""
         found = [
             f"LOSS: {change.name}, batch {change.batch}{where}: {_loss(change, kind)}"
             for changes, where in ((self.changes, ""), (self.clip_changes, END_TO_END))
@@ -90,7 +90,7 @@ class Comparison:
 
 
 def unlike(before: Result, after: Result, *, other_models: bool = False) -> list[str]:
-    """Why two results cannot be compared, a line each; empty when they can. `other_models` lets models differ."""
+    """Why two results cannot be compared, a line each; empty if they can. `other_models` lets models differ."""
     pairs = (
         ("processor", processor(before.environment), processor(after.environment)),
         ("usable cores", before.environment["cores"], after.environment["cores"]),
@@ -107,16 +107,17 @@ def unlike(before: Result, after: Result, *, other_models: bool = False) -> list
 
 
 def _other_models(before: Result, after: Result) -> list[tuple[str, str, str]]:
-    """(label, digest, digest) of each model that is in both runs, but not the same one."""
+    """(label, old digest, new digest) of each model label that names different models in the two runs."""
     old, new = ({model["label"]: model["digest"] for model in result.models} for result in (before, after))
     return [(label, old[label], new[label]) for label in old if new.get(label, old[label]) != old[label]]
 
 
 def compare(before: Result, after: Result, *, other_models: bool = False) -> Comparison:
-    """Compare two results of like runs; `other_models` allows a model to be another file.
+    """Compare two results of the same work; `other_models` lets models be other files.
 
     Raises:
-        ConfigurationError: the runs are unlike, each difference named, or have no contender in common.
+        ConfigurationError: the runs differ in what they measured (the message names each difference), or have no
+            contender in common.
     """
     reasons = unlike(before, after, other_models=other_models)
     if reasons:
@@ -134,7 +135,7 @@ def compare(before: Result, after: Result, *, other_models: bool = False) -> Com
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """As text for a terminal."""
+    """The comparison as text for a terminal."""
     blocks = []
     if comparison.changes:
         blocks.append(align([ROW_HEAD, *(_cells(change) for change in comparison.changes)]))
@@ -146,7 +147,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def _row_change(before: Row, after: Row, *, judged: bool) -> Change:
-    """`judged`: whether there is a reference to agree with; that it is gone is one loss, its own."""
+    """`judged`: whether the second run has a reference; a lost reference is one loss, not one for each row."""
     assert before.ms_median is not None
     assert after.ms_median is not None
     speed, noise = ratio_between_runs(before.repeats_ms, after.repeats_ms), _noise(before, after)
@@ -177,7 +178,7 @@ def _row_change(before: Row, after: Row, *, judged: bool) -> Change:
 
 
 def _points(before: float | None, after: float | None) -> float | None:
-    """The change of a share in points, where both are known."""
+    """The change of a share in points; None if either is unknown."""
     return None if before is None or after is None else 100 * (after - before)
 
 
@@ -204,7 +205,7 @@ def _noise(before: Row | ClipRow, after: Row | ClipRow) -> float:
 
 
 def _slower(speed: Ratio, noise: float) -> tuple[str, ...]:
-    """("speed",) where the median lies below 1 by more than the noise and even the upper quartile stays below 1."""
+    """("speed",) if the median is below 1 by more than the noise and even the upper quartile is below 1."""
     return ("speed",) if speed.median < 1.0 - noise and speed.high < 1.0 else ()
 
 
@@ -234,7 +235,7 @@ def _common(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[Any, Any]
 
 
 def _broken(before: Sequence[Row | ClipRow], after: Sequence[Row | ClipRow]) -> list[str]:
-    """What ran before and has no figures now, though it was asked for; a peer that is skipped is only not installed."""
+    """A line for each row that ran before but failed or was skipped now; a skipped peer is just not installed."""
     now = {_titled(row): row for row in after if row.status != "ok"}
     return [
         f"{title} ran before and {'failed' if now[title].status == 'failed' else 'was skipped'} now"
@@ -244,7 +245,7 @@ def _broken(before: Sequence[Row | ClipRow], after: Sequence[Row | ClipRow]) -> 
 
 
 def _gone(before: Result, after: Result) -> list[str]:
-    """A model's own rows that are not there at all, as when its device broke, though the model took part."""
+    """A line for each of edge_seg's rows that is missing now though its model took part, as when a device broke."""
     now, asked = {_titled(row) for row in after.rows}, after.settings.get("devices")
     there = {model["label"] for model in after.models}
     models = {model["digest"] for model in before.models if model["label"] in there}
@@ -260,7 +261,7 @@ def _gone(before: Result, after: Result) -> list[str]:
 
 
 def _titled(row: Row | ClipRow) -> str:
-    """What tells a row from every other of its result."""
+    """A row's unique name within its result."""
     return f"{row.name}, batch {row.batch}{END_TO_END if isinstance(row, ClipRow) else ''}"
 
 

@@ -1,6 +1,6 @@
-"""In the worker of `gpu`: onnxruntime on CUDA with everything bound, the GPU's own peak, and its decoder.
+"""For the workers of `gpu`: onnxruntime on CUDA with inputs and outputs bound, the GPU's peak, and its decoder.
 
-Knows onnxruntime, torch and PyAV where they are installed.
+Knows onnxruntime, torch and PyAV, if they are installed; nothing of rows or rounds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ COPY_MB = 1024
 
 
 def bound_session(contender: Contender, batch: int) -> Loaded:
-    """The file on CUDA as edge_seg asks for it, input and output bound to the device.
+    """Load the file on CUDA with edge_seg's options, input and output bound to the device.
 
-    `compiled`: as a CUDA graph, and each convolution with its bias in one kernel that cuDNN makes while it is opened,
-    which takes seconds: what onnxruntime comes to at the most, rather than what a user would wait for.
+    With `compiled` it runs as a CUDA graph, each convolution and its bias in one kernel that cuDNN builds when the file
+    is opened. That takes seconds: it shows the most that onnxruntime can do, not what a user would wait for.
     """
     ort = need("onnxruntime", "onnxruntime-gpu")
     preload(ort)
@@ -52,13 +52,13 @@ def _bound(ort: Any, contender: Contender, batch: int, search: str) -> Loaded:
         session.run_with_iobinding(binding)
         return np.asarray(got.numpy())
 
-    predict(np.zeros((batch, height, width, 3), np.uint8))  # algorithms are chosen now
+    predict(np.zeros((batch, height, width, 3), np.uint8))  # cuDNN chooses its algorithms in this call
     how = "one CUDA graph, biases fused" if contender.compiled else "no graph"
     return predict, f"onnxruntime {ort.__version__}, CUDA, I/O bound, {how}", contender.precision
 
 
 def gpu_limits(*, side: int = PEAK_SIDE, calls: int = 20) -> dict[str, Any]:
-    """Peak of matrix products in fp32, tf32 and fp16, and memory copied, by torch on the first GPU; "gpu" is its name.
+    """Peak of matrix products in fp32, tf32 and fp16, and copy bandwidth, by torch on the first GPU, and its name.
 
     Raises:
         MissingDependencyError, DeviceError: no torch, or none with CUDA.
@@ -80,7 +80,7 @@ def gpu_limits(*, side: int = PEAK_SIDE, calls: int = 20) -> dict[str, Any]:
 
 
 def _best(torch: Any, call: Callable[[], object], calls: int) -> float:
-    """Seconds of the quickest call; each is waited for."""
+    """Seconds of the fastest call; each is waited for."""
     times = []
     for _ in range(calls + 3):
         torch.cuda.synchronize()
@@ -92,7 +92,7 @@ def _best(torch: Any, call: Callable[[], object], calls: int) -> float:
 
 
 def decode_speed(clip: str) -> dict[str, Any]:
-    """Frames/s of decoding to BGR in system memory by the processor and by the GPU's decoder; its None has a reason."""
+    """Frames/s of decoding to BGR in system memory, by the processor and by the GPU (None: see "reason")."""
     import av
     from av.codec.hwaccel import HWAccel
 
@@ -106,7 +106,7 @@ def decode_speed(clip: str) -> dict[str, Any]:
 
 
 def _decode(av: Any, clip: str, accelerator: Any) -> float:
-    """From the first frame on: before it a GPU spends longer on its context than on a short clip."""
+    """Frames/s after the first frame: until then a GPU spends longer on its context than on a short clip."""
     with av.open(clip, hwaccel=accelerator) as container:
         if accelerator is None:
             container.streams.video[0].thread_type = "AUTO"  # as edge_seg decodes

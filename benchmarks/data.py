@@ -1,7 +1,7 @@
-"""The frames every contender sees, with their exact labels: a dataset's test folder, or scenes the project renders.
+"""The frames that every contender gets, with exact labels: a dataset's test folder, or rendered scenes.
 
-Reads and renders; knows nothing of contenders. Frames come at their own size and are stretched to a model's by the one
-definition in `edge_seg.preprocess`.
+Reads and renders; knows nothing of contenders. Frames have their own size and are resized to a model's by
+`edge_seg.preprocess`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from train.dataset import find_samples, read_pair
 
 RENDERED_FRAMES = 24
 RENDERED_SIZE = (360, 480)
-# Seeds of the benchmark's scenes, far from those that training and the tests draw.
+# First seed of the benchmark's scenes, far from those that training and the tests draw.
 RENDERED_SEED = 900_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSet:
-    """Frames and what is in them.
+    """Frames and their labels.
 
     Attributes:
-        name: in words, for a table's head.
+        name: in words, for headings.
         source: a dataset's folder, or "rendered".
         frames: each (H, W, 3) uint8 BGR, of any size.
-        truth: class ids of each frame, (H, W) uint8 of its size; None where they are not known.
-        digest: first 16 hex digits of the SHA-256 over pixels and labels: equal digests are equal work.
+        truth: class ids of each frame, (H, W) uint8 of its size; None if unknown.
+        digest: first 16 hex digits of the SHA-256 over pixels and labels; equal digests mean equal data.
     """
 
     name: str
@@ -44,7 +44,7 @@ class FrameSet:
     digest: str
 
     def inputs(self, size: tuple[int, int]) -> np.ndarray:
-        """All frames at a model's (height, width): (N, height, width, 3) uint8."""
+        """All frames resized to a model's (height, width): (N, height, width, 3) uint8."""
         return stack_frames(list(self.frames), size)
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class FrameSet:
 def load_data(root: Path | str | None, *, limit: int | None = None, classes: ClassList = CAMVID) -> FrameSet:
     """A dataset's test folder, or rendered scenes where `root` is None; at most `limit` frames, evenly spread.
 
-    Scenes are labelled with CamVid's classes: for others they have frames alone.
+    Scenes are labelled with CamVid's classes; for other classes they have no truth.
 
     Raises:
         DatasetError: the dataset is not there, or a file of it is damaged.

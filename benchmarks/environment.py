@@ -1,6 +1,6 @@
-"""What a result depends on besides the code: processor, cores, memory, system, versions, revision, load.
+"""What a result depends on besides settings and data: processor, cores, memory, system, versions, revision, load.
 
-Reads what the system says of itself; changes nothing. What cannot be read is None, never guessed.
+Reads what the system reports; changes nothing. What cannot be read is None, never guessed.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ PACKAGES = (
     "torch",
 )
 ROOT = Path(__file__).resolve().parent.parent
-# Begins a module of ours in a process of its own, by `child_environment`: where the caller is, so that paths mean what
-# they mean to the caller, and without looking for modules there.
+# Starts a module of the project in a process of its own, with `child_environment`: in the caller's folder, so that
+# relative paths stay valid, but (-P) without importing modules from there.
 PYTHON = (sys.executable, "-P", "-m")
-# Instructions, and how one says them; of one line the first that is there. Makers sell unlike processors by one name.
+# Instruction sets and their usual names, of each line the first present. Processors of one name can differ in them.
 _SAID = (
     (("avx512f", "AVX-512"), ("avx2", "AVX2")),
     (("avx512_vnni", "VNNI"), ("avx_vnni", "VNNI"), ("i8mm", "i8mm"), ("asimddp", "dot products")),
@@ -51,12 +51,12 @@ _SAID = (
 
 
 def child_environment() -> dict[str, str]:
-    """This process' variables, with the project's own modules to be found first."""
+    """This process' environment variables, changed so that the project's modules are found first."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
 def environment() -> dict[str, Any]:
-    """Everything of this module in one dictionary of plain JSON types."""
+    """The whole environment as plain JSON types."""
     return {
         "cpu": cpu_name(),
         "cpu_features": list(cpu_features()),
@@ -74,7 +74,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor(environment: Mapping[str, Any]) -> str:
-    """An environment's processor by name and by what makes it fast: "AMD EPYC (AVX-512, VNNI, bf16)"."""
+    """An environment's processor with its fast instruction sets: "AMD EPYC (AVX-512, VNNI, bf16)"."""
     features = environment.get("cpu_features") or ()
     said = [next((word for name, word in line if name in features), "") for line in _SAID]
     words = ", ".join(filter(None, said))
@@ -88,20 +88,20 @@ def memory_mb() -> int | None:
 
 
 def last_cache_mb(root: Path = Path("/sys/devices/system/cpu")) -> float:
-    """MB of the largest level of cache, over all the machine's cores; 0 where the system does not say."""
+    """MB of the last level of cache, over all the machine's cores; 0 if unknown."""
     found: dict[int, dict[str, float]] = {}
     for index in root.glob("cpu[0-9]*/cache/index[0-9]*"):
         level, size = _read(str(index / "level")).strip(), _read(str(index / "size")).strip()
         if level.isdigit() and re.fullmatch(r"\d+K", size):
-            # Cores that share a cache each name it, by the same list of cores.
+            # Cores that share a cache all list it, with the same list of cores.
             found.setdefault(int(level), {})[_read(str(index / "shared_cpu_list")).strip()] = int(size[:-1]) / 1024
     return sum(found[max(found)].values()) if found else 0.0
 
 
 def peak_memory_mb() -> float | None:
-    """This process' largest resident memory so far, in MB.
+    """This process' peak resident memory so far, in MB.
 
-    VmHWM and not `getrusage`: the latter is inherited from whoever started the process.
+    Read from VmHWM, since `getrusage` inherits the value of the parent process.
     """
     found = re.search(r"^VmHWM:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
     return int(found.group(1)) / 1024 if found else None
@@ -120,7 +120,7 @@ def gpus() -> list[str]:
 
 
 def package_versions() -> dict[str, str]:
-    """Package -> version, of those of `PACKAGES` that are installed."""
+    """Package -> version of each of `PACKAGES` that is installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -140,14 +140,14 @@ def revision() -> str | None:
 
 
 def load() -> float | None:
-    """Processes that wanted a core over the last minute, on average."""
+    """Average number of processes that needed a core over the last minute."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def busy_core_s() -> float | None:
-    """Seconds of CPU time the whole machine has spent since it started, or None where it cannot be told.
+    """Seconds of CPU time the whole machine has spent since it started, or None if unknown.
 
-    Of use only where this process may use every core: in a container the machine's other work is none of ours.
+    Only told where this process may use every core: in a container, the machine's other work does not matter.
     """
     words = _read("/proc/stat").partition("\n")[0].split()
     if len(words) < 9 or available_threads() != os.cpu_count():

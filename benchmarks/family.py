@@ -1,6 +1,6 @@
-"""Accuracy against speed: the models of several results in one picture, ours at every precision and device.
+"""Accuracy against speed: the models of several results in one picture, at every precision and device.
 
-Knows results alone. A network that was never trained has a speed and no accuracy: it is a line, not a point.
+Knows only results. An untrained network has a speed but no accuracy, and is drawn as a line, not a point.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Member:
 
 
 def family(results: Sequence[tuple[str, Result]], batch: int = 1) -> list[Member]:
-    """The rows of edge_seg's own sessions, and Keras compiled as their source, at one batch size.
+    """The rows of edge_seg's sessions, and of Keras compiled to compare them with, at one batch size.
 
     Args:
-        results: name of the network, and its result.
+        results: each network's name and result.
         batch: frames a call.
 
     Raises:
-        ConfigurationError: results of unlike machines or frames, or nothing at that batch size.
+        ConfigurationError: the results are of different machines or frames, or have no row at that batch size.
     """
     first = results[0][1]
     for name, result in results:
@@ -62,7 +62,7 @@ def family(results: Sequence[tuple[str, Result]], batch: int = 1) -> list[Member
 
 
 def trained(result: Result) -> bool:
-    """Whether the run behind a result was fitted; a network at its start has labels, but no accuracy."""
+    """Whether the run behind a result was trained; an untrained network has labels, but no accuracy."""
     return any(model.get("recipe") for model in result.models)
 
 
@@ -75,7 +75,7 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
     with plt.rc_context(colours):
         figure = plt.figure(figsize=(8.6, 4.8), layout="constrained")
         axes = figure.subplots()
-        # A network without accuracy: its own files suffice, and each of their names hangs at a height of its own.
+        # Of untrained networks only the files are drawn, not Keras, with their names at different heights.
         points = [one for one in members if one.mean_iou is not None]
         lines = [one for one in members if one.mean_iou is None and one.row.kind == "session"]
         for member in points:
@@ -110,7 +110,7 @@ def _draw_point(axes: Any, member: Member, hue: str) -> None:
     row, keras = member.row, member.row.kind == "keras-compiled"
     place = (row.frames_per_s, 100 * (member.mean_iou or 0.0))
     axes.plot(*place, MARKS.get(row.precision, "o"), ms=9, color=hue, mfc="white" if keras else hue, mew=1.6)
-    # Keras stands close to its own fp32 file: its name goes below.
+    # Keras' point is close to its fp32 file's, so its name goes below.
     axes.annotate(
         f"{_label(row)}\n{row.frames_per_s:.1f}/s", place, (0, -10 if keras else 10), textcoords="offset points",
         ha="center", va="top" if keras else "bottom", fontsize=8.2,

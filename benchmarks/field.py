@@ -1,4 +1,4 @@
-"""Who takes part: Keras, each model file on each device that is here, and the peers; and why others do not.
+"""The contenders that take part: Keras, each model file on each device present, the peers; and why others do not.
 
 Finds, exports and converts files and names contenders; loads no model and measures nothing.
 """
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """Who takes part, and what was learnt on the way to finding out."""
+    """The contenders with their model files and size, notes on absent devices, and rows of what could not be made."""
 
     contenders: tuple[Contender, ...]
     files: tuple[ModelFile, ...]
@@ -41,7 +41,7 @@ class Field:
 
 
 def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
-    """Find model files and devices, and name the contenders."""
+    """Find, export and convert model files, find devices, and name the contenders."""
     failed: list[Row] = []
     paths = _each_once(settings.models)
     files, size = model_files(paths)
@@ -50,7 +50,7 @@ def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
         check_fp32(settings.fp32)
     if settings.fp32 is not None or all(file.precision != "fp32" for file in files):
         try:
-            # It may be one of the models, too.
+            # `settings.fp32` may be one of the models, too.
             paths = _each_once([fp32_file(settings, run_digest, size, say), *paths])
         except ModelFileError as error:
             unmade = ModelFile(path=Path(), label="fp32", precision="fp32", digest="")
@@ -71,7 +71,7 @@ def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
 
 
 def _each_once(paths: Sequence[Path]) -> list[Path]:
-    """Without those that are the same file, however it is spelt."""
+    """Each file once, even if it is named in several ways."""
     found: dict[Path, Path] = {}
     for path in paths:
         found.setdefault(path.resolve(), path)
@@ -81,7 +81,7 @@ def _each_once(paths: Sequence[Path]) -> list[Path]:
 def peer_contenders(
     settings: Settings, files: Sequence[ModelFile], size: tuple[int, int], run_digest: str, say: Say
 ) -> tuple[list[Contender], list[Row]]:
-    """The peers asked for, and a failed row of each whose model file could not be made."""
+    """The peers asked for, and failed rows for each whose model file could not be made."""
 
     def graph() -> Path:
         fp32 = next((file for file in files if file.precision == "fp32"), None)
@@ -110,7 +110,7 @@ def peer_contenders(
 
 
 def _failed(contender: Contender, batches: Sequence[int], reason: str) -> list[Row]:
-    """A failed row at each batch size of a contender whose model file could not be made."""
+    """A failed row at each batch size, for a contender whose model file could not be made."""
     row = Row(
         name=contender.name,
         kind=contender.kind,
@@ -124,7 +124,7 @@ def _failed(contender: Contender, batches: Sequence[int], reason: str) -> list[R
 
 
 def present_devices(asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Devices that take part, and a line for each that cannot be had here; those asked for by name are all tried."""
+    """Devices that take part, and a line for each that is absent here; those asked for by name all take part."""
     if asked is not None:
         return [str(parse_device(name)) for name in asked], []
     runtime = load_runtime()

@@ -1,7 +1,7 @@
-"""`python -m benchmarks readme`: README's figures and the pictures of docs/, out of the JSON files that are committed.
+"""`python -m benchmarks readme`: README's figures and the pictures in docs/, made from the committed JSON files.
 
-Between two marks README belongs to this command: what stands there is made from docs/benchmark/*.json and from nothing
-else, and a test holds the two together. Measures nothing.
+This command owns README's text between two marks: it is made from docs/benchmark/*.json alone, and a test checks that
+they agree. Measures nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figu
 FOLDER = ROOT / "docs" / "benchmark"
 README = ROOT / "README.md"
 BUNDLED, FAST, FULL, GPU = "bundled.json", "fast.json", "full.json", "gpu.json"
-# What README calls a contender, where the table's own name says too little.
+# README's names of contenders, where the table's own are too short.
 NAMES = {
     "Keras predict": "Keras `predict`",
     "Keras compiled": "Keras compiled (`tf.function`)",
@@ -58,7 +58,7 @@ def run_readme(options: argparse.Namespace) -> int:
         )
         return 0 if before == after else 1
     with ExitStack() as stack:
-        # All are made before the first takes its name.
+        # All files are made before the first is renamed.
         for path, make in draw.items():
             make(stack.enter_context(replacing(path)))
         stack.enter_context(replacing(README)).write_text(after, encoding="utf-8")
@@ -67,7 +67,7 @@ def run_readme(options: argparse.Namespace) -> int:
 
 
 def with_figures(readme: str, figures: str) -> str:
-    """README's text with the figures between its marks; `ConfigurationError` where the marks are not one pair."""
+    """README's text with the figures between its marks; raises `ConfigurationError` without one pair of marks."""
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
         raise ConfigurationError(f"README.md needs the two lines {BEGIN!r} and {END!r}, once each and in this order.")
     head, tail = readme.split(BEGIN)[0], readme.split(END)[1]
@@ -99,10 +99,10 @@ def section(folder: Path) -> str:
 
 
 def pictures(folder: Path) -> dict[Path, Callable[[Path], None]]:
-    """Every picture of the figures, and what draws it from the JSON files.
+    """The path of each picture, and a function that draws it from the JSON files.
 
     Raises:
-        ConfigurationError: results that have no place in one picture.
+        ConfigurationError: the results cannot be shown in one picture.
     """
     bundled = read_result(folder / BUNDLED)
     others = (("bundled, fast", FAST), ("full width", FULL))
@@ -152,12 +152,12 @@ def _machine(environment: dict[str, Any]) -> str:
 
 
 def speed_table(result: Result) -> str:
-    """A line a contender, its batch sizes beside one another; the fastest of ours in bold."""
+    """A Markdown table with a line for each contender, batch sizes side by side; edge_seg's fastest in bold."""
     batches = result.settings["batch_sizes"]
     cells = {(row.name, row.batch): row for row in result.rows}
     names = list(dict.fromkeys(row.name for row in result.rows))
     speed = [(f"batch {batch}, ms/frame", "x Keras `predict`") for batch in batches]
-    # What stands once is of the first batch size.
+    # Columns that appear once are for the first batch size.
     others = f", batch {batches[0]}" if len(batches) > 1 else ""
     once = [f"{title}{others}" for title in ("of peak", "memory, MB", "mean IoU", "agreement")]
     head = ["contender", *(title for pair in speed for title in pair), *once]
@@ -176,7 +176,7 @@ def speed_table(result: Result) -> str:
 
 
 def _outrun(result: Result) -> set[str]:
-    """The arithmetics whose peak a row outran: it was measured too low, or while something else computed."""
+    """The arithmetics whose peak a row exceeded: it was measured too low, or while something else computed."""
     return {_arithmetic(row) for row in result.rows if (row.share_of_peak or 0.0) > OUTRUN}
 
 
@@ -199,14 +199,14 @@ def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool, li
 
 
 def _ratio(row: Row) -> str:
-    """How many times faster, and the quartiles of the rounds."""
+    """How many times faster than Keras, with the quartiles over rounds."""
     if row.ratio is None or row.ratio_low is None or row.ratio_high is None or row.name == REFERENCE:
         return number(row.ratio, 2)
     return f"{row.ratio:.2f} ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
 
 
 def clip_table(result: Result) -> str:
-    """The clip from end to end: frames/s, share of what the stages allow, times the naive loop; "" without a clip."""
+    """The clip end to end as Markdown: frames/s, times the naive loop, share of what is possible; "" without a clip."""
     ours = [row for row in result.clip_rows if row.status == "ok" and row.allowed_fps]
     naive = [row for row in result.clip_rows if row.status == "ok" and not row.allowed_fps]
     if not ours:
@@ -228,7 +228,7 @@ def _clip_cells(row: ClipRow) -> list[str]:
 
 
 def limit_text(result: Result) -> str:
-    """The machine's limits, and how near its best row comes."""
+    """The machine's limits in words, and how near to them the fastest row comes."""
     peaks = result.limits.get("peaks", {})
     if not peaks:
         return ""
@@ -251,7 +251,7 @@ def _peak_words(name: str, peak: dict[str, Any], *, outrun: bool) -> str:
 
 
 def read_gpu(path: Path) -> dict[str, Any]:
-    """Read a file of `benchmarks gpu` back. Raises `ConfigurationError` when it is not one."""
+    """Read a file of `benchmarks gpu`. Raises `ConfigurationError` if it is not one."""
     try:
         found = json.loads(path.read_text())
         gpu_blocks(found)
@@ -261,7 +261,7 @@ def read_gpu(path: Path) -> dict[str, Any]:
 
 
 def gpu_blocks(found: dict[str, Any]) -> list[str]:
-    """What a `benchmarks gpu` found: a heading, and frames/s with the share of the GPU's peak by batch size."""
+    """Blocks on a `benchmarks gpu`: a heading, frames/s with the share of the GPU's peak by batch size, notes."""
     count, limits = found["operations"], found["limits"]
     network = f" ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame)" if count else ""
     gpu = limits.get("gpu") or ", ".join(found["environment"]["gpus"]) or "GPU"
@@ -292,7 +292,7 @@ def gpu_blocks(found: dict[str, Any]) -> list[str]:
 
 
 def _restless(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Rows whose repeats lie far apart, in words."""
+    """A sentence on the rows whose repeats lie far apart, if any."""
     wide = [row for row in rows if (row.get("spread") or 0.0) > NOISE_BOUND]
     named = ", ".join(f"{row['name']} at batch {row['batch']} ({percent(row['spread'], 0)})" for row in wide)
     return [f"Repeats spread by more than {percent(NOISE_BOUND, 0)}: {named}"] if wide else []
@@ -306,7 +306,7 @@ def _gpu_cell(row: dict[str, Any] | None) -> str:
 
 
 def growth_text(growth: dict[str, Any]) -> str:
-    """What grows, in words: threads, resolution, and memory over the length of a clip."""
+    """The growth file in words: its axes, memory against the length of a clip, and noisy points."""
     lengths = [point for point in growth["axes"].get("length", ()) if point["status"] == "ok"]
     words = []
     network = [axis for axis in growth["axes"] if axis != "length"]
@@ -329,7 +329,7 @@ def growth_text(growth: dict[str, Any]) -> str:
 
 
 def _at(point: dict[str, Any]) -> str:
-    """An hour is often measured in fewer frames a second; then it has to be said."""
+    """The frames/s of a looped clip in words, if changed: an hour is often measured at a lower rate."""
     return f" at {point['fps']:g}/s" if point.get("fps") else ""
 
 

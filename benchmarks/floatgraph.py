@@ -1,10 +1,10 @@
-"""The plain float graph of a stamped fp32 file: what a newcomer's own export of the same network would be.
+"""The plain float graph of a stamped fp32 file: what a newcomer's own export of the same network would look like.
 
     python -m benchmarks.floatgraph MODEL.onnx FLOAT.onnx
 
 From scaled frames (N, 3, H, W) float32, u / 127.5 - 1, to scores (N, classes, H, W) float32, without a softmax, since
-labels need none: the scaling and the argmax that our files carry are left to whoever runs it. The weights are the
-file's own, to the last bit but for the first kernel, which gets back the factor that the file's scaling moved into it.
+labels need none: the caller does the scaling and the argmax that edge_seg's files contain. The weights are the file's
+own, bit for bit, except that the factor which the file's scaling put into the first kernel is taken out again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ KERAS_STEP = 127.5
 
 
 def write_float_graph(source: Path, target: Path) -> None:
-    """Cut the graph out of a stamped fp32 file and write it, whole or not at all.
+    """Cut the graph out of a stamped fp32 file and write it atomically.
 
     Raises:
-        ModelFileError: a file that is not one of ours in fp32.
+        ModelFileError: the file is not an fp32 file of edge_seg.
     """
     import onnx
 
@@ -37,7 +37,7 @@ def write_float_graph(source: Path, target: Path) -> None:
 
 
 def cut_float_graph(model: Any, name: str) -> Any:
-    """The float graph of a loaded ModelProto, as another; see the module's head."""
+    """The float graph of a loaded ModelProto, as a new ModelProto; see the module's docstring."""
     import onnx
     from onnx import helper, numpy_helper
 
@@ -77,7 +77,7 @@ def cut_float_graph(model: Any, name: str) -> Any:
 
 
 def _as_convolution(last: Any, nodes: dict[str, Any], weights: dict[str, Any]) -> Any:
-    """The last layer as a newcomer's file has it: a 1x1 convolution, ours being a matrix product, positions first."""
+    """The last layer as a 1x1 convolution, as in a newcomer's file; edge_seg's has a channels-last matrix product."""
     from onnx import helper, numpy_helper
 
     if last.op_type == "Conv":
@@ -89,7 +89,7 @@ def _as_convolution(last: Any, nodes: dict[str, Any], weights: dict[str, Any]) -
 
 
 def _classes(last: Any, weights: dict[str, Any], model: Any) -> tuple[int, int]:
-    """Classes, and the factor of the last upsampling, out of the last kernel: classes x factor x factor planes."""
+    """Number of classes and factor of the last upsampling; the last kernel has classes x factor x factor planes."""
     classes = len(ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}).classes)
     planes = weights[last.input[1]].dims[0]
     return classes, round((planes / classes) ** 0.5)

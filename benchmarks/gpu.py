@@ -1,9 +1,9 @@
-"""`python -m benchmarks gpu`: everything to be known of one CUDA machine, in one run and one JSON file.
+"""`python -m benchmarks gpu`: measures a CUDA machine in one run, into one JSON file.
 
-Frames a second of edge_seg on CUDA, of its float16 file with everything bound (as a CUDA graph and without), and of
-the same network in torch (float16 channels-last, plain and compiled), at several batch sizes, interleaved, with parity;
-the matrix peak that torch reaches there, the share of it that each comes to, and the GPU's decoder against the
-processor's. Without a GPU it says so in one line and exits with 2.
+It measures frames/s of edge_seg on CUDA, of its float16 file with everything bound (with and without a CUDA graph), and
+of the same network in torch (channels-last, plain and compiled), at several batch sizes, interleaved, with parity; the
+matrix peak that torch reaches there, each contender's share of it, and decoding by the GPU against the processor.
+Without a GPU it says so in one line and exits with 2.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from .table import align, cells
 FORMAT = 1
 BATCHES = (1, 8, 32, 64)
 HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GFLOP/s", "of peak", "agreement")
-# What every other row is told against.
+# The row that all others are compared with.
 YARDSTICK = "torch cuda fp16"
 Start = Callable[[str], Worker]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuSettings:
-    """One run on a GPU: `run` at `input_size` (its own where None), and how much is measured.
+    """One measurement on a GPU: of `run` at `input_size` (its own if None), and how much is measured.
 
-    `models` are its ONNX files; exported where none are given. `notes` are lines that the result keeps.
+    `models` are the run's ONNX files, exported if none are given. `notes` are lines that the result keeps.
     """
 
     run: Path = BUNDLED_RUN
@@ -120,14 +120,14 @@ def run_gpu(options: argparse.Namespace) -> int:
 
 
 def check_gpu() -> None:
-    """Raise `ConfigurationError`, in one line with the cure, where edge_seg cannot have CUDA."""
+    """Raise `ConfigurationError`, in one line with the cure, if edge_seg cannot use CUDA."""
     problem = device_problem(load_runtime(), parse_device("cuda"))
     if problem:
         raise ConfigurationError(f"This benchmark needs an NVIDIA GPU, and edge_seg has no CUDA here: {problem}")
 
 
 def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Start = Worker) -> dict[str, Any]:
-    """Measure everything; plain JSON types.
+    """Measure everything; returns plain JSON types.
 
     Raises:
         ConfigurationError: there is no CUDA device.
@@ -174,10 +174,10 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
 def gpu_files(
     settings: GpuSettings, digest: str, say: Callable[[str], None]
 ) -> tuple[list[ModelFile], tuple[int, int], list[str]]:
-    """The run's files in each precision at the size asked for, exported once into the cache, and (height, width).
+    """The run's files in each precision at the size asked for, exported once into the cache; (height, width); and why
+    files are missing: a network whose float16 differs too much has no fp16 file, but all else can be measured.
 
-    And why one is missing: a network whose float16 differs too much has no such file, and all else can be measured.
-    int8 is what ships, and what `auto` is given.
+    int8 is included because it is what ships, and what device `auto` gets.
     """
     if settings.models:
         files, size = model_files(settings.models)
@@ -208,7 +208,7 @@ def gpu_files(
 def gpu_contenders(
     settings: GpuSettings, files: Sequence[ModelFile], shape: tuple[int, int], digest: str
 ) -> list[Contender]:
-    """On the GPU ours, the float16 file with everything bound, and torch."""
+    """The contenders on the GPU: edge_seg's sessions, the float16 file with everything bound, and torch."""
     ours = session_contenders(files, ["cuda"], shape, optional=False)
     bound = [
         replace(one, name=f"bound {one.name.removeprefix('edge_seg ')}{ending}", kind="cuda-bound", compiled=graph)
@@ -230,8 +230,8 @@ def with_reference(
     say: Callable[[str], None],
     start: Start = Worker,
 ) -> tuple[Plan, str]:
-    """The plan with labels to compare with, and whose they are: Keras', or where it has no TensorFlow those of the
-    fp32 file on the processor, whose export proved them equal to Keras'. Untimed: a processor has no part in this.
+    """The plan with reference labels, and their contender's name: Keras, or without TensorFlow the fp32 file on the
+    processor, which export proved to agree with Keras. It is not timed, since only the GPU is measured here.
     """
     keras = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
     own = session_contenders([file for file in files if file.precision == "fp32"], ["cpu"], shape, optional=False)
@@ -247,7 +247,7 @@ def with_reference(
 
 
 def gpu_rows(rows: Sequence[Row], gflop: float | None, limits: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows as plain JSON types, with operations a second, share of the GPU's peak, and times torch float16."""
+    """Rows as plain JSON types, with operations a second, share of the GPU's peak, and speed over torch float16's."""
     yardsticks = {row.batch: row.frames_per_s or 0.0 for row in rows if row.name == YARDSTICK and row.status == "ok"}
     found = []
     for row in rows:
@@ -263,7 +263,7 @@ def gpu_rows(rows: Sequence[Row], gflop: float | None, limits: dict[str, Any]) -
 
 
 def render_gpu(found: dict[str, Any]) -> str:
-    """As text for a terminal."""
+    """The results as text for a terminal."""
     limits, decoder = found["limits"], found["decoder"]
     peaks = ", ".join(f"{name} {peak['gflops']:,.0f} GFLOP/s" for name, peak in limits.get("peaks", {}).items())
     gpu = limits.get("gpu") or ", ".join(found["environment"]["gpus"]) or "GPU"

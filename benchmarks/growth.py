@@ -1,9 +1,9 @@
 """`python -m benchmarks growth`: cost against batch, resolution, threads and clip length, as JSON and as one picture.
 
-Each point of the first three is a small benchmark of its own (`suite.measure_batch`), so that every figure is
-interleaved and has its parity beside it. All are kept in one file: a point measured again replaces the one there, and
-the others stay, so that a machine that is quiet for five minutes at a time suffices. What the file says of packages and
-revision is the last run's.
+Each point of the first three axes is a small benchmark of its own (`suite.measure_batch`), so that every figure is
+interleaved and has its parity. All points are kept in one file: a point measured again replaces the old one and the
+others stay, so a machine that is quiet for five minutes at a time is enough. The file's packages and revision are those
+of the last run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
 _GIVEN = ("axes", "run", "batches", "sides", "repeats", "frames", "stride", "minutes", "fps")
 FILE_NAME = "growth.json"
-# One size stands for all where the size is not what grows.
+# Frame size where the resolution is not what grows.
 SIZE = (352, 480)
 QUICK: dict[str, Any] = {"batches": (1, 2), "sides": (96, 160), "repeats": 2, "frames": 2, "minutes": (0.05, 0.2)}
 Say = Callable[[str], None]
@@ -55,14 +55,14 @@ class GrowthSettings:
     """What grows, and how far.
 
     Attributes:
-        axes: of `AXES`.
-        run: the Keras run; its fp32 and int8 files of any size are exported once into `out`/cache. Clips are segmented
-            by the bundled model.
-        batches, sides, minutes: points of three axes; `sides` of square frames in pixels. Threads go up to the cores.
-        repeats, frames: turns of each contender at each point, and frames of a turn (a whole batch at the least).
+        axes: some of `AXES`.
+        run: the Keras run; its dynamic fp32 and int8 files are exported once into `out`/cache. Clips are segmented by
+            the bundled model.
+        batches, sides, minutes: points of three axes; `sides` of square frames, in pixels. Threads go up to the cores.
+        repeats, frames: turns of each contender at each point, and frames of a turn (at least one batch).
         stride: every Nth frame of the looped clip is segmented.
-        fps: frames a second of the looped clip, its own where None: an hour in fewer frames.
-        out: folder of the cache.
+        fps: frames/s of the looped clip, the clip's own if None; a lower rate makes an hour of fewer frames.
+        out: folder in which the cache is.
     """
 
     axes: tuple[str, ...] = AXES
@@ -131,7 +131,7 @@ def run_growth(options: argparse.Namespace) -> int:
     found = measure_growth(
         settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True), after_axis=keep
     )
-    # Of this run: what is kept from an earlier one was told then.
+    # This run's points only: earlier runs reported theirs.
     points = [point for points in found["axes"].values() for point in points]
     print(json.dumps(beside_kept(found), indent=1) if options.json else f"wrote {options.save} and {picture}")
     for point in points:
@@ -148,7 +148,7 @@ def run_growth(options: argparse.Namespace) -> int:
 
 
 def read_growth(path: Path) -> dict[str, Any]:
-    """Read a growth file back. Raises `ConfigurationError` when it is not one."""
+    """Read a growth file. Raises `ConfigurationError` if it is not one."""
     try:
         values = json.loads(path.read_text())
         if values["kind"] != "growth" or values["format"] != FORMAT:
@@ -165,7 +165,7 @@ def read_growth(path: Path) -> dict[str, Any]:
 
 
 def merged(kept: dict[str, list[dict[str, Any]]], found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Points of both, by axis and in order; one measured again replaces the one kept, unless it has no figures now."""
+    """The points of both, by axis, sorted; one measured again replaces the kept one, unless it has no figures now."""
     axes = {}
     for axis in dict.fromkeys((*kept, *found)):
         both = {(one["value"], one["name"]): one for one in kept.get(axis, ())}
@@ -178,7 +178,7 @@ def merged(kept: dict[str, list[dict[str, Any]]], found: dict[str, list[dict[str
 
 
 def check_like(kept: dict[str, Any], surroundings: dict[str, Any], run_digest: str, path: Path) -> None:
-    """Raise `ConfigurationError` where points of another machine or model would stand beside new ones."""
+    """Raise `ConfigurationError` if the kept points are of another machine, run or size than the new ones."""
     pairs = (
         ("processor", processor(kept["environment"]), processor(surroundings)),
         ("cores", kept["environment"]["cores"], surroundings["cores"]),
@@ -200,7 +200,7 @@ def measure_growth(
     start: Start = Worker,
     after_axis: Callable[[dict[str, Any]], None] = lambda found: None,
 ) -> dict[str, Any]:
-    """Measure the axes asked for; everything as plain JSON types, which `after_axis` is given so far as they are."""
+    """Measure the axes asked for; returns plain JSON types. `after_axis` gets the result so far after each axis."""
     from train.run import open_run
 
     digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
@@ -270,7 +270,7 @@ def _measure_axis(
 def growing_contenders(
     settings: GrowthSettings, digest: str, size: tuple[int, int], threads: int | None, say: Say
 ) -> list[Contender]:
-    """Keras both ways, and both files on each device that is here, all at one size."""
+    """Keras predict and Keras compiled, and both files on each device present, all at one size."""
     files, _ = model_files(growing_files(settings, digest, say))
     devices, _ = present_devices(None)
     everyone = keras_contenders(settings.run, size, digest) + session_contenders(files, devices, size, optional=True)
@@ -278,7 +278,7 @@ def growing_contenders(
 
 
 def point(axis: str, value: float, row: Row, others_cores: float | None) -> dict[str, Any]:
-    """What is kept of a row at one point of an axis, and how much other programs computed meanwhile."""
+    """What the file keeps of a row at one point of an axis, and how much other programs computed meanwhile."""
     kept = ("name", "kind", "precision", "device", "batch", "status", "reason", "ms_median", "frames_per_s", "spread",
             "calls", "ratio", "peak_mb", "agreement")  # fmt: skip
     values = asdict(row)
@@ -286,7 +286,7 @@ def point(axis: str, value: float, row: Row, others_cores: float | None) -> dict
 
 
 def _threads() -> tuple[int, ...]:
-    """1, 2, 4, ... and all cores."""
+    """1, 2, 4, ... threads, and as many as there are usable cores."""
     cores = available_threads()
     return tuple(sorted({*(2**power for power in range(cores.bit_length()) if 2**power <= cores), cores}))
 

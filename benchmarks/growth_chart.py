@@ -1,4 +1,4 @@
-"""A growth file as one picture: a panel an axis, cost upwards, and memory against the length of a clip.
+"""A growth file as one picture: a panel for each axis, with cost, or memory against the length of a clip.
 
 Knows the points of `growth` and matplotlib.
 """
@@ -13,7 +13,7 @@ from .chart import FAINT, FAMILIES, INK, import_pyplot, style
 from .environment import processor
 from .measure import is_noisy
 
-# In the order of the legend: a hue a family, a dash a precision.
+# In the legend's order: a hue for each family, a line style for each precision.
 LINES = {
     "Keras predict": (FAMILIES["keras"][1], "-"),
     "Keras compiled": (FAMILIES["keras"][3], "-"),
@@ -56,7 +56,7 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
 
 
 def noisy_points(points: Points, cores: int) -> list[dict[str, Any]]:
-    """Those whose repeats lay far apart, or beside which other programs computed."""
+    """The points whose repeats lay far apart, or during which other programs computed."""
     return [
         point
         for point in points
@@ -122,7 +122,7 @@ def _draw_length(axes: Any, points: Points) -> None:
 
 
 def _lines(axes: Any, points: Points, figure: str, *, gain: bool = False) -> None:
-    """A line a contender, noisy points hollow; `gain` adds to its name how often the last value is the first."""
+    """Draw a line for each contender, noisy points hollow; `gain` labels it with the last value over the first."""
     for name in dict.fromkeys(point["name"] for point in points):
         mine = [point for point in points if point["name"] == name and point["status"] == "ok"]
         if not mine:
@@ -142,7 +142,7 @@ def _line(point: dict[str, Any]) -> tuple[str, str]:
 
 
 def _doubling(axes: Any, values: Sequence[float]) -> None:
-    """An axis on which each doubling is one step."""
+    """Make the x axis logarithmic, with one step for each doubling."""
     ticks = sorted(set(values))
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

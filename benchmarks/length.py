@@ -1,8 +1,8 @@
 """Memory and speed against the length of a clip: the bundled clip, looped, through the pipeline of `edge-seg predict`.
 
-Every length is a real file, made by copying the clip's packets again and again, and is run in a worker of its own whose
-resident memory is looked at all the while. Most frames are only decoded and get the labels of the last one segmented
-(`--stride`, `--save jsonl`), without which an hour of video would take an hour.
+Every length is a real file, made by repeating the clip's packets, and runs in a worker of its own, which samples its
+resident memory meanwhile. Most frames are only decoded and get the labels of the last segmented one (`--stride`,
+`--save jsonl`); otherwise an hour of video would take an hour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .environment import resident_mb
 from .process import Worker, WorkerError
 
 MINUTES = (1.0, 10.0, 60.0)
-# Samples of memory kept of one run.
+# Memory samples kept of a long run: at least this many, at most twice as many.
 KEPT_SAMPLES = 120
 SAMPLE_S = 0.25
 Say = Callable[[str], None]
@@ -31,7 +31,7 @@ Start = Callable[[str], Worker]
 
 @dataclass(frozen=True, kw_only=True)
 class LengthPlan:
-    """Which model segments which clip, how long, every how manieth frame; at the clip's own frames/s unless told."""
+    """The model, the clip, its lengths, and the stride of segmented frames; `fps` is the clip's own if None."""
 
     model: Path
     clip: Path
@@ -41,7 +41,7 @@ class LengthPlan:
 
 
 def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start = Worker) -> list[dict[str, Any]]:
-    """One point a length; a worker that fails is a failed point."""
+    """Measure one point for each length; if its worker fails, it is a failed point."""
     points = []
     for minutes in plan.minutes:
         say(f"length: {minutes:g} minutes of looped clip")
@@ -74,16 +74,16 @@ def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start =
 
 
 def loop_clip(clip: Path, minutes: float, target: Path, *, fps: float | None = None) -> None:
-    """Write the clip's pictures again and again until so many minutes are full: packets copied, nothing encoded.
+    """Write the clip repeated to about so many minutes: packets are copied, nothing is encoded.
 
-    With `fps` each picture is shown longer or shorter than in the clip, whose rate must be constant.
+    `fps` changes the frame rate; the clip's own must be constant.
     """
     with av.open(str(clip)) as source, av.open(str(target), "w") as out:
         video = source.streams.video[0]
         stream = out.add_stream_from_template(video)
         assert video.time_base is not None
         packets = [packet for packet in source.demux(video) if packet.size]
-        # Muxing brings a packet's times to the new stream's base, so each round sets all of them again.
+        # Muxing rescales a packet's times to the new stream's time base, so each round sets all of them again.
         base = video.time_base
         if fps is not None and video.average_rate is not None:
             base *= video.average_rate / Fraction(fps).limit_denominator(1000)
@@ -99,7 +99,7 @@ def loop_clip(clip: Path, minutes: float, target: Path, *, fps: float | None = N
 
 
 class MemoryWatch:
-    """Looks at this process' resident memory on a thread of its own, from `with` to its end."""
+    """Samples this process' resident memory on a thread of its own, within a `with` block."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float]] = []
@@ -123,9 +123,9 @@ class MemoryWatch:
 
 
 def growth_of_memory(samples: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Largest resident memory in the first and last quarter of a run, in MB, and some samples (s, MB) between.
+    """Largest resident memory early (a quarter of the run) and in the last quarter, in MB, and some samples (s, MB).
 
-    The first tenth is left out: until then buffers are made for the first time.
+    The early quarter begins after the first tenth, in which buffers are allocated.
     """
     if len(samples) < 4:
         return {"early_mb": None, "late_mb": None, "samples": [list(sample) for sample in samples]}

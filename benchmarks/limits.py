@@ -1,8 +1,8 @@
-"""What this machine can do at the most: matrix products a second in fp32, bf16 and int8, and memory read a second.
+"""The machine's limits: peak operations a second in fp32, bf16 and int8, and memory bandwidth.
 
-Knows a few libraries that multiply well, and nothing of networks. Each figure is the best of several calls, for a peak
-is what was reached once; which library reached it is told beside it, and so is why an arithmetic has none here.
-Meant to run in a process of its own (`worker`'s "limits").
+Knows a few libraries that multiply fast; nothing of networks. Each figure is the best of several calls, since a peak is
+what was reached once, and names the library that reached it, or the reason why there is none. Meant to run in a process
+of its own (`worker`'s "limits").
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from . import environment, probes
 from .probes import Probe
 
 SIDE = 2048
-# Of each of three arrays: several times the last caches of all cores, but never much of the machine's memory.
+# Size of each of three arrays: several times the last-level caches, but never much of the machine's memory.
 MEMORY_MB, CACHES, MEMORY_SHARE = 192, 4, 1 / 16
 PROBES: dict[str, tuple[Callable[[int], Probe], ...]] = {
     "fp32": (
@@ -42,12 +42,12 @@ def measure_limits(*, seconds: float = 1.0, side: int = SIDE, memory_mb: int | N
 
     Args:
         seconds: how long each library is tried.
-        side: of the square matrices.
-        memory_mb: size of each array that is read; `array_mb` where None.
+        side: rows of the square matrices.
+        memory_mb: size of each array in memory; `array_mb` if None.
 
     Returns:
-        {"peaks": {arithmetic: {"gflops", "library", "what", "tried": [...], "reason"}}, "bandwidth": {...}}; `gflops`
-        None and `reason` a line where there is no such unit or no library.
+        {"peaks": {arithmetic: {"gflops", "library", "what", "tried": [...], "reason"}}, "bandwidth": {...}}; without
+        such units or a library, `gflops` is None and `reason` a line.
     """
     peaks = {name: measure_peak(makers, seconds, side) for name, makers in PROBES.items()}
     return {
@@ -58,14 +58,14 @@ def measure_limits(*, seconds: float = 1.0, side: int = SIDE, memory_mb: int | N
 
 
 def array_mb() -> int:
-    """MB of each array that the memory's speed is measured with, so large that no cache holds much of it."""
+    """MB of each array for measuring bandwidth, so large that no cache holds much of it."""
     wanted = max(MEMORY_MB, math.ceil(CACHES * environment.last_cache_mb()))
     most = int((environment.memory_mb() or 0) * MEMORY_SHARE)
     return max(MEMORY_MB, min(wanted, most))
 
 
 def measure_peak(makers: Sequence[Callable[[int], Probe]], seconds: float, side: int) -> dict[str, Any]:
-    """One arithmetic's peak over the libraries that can be tried; each of them and its figure or reason is kept."""
+    """One arithmetic's peak over all libraries that work; keeps the figure, or the reason for none, of each."""
     tried: list[dict[str, Any]] = []
     for make in makers:
         try:
@@ -85,7 +85,7 @@ def measure_peak(makers: Sequence[Callable[[int], Probe]], seconds: float, side:
 
 
 def best_s(call: Callable[[], object], seconds: float) -> float:
-    """Seconds of the quickest of the calls that fit into `seconds`, at least three of them after a first that warms."""
+    """Seconds of the fastest of at least three calls, repeated for at least `seconds`, after one warm-up call."""
     call()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
@@ -96,7 +96,7 @@ def best_s(call: Callable[[], object], seconds: float) -> float:
 
 
 def measure_bandwidth(seconds: float, memory_mb: int) -> dict[str, Any]:
-    """Gigabytes a second, all threads together: of a read, a copy and a triad (a = b + s * c), bytes both ways."""
+    """GB/s over all threads of a read, a copy and a triad (a = b + s * c), counting bytes read and written."""
     threads = available_threads()
     count = memory_mb * 2**20 // 4 // threads
     parts = [tuple(np.full((count // 1024, 1024), value, np.float32) for value in (1, 2, 3)) for _ in range(threads)]
@@ -107,7 +107,7 @@ def measure_bandwidth(seconds: float, memory_mb: int) -> dict[str, Any]:
         "triad": (3, lambda part: cv2.scaleAdd(part[2], 0.5, part[1], part[0])),
     }
     before = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # each of ours is one thread
+    cv2.setNumThreads(1)  # the pool already runs one call on each thread
     try:
         with ThreadPoolExecutor(threads) as pool:
             found = {

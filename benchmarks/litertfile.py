@@ -1,9 +1,9 @@
-"""A Keras run as TensorFlow Lite files, one a batch size: what a newcomer's converter makes of the same weights.
+"""A Keras run as TensorFlow Lite files, one for each batch size, as a newcomer would convert the same weights.
 
     python -m benchmarks.litertfile RUN HEIGHTxWIDTH 1,4 FOLDER
 
 From scaled frames (N, H, W, 3) float32 to scores (N, H, W, classes) float32, without a softmax, since labels need none.
-The batch is fixed in each file: with an open one XNNPACK, the interpreter's fast path, steps aside.
+The batch is fixed in each file: with a dynamic one, XNNPACK, the interpreter's fast path, is not used.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from train.files import replacing
 
 
 def file_of(folder: Path, batch: int) -> Path:
-    """Name of the file for batches of `batch` frames."""
+    """Path of the file for batches of `batch` frames."""
     return folder / f"batch{batch}.tflite"
 
 
 def write_litert_files(run: Path, input_size: tuple[int, int], batches: list[int], folder: Path) -> None:
-    """Convert a run for each batch size; each file whole or absent."""
+    """Convert a run for each batch size; each file is written atomically."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import tensorflow as tf
@@ -36,7 +36,7 @@ def write_litert_files(run: Path, input_size: tuple[int, int], batches: list[int
     for batch in batches:
         shape = tf.TensorSpec((batch, *input_size, 3), tf.float32)
         traced = tf.function(lambda frames: model(frames, training=False)).get_concrete_function(shape)
-        # The converter leaves Keras 3's variables outside the file, and every output is then NaN.
+        # Unless frozen, Keras 3's variables are left out of the file, and every output is NaN.
         frozen = convert_variables_to_constants_v2(traced)
         data = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
         with replacing(file_of(folder, batch)) as temporary:

@@ -1,7 +1,7 @@
-"""How times are taken and summed up: rounds in which contenders take turns, medians, ratios, spreads, noise.
+"""How times are measured and summarized: rounds in which contenders take turns, medians, ratios, spreads, noise.
 
-Knows nothing of models, processes or files: a contender is anything that gives the seconds of each of its calls when
-its turn comes. Everything but `interleave` is arithmetic on numbers already measured.
+Knows nothing of models, processes or files: a contender is a function that returns the seconds of each of its calls
+in one turn. Everything but `interleave` is arithmetic on measured numbers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError
 
-# Repeats of one contender that lie further apart than this share of their median make a run a noisy one.
+# A run is noisy if the repeats of a contender spread by more than this share of their median.
 NOISE_BOUND = 0.10
-# Cores' worth of work of other programs, as a share of the usable cores, that makes a run a noisy one.
+# A run is noisy if other programs keep more than this share of the usable cores busy.
 OTHERS_BOUND = 0.10
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One contender at one batch size.
+    """The times of one contender at one batch size.
 
     Attributes:
         ms_median, ms_p95: milliseconds a frame, over all calls of all repeats.
@@ -43,7 +43,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than another: the median over rounds, and the quartiles as its spread."""
+    """How many times faster than another: the median, and the quartiles as its spread."""
 
     median: float
     low: float
@@ -59,11 +59,11 @@ def interleave(
 ) -> dict[Key, list[tuple[float, ...]]]:
     """Give every contender one turn a round, for `repeats` rounds.
 
-    Each round begins with another contender, and none always runs after the same one. A turn that raises drops its
-    contender from the rounds that follow, through `failed`; the others go on.
+    Each round begins with another contender, and none always runs after the same one. If a turn raises, `failed` is
+    called, and that contender is left out of the following rounds.
 
     Returns:
-        For each contender the seconds of each call, a tuple a repeat.
+        For each contender the seconds of each call, in one tuple for each repeat.
     """
     times: dict[Key, list[tuple[float, ...]]] = {key: [] for key in turns}
     alive = list(turns)
@@ -79,15 +79,15 @@ def interleave(
 
 
 def turn_order(count: int, number: int) -> list[int]:
-    """The places of so many contenders in a round: a row of a Williams square, in which over all rows each comes first
-    once and follows each other one once (twice as many rows where their number is odd)."""
+    """The order of `count` contenders in round `number`, a row of a Williams square: over all rows each comes first
+    once and follows each other one once (twice, over twice as many rows, if `count` is odd)."""
     zigzag = [place // 2 + 1 if place % 2 else (count - place // 2) % count for place in range(count)]
     row = [(place + number) % count for place in zigzag]
     return row[::-1] if count % 2 and number // count % 2 else row
 
 
 def summarize(repeats: Sequence[Sequence[float]], batch: int) -> Summary:
-    """Sum up seconds a call (a sequence a repeat, each call a batch of `batch` frames) as milliseconds a frame."""
+    """Summarize seconds a call (a sequence for each repeat, each call of `batch` frames) as milliseconds a frame."""
     if not repeats or not all(len(calls) for calls in repeats):
         raise ConfigurationError("A summary needs at least one repeat of at least one call.")
     per_frame = [np.asarray(calls, np.float64) * 1000.0 / batch for calls in repeats]
@@ -105,7 +105,7 @@ def summarize(repeats: Sequence[Sequence[float]], batch: int) -> Summary:
 
 
 def relative_spread(values: Sequence[float]) -> float:
-    """Interquartile range over median: 0 for one value, and blind to a single stray repeat in four or more."""
+    """Interquartile range over median: 0 for one value, and unaffected by a single outlier among five or more."""
     low, middle, high = np.percentile(np.asarray(values, np.float64), (25, 50, 75))
     return float((high - low) / middle) if middle else 0.0
 
@@ -118,7 +118,7 @@ def is_noisy(spread: float | None, others_cores: float | None, cores: int) -> bo
 def ratio(reference_ms: Sequence[float], ms: Sequence[float]) -> Ratio | None:
     """How many times faster `ms` is than `reference_ms`, compared within each round; None without a common round.
 
-    What slows the whole machine for a while slows both halves of a round, and leaves their ratio alone.
+    What slows the machine for a whole round slows both, and does not change their ratio.
     """
     rounds = [slow / fast for slow, fast in zip(reference_ms, ms, strict=False)]
     if not rounds:
@@ -128,9 +128,9 @@ def ratio(reference_ms: Sequence[float], ms: Sequence[float]) -> Ratio | None:
 
 
 def ratio_between_runs(before_ms: Sequence[float], after_ms: Sequence[float]) -> Ratio:
-    """How many times faster `after_ms` is than `before_ms`, when they were measured in different runs.
+    """How many times faster `after_ms` is than `before_ms`, measured in different runs.
 
-    No round of one run belongs to a round of the other, so every pair counts.
+    Rounds of different runs do not correspond, so every pair of repeats counts.
     """
     pairs = np.divide.outer(np.asarray(before_ms, np.float64), np.asarray(after_ms, np.float64))
     low, median, high = np.percentile(pairs, (25, 50, 75))

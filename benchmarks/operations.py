@@ -1,7 +1,7 @@
-"""The arithmetic of a network, counted layer by layer from its ONNX file. Runs nothing and measures nothing.
+"""A network's operations, counted layer by layer from its ONNX file. Runs nothing and measures nothing.
 
-Multiply-adds are counted as everyone counts them: each kernel weight at each output pixel, those that meet padding
-included. An int8 file's layers count as those of the float file it came from.
+Multiply-adds are counted in the usual way: each kernel weight at each output pixel, even where it meets padding. The
+layers of an int8 file count the same as those of the float file it came from.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def count_operations(path: Path | str, size: tuple[int, int]) -> list[Layer]:
     """Layers of an ONNX file at an input of (height, width), in the order they run.
 
     Raises:
-        ModelFileError: a file whose shapes cannot be told, or in which nothing multiplies.
+        ModelFileError: the file's shapes cannot be inferred, or no layer multiplies.
     """
     import onnx
 
@@ -57,10 +57,10 @@ def gflop(layers: Sequence[Layer]) -> float:
 
 
 def limit_ms(layers: Sequence[Layer], *, batch: int, gflops: float, bandwidth_gb_s: float, weight_bytes: int) -> float:
-    """The roofline: milliseconds a frame below which no program can run these layers one after another.
+    """The roofline limit: the least milliseconds a frame in which these layers can run one after another.
 
-    Each layer takes at least its operations at the peak, and at least as long as its weights need to come from memory
-    once a batch; what flows between layers may stay in the cache and costs nothing here.
+    Each layer takes at least the time of its operations at the peak, and at least the time to read its weights from
+    memory once a batch. Activations may stay in the cache and cost nothing here.
     """
     seconds = 0.0
     for layer in layers:
@@ -71,7 +71,7 @@ def limit_ms(layers: Sequence[Layer], *, batch: int, gflops: float, bandwidth_gb
 
 
 def _shapes(graph: Any) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of each tensor whose every side is known."""
+    """Name -> shape of each tensor whose dimensions are all known."""
     found: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
         sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
@@ -84,7 +84,7 @@ def _layer(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> Layer:
     name, given = node.output[0], shapes[node.input[0]]
     if node.op_type in CONVOLUTIONS:
         kernel = shapes[node.input[CONVOLUTIONS[node.op_type]]]
-        # A convolution uses its kernel once a pixel of its output, a transposed one once a pixel of its input.
+        # A convolution applies its kernel once for each output pixel, a transposed one once for each input pixel.
         pixels = given if node.op_type == "ConvTranspose" else shapes[name]
         # The kernel's second side is already divided by the groups.
         return Layer(name, math.prod(kernel) * math.prod(pixels[2:]) * pixels[0], math.prod(kernel))

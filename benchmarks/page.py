@@ -1,4 +1,4 @@
-"""A result as one HTML page that needs nothing else: tables, the chart inside, the environment, how it was measured."""
+"""A result as one self-contained HTML page: chart, tables, method and environment. Reads and writes no files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ weights from memory. From end to end, "allowed" is the cores over the CPU time o
 
 
 def render_page(result: Result, chart_png: bytes) -> str:
-    """The page as text; the chart travels inside."""
+    """The page as text, with the chart embedded."""
     tables = [
         f"<h2>Batch {batch}</h2>" + _table(HEAD, [cells(row) for row in result.rows if row.batch == batch])
         for batch in result.settings["batch_sizes"]

@@ -1,9 +1,8 @@
-"""Other runtimes on the same weights, each as its own first tutorial calls it. Only ever run in a worker's process.
+"""Other runtimes on the same weights, each called as in its own tutorial. Runs only in a worker's process.
 
 Knows the plain float graph (`floatgraph`), the TensorFlow Lite files (`litertfile`) and the project's own files, and
-imports a runtime only when its contender is loaded: one that is not installed is skipped with the command that cures
-it. The float graphs begin at scaled frames and end in scores, so scaling and argmax are numpy's here, as they are at a
-newcomer's.
+imports a runtime only when its contender is loaded: if it is not installed, the error names the command that installs
+it. The float graphs go from scaled frames to scores, so numpy does the scaling and the argmax, as for a newcomer.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from .floatgraph import INPUT
 from .litertfile import file_of
 
 Predict = Callable[[np.ndarray], np.ndarray]
-# What runs it, and in which arithmetic.
+# The function, a detail on what runs it, and the arithmetic; see `runners.build`.
 Loaded = tuple[Predict, str, str]
 
 
 def need(module: str, package: str) -> Any:
-    """Import a runtime, or raise `MissingDependencyError` with the command that brings it."""
+    """Import a runtime, or raise `MissingDependencyError` with the command that installs it."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -37,7 +36,7 @@ def need(module: str, package: str) -> Any:
 
 
 def plain_onnxruntime(contender: Contender, batch: int) -> Loaded:
-    """onnxruntime with every option at its default, on the processor: unasked, its GPU build would take the GPU."""
+    """onnxruntime with default options, but the CPU provider named: a GPU build would otherwise take the GPU."""
     ort = need("onnxruntime", "onnxruntime")
     session = ort.InferenceSession(contender.path, providers=["CPUExecutionProvider"])
 
@@ -64,7 +63,7 @@ def opencv_dnn(contender: Contender, batch: int) -> Loaded:
 
 
 def litert(contender: Contender, batch: int) -> Loaded:
-    """TensorFlow Lite: the interpreter of ai-edge-litert, else the one inside tensorflow."""
+    """TensorFlow Lite: the interpreter of ai-edge-litert if installed, else tensorflow's."""
     if util.find_spec("ai_edge_litert"):
         interpreter_class, named = need("ai_edge_litert.interpreter", "ai-edge-litert").Interpreter, "ai-edge-litert"
     else:
@@ -86,14 +85,14 @@ def litert(contender: Contender, batch: int) -> Loaded:
 
 
 def native_openvino(contender: Contender, batch: int) -> Loaded:
-    """OpenVINO itself, without onnxruntime between: the same ONNX file, for latency, at a fixed shape."""
+    """OpenVINO without onnxruntime: the same ONNX file, at a fixed shape, with the latency hint."""
     openvino = need("openvino", "openvino")
     core = openvino.Core()
     model = core.read_model(contender.path)
     model.reshape([batch, *contender.size, 3])
     threads = contender.threads or available_threads()
     compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads})
-    # Where the processor has the units, OpenVINO computes a float file in bf16 without being asked.
+    # If the processor has the units, OpenVINO computes a float file in bf16 by default.
     computed = {"bf16": "bf16", "f16": "fp16"}.get(
         compiled.get_property("INFERENCE_PRECISION_HINT").to_string(), "fp32"
     )

@@ -1,7 +1,7 @@
-"""From end to end: a clip decoded, segmented, overlaid and encoded, as `edge-seg predict` does it and as a naive loop.
+"""End to end: a clip decoded, segmented, overlaid and encoded, as `edge-seg predict` does it and by a naive loop.
 
-Contenders take turns as they do elsewhere, each in a worker of its own. After each of its clips a contender of ours
-also runs its stages one at a time: the CPU time they need says how many frames a second these cores allow.
+Contenders take turns as elsewhere, each in a worker of its own. After each of its clips, an edge_seg contender also
+runs its stages one at a time: their CPU time shows how many frames/s these cores allow.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ NAIVE = "naive loop"
 
 
 def describe_clip(path: Path, limit: int | None) -> dict[str, Any]:
-    """Name, digest, size and number of frames of a clip, of which at most `limit` take part.
+    """Name, digest, size and number of frames of a clip, at most `limit`.
 
     Raises:
-        MediaError: it cannot be opened.
+        MediaError: the clip cannot be opened.
     """
     from edge_seg.video import VideoFile
 
@@ -59,14 +59,14 @@ class ClipSeat:
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     def open(self, batch: int) -> None:
-        """Load the model; remember a failure."""
+        """Load the model in the worker; a failure is kept in `failure`."""
         try:
             self.worker.ask("open-clip", contender=self.contender.to_dict(), batch=batch)
         except WorkerError as error:
             self.failure = error
 
     def turn(self, request: dict[str, Any]) -> list[float]:
-        """One clip from end to end, then its stages alone; the clip's seconds."""
+        """Run the clip end to end, then (for a session) its stages alone; returns the clip's seconds."""
         answer = self.worker.ask("clip", **request)
         if self.contender.kind == "session":
             answer["alone"] = self.worker.ask("stages", **request)["cpu_ms"]
@@ -77,7 +77,7 @@ class ClipSeat:
 def measure_clip(
     settings: Settings, contenders: Sequence[Contender], scratch: Path, *, say: Say, start: Start = Worker
 ) -> list[ClipRow]:
-    """Run the clip through the naive loop and every session, `clip_repeats` times in turn, at the first batch size."""
+    """Run the clip `clip_repeats` times through the naive loop and every session, in turns, at the first batch size."""
     batch, repeats = settings.batch_sizes[0], settings.clip_repeats
     with ExitStack() as stack:
         seats = [
@@ -104,7 +104,7 @@ def measure_clip(
 
 
 def clip_contenders(contenders: Sequence[Contender]) -> list[Contender]:
-    """The naive loop around the reference, where that takes part, and every session."""
+    """The naive loop, if the reference takes part, and every session."""
     naive = [replace(one, name=NAIVE, kind="naive") for one in contenders if one.name == REFERENCE]
     return [*naive, *(one for one in contenders if one.kind == "session")]
 
@@ -119,7 +119,7 @@ def _request(settings: Settings, contender: Contender, scratch: Path) -> dict[st
 def _times_naive(row: ClipRow, naive: ClipRow | None) -> ClipRow:
     if naive is None or row.status != "ok":
         return row
-    # Within rounds, as everywhere; frames/s, so that the row stands above the line.
+    # Compared within rounds, as elsewhere. These are frames/s, not times, so the row is the numerator.
     compared = ratio(row.repeats_fps, naive.repeats_fps)
     return replace(row, times_naive=compared.median if compared else None)
 
@@ -144,7 +144,7 @@ def _clip_row(seat: ClipSeat, batch: int, cores: int) -> ClipRow:
         alone_cpu_ms=_medians([answer["alone"] for answer in answers if "alone" in answer]),
         allowed_fps=float(np.median(allowed)) if allowed else None,
         share_of_allowed=float(np.median(shares)) if shares else None,
-        # Of the first clip: before any stage was run alone, which holds two seconds of pictures in memory.
+        # Of the first clip only: stages run alone after it hold two seconds of decoded frames.
         peak_mb=answers[0]["peak_mb"],
     )
 

@@ -1,7 +1,7 @@
-"""Multiplications that well-made libraries do fast, each as a call to be timed. Times nothing itself.
+"""Multiplications at which optimized libraries are fast, each as a call to be timed. Times nothing itself.
 
-A probe is (library, what it multiplies, operations of one call, the call), made for matrices of a given side. It raises
-where the library is not installed or the processor lacks the units.
+A probe is (library, what it multiplies, operations of one call, the call), made for matrices of a given side. Making it
+raises if the library is not installed or the processor lacks the units.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from edge_seg.errors import DeviceError
 from edge_seg.processor import cpu_features
 from edge_seg.threads import available_threads
 
-# A 3x3 convolution as large as the network's own: channels in and out, height and width of the picture.
+# A 3x3 convolution as large as the network's: channels in and out, height and width.
 CHANNELS, PICTURE = 256, (88, 120)
 Probe = tuple[str, str, float, Callable[[], object]]
 
 
 def numpy_product(side: int) -> Probe:
-    """numpy and the BLAS inside it."""
+    """numpy with its BLAS, float matrices."""
     left, right = (np.random.default_rng(seed).normal(size=(side, side)).astype(np.float32) for seed in (0, 1))
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
     return f"numpy, {blas}", f"{side} x {side} product", 2.0 * side**3, lambda: left @ right
@@ -44,7 +44,7 @@ def ort_convolution(side: int) -> Probe:
 
 
 def ort_quantized(side: int) -> Probe:
-    """onnxruntime, a convolution quantized as ours are."""
+    """onnxruntime, a convolution quantized as in edge_seg's int8 files."""
     return _in_ort("QLinearConv", side, convolution_model(quantized=True))
 
 
@@ -66,13 +66,13 @@ def openvino_convolution(side: int) -> Probe:
 
 
 def openvino_bf16(side: int) -> Probe:
-    """OpenVINO in bf16, where the processor has the units."""
+    """OpenVINO in bf16, if the processor has the units."""
     need_features("avx512_bf16", "amx_bf16")
     return _in_openvino(convolution_model(quantized=False), "bf16")
 
 
 def openvino_quantized(side: int) -> Probe:
-    """OpenVINO, a convolution quantized as ours are."""
+    """OpenVINO, a convolution quantized as in edge_seg's int8 files."""
     return _in_openvino(convolution_model(quantized=True), "f32")
 
 
@@ -94,7 +94,7 @@ def torch_product(side: int) -> Probe:
 
 
 def torch_bf16(side: int) -> Probe:
-    """torch in bf16, where the processor has the units."""
+    """torch in bf16, if the processor has the units."""
     need_features("avx512_bf16", "amx_bf16")
     return _in_torch(side, "bfloat16")
 
@@ -108,13 +108,13 @@ def _in_torch(side: int, dtype: str) -> Probe:
 
 
 def need_features(*names: str) -> None:
-    """Raise `DeviceError` unless the processor has one of the instruction sets; what only emulates one has no peak."""
+    """Raise `DeviceError` unless the processor has one of the instruction sets; emulated arithmetic has no peak."""
     if not set(names) & set(cpu_features()):
         raise DeviceError(f"this processor has no such units ({', '.join(names)})")
 
 
 def _work(operator: str, side: int) -> tuple[str, float]:
-    """A probe's work in words and in operations."""
+    """A probe's work in words, and its number of operations."""
     if "MatMul" in operator:
         return f"{side} x {side} product", 2.0 * side**3
     height, width = PICTURE
@@ -144,7 +144,7 @@ def _product_model(operator: str, side: int, dtype: type) -> bytes:
 
 
 def convolution_model(*, quantized: bool) -> bytes:
-    """One 3x3 convolution with its Relu; quantized: uint8 in and out, per-channel int8 weights, as our int8 files."""
+    """A 3x3 convolution with Relu; if `quantized`, uint8 in and out, per-channel int8 weights, as in int8 files."""
     from onnx import TensorProto, helper, numpy_helper
 
     kernel = np.random.default_rng(1).normal(size=(CHANNELS, CHANNELS, 3, 3)).astype(np.float32)

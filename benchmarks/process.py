@@ -1,6 +1,6 @@
-"""The near end of the pipe: starts a worker, asks it, and notices when it dies or hangs.
+"""The benchmark's end of the pipe: starts a worker, sends it requests, and notices if it dies or hangs.
 
-Knows the protocol of `worker` and nothing of what is asked.
+Knows the protocol of `worker`; nothing of what is asked.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .environment import PYTHON, child_environment
 
 DEFAULT_COMMAND = (*PYTHON, "benchmarks.worker")
 
-# Kinds of error that tell what a machine cannot run, as against what went wrong.
+# Kinds of error that mean that this machine cannot run a contender, not that something went wrong.
 CANNOT_BE_HAD = ("DeviceError", "MissingDependencyError")
 
 
 class WorkerError(EdgeSegError, RuntimeError):
     """A worker that answered with an error, died, or did not answer in time; the message is one line.
 
-    `kind` is the name of the error's class in the worker, "" when it died or was silent.
+    `kind` is the name of the error's class in the worker, or "" if it died or did not answer.
     """
 
     def __init__(self, message: str, kind: str = "") -> None:
@@ -59,7 +59,7 @@ class Worker:
             text=True,
             env=dict(environment) if environment is not None else child_environment(),
         )
-        # A thread that is blocked on the pipe is the one way to wait with a deadline on every system.
+        # A thread that reads the pipe is the only way to wait with a time limit on every system.
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -82,7 +82,7 @@ class Worker:
         return self.receive()
 
     def send(self, op: str, **arguments: Any) -> None:
-        """Send one request without waiting; `receive` takes its answer."""
+        """Send one request without waiting; `receive` returns its answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"op": op, **arguments}) + "\n")
@@ -91,7 +91,7 @@ class Worker:
             raise WorkerError(self._last_words()) from None
 
     def receive(self) -> dict[str, Any]:
-        """The next answer; raises `WorkerError` for an error, a dead worker, or none within the time limit."""
+        """Wait for the next answer; raises `WorkerError` for an error, a dead worker or none within the time limit."""
         try:
             line = self._answers.get(timeout=self._timeout_s)
         except queue.Empty:
@@ -105,13 +105,13 @@ class Worker:
         return answer
 
     def dismiss(self) -> None:
-        """Let the process end when it is done with what it was asked; waits for nothing."""
+        """Close the worker's input, so that it ends after its current request; does not wait."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
     def close(self) -> None:
-        """End the process: by the end of its input, by force where that does not help within 10 s."""
+        """End the process by closing its input; kill it if it has not ended within 10 s."""
         self.dismiss()
         try:
             self._process.wait(timeout=10)

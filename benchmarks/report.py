@@ -1,5 +1,5 @@
-"""What a benchmark leaves behind, each file whole or absent: a folder of results.json, chart.png and report.html, or
-the one JSON file that `--save` names. What cannot be written is found out before anything is measured.
+"""Writes a benchmark's files, each atomically: a folder with results.json, chart.png and report.html, or the one JSON
+file that `--save` names. Checks that they can be written before anything is measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAGE_NAME = "report.html"
 
 
 def new_folder(out: Path) -> Path:
-    """A folder of its own for a benchmark that begins now; earlier ones are never overwritten."""
+    """Make a folder named by the time; earlier ones are never overwritten."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
         folder = out / (stamp if number == 0 else f"{stamp}-{number}")
@@ -41,7 +41,7 @@ def new_folder(out: Path) -> Path:
 
 
 def check_out(out: Path, option: str = "--out") -> None:
-    """Raise `ConfigurationError` if no folder can be made in `out`: better before the measuring than after it."""
+    """Raise `ConfigurationError` if no folder can be made in `out`, for use before measuring."""
     there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ConfigurationError(
@@ -50,7 +50,7 @@ def check_out(out: Path, option: str = "--out") -> None:
 
 
 def check_save(path: Path) -> None:
-    """Raise `ConfigurationError` if the JSON file that `--save` names cannot be, or has the name of its picture."""
+    """Raise `ConfigurationError` if the JSON file that `--save` names cannot be written or has its picture's name."""
     if path.is_dir() or path.suffix.lower() == ".png":
         what = "is a folder" if path.is_dir() else "is what the picture is called"
         raise ConfigurationError(f"{path} {what}; name a JSON file with --save.")
@@ -58,14 +58,14 @@ def check_save(path: Path) -> None:
 
 
 def save_json(found: dict[str, Any], path: Path) -> None:
-    """Write plain JSON types, making the folder where it is missing."""
+    """Write plain JSON types to a file, making its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def write_report(result: Result, folder: Path) -> tuple[Path, Path, Path]:
-    """Write all three files; the JSON first, so that a picture that cannot be drawn loses no figure."""
+    """Write all three files, the JSON first, so that no figures are lost if the chart cannot be drawn."""
     json_path, chart_path, page_path = folder / RESULTS_NAME, folder / CHART_NAME, folder / PAGE_NAME
     with replacing(json_path) as temporary:
         temporary.write_text(result.to_json(), encoding="utf-8")

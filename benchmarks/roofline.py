@@ -1,6 +1,6 @@
-"""How near each row comes to what the machine can do: asks a worker for limits and operations, and divides.
+"""How near each row comes to the machine's limits: asks a worker for limits and operations, and divides.
 
-Knows rows, and the answers of a worker that has nothing else to do; the arithmetic is `operations`'.
+Knows rows and a worker's answers; measures and counts nothing itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Counts = dict[str, list[Layer]]
 
 
 def ask_limits(extent: Mapping[str, Any], *, say: Say, start: Start = Worker) -> dict[str, Any]:
-    """This machine's peaks and bandwidth, measured in a process of their own, or {"problem": one line}."""
+    """This machine's peaks and bandwidth, measured in a worker of their own, or {"problem": one line}."""
     say("measuring what this machine can do at the most")
     with start("limits") as worker:
         try:
@@ -32,7 +32,7 @@ def ask_limits(extent: Mapping[str, Any], *, say: Say, start: Start = Worker) ->
 
 
 def best_limits(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """The better of two measurements, each peak and the memory by itself: what was reached once can be reached."""
+    """The better of two measurements of each peak and of bandwidth: what was reached once can be reached."""
     if "problem" in first or "problem" in second:
         return second if "problem" in first else first
     peaks = {
@@ -44,7 +44,7 @@ def best_limits(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]
 
 
 def ask_operations(files: Sequence[ModelFile], size: tuple[int, int], *, start: Start = Worker) -> tuple[Counts, str]:
-    """Digest of each file -> its layers, and why a file has none ("" where all have)."""
+    """Digest -> layers of each file, and why a file has none ("" if all have)."""
     found: Counts = {}
     problem = ""
     with start("operations") as worker:
@@ -58,7 +58,7 @@ def ask_operations(files: Sequence[ModelFile], size: tuple[int, int], *, start: 
 
 
 def summed(counts: Counts) -> dict[str, dict[str, Any]]:
-    """What a result keeps of the counts."""
+    """The sums that a result keeps of the counts."""
     return {
         digest: {"gflop": gflop(layers), "weights": sum(layer.weights for layer in layers)}
         for digest, layers in counts.items()
@@ -66,8 +66,8 @@ def summed(counts: Counts) -> dict[str, dict[str, Any]]:
 
 
 def against_limits(row: Row, counts: Counts, limits: Mapping[str, Any]) -> Row:
-    """A row with its operations a second and its shares of the peak and of the roofline, where they are known."""
-    # Keras and torch run the network of the files, whose count is the same whatever the precision.
+    """A row with its operations a second and its shares of the peak and of the roofline, if they are known."""
+    # Keras and torch run the same network as the files, and the count is the same in every precision.
     layers = counts.get(row.model) or next(iter(counts.values()), None)
     if row.status != "ok" or layers is None or row.ms_median is None:
         return row

@@ -1,4 +1,4 @@
-"""The records a benchmark ends in: one row a contender and batch size, one a clip, and the whole result as JSON.
+"""A benchmark's records: a row for each contender and batch size, one for each on the clip, and the whole result.
 
 Knows what a result holds and how it is stored and read back; draws and measures nothing.
 """
@@ -15,13 +15,13 @@ from edge_seg.errors import ConfigurationError
 
 FORMAT = 1
 RESULTS_NAME = "results.json"
-# What every reader of a result takes for granted.
+# Keys that every reader of a result relies on.
 NEEDED = {
     "environment": ("cpu", "cores", "gpus", "os", "python", "packages", "revision"),
     "settings": ("size", "batch_sizes", "repeats", "frames"),
     "data": ("name", "frames", "digest"),
 }
-# Share of the peak from which on the peak was measured too low: two measurements of one limit differ by a hundredth.
+# Above this share, the peak was measured too low; two measurements of one limit differ by a hundredth.
 OUTRUN = 1.02
 
 
@@ -32,10 +32,10 @@ class Row:
     Attributes:
         name, kind, precision, device, model: the contender's, see `cases.Contender`.
         batch: frames a call.
-        status: "ok"; "failed"; "skipped" for what this machine cannot run.
-        reason: one line, where it is not "ok".
-        detail: what really runs it, where the name does not say.
-        arithmetic: what it computes in: "fp32", "bf16", "fp16" or "int8"; "" where it is not known.
+        status: "ok", "failed", or "skipped" if this machine cannot run it.
+        reason: one line, if the status is not "ok".
+        detail: what really runs it, if the name does not say.
+        arithmetic: what it computes in: "fp32", "bf16", "fp16" or "int8"; "" if unknown.
         ms_median, ms_p95, frames_per_s, spread, repeats_ms, calls: see `measure.Summary`.
         ratio, ratio_low, ratio_high: times faster than Keras predict at this batch size: median, quartiles over rounds.
         cores: CPU time over wall time while it computed.
@@ -43,9 +43,9 @@ class Row:
         peak_mb: the worker's largest resident memory, in MB.
         mean_iou: 0..1, without the unlabelled class.
         agreement: share of pixels that agree with Keras predict, 0..1.
-        gflops: billions of operations of the network a second, at its median.
-        share_of_peak: of the most that this machine multiplies a second in the row's arithmetic, 0..1; None without it.
-        share_of_limit: milliseconds of the roofline (`operations.limit_ms`) over the row's own, 0..1.
+        gflops: billions of operations a second, at `ms_median`.
+        share_of_peak: `gflops` over the machine's peak in the row's arithmetic, 0..1; None without a peak.
+        share_of_limit: the roofline's milliseconds (`operations.limit_ms`) over the row's, 0..1.
     """
 
     name: str
@@ -84,15 +84,15 @@ class ClipRow:
     Attributes:
         name, precision, device, batch, model, status, reason: as in `Row`.
         frames: frames segmented and encoded.
-        frames_per_s: median over repeats, of the whole command's frames over its time.
+        frames_per_s: frames over the whole run's time, median over repeats.
         spread: of the repeats, as in `measure.Summary`.
         repeats_fps: frames/s of each repeat.
-        stage_ms: stage -> milliseconds a frame, median over repeats; they overlap: their sum exceeds a frame's time.
-        alone_cpu_ms: stage -> milliseconds of CPU time a frame of the stage run alone; empty for the naive loop.
+        stage_ms: stage -> milliseconds a frame, median over repeats; stages overlap, so the sum exceeds a frame's time.
+        alone_cpu_ms: stage -> milliseconds of CPU time a frame, each stage run alone; empty for the naive loop.
         allowed_fps: cores over the sum of `alone_cpu_ms`: the frames/s that these cores allow.
         share_of_allowed: frames/s over `allowed_fps`, median over rounds.
         times_naive: frames/s over the naive loop's, median over rounds.
-        peak_mb: the worker's largest resident memory when its first clip was done, in MB.
+        peak_mb: the worker's peak resident memory after its first clip, in MB.
     """
 
     name: str
@@ -124,13 +124,13 @@ class Result:
         environment: see `environment.environment`.
         settings: batch sizes, repeats, frames a turn, input size.
         data: see `data.FrameSet.to_dict`.
-        clip: name, size, rate and frames of the clip, or empty.
+        clip: name, digest, size and frames of the clip, or empty.
         models: file name, label, precision and digest of each model file, the run's folder and digest.
         rows, clip_rows: what was measured.
-        notes: what a reader must know to believe it, noise above all.
-        limits: what the machine can do at the most, see `limits.measure_limits`; empty where it was not measured.
-        operations: a model file's digest -> {"gflop": a frame, "weights": number of weights that multiply}.
-        noisy: whether repeats lay too far apart, or something else computed beside.
+        notes: what a reader must know to judge the result, noise above all.
+        limits: the machine's limits, see `limits.measure_limits`; empty if not measured.
+        operations: a model file's digest -> {"gflop": of one frame, "weights": number of weights that multiply}.
+        noisy: whether repeats lay too far apart, or something else computed meanwhile.
     """
 
     created: str
@@ -159,7 +159,7 @@ class Result:
 
     @property
     def disturbed(self) -> bool:
-        """Whether anything but a peak that was measured too low, which older files count too, speaks against it."""
+        """Whether a note says that it was noisy, except for too low a peak, which older files count as noise."""
         return any(note.startswith("NOISY") and "outran the peak" not in note for note in self.notes)
 
     def to_json(self) -> str:
@@ -168,7 +168,7 @@ class Result:
 
 
 def read_result(path: Path | str) -> Result:
-    """Read a results.json back, or the one in a benchmark's folder. Raises `ConfigurationError` when it is not one."""
+    """Read a results.json, or the one in a benchmark's folder. Raises `ConfigurationError` if it is not one."""
     path = Path(path)
     if path.is_dir():
         path /= RESULTS_NAME
@@ -197,7 +197,7 @@ def read_result(path: Path | str) -> Result:
 
 
 def _check(result: Result) -> None:
-    """Raise `KeyError` with the name of what is missing."""
+    """Raise `KeyError` with the name of a missing key, or another error that `read_result` catches."""
     parts = [(getattr(result, part), names) for part, names in NEEDED.items()]
     for values, names in (*parts, *((model, ("label", "digest")) for model in result.models)):
         for name in names:
@@ -214,7 +214,7 @@ def _check(result: Result) -> None:
 
 
 def _check_figures(row: Row | ClipRow) -> None:
-    """Raise `TypeError` where a figure is no finite number, or a text none."""
+    """Raise `TypeError` if a figure is not a finite number, or a text not a string."""
     for item in fields(row):
         value = getattr(row, item.name)
         texts = item.type == "str"

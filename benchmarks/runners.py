@@ -1,8 +1,8 @@
-"""How each kind of contender turns frames into labels. Only ever run in a worker's process.
+"""How each kind of contender turns frames into labels. Runs only in a worker's process.
 
-Every runner goes the whole way from uint8 BGR frames (N, H, W, 3) to uint8 labels (N, H, W): scaling and argmax count
-for Keras and torch too, since the exported graph holds them. Each loads its own stack and no other's, so that the
-worker's peak memory is its own.
+Every runner goes all the way from uint8 BGR frames (N, H, W, 3) to uint8 labels (N, H, W): scaling and argmax count for
+Keras and torch too, since the exported graph contains them. Each imports only its own libraries, so that the worker's
+peak memory is its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def build(contender: Contender, batch: int) -> Loaded:
     """Load a contender for batches of `batch` frames and warm it up.
 
     Returns:
-        What turns frames into labels, a word on what really runs it ("" where the name says it all), and the
+        A function from frames to labels, a detail on what really runs it ("" if the name says it all), and the
         arithmetic it computes in: "fp32", "bf16", "fp16" or "int8".
     """
     builders: dict[str, Callable[[Contender, int], Loaded]] = {
@@ -48,7 +48,7 @@ def build(contender: Contender, batch: int) -> Loaded:
 
 
 def warm_up(predict: Predict, frames: np.ndarray, calls: int = 3) -> None:
-    """Pay for tracing, compiling and first allocations before anything is timed."""
+    """Call `predict` so that tracing, compiling and first allocations are not timed; check the labels."""
     for _ in range(calls):
         labels = predict(frames)
     if labels.shape != frames.shape[:3] or labels.dtype != np.uint8:
@@ -78,7 +78,7 @@ def _keras_compiled(contender: Contender, batch: int) -> Loaded:
 
 
 def keras_model(contender: Contender) -> Any:
-    """The run's network, on the device the contender names."""
+    """The run's network, on the contender's device."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if contender.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -87,7 +87,7 @@ def keras_model(contender: Contender) -> Any:
 
     if contender.device != "cpu" and not tf.config.list_physical_devices("GPU"):
         raise RuntimeError("TensorFlow sees no GPU; install it with `pip install tensorflow[and-cuda]`")
-    # TensorFlow knows affinity but no quota; the sessions know both.
+    # TensorFlow heeds CPU affinity but no cgroup quota; `available_threads` heeds both.
     tf.config.threading.set_intra_op_parallelism_threads(contender.threads or available_threads())
     from train.run import load_model, open_run
 
@@ -97,7 +97,7 @@ def keras_model(contender: Contender) -> Any:
 def _session(contender: Contender, batch: int) -> Loaded:
     from edge_seg.session import open_session
 
-    # The file's own size, unless a dynamic one is asked for another.
+    # `contender.size` is the file's own, unless a dynamic file is measured at another size.
     session = open_session(
         contender.path,
         device=contender.device,

@@ -1,6 +1,6 @@
-"""What one benchmark is asked to do, and what it finds to do it with: run, model files, data, clip.
+"""The settings of a benchmark, and the files that it needs: run, model files, their exports and conversions.
 
-Resolves options into files that exist, with what ships in the clone where nothing is given. Measures nothing.
+Checks that files fit together, and makes those that are missing. Measures nothing.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One benchmark.
+    """The settings of one benchmark.
 
     Attributes:
         run: folder of the Keras run that is the reference.
         models: ONNX files that take part.
-        fp32: the run's own fp32 ONNX file; exported into `out`/cache where None.
+        fp32: the run's own fp32 ONNX file; exported into `out`/cache if None.
         data: dataset folder, or None for rendered scenes.
-        clip: video for the measurement from end to end, or None for none.
+        clip: video for the end-to-end measurement, or None to leave it out.
         batch_sizes: frames a call.
         repeats: turns of each contender at each batch size.
         frames: frames of one turn.
         data_limit: most frames of the data, or None for all.
         clip_frames: most frames of the clip, or None for all.
-        naive_frames: most frames of the naive loop's turn: it is many times slower, and as steady.
+        naive_frames: most frames of the naive loop's turn, which is many times slower and just as steady.
         clip_repeats: turns of each contender on the clip.
-        peers: other runtimes that take part, of `cases.PEERS`; one that is not installed is a skipped row.
+        peers: other runtimes that take part, from `cases.PEERS`; one that is not installed gives skipped rows.
         devices: edge_seg's devices that take part, or None for each that is present.
         notes: lines that the result keeps.
-        limits: how long and how large what the machine can do is measured, see `limits.measure_limits`.
+        limits: arguments of `limits.measure_limits`: duration and sizes.
         out: folder in which each benchmark gets a folder of its own.
     """
 
@@ -74,7 +74,7 @@ class Settings:
 
     @property
     def extent(self) -> str:
-        """The options of `python -m benchmarks run` that say what is measured, and how much of it."""
+        """The options of `python -m benchmarks run` that say what is measured, and how much."""
         given = {
             "run": None if self.run == BUNDLED_RUN else _named(self.run),
             "model": None if self.run == BUNDLED_RUN else " --model ".join(map(_named, self.models)),
@@ -90,24 +90,24 @@ class Settings:
 
     @property
     def cache(self) -> Path:
-        """Where files made on the way are kept for the next benchmark."""
+        """Folder in which exported and converted files are kept for later benchmarks."""
         return self.out / "cache"
 
 
 def _named(path: Path) -> str:
-    """A path within the clone, or else a name alone: where others keep their files is not told."""
+    """A path relative to the clone, or only the name of a file elsewhere, so that no private path is published."""
     whole = path.resolve()
     return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else path.name
 
 
 def default_data() -> Path | None:
-    """dataset1 of the folder that EDGE_SEG_DATA names, or None where it is unset."""
+    """dataset1 in the folder that EDGE_SEG_DATA names, or None if that is unset."""
     root = os.environ.get("EDGE_SEG_DATA")
     return Path(root) / "dataset1" if root else None
 
 
 def check_run(folder: Path) -> str:
-    """Digest of a run's configuration and weights; raises `ModelFileError` when it is not a finished run."""
+    """Digest of a run's configuration and weights; raises `ModelFileError` if it is not a finished run."""
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelFileError(
@@ -118,7 +118,7 @@ def check_run(folder: Path) -> str:
 
 
 def run_classes(folder: Path) -> ClassList:
-    """What the masks of a run hold, by its config.json; imports no Keras. A damaged one counts as CamVid's here."""
+    """A run's classes from its config.json, without importing Keras; CamVid's if that file is damaged."""
     try:
         config = json.loads((folder / CONFIG_NAME).read_text())
         return ClassList(
@@ -131,7 +131,7 @@ def run_classes(folder: Path) -> ClassList:
 
 
 def refuse_other_classes(run: Path, model: Path) -> None:
-    """Raise `ConfigurationError` where a file tells other classes apart than the Keras run that it is set against."""
+    """Raise `ConfigurationError` if a model file has other classes than the Keras run it is compared with."""
     ours, theirs = run_classes(run).names, read_model_header(model).spec.classes
     if ours != theirs:
         raise ConfigurationError(
@@ -141,11 +141,11 @@ def refuse_other_classes(run: Path, model: Path) -> None:
 
 
 def model_files(paths: Sequence[Path]) -> tuple[list[ModelFile], tuple[int, int]]:
-    """Read what each file says of itself, and the one (height, width) they share.
+    """Read each file's header; returns the files and the (height, width) that they share.
 
     Raises:
-        ModelFileError: a file that is not an edge_seg model.
-        ConfigurationError: files of different sizes or classes, which no row could compare.
+        ModelFileError: a file is not an edge_seg model.
+        ConfigurationError: the files have different sizes or classes and cannot be compared.
     """
     headers = [read_model_header(path) for path in paths]
     specs = [header.spec for header in headers]
@@ -167,14 +167,14 @@ def _shape(spec: ModelSpec) -> str:
 
 
 def check_fp32(file: Path) -> None:
-    """Raise `ConfigurationError` unless a file of ours is one of fp32."""
+    """Raise `ConfigurationError` unless a model file is fp32."""
     found = read_model_header(file).spec.precision
     if found != "fp32":
         raise ConfigurationError(f"--fp32 {file}: expected an fp32 file, got one of {found}.")
 
 
 def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
-    """The run's fp32 ONNX file at a (height, width): the one given, the one exported before, or a fresh export.
+    """The run's fp32 ONNX file at a (height, width): the one given, or an export, kept from before or new.
 
     Raises:
         ModelFileError: the export failed; the message is its last line.
@@ -187,7 +187,7 @@ def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) 
 
 
 def exported(settings: Settings, name: str, options: Sequence[str], say: Say) -> Path:
-    """A file that `python -m export` makes of the run; raises `ModelFileError`.
+    """The run's file as `python -m export` writes it; raises `ModelFileError`.
 
     Kept in the cache until the export's code or its packages change.
     """
@@ -197,7 +197,7 @@ def exported(settings: Settings, name: str, options: Sequence[str], say: Say) ->
 
 @cache
 def export_digest() -> str:
-    """Eight hex digits of what an exported file depends on besides its run: our code, and whose it calls."""
+    """Eight hex digits of what an exported file depends on besides its run: export's code, and packages it calls."""
     return _digest_of(sorted((ROOT / "export").glob("*.py")), ("tf2onnx", "onnx", "onnxruntime"))
 
 
@@ -218,7 +218,7 @@ def float_graph(settings: Settings, fp32: ModelFile, say: Say) -> Path:
 
 
 def litert_folder(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
-    """A folder of the run as TensorFlow Lite files, one a batch size; raises `ModelFileError`."""
+    """A folder with the run as TensorFlow Lite files, one for each batch size; raises `ModelFileError`."""
     shape = "x".join(map(str, size))
     made_by = _digest_of([ROOT / "benchmarks" / "litertfile.py"], ["tensorflow", "keras"])
     folder = settings.cache / f"{made_by}-{digest}-{shape}-litert"
@@ -231,16 +231,16 @@ def litert_folder(settings: Settings, digest: str, size: tuple[int, int], say: S
 
 
 def made(target: Path, call: Sequence[str], say: Say) -> Path:
-    """The file that `python -m call` makes, unless an earlier benchmark made it.
+    """The file `target`, made by `python -m` with `call` unless it already exists.
 
     Raises:
-        ModelFileError: it could not; the message is its last line.
+        ModelFileError: the command failed; the message has its last line.
     """
     if target.is_file():
         return target
     say(f"{call[0]}: making {target}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A process of its own: TensorFlow and whole models need gigabytes, and this process is to stay small.
+    # In a process of its own, since TensorFlow and whole models need gigabytes and this process has to stay small.
     done = subprocess.run((*PYTHON, *call), env=child_environment(), capture_output=True, text=True)
     if done.returncode or not target.is_file():
         last = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]

@@ -1,7 +1,7 @@
-"""`python -m benchmarks smoothing`: what `predict --smooth N` gives, in mean IoU and in flicker, for each N.
+"""`python -m benchmarks smoothing`: the effect of `predict --smooth N` on mean IoU and flicker, for each N.
 
-Rendered drives have exact labels for every frame, so that they tell what holding on to a class costs where it is wrong
-to; real clips have none, and tell how steady they become. All are coded as videos first. Speed is not asked.
+Rendered drives have exact labels for every frame, and so show what it costs to hold a class for too long; real clips
+have none, and show only how steady the labels become. Drives are encoded as videos first. Speed is not measured.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from .suite import Say
 FORMAT = 1
 FILE_NAME = "smoothing.json"
 RATE = 25
-SIZE = (480, 640)  # of a drive's frames, as of the bundled clip's
+SIZE = (480, 640)  # of a drive's frames, as in the bundled clip
 CLIP_FRAMES = 75
 
 
 @dataclass(frozen=True)
 class Drive:
-    """A rendered drive: its name in the tables, its street, and its length in frames."""
+    """A rendered drive: its name in the tables, its scene's seed and style, and its length in frames."""
 
     name: str
     seed: int
@@ -62,11 +62,11 @@ DRIVES = (
 
 @dataclass
 class Shown:
-    """What a network says of one video.
+    """One video's frames, and their labels.
 
     Attributes:
-        images: (N, h, w, 3) uint8 BGR, at the network's size, as it saw them.
-        labels: (N, h, w) uint8, what it said.
+        images: (N, h, w, 3) uint8 BGR, at the network's size.
+        labels: (N, h, w) uint8, the network's.
         truth: (N, H, W) uint8 at the video's size; None for a real clip.
     """
 
@@ -75,7 +75,7 @@ class Shown:
     truth: np.ndarray | None = None
 
     def every(self, stride: int) -> Shown:
-        """The same with one frame in `stride`."""
+        """The same with only every `stride`th frame."""
         truth = None if self.truth is None else self.truth[::stride]
         return Shown(self.images[::stride], self.labels[::stride], truth)
 
@@ -101,7 +101,7 @@ def add_smoothing_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _holds(text: str) -> tuple[int, ...]:
-    """argparse type: "2,3" -> (2, 3), of what `predict --smooth` takes."""
+    """argparse type: "2,3" -> (2, 3), values that `predict --smooth` accepts."""
     found = whole_numbers(text)
     if found[-1] > LONGEST_HOLD:
         raise argparse.ArgumentTypeError(f"expected whole numbers from 1 to {LONGEST_HOLD}, got {text!r}")
@@ -123,15 +123,15 @@ def run_smoothing(options: argparse.Namespace, *, say: Say) -> int:
 def measure_smoothing(
     model: Path, clips: Sequence[Path], *, holds: Sequence[int], strides: Sequence[int], limit: int | None, say: Say
 ) -> dict[str, Any]:
-    """Every figure, as plain JSON types.
+    """Measure every figure; returns plain JSON types.
 
     Raises:
-        ModelFileError: not a model of ours.
-        ConfigurationError: a model of other classes than the rendered drives have.
+        ModelFileError: the file is not an edge_seg model.
+        ConfigurationError: the model has other classes than the rendered drives.
         MediaError: a clip cannot be read.
     """
     for clip in clips:
-        VideoFile(clip).close()  # Minutes of rendering come before it is looked at.
+        VideoFile(clip).close()  # Fail now if it cannot be read, not after minutes of rendering.
     held = (1, *(hold for hold in holds if hold != 1))
     drives, real = [], []
     with Segmenter(model) as segmenter, tempfile.TemporaryDirectory(prefix="edge_seg_smoothing_") as scratch:
@@ -163,7 +163,7 @@ def measure_smoothing(
 
 
 def show_drive(segmenter: Segmenter, drive: Drive, place: Path, limit: int | None) -> Shown:
-    """A drive rendered, coded at `place`, decoded and segmented."""
+    """Render a drive, encode it at `place`, decode and segment it."""
     seconds = min(drive.frames, limit or drive.frames) / RATE
     truth: list[np.ndarray] = []
 
@@ -181,13 +181,13 @@ def show_drive(segmenter: Segmenter, drive: Drive, place: Path, limit: int | Non
 
 
 def segment(segmenter: Segmenter, frames: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Frames at the network's size, (N, h, w, 3) uint8 BGR, and what it says of them, (N, h, w) uint8."""
+    """Frames at the network's size, (N, h, w, 3) uint8 BGR, and their labels, (N, h, w) uint8."""
     batches = [stack_frames([frame], segmenter.input_size) for frame in frames]
     return np.concatenate(batches), np.concatenate([segmenter.predict_labels(batch) for batch in batches])
 
 
 def smoothed(shown: Shown, hold: int) -> np.ndarray:
-    """(N, h, w) uint8: what `predict --smooth` would show."""
+    """Labels (N, h, w) uint8 as `predict --smooth` would show them."""
     if hold == 1:
         return shown.labels
     smoother = Smoother(hold)
@@ -197,7 +197,7 @@ def smoothed(shown: Shown, hold: int) -> np.ndarray:
 def drive_record(
     shown: Shown, classes: Sequence[str], unlabelled: int | None, holds: Sequence[int], strides: Sequence[int]
 ) -> dict[str, Any]:
-    """Scores of a drive for each stride and hold, and how steady it is."""
+    """A drive's scores for each stride and hold, and its steadiness."""
     assert shown.truth is not None
     by_stride = {}
     for stride in strides:
@@ -220,7 +220,7 @@ def drive_record(
 
 
 def steadiness_record(shown: Shown, holds: Sequence[int]) -> dict[str, Any]:
-    """How many frames there were, and how steady each hold makes them."""
+    """Number of frames, and the steadiness for each hold."""
     return {
         "frames": len(shown.labels),
         "steadiness": {str(hold): steadiness(smoothed(shown, hold), shown.images) for hold in holds},
@@ -228,15 +228,15 @@ def steadiness_record(shown: Shown, holds: Sequence[int]) -> dict[str, Any]:
 
 
 def steadiness(labels: np.ndarray, images: np.ndarray) -> dict[str, float | None]:
-    """`flicker` as `predict` reports it, and `along_motion`: against where each pixel came from, which the eye sees.
+    """Shares of changed pixels: `flicker` as `predict` reports it, and `along_motion`, which follows what the eye sees.
 
     Args:
         labels: (N, h, w) uint8 class ids of consecutive frames.
         images: (N, h, w, 3) uint8 BGR, the frames.
 
     Returns:
-        Shares of the pixels, 0..1; None of a single frame. The motion is a finer flow than `Smoother` has; pixels that
-        come from outside the picture are not counted.
+        Shares, 0..1; None for a single frame. `along_motion` compares each pixel with where it came from, by a finer
+        flow than `Smoother`'s; pixels from outside the picture are not counted.
     """
     plain = Flicker()
     for one in labels:
@@ -255,7 +255,7 @@ def steadiness(labels: np.ndarray, images: np.ndarray) -> dict[str, float | None
 
 
 def smoothing_tables(found: dict[str, Any]) -> str:
-    """Markdown: mean IoU, flicker, and the change of mean IoU with a stride, a column a video."""
+    """Markdown tables of mean IoU, flicker, and the change of mean IoU by stride, with a column for each video."""
     drives, clips = found["drives"], found["clips"]
     strides = list(drives[0]["strides"])
     holds = list(drives[0]["steadiness"])

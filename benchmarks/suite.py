@@ -1,6 +1,6 @@
-"""One batch size of a benchmark: a worker a contender, their labels, their interleaved times, their rows.
+"""One batch size of a benchmark: a worker for each contender, their labels, interleaved times and rows.
 
-Knows workers and rows. Once all have loaded only one computes at any time; the others are blocked on their pipes.
+Knows workers and rows. Once all have loaded, only one computes at a time; the others are blocked on their pipes.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Plan:
     """What to measure at each batch size.
 
     Attributes:
-        contenders: the reference among them, or no ratios and agreements are given.
+        contenders: with the reference among them, or there are no ratios.
         data: frames and truth.
         inputs: file of the frames at the model's size, (N, height, width, 3) uint8, .npy.
-        classes, unlabelled: of the model.
+        classes, unlabelled: number of the model's classes, and the unlabelled id or None.
         repeats, frames: turns of each contender, frames a turn.
         scratch: folder for the workers' labels.
-        reference: labels to compare with, (N, height, width) uint8, where no contender is the reference.
+        reference: labels for agreement, (N, height, width) uint8, if no contender is the reference.
     """
 
     contenders: tuple[Contender, ...]
@@ -85,8 +85,8 @@ def rendered_plan(
 
 @dataclass(frozen=True)
 class Measured:
-    """One batch size: its rows, and how many cores' worth of other programs' work went on while they were timed, None
-    where it cannot be told: in a container of fewer cores than the machine has."""
+    """One batch size: its rows, and how many cores other programs kept busy while they were timed (None if unknown, as
+    in a container with fewer cores than the machine)."""
 
     rows: list[Row]
     others_cores: float | None
@@ -107,7 +107,7 @@ class Seat:
     peak_mb: float | None = None
 
     def attempt(self, step: Callable[[], None]) -> None:
-        """Do a step unless an earlier one failed; remember the failure."""
+        """Do a step unless an earlier one failed; a failure is kept in `failure`."""
         if self.failure is None:
             try:
                 step()
@@ -115,16 +115,16 @@ class Seat:
                 self.failure = error
 
     def loaded(self) -> None:
-        """Wait for the model to be loaded, and keep what the worker says of it."""
+        """Wait for the worker to load the model, and keep its detail and arithmetic."""
         answer = self.worker.receive()
         self.detail, self.arithmetic = answer["detail"], answer["arithmetic"]
 
 
 def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> Measured:
-    """Measure every contender at one batch size; a contender that fails is a failed row, the others go on."""
+    """Measure every contender at one batch size; if one fails, it gets a failed row and the others go on."""
     with ExitStack() as stack:
         seats = [Seat(contender, stack.enter_context(start(contender.name))) for contender in plan.contenders]
-        # All at once: waited for one after the other, those amid loading would take ten seconds each.
+        # All inputs are closed before any worker is waited for: after an error, one that still loads takes up to 10 s.
         stack.callback(_dismiss, seats)
         say(f"batch {batch}: loading {len(seats)} contenders")
         _load(seats, plan, batch)
@@ -144,7 +144,7 @@ def _dismiss(seats: Sequence[Seat]) -> None:
 
 
 def labels_of(contender: Contender, plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> np.ndarray:
-    """A contender's labels of the plan's frames, (N, height, width) uint8, untimed; raises `WorkerError`."""
+    """A contender's labels for the plan's frames, (N, height, width) uint8, untimed; raises `WorkerError`."""
     say(f"labels of {contender.name}, to compare with")
     with start(contender.name) as worker:
         seat = Seat(contender, worker)
@@ -157,7 +157,7 @@ def labels_of(contender: Contender, plan: Plan, batch: int, *, say: Say, start: 
 
 
 def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float | None:
-    """Do the work; returns the cores that were busy meanwhile with what is neither a worker's nor our own, if known."""
+    """Do the work; returns how many cores other programs kept busy meanwhile, None if unknown."""
     before, began, own = busy_core_s(), time.perf_counter(), time.process_time()
     work()
     after, wall_s = busy_core_s(), time.perf_counter() - began
@@ -168,7 +168,7 @@ def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float | None:
 
 
 def _load(seats: Sequence[Seat], plan: Plan, batch: int) -> None:
-    """All at once: nothing is timed yet, and a TensorFlow takes its seconds to import."""
+    """Load all contenders in parallel: nothing is timed yet, and TensorFlow takes seconds to import."""
     for seat in seats:
         request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(plan.inputs)}
         seat.attempt(lambda seat=seat, request=request: seat.worker.send("load", **request))  # type: ignore[misc]
@@ -244,7 +244,7 @@ def _row(seat: Seat, reference: Seat | None, plan: Plan, batch: int) -> Row:
 
 
 def _accuracy(seat: Seat, reference: Seat | None, plan: Plan) -> Accuracy:
-    """How good the seat's labels are; raises what the worker failed with, or that the labels are none at all."""
+    """Accuracy of the seat's labels; raises the worker's failure, or `ConfigurationError` for impossible labels."""
     if seat.failure is not None:
         raise seat.failure
     assert seat.labels is not None

@@ -1,6 +1,6 @@
-"""A result as text: the tables for a terminal, and the cells that the page shows too.
+"""A result as text: tables for a terminal, whose cells the page and README use too.
 
-Knows rows and how numbers read well; nothing of files or pictures.
+Knows rows and how to format numbers; nothing of files or pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NONE = "-"
 
 
 def render(result: Result) -> str:
-    """Everything a reader needs, as lines of text."""
+    """The whole result as text: heading, tables, problems and notes."""
     blocks = [heading(result)]
     for batch in result.settings["batch_sizes"]:
         rows = [row for row in result.rows if row.batch == batch]
@@ -33,7 +33,7 @@ def render(result: Result) -> str:
 
 
 def heading(result: Result) -> str:
-    """Data, machine and method, one line each."""
+    """Three lines: data, machine and method."""
     machine, settings, data = result.environment, result.settings, result.data
     size = "x".join(str(side) for side in settings["size"])
     method = f"{settings['repeats']} interleaved repeats of {settings['frames']} frames each, {timed_calls(result)}"
@@ -47,13 +47,13 @@ def heading(result: Result) -> str:
 
 
 def timed_calls(result: Result) -> str:
-    """How many calls of each contender were timed, at each batch size, in words."""
+    """Number of timed calls of each contender at each batch size, in words."""
     calls = sorted({row.calls for row in result.rows if row.status == "ok"})
     return f"{' or '.join(map(str, calls)) or 'no'} timed calls of each contender"
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """One row of the table, as `HEAD` names its columns."""
+    """The cells of one row, in the columns of `HEAD`."""
     if row.status != "ok":
         return (row.name, row.status, *[NONE] * (len(HEAD) - 2))
     return (
@@ -73,7 +73,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def clip_table(rows: Sequence[ClipRow]) -> list[tuple[str, ...]]:
-    """Head and rows of the table from end to end; a column a stage that any contender has."""
+    """Head and rows of the end-to-end table, with a column for each stage that any contender has."""
     stages = list(dict.fromkeys(stage for row in rows for stage in row.stage_ms))
     head = (
         "contender",
@@ -96,7 +96,7 @@ def _clip_cells(row: ClipRow, stages: Sequence[str]) -> tuple[str, ...]:
 
 
 def limit_table(limits: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Peak of each arithmetic and the memory's speed, with the library that reached it."""
+    """Head and rows of the limits: each arithmetic's peak, with the library that reached it, and memory bandwidth."""
     rows = [("limit", "", "by")]
     for name, peak in limits["peaks"].items():
         reached = "none here" if peak["gflops"] is None else f"{peak['gflops']:,.0f} GFLOP/s"
@@ -117,7 +117,7 @@ def not_ok(result: Result) -> list[Row | ClipRow]:
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns side by side, the first to the left, numbers to the right; the head is underlined."""
+    """Rows as aligned columns, the first to the left, the others to the right; the head is underlined."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

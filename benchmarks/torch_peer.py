@@ -1,7 +1,7 @@
-"""The same FCN8 in torch, with the weights of the Keras run: the peer that judges a CUDA path where there is a GPU.
+"""The same FCN8 in torch, with the weights of the Keras run: the peer to compare with on a GPU.
 
-Knows the network's shape from `train.fcn8`'s configuration and weights by layer name. The weights are read by Keras on
-its torch backend, so that no TensorFlow is loaded beside torch.
+Knows the network from `train.fcn8`'s configuration and its weights by layer name. Keras reads the weights on its torch
+backend, so that TensorFlow is not loaded beside torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def torch_predictor(contender: Contender, batch: int) -> tuple[Predict, str]:
 
     Raises:
         MissingDependencyError: torch is not installed.
-        DeviceError: a CUDA device was asked for and torch sees none.
+        DeviceError: CUDA was asked for, and torch sees no CUDA device.
     """
     if not torch_installed():
         raise MissingDependencyError("torch is not installed. Install it: pip install torch")
@@ -45,9 +45,9 @@ def torch_predictor(contender: Contender, batch: int) -> tuple[Predict, str]:
     if contender.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("torch sees no CUDA device; its CPU build is installed, or there is no GPU or driver.")
     torch.set_num_threads(available_threads())
-    # The shape never changes, so the quickest convolutions are searched for once, while it warms up.
+    # The shape never changes, so cuDNN searches for the fastest convolutions only once, in warm-up.
     torch.backends.cudnn.benchmark = True
-    # As everyone's fp32 here: TF32 would keep fp16's mantissa under that name.
+    # fp32 as for every contender: TF32 has only fp16's mantissa.
     torch.backends.cudnn.allow_tf32 = False
     network = _network(contender)
     dtype = torch.float16 if contender.precision == "fp16" else torch.float32
@@ -57,7 +57,7 @@ def torch_predictor(contender: Contender, batch: int) -> tuple[Predict, str]:
         scaled = inputs.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
         return network(scaled.to(dtype, memory_format=torch.channels_last)).argmax(dim=1).to(torch.uint8)
 
-    # Scaling and argmax too, as they are in our files' graph and in Keras' compiled function.
+    # `labels` includes scaling and argmax, as edge_seg's graph and Keras' compiled function do.
     if contender.device != "cuda":
 
         def predict(frames: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def torch_predictor(contender: Contender, batch: int) -> tuple[Predict, str]:
 
         return predict, ""
 
-    # At its best: frames by way of page-locked memory, and compiled with CUDA graphs, as edge_seg does.
+    # Torch at its fastest: frames go through page-locked memory, and compiled it uses CUDA graphs, as edge_seg does.
     run = torch.compile(labels, mode="reduce-overhead") if contender.compiled else labels
     locked = torch.empty((batch, *contender.size, 3), dtype=torch.uint8, pin_memory=True)
 
@@ -91,7 +91,7 @@ def torch_fcn8(weights: dict[str, list[np.ndarray]], *, skip_relu: bool) -> Any:
     """FCN8 up to its logits as a torch module, from scaled frames (N, 3, H, W) to (N, classes, H, W).
 
     Args:
-        weights: Keras' layer name -> its arrays (kernel, then bias where it has one), as `train.fcn8` names them.
+        weights: Keras' layer name -> its arrays (kernel, then bias if it has one), as `train.fcn8` names them.
         skip_relu: whether pool3_conv and pool4_conv end in a Relu.
     """
     import torch
@@ -123,7 +123,7 @@ def torch_fcn8(weights: dict[str, list[np.ndarray]], *, skip_relu: bool) -> Any:
 
 
 def _layer(name: str, arrays: list[np.ndarray]) -> Any:
-    """One Keras convolution (HWIO) or transposed convolution (HWOI), as torch's (OIHW, IOHW)."""
+    """A torch layer of one Keras convolution (HWIO to OIHW) or transposed convolution (HWOI to IOHW)."""
     import torch
     from torch import nn
 

@@ -1,7 +1,7 @@
-"""`python -m benchmarks training`: images a second of the input pipeline alone, of the training step alone, of both.
+"""`python -m benchmarks training`: images/s of the input pipeline alone, of the training step alone, and of both.
 
-A device that trains is kept busy where the pipeline alone is the faster of the two. Builds what `train fit --recipe
-default` builds and measures that; knows nothing of exported models, and keeps no weights.
+The training device is kept busy if the pipeline alone is faster than the step alone. Builds and measures what `train
+fit --recipe default` builds; knows nothing of exported models, and keeps no weights.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
     from train.fit import Trainer
 
 QUICK = {"steps": 6, "repeats": 2, "scenes": 8}
-# Batches of one turn, for each thread or process that draws: fewer would be a matter of which was asked first.
+# Fewest batches of a turn for each thread or process that draws; with fewer, the time would depend on their order.
 LEAST_EACH = 3
 Turn = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """One benchmark of training.
+    """The settings of one benchmark of training.
 
     Attributes:
         dataset: folder in the dataset1 layout, or None for rendered scenes.
-        block_widths, head_widths: of the network; the bundled model's where None.
-        batch_size, crop_size: the default recipe's where None.
-        workers: processes that draw the batches, 0 for threads; None for as many as the cores suggest.
-        steps: batches of one turn, or three for each thread or process that draws where those are more.
-        repeats: turns of each.
-        scenes: rendered scenes that stand in for a dataset.
+        block_widths, head_widths: of the network; the bundled model's if None.
+        batch_size, crop_size: the default recipe's if None.
+        workers: processes that draw the batches, 0 for threads; chosen by the number of cores if None.
+        steps: batches of one turn, but at least `LEAST_EACH` for each thread or process that draws.
+        repeats: turns of each measurement.
+        scenes: number of rendered scenes to use without a dataset.
     """
 
     dataset: Path | None = None
@@ -68,7 +68,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """One row: how fast, over all repeats, and how far the repeats lie apart (quartiles over median)."""
+    """One row: median speed over the repeats, and their spread (interquartile range over median)."""
 
     name: str
     images_per_s: float
@@ -107,10 +107,10 @@ def run_training(options: argparse.Namespace) -> int:
 
 
 def measure_training(settings: TrainingSettings) -> dict[str, Any]:
-    """Measure, in turns; returns everything as plain JSON types.
+    """Measure in turns; returns plain JSON types.
 
     Raises:
-        ConfigurationError: a dataset of fewer images than one batch, or a size no network can have.
+        ConfigurationError: the dataset has fewer images than one batch, or no network can have the crop size.
         DatasetError: the dataset is not there, or a file of it is damaged.
     """
     with tempfile.TemporaryDirectory(prefix="edge_seg_training_") as scratch:
@@ -119,7 +119,7 @@ def measure_training(settings: TrainingSettings) -> dict[str, Any]:
         workers = drawing_workers(settings)
         settings = replace(settings, steps=max(settings.steps, LEAST_EACH * workers))
         turns = make_turns(trainer, settings.steps, workers)
-        for turn in turns.values():  # first calls compile, and draw the scenes that are mixed in
+        for turn in turns.values():  # warm-up: compiles, and renders the scenes that are mixed in
             turn()
         seconds: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(settings.repeats):
@@ -143,7 +143,7 @@ def measure_training(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def write_scenes(root: Path, count: int) -> Path:
-    """Rendered scenes as a dataset's train folder, so that they are read as any other."""
+    """Write rendered scenes as a dataset's train folder, so that they are read like any dataset."""
     images, masks = root / "images_prepped_train", root / "annotations_prepped_train"
     images.mkdir(parents=True)
     masks.mkdir()
@@ -156,7 +156,7 @@ def write_scenes(root: Path, count: int) -> Path:
 
 
 def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trainer:
-    """What `fit --recipe default` trains with, from all images of the train folder."""
+    """The trainer that `fit --recipe default` would use, with all images of the train folder."""
     import keras
 
     from train.batches import PairStore
@@ -191,7 +191,7 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
 
 
 def drawing_workers(settings: TrainingSettings) -> int:
-    """How many threads or processes draw the batches."""
+    """Number of threads or processes that draw the batches."""
     from train.batches import drawing_processes, drawing_threads
 
     asked = drawing_processes() if settings.workers is None else settings.workers
@@ -199,10 +199,10 @@ def drawing_workers(settings: TrainingSettings) -> int:
 
 
 def make_turns(trainer: Trainer, steps: int, workers: int) -> dict[str, Turn]:
-    """What is measured; each turn returns the seconds of `steps` batches in the middle of a flow of them."""
+    """The measurements by name; each turn returns the seconds of `steps` batches in the middle of a stream."""
     import keras
 
-    # A flow begins with what is drawn ahead, asked for before anything is measured: those batches are not counted.
+    # A stream draws this many batches ahead, before the clock starts, so they are not counted.
     first = trainer.batches.ahead(workers)
 
     class Clock(keras.callbacks.Callback):
@@ -210,7 +210,7 @@ def make_turns(trainer: Trainer, steps: int, workers: int) -> dict[str, Turn]:
             self.ends: list[float] = []
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            float(np.asarray((logs or {})["loss"]))  # waits for the device, as fit's own callbacks do
+            float(np.asarray((logs or {})["loss"]))  # waits for the device, as the callbacks of `fit` do
             self.ends.append(time.perf_counter())
 
     def pipeline() -> float:
@@ -241,7 +241,7 @@ def make_turns(trainer: Trainer, steps: int, workers: int) -> dict[str, Turn]:
 
 
 def speed(name: str, seconds: list[float], steps: int, batch_size: int) -> Speed:
-    """Sum up the turns of one row."""
+    """Summarize the turns of one row."""
     median = float(np.median(seconds))
     return Speed(
         name=name,
@@ -253,7 +253,7 @@ def speed(name: str, seconds: list[float], steps: int, batch_size: int) -> Speed
 
 
 def render_training(result: dict[str, Any]) -> str:
-    """The table, and what it says."""
+    """The result as text: a table, and its conclusion."""
     machine, network, crop = result["environment"], result["network"], result["crop_size"]
     blocks = ",".join(str(width) for width in (*network["block_widths"], *network["head_widths"]))
     head = f"{machine['cpu']}, {machine['cores']} core(s), {len(machine['gpus'])} GPU(s); {result['policy']}"

@@ -1,7 +1,7 @@
-"""`python -m benchmarks widths STUDY`: what each width of `python -m train study widths` costs, and what it scores.
+"""`python -m benchmarks widths STUDY`: cost and score of each width in a study of `python -m train study widths`.
 
 The networks' fp32 files take turns on this machine, as in any benchmark; mean IoU is the study's own, over its seeds.
-What a width is chosen by: accuracy against size and against speed, as JSON, a table and one picture.
+The result helps to choose a width: accuracy against size and against speed, as JSON, a table and one picture.
 """
 
 from __future__ import annotations
@@ -57,12 +57,11 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
     """Scores, sizes and times of a study's widths, as plain JSON types.
 
     Raises:
-        ConfigurationError: the folder is no finished study of widths.
-        ModelFileError: a run is not there or damaged, or could not be exported.
+        ConfigurationError: the folder has no finished study of widths.
+        ModelFileError: a run is missing or damaged, or could not be exported.
     """
-    # Not above: Keras comes with it, and every other command would wait for that.
     points = read_study(folder)
-    from train.run import open_run  # which brings Keras
+    from train.run import open_run  # not at the top: it imports Keras, and every other command would wait
 
     runs = {name: folder / f"{name.replace(' ', '-')}-seed{point['seeds'][0]}" for name, point in points.items()}
     opened = {name: open_run(run) for name, run in runs.items()}
@@ -84,7 +83,7 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
 
 
 def _recipe(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The size and the schedule of a study, out of the configuration of one of its runs."""
+    """The size and the schedule of a study, from the configuration of one of its runs."""
     try:
         recipe = config["recipe"]
         schedule = {name: recipe[name] for name in ("epochs", "batch_size", "crop_size")}
@@ -115,11 +114,11 @@ def read_study(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _times(runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start: Start) -> dict[str, float]:
-    """Median ms a frame of each network's fp32 file on the CPU, all in turns."""
+    """Median milliseconds a frame of each network's fp32 file on the CPU, measured in turns."""
     files = {}
     for name, run in runs.items():
         keep = Settings(run=run, models=(), out=DEFAULT_OUT)
-        # Speed alone is asked: a short training's near ties are not to fail a gate, so the frames are few and rendered.
+        # Only speed matters here: few, rendered frames, so that near-ties of a short training do not fail the gate.
         proof = ("--precision", "fp32", "--gate-on", "rendered", "--gate-frames", "4", "--golden", "rendered")
         files[name] = exported(keep, f"{check_run(run)}-fp32.onnx", proof, say)
     known, size = model_files(list(files.values()))

@@ -1,7 +1,7 @@
-"""The far end of the pipe: one contender in a process of its own. `python -m benchmarks.worker`
+"""`python -m benchmarks.worker`: the worker's end of the pipe, one contender in a process of its own.
 
-One line of JSON in, one line of JSON out, in turn; between lines it is blocked on the pipe and computes nothing. Knows
-nothing of the other contenders, of repeats or of statistics.
+One line of JSON in, one line of JSON out; in between, it is blocked on the pipe and computes nothing. Knows nothing of
+other contenders, repeats or statistics.
 
     {"op": "load", "contender": {...}, "batch": N, "frames": "frames.npy"}  -> {"ok": true, "detail": "...",
                                                                                          "arithmetic": "fp32"}
@@ -18,7 +18,7 @@ nothing of the other contenders, of repeats or of statistics.
     {"op": "memory"}                 -> {"ok": true, "peak_mb": ...}
     anything that goes wrong         -> {"ok": false, "error": "one line", "kind": "class of the error"}
 
-An end of input ends the process, so that no worker outlives the one who started it.
+The process ends when its input does, so that no worker outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from .environment import peak_memory_mb
 if TYPE_CHECKING:
     from .clips import ClipRunner
 
-# After a call a runtime's threads spin for a moment before they sleep; no answer is given before that.
+# After a call a runtime's threads spin for a moment before they sleep; the answer waits until they do.
 SETTLE_S = 0.05
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Server:
-    """Answers requests about one contender."""
+    """Answers the requests to one worker."""
 
     def __init__(self) -> None:
         self._predict: Predict | None = None
@@ -57,7 +57,7 @@ class Server:
         self._cpu_told = 0.0
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request's answer; whatever goes wrong becomes an answer too."""
+        """The answer to one request; an error becomes an answer too."""
         handlers: dict[str, Callable[..., dict[str, Any]]]
         handlers = {
             "load": self._load,
@@ -110,7 +110,7 @@ class Server:
             picked = np.arange(start, start + self._batch).clip(max=count - 1)
             labels.append(self._call(self._frames[picked])[: count - start])
         np.save(to, np.concatenate(labels))
-        # What is told of CPU time is of the turns that follow.
+        # CPU time is reported from here on, for the turns alone.
         self._cpu_told = time.process_time()
         return {}
 
@@ -181,7 +181,7 @@ def _decode(clip: str) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line: its first line of text, its kind in front where the text alone would say little."""
+    """An error as one line: the first line of its text, after its class unless it is one of edge_seg's."""
     text = str(error).strip().splitlines()
     named = f"{type(error).__name__}: " if not type(error).__module__.startswith("edge_seg") else ""
     return named + (text[0] if text else "no message")
@@ -189,7 +189,7 @@ def one_line(error: BaseException) -> str:
 
 def main() -> None:
     """Serve standard input until it ends."""
-    # Native libraries print to descriptor 1: it becomes standard error, and the answers get a channel of their own.
+    # Native libraries print to descriptor 1: redirect it to standard error, and send answers through a duplicate.
     answers: TextIO = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     server = Server()

@@ -1,3 +1,3 @@
-"""Keras run -> one proved ONNX file. Runs from a clone; the wheel holds `edge_seg` alone."""
+"""Export of a Keras run to one ONNX file with proved parity. Runs from a clone; the wheel holds only `edge_seg`."""
 
-import edge_seg  # noqa: F401 - before onnxruntime, whose telemetry it switches off
+import edge_seg  # noqa: F401 - first, since it switches off onnxruntime's telemetry

@@ -1,4 +1,4 @@
-"""`python -m export RUN --out model.onnx`: a run of `train fit` as one ONNX file whose parity with Keras is proved.
+"""`python -m export RUN --out model.onnx`: write a run of `train fit` as one ONNX file of proved parity with Keras.
 
 Reads the command line and turns errors into one line and an exit code; knows nothing of how a model is made.
 """
@@ -18,7 +18,7 @@ INSTALL = "pip install -e '.[export,gpu]'"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Export one run; returns the exit code (0 published, 1 failed, 2 the call was wrong)."""
+    """Export one run; returns the exit code (0 published, 1 failed, 2 wrong usage)."""
     from edge_seg.console import answer
 
     watch = _Watch()
@@ -41,18 +41,18 @@ def _run(argv: list[str] | None, watch: _Watch) -> int:
 
 
 class _Watch:
-    """Knows whether the model file has been published since the run began."""
+    """Tells whether this export has published its model file, for a user who interrupts it."""
 
     def __init__(self) -> None:
         self._out: Path | None = None
         self._before: tuple[int, int] | None = None
 
     def begin(self, out: Path) -> None:
-        """Look at what has the name now."""
+        """Remember the file that has the name now, if any."""
         self._out, self._before = out, _identity(out)
 
     def outcome(self) -> str:
-        """A sentence, for whom the run was stopped."""
+        """A sentence on whether the model file was published; empty if the export never began."""
         if self._out is None:
             return ""
         if _identity(self._out) == self._before:
@@ -61,7 +61,7 @@ class _Watch:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; every default is in its help."""
+    """The command-line parser; its help states every default."""
     from edge_seg.arguments import Parser, positive
     from train.arguments import size
 
@@ -170,7 +170,7 @@ def _add_int8_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
 
 
 def options_from(args: argparse.Namespace) -> ExportOptions:
-    """The frozen options of a parsed command line."""
+    """The export's options from a parsed command line."""
     from .calibrate import Calibration
     from .options import ExportOptions
 
@@ -224,7 +224,7 @@ def require_tools() -> None:
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:
-    """What a user wants to know of a published model, in a few lines."""
+    """A published model in a few lines: size, agreement with Keras, mean IoU."""
     gate = report["gate"]
     lines = [
         f"{report['out']}: {report['size_bytes'] / 1e6:.1f} MB, {report['precision']}, {report['nodes']} nodes, "
@@ -242,7 +242,7 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file has this name, None if none has."""
+    """Inode and modification time of a file; None if there is none."""
     try:
         status = path.stat()
     except OSError:

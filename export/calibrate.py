@@ -1,9 +1,8 @@
-"""The range of each activation over calibration frames, for int8, and the mean of each channel. Memory is bounded
-whatever the number of frames.
+"""Activation ranges and channel means over calibration frames, for int8. Memory does not grow with the frames.
 
-min-max adds a ReduceMin and a ReduceMax to each tensor, so that a session returns two numbers for each; percentile
-and entropy feed onnxruntime's own histogram collector one frame at a time, where its calibrators would keep every
-tensor of every frame. Knows neither datasets nor quantizers.
+minmax adds a ReduceMin and a ReduceMax to each tensor, so that a session returns two numbers for it. percentile and
+entropy feed onnxruntime's histogram collector one frame at a time; its own calibrators would keep every tensor of
+every frame. Knows nothing of datasets or quantizers.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .cpu import watched
 from .draft import Draft
 
 METHODS = ("minmax", "percentile", "entropy")
-# Bins of a histogram, and how many times as many may become of them where later frames reach further.
+# Initial bins of a histogram, and how many times as many there may be once later frames have larger values.
 BINS = {"percentile": 2048, "entropy": 128}
 MOST_GROWTH = 16
 Ranges = dict[str, tuple[float, float]]
@@ -33,7 +32,7 @@ Means = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How ranges are found.
+    """How activation ranges are found.
 
     Attributes:
         method: "minmax", "percentile" or "entropy".
@@ -59,14 +58,14 @@ class Calibration:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, without a percentile that played no part."""
+        """As plain JSON types; the percentile only where the method uses it."""
         return {key: value for key, value in asdict(self).items() if key != "percentile" or self.method == key}
 
 
 def find_ranges(
     draft: Draft, tensors: list[str], frames: Iterable[np.ndarray], calibration: Calibration, folder: Path
 ) -> tuple[Ranges, int]:
-    """`observe` for ranges alone."""
+    """`observe` without means: ranges and the number of frames."""
     ranges, _, count = observe(draft, tensors, [], frames, calibration, folder)
     return ranges, count
 
@@ -79,12 +78,12 @@ def observe(
     calibration: Calibration,
     folder: Path,
 ) -> tuple[Ranges, Means, int]:
-    """Run a wrapped float32 draft over frames and note ranges of some tensors and means of others.
+    """Run a wrapped float32 draft over frames and record the ranges of some tensors and the means of others.
 
     Args:
         draft: with input `frames`.
-        tensors: names of float tensors of the graph whose range is wanted.
-        averaged: names of float tensors (N, C, H, W) whose channels' means are wanted.
+        tensors: names of the float tensors whose range is wanted.
+        averaged: names of the float tensors (N, C, H, W) whose channel means are wanted.
         frames: each (H, W, 3) uint8 BGR at the draft's size; read once, one at a time.
         folder: an existing folder for a temporary model of the draft's size.
 
@@ -110,7 +109,7 @@ def observe(
 
 
 class _Extremes:
-    """The least and the largest value of each tensor, which the graph itself works out: `nodes` make `outputs`."""
+    """The smallest and largest value of each tensor, computed in the graph: `nodes` produce `outputs`."""
 
     def __init__(self, tensors: list[str]) -> None:
         self._tensors, self._found = tensors, np.array([[np.inf, -np.inf]] * len(tensors))
@@ -133,7 +132,7 @@ class _Extremes:
 
 
 class _Histograms:
-    """A histogram of each tensor, by onnxruntime's own collector."""
+    """A histogram of each tensor, kept by onnxruntime's collector."""
 
     def __init__(self, tensors: list[str], calibration: Calibration) -> None:
         from onnxruntime.quantization.calibrate import HistogramCollector
@@ -158,8 +157,10 @@ class _Histograms:
             self._collector.collect({name: [array] for name, array in zip(self.outputs, values, strict=True)})
 
     def _make_room(self, name: str, largest: float) -> None:
-        """Make fewer, wider bins of a histogram that would become too long: the first frame's values set their width,
-        and after a dark one there could be millions of them, through which entropy would look for hours.
+        """Merge the bins of a histogram that the value `largest` would make too long.
+
+        The first frame sets the bin width; after a dark one there could be millions of bins, and entropy would search
+        them for hours.
         """
         counts, edges, low, high, threshold = self._collector.histogram_dict.get(name, ((), None, 0, 0, 0))
         needed = len(counts) * largest / float(threshold) if threshold else 0.0
@@ -167,7 +168,7 @@ class _Histograms:
             return
         merged, half = int(needed // self._bins), len(counts) // 2
         starts = np.arange(0, half, min(merged, half))
-        # Both halves from the middle outwards, so that zero stays an edge.
+        # Each half is merged from the middle outwards, so that zero stays a bin edge.
         left, right = (np.add.reduceat(part, starts) for part in (counts[:half][::-1], counts[half:]))
         threshold = threshold.dtype.type(len(right) * merged * (float(threshold) / half))
         counts = np.concatenate([left[::-1], right])
@@ -181,7 +182,7 @@ class _Histograms:
 
 
 class _Averages:
-    """The mean of each channel of each tensor, one frame's by the graph."""
+    """The mean of each channel of each tensor; the graph averages within a frame."""
 
     def __init__(self, averaged: list[str]) -> None:
         self._averaged, self._totals, self._count = averaged, [np.zeros(0)] * len(averaged), 0

@@ -1,8 +1,8 @@
 """Keras -> ONNX: the network's arithmetic, float32, (N, 3, H, W) scaled frames to (N, classes, H, W) logits.
 
-tf2onnx keeps every weight many times over while it works (55 bytes for each byte). So the network is traced with its
-weights as *inputs*: tf2onnx sees 13 KB of graph, and the weights go in afterwards, their transposes folded. Knows
-nothing of frames, argmax, precision or files.
+tf2onnx holds every weight many times over while it works (55 bytes for each byte). So the network is traced with its
+weights as *inputs*: tf2onnx sees 13 KB of graph, and the weights are put in afterwards, with their transposes folded.
+Knows nothing of frames, argmax, precision or files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .draft import Draft, adopt, attributes, fresh_name
 from .passes import Pass, is_depth_to_space, run_passes
 
 SCALED, LOGITS = "scaled", "logits"
-# Traced at one opset that tf2onnx knows well; the plain operators that remain mean the same in every one we offer.
+# Traced at one opset that tf2onnx supports well; the operators that remain mean the same in every opset on offer.
 TRACE_OPSET = 15
 MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 15, 17, 22
 
@@ -34,10 +34,10 @@ MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 15, 17, 22
 def convert(model: keras.Model, *, opset: int = DEFAULT_OPSET) -> Draft:
     """Turn a plain FCN8 into a draft from `scaled` (N, 3, H, W) float32 to `logits` (N, classes, H, W) float32.
 
-    Any batch; height and width as the model's, though no node depends on them.
+    The batch size is free; height and width are the model's, though no node depends on them.
 
     Raises:
-        ConversionError: TensorFlow, Keras and tf2onnx do not fit together, or the graph is not what the passes know.
+        ConversionError: TensorFlow, Keras and tf2onnx do not fit together, or the graph is not what the passes expect.
     """
     variables = list(model.trainable_variables)
     height, width = model.input_shape[1:3]
@@ -45,16 +45,16 @@ def convert(model: keras.Model, *, opset: int = DEFAULT_OPSET) -> Draft:
     run_passes(draft, (_put_weights_in(variables), *PASSES))
     del draft.model.opset_import[:]
     draft.model.opset_import.append(helper.make_opsetid("", opset))
-    # The oldest IR that may hold this opset: old runtimes read it, new ones too.
+    # The oldest IR version that allows this opset, for old runtimes; new ones read it too.
     draft.model.ir_version = helper.find_min_ir_version_for(draft.model.opset_import)
     draft.model.producer_name, draft.model.producer_version = "edge_seg", ""
-    # Viewers show both, and what tf2onnx writes there counts the traces of the process: no two files would be alike.
+    # Viewers show both. tf2onnx writes a count of the process' traces there, so no two files would be alike.
     draft.graph.name, draft.graph.doc_string = "fcn8", ""
     return draft
 
 
 def _view(variable: keras.Variable) -> np.ndarray:
-    """A variable's values without a copy where TensorFlow lends its buffer: conv6 alone is 411 MB."""
+    """A variable's values, not copied if TensorFlow lends its buffer: conv6 alone is 411 MB."""
     tensor = variable.value.read_value()
     try:
         return np.asarray(memoryview(tensor))
@@ -82,7 +82,7 @@ def _trace(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
         with _quiet():
             traced = tf.function(network, input_signature=signature, autograph=False)
             proto, _ = tf2onnx.convert.from_function(traced, input_signature=signature, opset=TRACE_OPSET)
-    except Exception as error:  # tf2onnx raises whatever its parts raise; the versions are what a reader needs
+    except Exception as error:  # tf2onnx raises errors of any type; the versions are what a user needs
         found = ", ".join(f"{name} {_version(name)}" for name in ("tf2onnx", "tensorflow", "keras", "onnx", "numpy"))
         raise ConversionError(
             f"tf2onnx could not convert the network ({type(error).__name__}: {str(error).strip()[:200]}). "
@@ -100,7 +100,7 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """tf2onnx logs each of its optimizer's steps; none of it helps a user."""
+    """Silence tf2onnx, which logs every step of its optimizer."""
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -113,7 +113,7 @@ def _quiet() -> Iterator[None]:
 
 def _put_weights_in(variables: list[keras.Variable]) -> Pass:
     def apply(draft: Draft) -> None:
-        # One array after another, each folded before the next is read: no second copy of all weights is ever made.
+        # Each array is folded before the next is read, so that there is never a second copy of all weights.
         for name, variable in zip(_weight_names(len(variables)), variables, strict=True):
             inputs = [value for value in draft.graph.input if value.name != name]
             del draft.graph.input[:]
@@ -130,7 +130,7 @@ def _put_weights_in(variables: list[keras.Variable]) -> Pass:
 
 
 def fold_constants(draft: Draft) -> None:
-    """Work out now what only depends on weights: transposes of kernels, reshapes of biases."""
+    """Compute the nodes that depend only on weights: transposes of kernels, reshapes of biases."""
     left = []
     for node in draft.nodes:
         operation = _FOLDS.get(node.op_type)
@@ -155,7 +155,7 @@ _FOLDS: dict[str, Any] = {
 
 
 def take_channels_first(draft: Draft) -> None:
-    """Drop the transposes at both ends: the graph reads and writes (N, C, H, W) itself, N free."""
+    """Drop the transposes at both ends, so that the graph reads and writes (N, C, H, W), with N free."""
     first, last = draft.consumers(draft.graph.input[0].name), draft.producer(draft.graph.output[0].name)
     ends = [*first, last]
     if any(node is None or node.op_type != "Transpose" for node in ends) or last is None:
@@ -181,11 +181,11 @@ def _set_ends(draft: Draft, shape_in: list[Any], shape_out: list[Any]) -> None:
 
 
 def drop_idle_reshapes(draft: Draft) -> None:
-    """Drop the changes of layout of maps of one pixel, as 32x32 frames have, or of one channel, which are reshapes."""
+    """Drop the reshapes that stand for layout changes of maps of one pixel (as 32x32 frames have) or of one channel."""
     left = []
     for node in draft.nodes:
         target = draft.weights.get(node.input[1]) if node.op_type == "Reshape" else None
-        # Whatever comes before is channels first by now, and such maps hold their values in one order only.
+        # All maps are channels first by now, and the values of such a map have the same order in either layout.
         if target is not None and target.size == 4 and target[0] == 1 and 1 in (target[1], target[3]):
             draft.rename(node.output[0], node.input[0])
         else:
@@ -194,7 +194,7 @@ def drop_idle_reshapes(draft: Draft) -> None:
 
 
 def rewrite_transposed_convolutions(draft: Draft) -> None:
-    """Stride = kernel: each output pixel has one source, so it is a 1x1 convolution and a DepthToSpace. Exact."""
+    """Make those with stride = kernel a 1x1 Conv and a DepthToSpace: exact, as each output pixel has one source."""
     nodes = []
     for node in draft.nodes:
         exact = node.op_type == "ConvTranspose" and is_depth_to_space(node) and node.input[1] in draft.weights
@@ -237,7 +237,7 @@ def name_tensors(draft: Draft) -> None:
 
 
 def _layer(name: str) -> str:
-    """ "block1_conv1_1/BiasAdd" -> "block1_conv1"; Relu and the upsampling's parts keep a suffix."""
+    """ "block1_conv1_1/BiasAdd" -> "block1_conv1"; a Relu and the parts of an upsampling keep a suffix."""
     layer, _, operation = name.partition("/")
     base = layer.rsplit("_", 1)[0] if layer.rsplit("_", 1)[-1].isdigit() else layer
     if operation.startswith("Relu"):

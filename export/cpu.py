@@ -1,4 +1,4 @@
-"""Sessions on the CPU provider: of a file, and of a draft whose inner tensors are to be looked at. Knows no frames."""
+"""Sessions on the CPU provider: of a file, or of a draft with inner tensors as outputs. Knows nothing of frames."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def cpu_session(path: Path) -> onnxruntime.InferenceSession:
 def watched(
     draft: Draft, outputs: Iterable[str], folder: Path, *, nodes: Iterable[NodeProto] = ()
 ) -> Iterator[onnxruntime.InferenceSession]:
-    """A CPU session over a fork of `draft` that gives more outputs.
+    """A CPU session over a fork of `draft` with more outputs.
 
     Args:
-        draft: stays as it is.
-        outputs: names of float32 tensors of the graph, or of what `nodes` make.
-        folder: an existing folder for a temporary file of the draft's size, gone as soon as the session is open.
+        draft: left unchanged.
+        outputs: names of float32 tensors of the graph or of `nodes`.
+        folder: an existing folder for a temporary file of the draft's size, deleted as soon as the session is open.
         nodes: to add to the graph.
     """
     fork = draft.fork()

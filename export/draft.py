@@ -1,8 +1,8 @@
-"""Draft: a model while it is being made: a graph without weights, and the weights beside it as arrays.
+"""Draft, a model while it is being made: a graph without weights, and the weights beside it as arrays.
 
-The full network's weights are 540 MB. Kept out of the protobuf they are copied by no pass, checker or shape
-inference, and reach the file one tensor at a time. Knows ONNX graphs in general, nothing of this network, of Keras
-or of metadata.
+The full network's weights are 540 MB. Outside the protobuf, no pass, checker or shape inference copies them, and they
+are written to the file one tensor at a time. Knows ONNX graphs in general; nothing of this network, Keras or what
+metadata means.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_seg.errors import ConversionError, ModelFileError
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's limit for one message; readers refuse more
-# Field numbers of onnx.proto, as tags of a length-delimited field.
+# Tags of length-delimited fields of onnx.proto.
 _MODEL_GRAPH, _MODEL_METADATA = b"\x3a", b"\x72"
 _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = b"\x2a", b"\x4a"
 
@@ -32,9 +32,9 @@ class Draft:
 
     Attributes:
         model: the ModelProto; its graph holds no initializer.
-        weights: initializer name -> array, exactly those the graph refers to.
+        weights: initializer name -> array, exactly those that the graph refers to.
         logits: name of the tensor that holds the scores before argmax, (N, h, w, classes * block * block).
-        block: edge of the square of pixels that each position of `logits` stands for (class, then row, then column).
+        block: side of the square of pixels that each position of `logits` holds (class, then row, then column).
     """
 
     model: onnx.ModelProto
@@ -55,11 +55,11 @@ class Draft:
         return next(entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
 
     def producer(self, name: str) -> onnx.NodeProto | None:
-        """The node that makes a tensor; None for inputs and weights."""
+        """The node that produces a tensor; None for inputs and weights."""
         return next((node for node in self.graph.node if name in node.output), None)
 
     def score_layer(self) -> onnx.NodeProto | None:
-        """The convolution or matrix product that makes the scores; None where something else does."""
+        """The convolution or matrix product that produces the scores; None if something else does."""
         node = self.producer(self.logits)
         if node is not None and node.op_type == "Transpose":
             node = self.producer(node.input[0])
@@ -78,7 +78,7 @@ class Draft:
         self.weights = {name: array for name, array in self.weights.items() if name in used}
 
     def rename(self, old: str, new: str) -> None:
-        """Let every reader of tensor `old` read `new` instead."""
+        """Make every node that reads tensor `old` read `new` instead."""
         for node in self.graph.node:
             for index, name in enumerate(node.input):
                 if name == old:
@@ -89,10 +89,10 @@ class Draft:
         return Draft(copy.deepcopy(self.model), dict(self.weights), self.logits, self.block)
 
     def skeleton(self, *, values: bool = False) -> onnx.ModelProto:
-        """The graph alone, small whatever the weights: they appear as typed inputs, or as initializers if `values`."""
+        """A copy of the graph in which weights are typed inputs, so that it is small; or initializers, if `values`."""
         model = copy.deepcopy(self.model)
         for name, array in self.weights.items():
-            # Small integers are shapes, which inference needs to see.
+            # Short integer arrays are shapes, whose values shape inference needs.
             if values or (array.dtype == np.int64 and array.size <= 16):
                 model.graph.initializer.append(numpy_helper.from_array(array, name))
             else:
@@ -118,11 +118,11 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def write_draft(draft: Draft, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write one ONNX file, holding no more than one weight's bytes at a time.
 
-    The bytes are those that protobuf itself would write, but for the order of two fields: the metadata comes last, so
-    that `append_metadata` can add to it.
+    The bytes are what protobuf itself would write, except that the metadata comes last, where `append_metadata` can add
+    to it.
 
     Raises:
-        ModelFileError: the file would pass 2 GB, which no reader of single-file ONNX takes.
+        ModelFileError: the file would exceed 2 GB, protobuf's limit for a single-file model.
     """
     head, graph = copy.deepcopy(draft.model), draft.graph.SerializeToString()
     head.ClearField("graph")
@@ -144,7 +144,7 @@ def write_draft(draft: Draft, path: Path, metadata: Mapping[str, str] | None = N
 
 
 def append_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Add metadata to a written file in place: a repeated field of the outermost message may stand anywhere in it."""
+    """Append metadata to a written file: in protobuf, a repeated field of the outermost message may stand anywhere."""
     with open(path, "ab") as file:
         for key, value in metadata.items():
             entry = onnx.StringStringEntryProto(key=key, value=value).SerializeToString()
@@ -154,21 +154,21 @@ def append_metadata(path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def adopt(model: onnx.ModelProto) -> Draft:
-    """Take a ModelProto apart into graph and weights; `model` is emptied of its initializers."""
+    """Split a ModelProto into graph and weights; removes the initializers from `model`."""
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     del model.graph.initializer[:]
     return Draft(model, weights)
 
 
 def fresh_name(draft: Draft, name: str) -> str:
-    """`name`, or `name_2`, `name_3`, ... whichever no tensor of the draft has."""
+    """The first of `name`, `name_2`, `name_3`, ... that no tensor of the draft has."""
     taken = set(draft.weights) | set(_tensor_names(draft))
     candidates = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the lowest first, the top bit set on all but the last."""
+    """A length as protobuf writes it: seven bits a byte, lowest first, the top bit set in all bytes but the last."""
     parts = bytearray()
     while number > 0x7F:
         parts.append(number & 0x7F | 0x80)
@@ -193,6 +193,6 @@ def _tensor_size(prefix: bytes, array: np.ndarray) -> int:
 
 def _write_tensor(file: BinaryIO, prefix: bytes, array: np.ndarray) -> None:
     file.write(prefix + _TENSOR_RAW_DATA + _varint(array.nbytes))
-    # ONNX stores little-endian; `astype` copies nothing on the machines that already are.
+    # ONNX stores little-endian; on little-endian machines `astype` copies nothing.
     plain = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
     file.write(plain.reshape(-1).view(np.uint8).data)

@@ -1,7 +1,7 @@
-"""What a model is judged on: frames, their true labels where they have any, and what Keras says of them.
+"""What a model is judged on: frames, their true labels where known, and Keras' labels and logits.
 
-Chooses the frames (the run's validation images, a test folder, rendered scenes), streams calibration images, and
-asks Keras. Knows nothing of ONNX.
+Chooses the frames (the run's validation images, a test folder, rendered scenes), streams calibration frames and runs
+Keras. Knows nothing of ONNX.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from train.run import Run
 
 KERAS_BATCH = 4
 LOGIT_FRAMES = 4
-# Far from every pool that training draws from, whatever its seed, and from the clip that ships, so that no frame of
-# proof was trained on.
+# Far from every scene that training draws, whatever its seed, and from the bundled clip, so that the proof has no frame
+# that was trained on.
 FIRST_SEED = 730_000
 MOMENTS, SECONDS_APART = 3, 6.0
 RENDERED_OPTIONS = "--gate-on rendered, --calibration-data rendered"
-# Float32 sums of some thousand products differ by about this share of the largest value.
+# Two float32 sums of the same thousands of products differ by about this share of the largest value.
 NEAR_TIE = 1e-5
 UNDECIDED_SHARE = 2e-5
-# A class that covers less than this share of a frame does not make the frame varied.
+# A class that covers less of a frame than this share does not count as visible.
 VISIBLE_SHARE = 0.005
 
 
@@ -41,9 +41,9 @@ class Pictures:
     """Frames at one size.
 
     Attributes:
-        source: where they come from, in words.
+        source: where the frames come from, in words.
         frames: (N, H, W, 3) uint8 BGR.
-        truth: (N, H, W) uint8 class ids, or None where nobody knows.
+        truth: (N, H, W) uint8 class ids; None where unknown.
     """
 
     source: str
@@ -53,13 +53,13 @@ class Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Pictures and Keras' answers.
+    """Pictures, and Keras' labels and logits.
 
     Attributes:
         pictures: the frames.
         labels: (N, H, W) uint8, Keras' argmax.
         logits: (K, H, W, classes) float32 of the first K frames, K up to 4.
-        undecided: (N,) share of each frame's pixels whose two best logits are as good as equal.
+        undecided: (N,) share of each frame's pixels whose two best logits are nearly equal.
     """
 
     pictures: Pictures
@@ -69,17 +69,17 @@ class Evidence:
 
 
 def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
-    """The frames a model has to agree with Keras on.
+    """The frames on which a model must agree with Keras.
 
     Args:
         run: the run that is exported.
         size: (height, width) in pixels.
-        data: a dataset that stands in for the one the run recorded.
+        data: a dataset to use instead of the one the run recorded.
         split: "val", "test" or "rendered", see `gate_split`.
-        count: at most so many, spread evenly.
+        count: most frames, picked evenly.
 
     Raises:
-        DatasetError, ConfigurationError: the images that were asked for cannot be had.
+        DatasetError, ConfigurationError: the images that were asked for are not available.
     """
     if split == "rendered":
         return rendered_pictures(run.classes, size, count)
@@ -87,9 +87,9 @@ def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: 
 
 
 def gate_split(run: Run, *, data: Path | None, asked: str) -> str:
-    """What "auto" stands for: "val" where the run's validation images can be found, else "rendered".
+    """The split to use: for "auto", "val" if the run's validation images are found, else "rendered".
 
-    A dataset that was named is meant, so its lack of them is left for `find` to raise.
+    With a dataset named by the user, "auto" is "val" in any case: `find` then raises if it lacks those images.
     """
     if asked != "auto" or data is not None:
         return "val" if asked == "auto" else asked
@@ -101,7 +101,7 @@ def gate_split(run: Run, *, data: Path | None, asked: str) -> str:
 
 
 def check_pictures(run: Run, split: str, *, data: Path | None, count: int) -> None:
-    """Look at each of a split's images and masks that will be used.
+    """Check each image and mask of a split that will be used.
 
     Raises what `find` raises, and `DatasetError` that names every bad file.
     """
@@ -109,7 +109,7 @@ def check_pictures(run: Run, split: str, *, data: Path | None, count: int) -> No
 
 
 def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
-    """Images of a run's dataset, brought to `size` as at run time; masks by nearest neighbour."""
+    """Images of a run's dataset, resized to `size` as at run time; masks by nearest neighbour."""
     samples = spread(find(run, split, data), count)
     frames = np.stack([resize_frame(read_image(sample.image), size) for sample in samples])
     truth = np.stack([resize_labels(read_ids(sample), size) for sample in samples])
@@ -118,15 +118,15 @@ def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, spli
 
 
 def rendered_pictures(classes: tuple[str, ...], size: tuple[int, int], count: int, *, first: int = 0) -> Pictures:
-    """Rendered road scenes, three moments of each street; their labels are true only for CamVid's classes."""
+    """Rendered road scenes, three moments of each street, with true labels if `classes` are CamVid's."""
     from train.scenes import LEAST_SIDE, Scene, render
 
     pairs = []
     for index in range(count):
-        # Planning a street takes most of the time, so each is driven along for a while.
+        # Planning a street takes most of the time, so each gives several frames.
         street, moment = divmod(index, MOMENTS)
         scene = Scene.from_seed(FIRST_SEED + first + street)
-        # Smaller ones are rendered so and shrunk.
+        # Smaller frames are rendered at the least size and shrunk.
         height, width = (max(side, LEAST_SIDE) for side in size)
         pairs.append(render(scene, time_s=SECONDS_APART * moment, height=height, width=width))
     frames = np.stack([resize_frame(frame, size) for frame, _ in pairs])
@@ -139,7 +139,7 @@ def calibration_frames(
 ) -> Iterator[np.ndarray]:
     """Frames for int8, one at a time: training images ("train") or rendered scenes; (H, W, 3) uint8 BGR."""
     if source == "rendered":
-        # Not the streets that the gate looks at; one street's moments at a time.
+        # Other streets than the gate's; one street at a time, to hold few frames.
         for index in range(0, count, MOMENTS):
             few = min(MOMENTS, count - index)
             yield from rendered_pictures(run.classes, size, few, first=100_000 + index // MOMENTS).frames
@@ -149,7 +149,7 @@ def calibration_frames(
 
 
 def find(run: Run, split: str, data: Path | None) -> list[Sample]:
-    """A run's samples, none missing. Raises `DatasetError` or `ConfigurationError` with the cure."""
+    """The samples of a run's split, none missing. Raises `DatasetError` or `ConfigurationError` with the cure."""
     recorded = run.config.get("data", {})
     if data is None and (not recorded or (split == "test" and not recorded.get("root"))):
         raise ConfigurationError(
@@ -166,7 +166,7 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
     except DatasetError as error:
         first, *problems = str(error).splitlines()
         cure = f"Name the run's dataset with --data DATASET, or use rendered scenes ({RENDERED_OPTIONS})"
-        # A line that ends in a colon leads to the problems.
+        # With problems, the first line ends in a colon and must come just before them.
         raise DatasetError(
             f"{cure}. {first}" if problems else f"{first} {cure}.", tuple(problem.strip() for problem in problems)
         ) from error
@@ -183,7 +183,7 @@ def ask_keras(model: keras.Model, pictures: Pictures) -> Evidence:
     """Run the Keras network over pictures in small batches.
 
     Raises:
-        ConfigurationError: its logits are not finite, so there is nothing to agree with.
+        ConfigurationError: Keras' logits are not finite, so there is nothing to compare with.
     """
     network = logits_model(model)
     labels, logits, undecided = [], [], []
@@ -204,16 +204,16 @@ def ask_keras(model: keras.Model, pictures: Pictures) -> Evidence:
 
 
 def share_undecided(logits: np.ndarray) -> np.ndarray:
-    """Share of each frame's pixels whose two best logits differ by less than rounding may: (N, H, W, C) -> (N,)."""
+    """Share of each frame's pixels whose two best logits differ by less than rounding error: (N, H, W, C) -> (N,)."""
     best = np.partition(logits, -2, axis=-1)[..., -2:]
     close = best[..., 1] - best[..., 0] < NEAR_TIE * np.abs(logits).max()
     return np.asarray(close.mean(axis=(1, 2)))
 
 
 def golden_evidence(model: keras.Model, candidates: Pictures, count: int) -> Evidence:
-    """The `count` candidates in whose Keras labels most classes are seen: uniform labels would prove nothing.
+    """The `count` candidates whose Keras labels show the most classes: uniform labels would prove nothing.
 
-    Frames with near-ties come last: which label such pixels get is chance, on a sound device too.
+    Frames with many near-ties come last: the label of such pixels is chance, even on a sound device.
     """
     every = ask_keras(model, candidates)
 
@@ -228,5 +228,5 @@ def golden_evidence(model: keras.Model, candidates: Pictures, count: int) -> Evi
 
 
 def visible_classes(labels: np.ndarray) -> int:
-    """How many classes cover at least half a percent of a picture."""
+    """Number of classes that cover at least half a percent of a picture."""
     return int(np.count_nonzero(np.bincount(labels.ravel()) >= VISIBLE_SHARE * labels.size))

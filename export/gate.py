@@ -1,7 +1,7 @@
-"""The gate: an exported file against Keras, on the CPU provider, before it may have its name.
+"""The gate: compares an exported file with Keras, on the CPU provider, before it gets its final name.
 
-Judges the very file that would be published, in odd batch sizes; only the logits come from a second file that is
-thrown away. Knows no datasets and no training.
+Judges the very file that would be published, in varying batch sizes; only logits and confidence come from a second,
+temporary file. Knows nothing of datasets or training.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .evidence import Evidence
 
 BATCH_SIZES = (1, 3, 2, 5)
 IOU_BOUND_POINTS = 1.0
-CLASS_BOUND_POINTS = 5.0  # a class has fewer pixels than all, so chance moves it more
-CONFIDENCE_BOUND = 1e-3  # four times what float16 rounds off
+CLASS_BOUND_POINTS = 5.0  # a class has fewer pixels than the frame, so its IoU varies more by chance
+CONFIDENCE_BOUND = 1e-3  # four times the rounding error of float16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +39,17 @@ class GateResult:
         provider, onnxruntime: what ran it.
         source: what the frames are, in words.
         frames, pixels: how many were compared.
-        batch_sizes: that were run, ascending.
+        batch_sizes: those that were run, ascending.
         agreement, bound: share of pixels with Keras' label (0..1), and the least allowed.
-        worst_logit_error, largest_logit: biggest difference from a Keras logit, beside the biggest logit.
-        worst_confidence_error: of the confidence, against what the file's own logits make it; None without one.
-        mean_iou_keras, mean_iou_onnx: against the true labels, over the classes that these hold, unlabelled left out;
-            None without true labels.
-        mean_iou_points: ONNX less Keras, in points of 100.
+        worst_logit_error, largest_logit: largest difference from a Keras logit, and the largest Keras logit, absolute.
+        worst_confidence_error: of the confidence, against that of the file's own logits; None without a confidence.
+        mean_iou_keras, mean_iou_onnx: against the true labels, over the classes that occur in them, unlabelled left
+            out; None without true labels.
+        mean_iou_points: ONNX minus Keras, in percentage points.
         iou_points: the same for each class; None where a class has no IoU.
-        iou_with_keras: IoU of each class of ONNX's labels with Keras' own as the truth.
+        iou_with_keras: IoU of each class in ONNX's labels, with Keras' labels as the truth.
         other_size_agreement: agreement at another size, for a dynamic model.
-        failures: what was missed, one sentence each; empty when the model may be published.
+        failures: each bound that was missed, in words; empty if the model may be published.
     """
 
     precision: str
@@ -73,7 +73,7 @@ class GateResult:
     failures: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, which have no infinity: None stands for what is no number."""
+        """As plain JSON types; None stands for infinity and NaN, which JSON lacks."""
         return {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
             for key, value in asdict(self).items()
@@ -91,22 +91,22 @@ def run_gate(
     trained: bool,
     other_size: Evidence | None = None,
 ) -> GateResult:
-    """Compare a written model with Keras.
+    """Compare a written model file with Keras.
 
     Args:
-        draft: what `path` was written from; its fork with a logits output is run beside it.
-        path: the file that is to be published.
-        evidence: frames and Keras' answers.
+        draft: what `path` was written from; a fork of it with a logits output is run too.
+        path: the file to be published.
+        evidence: frames, and Keras' labels and logits.
         precision: decides the bound.
-        classes, unlabelled: class names, and the id left out of the mean IoU.
-        trained: hold each class to its IoU, and int8 to the mean; noise has none worth keeping.
+        classes, unlabelled: class names, and the class id left out of the mean IoU.
+        trained: whether to bound each class' loss of IoU and int8's change of the mean; untrained, IoU is noise.
         other_size: evidence at another size, for a dynamic model.
     """
     session = cpu_session(path)
     labels = np.concatenate(
         [session.run(["labels"], {"frames": batch})[0] for batch in odd_batches(evidence.pictures.frames)]
     )
-    # Shapes are compared first: labels of another shape would be broadcast.
+    # `_agreement` compares shapes first, since numpy would broadcast labels of another shape.
     agreement = _agreement(labels, evidence.labels)
     other = None
     if other_size is not None:
@@ -140,7 +140,7 @@ def run_gate(
 
 
 def judge_device(session: Session, evidence: Evidence) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Hold the published file's session on one more device to the same evidence: what was measured, and what failed."""
+    """Compare the file, in a session on one more device, with the same evidence; returns figures and failures."""
     labels = run_in_parts(session.run, evidence.pictures.frames, 1)["labels"]
     name, arithmetic = session.device.name, session.device.arithmetic
     agreement, bound = _agreement(labels, evidence.labels), AGREEMENT_BOUNDS[arithmetic]
@@ -151,7 +151,7 @@ def judge_device(session: Session, evidence: Evidence) -> tuple[dict[str, Any], 
 
 
 def odd_batches(frames: np.ndarray) -> Iterator[np.ndarray]:
-    """Frames in batches of 1, 3, 2, 5, 1, 3, ...: what is wrong for one size of batch shows."""
+    """Frames in batches of 1, 3, 2, 5, 1, 3, ..., so that an error at one batch size shows."""
     first = turn = 0
     while first < len(frames):
         size = BATCH_SIZES[turn % len(BATCH_SIZES)]
@@ -164,8 +164,8 @@ def _agreement(labels: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _look_inside(draft: Draft, folder: Path, evidence: Evidence) -> tuple[np.ndarray, np.ndarray | None]:
-    """Logits (K, H, W, classes) of the frames of which Keras' are known, from a fork of the graph that gives them too,
-    and the confidence (K, H, W) beside them, None where the graph gives none.
+    """Logits (K, H, W, classes) of the frames that have Keras' logits, from a fork of the graph that outputs them, and
+    the confidence (K, H, W); None if the graph has none.
     """
     names = [draft.logits, *(output.name for output in draft.graph.output if output.name == "confidence")]
     with watched(draft, [draft.logits], folder) as session:
@@ -209,8 +209,8 @@ def _iou_figures(
         keras, onnx = (
             scores(confusion_matrix(truth, found, len(classes)), unlabelled) for found in (evidence.labels, labels)
         )
-        # A class that the truth lacks has an IoU, of 0, as soon as one of the two sees a pixel of it: one pixel would
-        # move that mean alone by points.
+        # A class absent from the truth gets an IoU of 0 once Keras or ONNX labels a single pixel with it. That pixel
+        # would move one of the means by points, so only classes in the truth count.
         seen = (keras.confusion.sum(axis=1) > 0) & (np.arange(len(classes)) != unlabelled)
         if seen.any():
             figures["mean_iou_keras"], figures["mean_iou_onnx"] = (float(one.iou[seen].mean()) for one in (keras, onnx))
@@ -222,7 +222,7 @@ def _iou_figures(
 def _class_failures(
     labels: np.ndarray, evidence: Evidence, classes: tuple[str, ...], points: dict[str, float | None]
 ) -> tuple[str, ...]:
-    """Classes that collapsed, or lost too much against the true labels; those too rare to judge are passed over."""
+    """Classes that collapsed, or lost too much IoU against the true labels; those too rare to judge are skipped."""
     if labels.shape != evidence.labels.shape:
         return ()
     failures = list(lost_classes(labels, evidence.labels, classes))
@@ -237,7 +237,7 @@ def _class_failures(
 
 
 def _score_failures(worst: float, unsure: float | None) -> tuple[str, ...]:
-    """Scores that are no numbers fail by themselves: where all of a pixel's are, its label may be Keras' by chance."""
+    """Non-finite scores fail by themselves: a pixel that has no others may still get Keras' label by chance."""
     if not np.isfinite(worst):
         return ("its scores are not all numbers, or not in Keras' shape",)
     if unsure is not None and not unsure <= CONFIDENCE_BOUND:

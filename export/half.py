@@ -1,7 +1,7 @@
-"""float16 inside: weights and arithmetic, from the scaled frames to the scores' inputs.
+"""float16 inside: weights and arithmetic, from the scaled frames to the inputs of the score layer.
 
-The last convolution, of a dozen channels, stays float32 (CUDA may read it as TF32): its scores then have no ties that
-rounding made, and argmax sees them as they are. Frames, labels and confidence keep their types. Knows no runtime.
+The score layer, of a dozen channels, stays float32 (CUDA may compute it in TF32), so that rounding makes no ties before
+the argmax. Frames, labels and confidence keep their types. Knows nothing of runtimes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def to_half(draft: Draft) -> Draft:
 
 
 def summed_tensors(draft: Draft) -> list[str]:
-    """What a wrapped float32 draft adds up, and float16 will hold, a bias more or less: all but the last scores."""
+    """Names of the sums that float16 will have to hold, give or take a bias: all but those of the score layer."""
     last = draft.score_layer()
     return [node.output[0] for node in draft.nodes if node.op_type in ("Conv", "ConvTranspose", "Add") and node != last]
 
@@ -48,13 +48,13 @@ def summed_tensors(draft: Draft) -> list[str]:
 def refuse_overflow(ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuse a network with a sum that float16 cannot hold: a GPU would make it infinite.
 
-    The gate cannot see it: onnxruntime's CPU provider computes such files in float32.
+    The gate cannot find this out: onnxruntime's CPU provider computes float16 files in float32.
 
     Args:
         ranges: (lowest, highest) of each of `summed_tensors`.
 
     Raises:
-        ConversionError: a sum passes 65504; the message names it.
+        ConversionError: a sum exceeds 65504; the message names it.
     """
     extremes = {name: max(map(abs, pair)) for name, pair in ranges.items()}
     name = max(extremes, key=lambda name: extremes[name])
@@ -75,7 +75,7 @@ def _halve(draft: Draft) -> None:
             draft.weights[name] = _as_half(name, array)
     cast = helper.make_node("Cast", [last.input[0]], ["scores.real"], "scores.real", to=TensorProto.FLOAT)
     last.input[0] = "scores.real"
-    # The frames' cast goes to float16 directly: bytes less 127.5 are exact in it.
+    # The frames are cast to float16 directly: bytes minus 127.5 are exact in it.
     _cast_of_frames(draft).attribute[0].i = TensorProto.FLOAT16
     at = next(index for index, node in enumerate(draft.nodes) if node == last)
     nodes = draft.nodes

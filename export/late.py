@@ -1,9 +1,10 @@
-"""A float16 file as a GPU likes it: less of what passes over a whole tensor for a single addition.
+"""Rewrites of a float16 draft for GPUs: fewer passes over whole tensors for biases and Relus.
 
 onnxruntime's CUDA provider adds a convolution's bias in a pass of its own and applies the Relu in another: half of the
-bundled network's time on an H200 (docs/performance.md). Both commute with a max pooling, which leaves a quarter of the
-tensor; the first layer's bias can be a weight that reads a channel of ones, since tensor cores read eight channels
-where there are three; and what is subtracted is not taken for a bias. Knows no runtime.
+bundled network's time on an H200 (docs/performance.md). Both commute with max pooling, so they move behind it, to a
+quarter of the tensor. The first bias becomes a weight over a channel of ones, since tensor cores read eight channels
+where frames have three. The other biases are subtracted, since an addition would be fused back into the convolution.
+Calls no runtime.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CHANNELS = 8
 
 
 def suit_gpu(draft: Draft) -> Draft:
-    """Rewrite a float16 draft, in place, so that it computes the same in fewer passes over its tensors."""
+    """Rewrite a float16 draft in place, to compute the same in fewer passes over its tensors."""
     kept = frozenset({"weights inside", "uint8 contract", "float16 weights"})
     steps = (
         Pass(name="biases and Relus behind poolings", requires=kept, ensures=kept, apply=_pool_first),
@@ -31,7 +32,7 @@ def suit_gpu(draft: Draft) -> Draft:
 
 
 def _pool_first(draft: Draft) -> None:
-    """Conv, Relu, MaxPool -> Conv without bias, MaxPool, Add, Relu: the largest sum is the sum of the largest."""
+    """Conv, Relu, MaxPool -> Conv without bias, MaxPool, Add, Relu: same result, as both keep the order of values."""
     for pool in [node for node in draft.nodes if node.op_type == "MaxPool"]:
         relu = draft.producer(pool.input[0])
         convolution = draft.producer(relu.input[0]) if relu is not None and relu.op_type == "Relu" else None
@@ -49,7 +50,7 @@ def _pool_first(draft: Draft) -> None:
 
 
 def _ones_beside_frames(draft: Draft) -> None:
-    """Give the first convolution channels of ones, and its bias as the middle weight over one of them."""
+    """Give the first convolution channels of ones beside the frames', and its bias as a weight over one of them."""
     (first,) = draft.consumers(SCALED)
     if not _is_biased(first):
         return
@@ -57,7 +58,7 @@ def _ones_beside_frames(draft: Draft) -> None:
     filters, channels, height, width = kernel.shape
     wide = np.zeros((filters, CHANNELS, height, width), kernel.dtype)
     wide[:, :channels] = kernel
-    # In the middle, where it meets no padding.
+    # In the middle of the kernel, which never meets the padding.
     wide[:, channels, height // 2, width // 2] = bias
     draft.weights[first.input[1]] = wide
     draft.weights["ones.sides"] = np.array([0, 0, 0, 0, 0, CHANNELS - channels, 0, 0], np.int64)
@@ -69,9 +70,9 @@ def _ones_beside_frames(draft: Draft) -> None:
 
 
 def _subtract_biases(draft: Draft) -> None:
-    """Conv -> Conv without bias, Sub of its negative, by onnxruntime's own kernel, quicker than what it asks of cuDNN.
+    """Conv -> Conv without bias, Sub of the negative bias: onnxruntime's Sub kernel is faster than cuDNN's bias.
 
-    An addition it would make a bias of again. The scores' layer stays what it is, in float32.
+    onnxruntime would fuse an Add back into the Conv. The score layer is left alone, in float32.
     """
     last = draft.score_layer()
     for convolution in [node for node in draft.nodes if _is_biased(node) and node != last]:
@@ -87,7 +88,7 @@ def _is_biased(node: NodeProto) -> bool:
 
 
 def _id(node: NodeProto) -> str:
-    """What tells a node from all others of its graph."""
+    """A node's key within its graph: its first output's name."""
     return str(node.output[0])
 
 
@@ -106,7 +107,7 @@ def _renamed(node: NodeProto, inputs: list[str], outputs: list[str]) -> NodeProt
 
 
 def _addition(draft: Draft, convolution: NodeProto, source: str, target: str) -> NodeProto:
-    """The convolution's bias added to (N, C, h, w)."""
+    """An Add of the convolution's bias to `source` (N, C, h, w)."""
     name = f"{convolution.input[2]}.planes"
     draft.weights[name] = draft.weights[convolution.input[2]].reshape(-1, 1, 1)
     return helper.make_node("Add", [source, name], [target], target)

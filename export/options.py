@@ -1,4 +1,4 @@
-"""What may be asked of an export, as one frozen record that refuses what cannot be. Knows nothing of how it is done."""
+"""The options of an export as one frozen record, checked when it is made. Knows nothing of how an export is done."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ DEFAULT_GOLDEN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What to make of a run.
+    """What to export, and how.
 
     Attributes:
         out: the model file, `.onnx`.
         precision: "fp32", "fp16" or "int8".
-        opset: of the standard operators.
+        opset: version of the standard operators.
         outputs: ("labels",) or ("labels", "confidence").
         confidence_type: "float16" or "float32".
         input_size: (height, width); the run's own if None.
         dynamic_size: accept other multiples of 32 too.
-        data: dataset instead of the one the run recorded.
-        gate_on: "auto", "val", "test" or "rendered": what the gate looks at.
-        gate_frames: at most so many.
+        data: dataset to use instead of the one the run recorded.
+        gate_on: "auto", "val", "test" or "rendered": the frames that the gate compares.
+        gate_frames: most frames of the gate.
         golden: "rendered", "validation" or "none": frames that travel in the file.
-        golden_frames: how many.
-        calibration: how int8 finds ranges.
+        golden_frames: number of golden frames.
+        calibration: how int8 finds activation ranges.
         calibration_data: "train" or "rendered".
-        license: terms of the weights, in place of what the run says.
+        license: terms of the weights; the run's own if None.
         name: short name of the model.
-        prove_on: devices beside the CPU that must pass before the file is published.
-        report: where the report goes; beside the model by default.
+        prove_on: devices besides the CPU on which the file must pass before it is published.
+        report: the report's file; beside the model by default.
     """
 
     out: Path
@@ -91,7 +91,7 @@ class ExportOptions:
             )
 
     def _refuse_idle_options(self) -> None:
-        """Raise `ConfigurationError` for what was asked for and would change nothing: another option is missing."""
+        """Raise `ConfigurationError` for an option that would change nothing, since another is missing."""
         if self.precision != "int8" and (self.calibration, self.calibration_data) != (Calibration(), "train"):
             raise ConfigurationError(
                 f"calibration is for --precision int8; this export is {self.precision}. Add --precision int8, or leave "

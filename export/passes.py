@@ -1,7 +1,7 @@
-"""Passes: small steps that turn one draft into the next, each saying what it requires and what it ensures.
+"""Passes: small steps that each change a draft and declare which properties they require and ensure.
 
-A property is a name with a test that looks at the draft itself, so a pass that does not do what it promises is
-stopped where it failed, not at a device months later. Knows the order of nothing: the pipelines do.
+A property is a name with a test of the draft itself, so a pass that breaks its promise is found at once, not on a
+device months later. Does not know the order of passes: the modules that run them do.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from edge_seg.errors import ConversionError
 from .draft import Draft, attributes
 from .sums import PAIR_LIMIT, largest_pair
 
-# What the network is made of once layouts and transposed convolutions are gone: fast and quantizable everywhere.
+# What remains without layout changes and with stride = kernel upsampling rewritten: fast, quantizable everywhere.
 PLAIN_OPERATORS = frozenset({"Conv", "Relu", "MaxPool", "Add", "DepthToSpace", "ConvTranspose"})
 
 
 def is_depth_to_space(node: NodeProto) -> bool:
-    """Whether a transposed convolution puts each pixel into a square of its own: stride = kernel, nothing else."""
+    """Whether a transposed convolution writes each pixel to a square of its own: stride = kernel, no padding."""
     found = attributes(node)
     kernel, strides = found.get("kernel_shape"), found.get("strides", [1, 1])
     return (
@@ -106,11 +106,11 @@ PROPERTIES: Mapping[str, Callable[[Draft], bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One step.
+    """One step on a draft.
 
     Attributes:
-        name: what it does, for messages and the report.
-        requires: properties the draft must have before.
+        name: what it does, for error messages.
+        requires: properties the draft must have beforehand.
         ensures: properties it has afterwards.
         apply: changes the draft in place.
     """
@@ -127,7 +127,7 @@ class Pass:
 
 
 def run_passes(draft: Draft, passes: Sequence[Pass]) -> Draft:
-    """Apply passes in order, testing what each requires and ensures.
+    """Apply passes in order, and test what each requires and ensures; changes and returns `draft`.
 
     Raises:
         ConversionError: a property is missing; the message names the pass and the property.

@@ -1,8 +1,8 @@
-"""A run becomes a published model file: load, ask Keras, convert, wrap, lower the precision, write, gate, stamp,
+"""Turns a run into a published model file: load, run Keras, convert, wrap, lower the precision, write, gate, stamp,
 verify, rename.
 
-The order is everything here: nothing has its final name before the gate has passed and the stamped file has been
-opened the way users open it. The steps themselves are in the other files.
+Knows the order alone: no file gets its final name before the gate has passed and the stamped file has been opened the
+way users open it. The steps themselves are in the other modules.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from .wrap import wrap
 
 # Candidates rendered or read for each golden frame that is kept.
 CANDIDATES = 3
-# Of the gate's, to see whether float16 can hold what a network sums up.
+# Frames of the gate used to check that float16 can hold the network's sums.
 OVERFLOW_FRAMES = 16
 
 
@@ -60,8 +60,8 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     """Export a run; returns the report, which is also written beside the model.
 
     Raises:
-        ParityError: the model differs from Keras by more than its bound. The report is kept, an old file is untouched.
-        EdgeSegError: anything else that was wrong; nothing is written.
+        ParityError: the model differs from Keras by more than its bound. The report is kept; an old file is untouched.
+        EdgeSegError: any other problem; nothing is written.
     """
     run = open_run(folder)
     size = options.input_size or run.fcn8.input_size
@@ -88,16 +88,16 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
 
 
 def check_contract(job: Job) -> None:
-    """Raise `ConfigurationError` for what no reader of the file would take, before minutes are spent on it."""
+    """Raise `ConfigurationError` for a spec that no reader would accept, before minutes are spent on the export."""
     contract(job).check_types()
     if job.options.golden != "none":
         check_amount(job.options.golden_frames, job.size)
 
 
 def check_data(run: Run, options: ExportOptions, gate_on: str) -> None:
-    """Look at the images and devices that were asked for before minutes are spent.
+    """Check the images and devices that were asked for, before minutes are spent on the export.
 
-    Raises what `evidence.check_pictures` raises, and `DeviceError` for a device that cannot be had.
+    Raises what `evidence.check_pictures` raises, and `DeviceError` for a device that is not available.
     """
     for device in options.prove_on:
         require_device(load_runtime(), parse_device(device))
@@ -111,7 +111,7 @@ def check_data(run: Run, options: ExportOptions, gate_on: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One export on its way: the run, its (height, width), the options, the gate's split, and the clock."""
+    """One export in progress: the run, (height, width), options, the gate's split, and the stage timer."""
 
     run: Run
     size: tuple[int, int]
@@ -121,7 +121,7 @@ class Job:
 
 
 def golden_frames(job: Job, model: keras.Model) -> Evidence | None:
-    """Frames to travel in the file and what Keras says of them; None where none are wanted."""
+    """The golden frames to store in the file, with Keras' labels; None if not wanted."""
     options = job.options
     if options.golden == "none":
         return None
@@ -140,7 +140,7 @@ def golden_frames(job: Job, model: keras.Model) -> Evidence | None:
 
 
 def gate_evidence(job: Job, model: keras.Model) -> tuple[Evidence, Evidence | None]:
-    """What the gate compares with; for a dynamic model also at a second size."""
+    """The gate's frames with Keras' labels and logits; for a dynamic model also at a second size."""
     options, size = job.options, job.size
     with job.stages.stage("Keras' answers for the gate"):
         pictures = gate_pictures(job.run, size, data=options.data, split=job.gate_on, count=options.gate_frames)
@@ -158,7 +158,7 @@ def publish(
     """Lower the precision, write, gate, stamp, verify, rename; returns the report. Raises `ParityError`."""
     out = job.options.out.absolute()
     parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
-    # The report is written first and takes its name last: it never speaks of a model that is not there.
+    # The report is renamed after the model, so that it never describes a model that is not there.
     with replacing(job.options.report_path.absolute()) as report_file, replacing(out) as temporary:
         with tempfile.TemporaryDirectory(prefix=f"{temporary.name}-", dir=out.parent) as scratch:
             draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
@@ -186,7 +186,7 @@ def publish(
 
 
 def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> tuple[Draft, int]:
-    """The float32 draft in the precision asked for, and the number of calibration frames it took."""
+    """The float32 draft in the precision asked for, and the number of calibration frames used."""
     options = job.options
     if options.precision == "fp16":
         with job.stages.stage("float16"):
@@ -204,7 +204,7 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
 
 
 def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidence | None) -> GateResult:
-    """The gate, timed."""
+    """Run the gate as a timed stage."""
     with job.stages.stage("gate"):
         return run_gate(
             draft,
@@ -221,7 +221,7 @@ def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidenc
 def seal(
     job: Job, path: Path, spec: ModelSpec, golden: Evidence | None, evidence: Evidence, devices: list[dict[str, Any]]
 ) -> list[str]:
-    """Stamp a file that has passed, and open it as users will; what failed, in words. Fills `devices` with figures."""
+    """Stamp a file that passed the gate, and check it as users open it; returns failures, adds figures to `devices`."""
     with job.stages.stage("stamp"):
         stamp(path, spec, golden)
     with job.stages.stage("verify"):
@@ -251,7 +251,7 @@ def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> Mod
 
 
 def contract(job: Job) -> ModelSpec:
-    """Of the spec, what is known from the start."""
+    """The part of the spec that is known from the start."""
     run, options = job.run, job.options
     return ModelSpec(
         name=options.name,
@@ -276,7 +276,7 @@ def stamp(path: Path, spec: ModelSpec, golden: Evidence | None) -> None:
 
 
 def verify(path: Path) -> list[str]:
-    """Open the stamped file as users do and hold it to its own golden frames; what failed, in words."""
+    """Open the stamped file as users do and check it against its golden frames; returns failures in words."""
     header = read_model_header(path)
     session = open_session(path, device="cpu")
     try:

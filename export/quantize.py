@@ -1,14 +1,14 @@
 """float32 -> int8 as QDQ: U8 activations, S8 weights with a scale for each output channel, every Relu folded away.
 
 The score layers, a thousandth of the arithmetic, stay float32: argmax compares their sums, and steps of 1/255 there
-would decide pixels. Frames enter as the bytes they are: the first convolution reads them through a DequantizeLinear
-with scale 1/128 and zero point 128, the half step that this is off (127.5) sits in its bias.
+would decide pixels. The first convolution reads the frames' own bytes through a DequantizeLinear with scale 1/128 and
+zero point 128; its bias makes up for the half step between 128 and 127.5.
 
-What rounding its weights adds to a channel's sum on average is taken out of its bias (Nagel and others, 2019, arXiv
-1906.04721, section 4.2, with means over the calibration frames).
+The average error that rounded weights cause in a channel's sum is subtracted from its bias (Nagel and others, 2019,
+arXiv 1906.04721, section 4.2, with means over the calibration frames).
 
-x86 processors without VNNI add two products in 16 bits and cut off what does not fit. The scales are chosen so that
-nothing is cut off (`sums`), and every processor computes the same.
+x86 processors without VNNI add two products in 16 bits and saturate. The scales are chosen so that no sum saturates
+(`sums`), and every processor computes the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .passes import Pass, run_passes
 from .sums import exact_scales
 from .wrap import MIDDLE, STEP
 
-# With the last upsampling they stay in float32.
+# These and the last upsampling stay float32.
 SCORE_LAYERS = ("pool3_conv", "pool4_conv", "pool4_upsample2", "conv7_upsample4")
 ZERO_POINT = 128
 QUANTIZED_OPERATORS = ["Conv", "Relu", "MaxPool"]
@@ -40,13 +40,13 @@ QUANTIZED_OPERATORS = ["Conv", "Relu", "MaxPool"]
 def quantize(
     draft: Draft, frames: Iterable[np.ndarray], folder: Path, *, calibration: Calibration
 ) -> tuple[Draft, int]:
-    """Make the int8 draft of a wrapped float32 one, which is used up.
+    """Make the int8 draft of a wrapped float32 draft, which is consumed.
 
     Args:
         draft: from `wrap`, float32.
         frames: calibration frames, each (H, W, 3) uint8 BGR at the draft's size; read once, one at a time.
         folder: an existing folder for a temporary file of the draft's size.
-        calibration: how ranges are found.
+        calibration: how activation ranges are found.
 
     Returns:
         The int8 draft, and the number of frames it was calibrated on.
@@ -68,7 +68,7 @@ def quantized_convolutions(draft: Draft) -> list[NodeProto]:
 
 
 def _observed(draft: Draft, convolutions: list[NodeProto]) -> list[str]:
-    """Tensors whose range is wanted: what each convolution's Relu gives."""
+    """Names of the tensors whose range is needed: the outputs of the convolutions' Relus."""
     names = []
     for node in convolutions:
         readers = draft.consumers(node.output[0])
@@ -79,17 +79,17 @@ def _observed(draft: Draft, convolutions: list[NodeProto]) -> list[str]:
 
 
 def _correct_biases(draft: Draft, convolutions: list[NodeProto], means: Means) -> None:
-    """Take out of each bias what its channel's rounded weights give more than the exact ones, on average."""
+    """Subtract from each bias the average error that rounded weights cause in its channel's sum."""
     for node in convolutions:
         kernel, bias = draft.weights[node.input[1]], draft.weights[node.input[2]]
         scales = exact_scales(kernel)[:, None, None, None]
         error = np.rint(kernel / scales).astype(np.float64) * scales - kernel
-        # Each input is met by all of a kernel's places, but for the picture's edge.
+        # Every position of a kernel sees the same mean, as all meet every input pixel except at the picture's edge.
         draft.weights[node.input[2]] = (bias - error.sum(axis=(2, 3)) @ means[node.input[0]]).astype(np.float32)
 
 
 def _shared_by_pools(draft: Draft, ranges: Ranges) -> Ranges:
-    """Every quantized tensor's range: a pooling's is its input's, a convolution's its Relu's, the frames' is known."""
+    """Every quantized tensor's range: a pooling has its input's, a convolution its Relu's; the frames' is known."""
     every = dict(ranges)
     for node in draft.nodes:
         if node.op_type in ("MaxPool", "Relu"):
@@ -103,7 +103,7 @@ def _shared_by_pools(draft: Draft, ranges: Ranges) -> Ranges:
 
 
 def _center_on_zero_point(draft: Draft) -> None:
-    """(u - 128) / 128 instead of (u - 127.5) / 128: what it lacks everywhere goes into the first convolution's bias."""
+    """Scale frames as (u - 128) / 128, not (u - 127.5) / 128; the first convolution's bias makes up the difference."""
     (first,) = draft.consumers(SCALED)
     kernel, bias = draft.weights[first.input[1]], draft.weights[first.input[2]]
     missing = np.float32((ZERO_POINT - MIDDLE) / STEP)
@@ -149,12 +149,12 @@ def _insert_qdq(draft: Draft, convolutions: list[NodeProto], ranges: Ranges) -> 
 
 
 def _scale_settings(kernel: np.ndarray) -> list[dict[str, Any]]:
-    """A kernel's scales as the quantizer takes them, one entry for each output channel."""
+    """A kernel's scales in the quantizer's format, one entry for each output channel."""
     return [{"axis": 0, "scale": scale, "zero_point": np.int8(0)} for scale in exact_scales(kernel)]
 
 
 def _typed(draft: Draft) -> onnx.ModelProto:
-    """The whole model with every tensor's type written out, as the quantizer needs; inferred without the weights."""
+    """The whole model with every tensor's type, as the quantizer needs; types are inferred without the weights."""
     inferred = onnx.shape_inference.infer_shapes(draft.skeleton())
     model = draft.skeleton(values=True)
     model.graph.value_info.extend(inferred.graph.value_info)
@@ -162,14 +162,14 @@ def _typed(draft: Draft) -> onnx.ModelProto:
 
 
 def _read_bytes(draft: Draft) -> None:
-    """Feed the first DequantizeLinear with the frames' own bytes: casting, scaling and quantizing gave them back."""
+    """Feed the first DequantizeLinear the frames' bytes: casting, scaling and quantizing them gave the same bytes."""
     (quantizer,) = draft.consumers(SCALED)
     scale, zero_point = (draft.weights[name] for name in quantizer.input[1:3])
     if quantizer.op_type != "QuantizeLinear" or float(scale) != 1 / STEP or int(zero_point) != ZERO_POINT:
         raise ConversionError(f"expected frames quantized by 1/128 around 128, got {scale} around {zero_point}.")
     draft.rename(quantizer.output[0], "frames.planes")
     draft.rename("frames.real", "frames")
-    # The quantizer's notes of types: `frames.planes` is no longer what it was.
+    # The recorded types: `frames.planes` is now uint8.
     del draft.graph.value_info[:]
     gone = {"frames.real", "frames.centered", SCALED, quantizer.output[0]}
     draft.set_nodes(node for node in draft.nodes if node.output[0] not in gone)

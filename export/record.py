@@ -1,6 +1,6 @@
-"""Where a file comes from: what its run says of itself, the packages that made it, its hash; and the report as JSON.
+"""Provenance of a model file: its run's summary, package versions and hash; and the report as JSON.
 
-Knows neither graphs nor gates.
+Knows nothing of graphs or gates.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from train.run import Run
 
 
 def is_trained(run: Run) -> bool:
-    """Whether the run says that it has finished at least one epoch."""
+    """Whether the run records at least one finished epoch."""
     return int(run.config.get("training", {}).get("epochs", 0)) > 0
 
 
 def training_summary(run: Run) -> dict[str, Any]:
-    """What the file says of where its weights come from: the run's own summary, what it began as or learnt from, its
-    data and its rendered scenes.
+    """What the file records of its training: the run's summary, its start, its teacher, what was averaged in, the hash
+    of its data and the share of rendered scenes.
     """
     training = dict(run.config.get("training", {}))
     training |= {key: run.config[key] for key in ("start", "teacher", "averaged") if run.config.get(key)}
@@ -35,7 +35,7 @@ def training_summary(run: Run) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The packages that made the file."""
+    """Versions of Python and of the packages that made the file."""
     found = {"python": sys.version.split()[0]}
     for package in ("edge-seg", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy"):
         try:
@@ -50,11 +50,11 @@ def write_json(report: dict[str, Any], path: Path) -> None:
     try:
         path.write_text(json.dumps(report, indent=2) + "\n")
     except OSError as error:
-        error.filename = str(path)  # Writing names no file, and the model is being made beside this one.
+        error.filename = str(path)  # A write's error names no file, and would be reported as the model's.
         raise
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, in hex."""
+    """SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

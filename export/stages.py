@@ -1,4 +1,4 @@
-"""How long each stage of an export took, and the most memory the process had held by then. Knows nothing of models."""
+"""How long each stage of an export took, and the process' peak memory by then. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 @dataclass
 class Stages:
-    """Times stages and says so as they end; `records` goes into the report.
+    """Times stages and reports each as it ends; `records` goes into the report.
 
-    CPU seconds, over all threads, tell what a stage cost where other work shares the machine.
+    CPU seconds, over all threads, show a stage's cost even if other work shares the machine.
     """
 
     say: Callable[[str], None]
@@ -38,7 +38,7 @@ class Stages:
 
 
 def peak_bytes() -> int:
-    """Most resident memory this process has held so far, in bytes; 0 where the system does not tell."""
+    """Peak resident memory of this process so far, in bytes; 0 if unknown."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,12 +1,12 @@
-"""The contract around the network: uint8 BGR frames in, uint8 class ids out, a confidence where it is asked for.
+"""The contract around the network: uint8 BGR frames in, uint8 class ids out, and a confidence if asked for.
 
 Scaling. Keras saw u / 127.5 - 1. Written as (u - 127.5) / 128 with the first kernel larger by 128 / 127.5, every
 input value is exact in float32, float16 and bfloat16 alike, and zero padding still means what it meant.
 
-Argmax. It is taken where each position still holds a whole square of pixels, so that one id is shuffled into place
-instead of a score for each class: half the time on the CPU provider. The last convolution becomes a matrix
-product, positions first: what is compared then lies close together, and rows of eight labels are moved at once, which
-nearly halves it again (docs/performance.md). The lowest id wins a tie, as in numpy and Keras.
+Argmax. It is taken while each position still holds a whole square of pixels, so that one id a pixel is moved into place
+instead of a score for each class: half the time on the CPU provider. The last convolution becomes a matrix product with
+channels last, so that the scores compared are adjacent in memory and rows of eight labels move at once; this nearly
+halves the time again (docs/performance.md). The lowest id wins a tie, as in numpy and Keras.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .draft import Draft, attributes
 from .passes import Pass, run_passes
 
 MIDDLE, STEP, KERAS_STEP = 127.5, 128.0, 127.5
-# (N, C, h, w) -> (N, h, w, C); with each position's square apart the classes are the axis before the last.
+# (N, C, h, w) -> (N, h, w, C); once C is split into classes and a position's square, classes are axis 3 of 5.
 POSITIONS_FIRST, CLASS_AXIS = [0, 2, 3, 1], 3
 CONFIDENCE_TYPES = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
 
@@ -71,7 +71,7 @@ def take_frames(draft: Draft) -> None:
     draft.weights[kernel] = draft.weights[kernel] * np.float32(STEP / KERAS_STEP)
     draft.weights["scaling.middle"] = np.array(MIDDLE, np.float32)
     draft.weights["scaling.step"] = np.array(1 / STEP, np.float32)
-    # TensorRT takes bytes into a Cast alone, and gives them out of one alone: nothing else touches them.
+    # TensorRT accepts uint8 only as the input or output of a Cast, so no other node reads or writes it.
     head = [
         helper.make_node("Cast", ["frames"], ["frames.real"], "frames.real", to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["frames.real"], ["frames.planes"], "frames.planes", perm=[0, 3, 1, 2]),
@@ -86,7 +86,7 @@ def take_frames(draft: Draft) -> None:
 
 @dataclass
 class _Tail:
-    """Builds the nodes from logits to labels; `nodes` collects them."""
+    """Builds the nodes from logits to labels, in `nodes`."""
 
     draft: Draft
     size: tuple[int, int]
@@ -110,7 +110,7 @@ class _Tail:
         self.set_ends(draft)
 
     def packed_logits(self) -> tuple[str, int]:
-        """Name of the scores, positions first, and the edge of the square each holds; drops a last DepthToSpace."""
+        """Name of the scores, channels last, and the side of each position's square; drops a last DepthToSpace."""
         draft, packed, block = self.draft, LOGITS, 1
         spread = draft.producer(LOGITS)
         if spread is not None and spread.op_type == "DepthToSpace" and attributes(spread).get("mode") == "CRD":
@@ -135,7 +135,7 @@ class _Tail:
         return name
 
     def largest(self, source: str, target: str) -> None:
-        # From opset 18 on the axes are an input.
+        # From opset 18 on, the axes are an input.
         if self.draft.opset >= 18:
             self.node("ReduceMax", source, target, self.constant("class_axis", [CLASS_AXIS]), keepdims=0)
         else:
@@ -149,11 +149,11 @@ class _Tail:
         return self.node("Reshape", rows, target, self.frame_shape())
 
     def reshape(self, source: str, target: str, shape: list[int]) -> str:
-        """Reshape; a 0 keeps the side that is there."""
+        """Reshape; a 0 keeps that dimension."""
         return self.node("Reshape", source, target, self.constant(f"{target}.shape", shape))
 
     def frame_shape(self) -> str:
-        """(N, H, W) of the frames as a tensor, made once: a constant, or worked out from the scores' grid."""
+        """Name of the tensor with the labels' shape, made once: a constant, or computed from the scores' grid."""
         name = "frames.shape"
         if not self.dynamic_size:
             return self.constant(name, [0, *self.size])
@@ -166,7 +166,7 @@ class _Tail:
     def set_ends(self, draft: Draft) -> None:
         sides: list[Any] = ["H", "W"] if self.dynamic_size else list(self.size)
         ends = [(draft.graph.input, "frames", TensorProto.UINT8, ["N", *sides, 3])]
-        # The labels' sides are the frames': the same symbols say so.
+        # The same symbols for both say that labels are as high and wide as frames.
         ends.append((draft.graph.output, "labels", TensorProto.UINT8, ["N", *sides]))
         if self.confidence:
             ends.append((draft.graph.output, "confidence", CONFIDENCE_TYPES[self.confidence_type], ["N", *sides]))
@@ -176,5 +176,5 @@ class _Tail:
 
 
 def _is_product(node: NodeProto) -> bool:
-    """Whether a node is a 1x1 convolution as `convert` writes the last one: a matrix product over the channels."""
+    """Whether a node is a 1x1 convolution as `convert` writes the last one, and so a matrix product over channels."""
     return node.op_type == "Conv" and len(node.input) == 2 and attributes(node) == {"kernel_shape": [1, 1]}
