@@ -13,7 +13,7 @@ from .quiet import import_keras_quietly
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 1 failed, 2 the call was wrong)."""
+    """Run one command; returns the exit code (0 done, 1 failed, 2 wrong usage)."""
     return answer(lambda: _run(argv))
 
 
@@ -31,8 +31,8 @@ def _run(argv: list[str] | None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; loads no Keras."""
-    # Here, so that a package that is missing or does not load is one line too.
+    """The parser of the whole command line; imports no Keras."""
+    # Imported here so that a missing or broken package is reported in one line too.
     from .average import add_average_arguments, run_average
     from .evaluate import add_evaluate_arguments, run_evaluate
     from .fit_arguments import add_fit_arguments

@@ -1,4 +1,4 @@
-"""Readers of command-line values that several commands share; argparse turns what they raise into a line and exit 2."""
+"""Command-line values that several commands share; argparse reports what these types raise in one line and exits 2."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def size(text: str) -> tuple[int, int]:
 
 
 def path(text: str) -> Path:
-    """A file's or a folder's name, not empty."""
+    """The path of a file or folder, not empty."""
     return Path(name(text))
 
 
 def folder(text: str) -> Path:
-    """A folder's name: one that is there, or can be made."""
+    """The path of a folder that exists or can be made."""
     found = path(text)
     for place in (found, *found.parents):
         if place.is_dir():
@@ -56,14 +56,14 @@ def folder(text: str) -> Path:
 
 
 def natural(text: str) -> int:
-    """A whole number from 0: a seed (numpy takes no other), or which of several."""
+    """A whole number, 0 or above: a seed (numpy takes no other) or an index."""
     if not text.strip().isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, 0 or above; got {text!r}")
     return int(text)
 
 
 def seed(text: str) -> int:
-    """A seed that Keras takes: 0 to 2**32 - 1."""
+    """A seed that Keras accepts: 0 to 2**32 - 1."""
     found = natural(text)
     if found >= 2**32:
         raise argparse.ArgumentTypeError(f"expected a seed below 2**32; got {text!r}")
@@ -84,7 +84,7 @@ def scales(text: str) -> tuple[float, ...]:
 
 
 def drives(text: str) -> tuple[str, ...]:
-    """ "0006R0,0016E5" -> ("0006R0", "0016E5"): names of drives, none empty or twice."""
+    """ "0006R0,0016E5" -> ("0006R0", "0016E5"): names of drives, none empty or repeated."""
     found = tuple(part.strip() for part in text.split(","))
     if not all(found) or len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(f"expected different names of drives with commas between; got {text!r}")
@@ -112,11 +112,11 @@ def augmentations(text: str) -> dict[str, Any]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """ "sky,road" -> ("sky", "road"): class names in the order of their ids, none empty or twice."""
+    """ "sky,road" -> ("sky", "road"): class names in the order of their ids, none empty or repeated."""
     found = tuple(part.strip() for part in text.split(","))
     if len(found) < 2 or not all(found) or len(set(found)) != len(found) or len(found) > 256:
         raise argparse.ArgumentTypeError(f"expected 2 to 256 different class names with commas between; got {text!r}")
-    # They are printed to terminals, which obey control characters, and a model file refuses them.
+    # Names are printed to terminals, which obey control characters; a model file refuses those, too.
     if not all(name.isprintable() for name in found):
         raise argparse.ArgumentTypeError(f"expected class names of printable characters; got {text!a}")
     return found
@@ -133,9 +133,9 @@ def byte(text: str) -> int:
 
 
 def add_class_options(add: Callable[..., Any], *also: str, start: str = "") -> None:
-    """The options that say what masks hold, by a parser's `add_argument`.
+    """Add the options that say what masks hold, through a parser's `add_argument`.
 
-    `also`: other names of --unlabelled-class; `start`: words before the defaults.
+    `also`: other names of --unlabelled-class; `start`: text before each default in the help.
     """
     add(
         "--classes",
@@ -158,7 +158,7 @@ def add_class_options(add: Callable[..., Any], *also: str, start: str = "") -> N
 
 
 def refuse_data_folder(args: argparse.Namespace) -> None:
-    """Raise `ConfigurationError` where --out lies in a folder of data: pictures would stand, or fall, among images."""
+    """Raise `ConfigurationError` if --out lies in a data folder: output would overwrite images or be taken for them."""
     given = vars(args)
     if given.get("out") is None:
         return
@@ -176,6 +176,6 @@ def refuse_data_folder(args: argparse.Namespace) -> None:
 
 
 def one_source(args: argparse.Namespace) -> None:
-    """Raise `ConfigurationError` where a dataset and plain folders are given at once: one of them would be ignored."""
+    """Raise `ConfigurationError` if a dataset and plain folders are both given: one of them would be ignored."""
     if args.dataset and (args.images or args.masks):
         raise ConfigurationError("Give either a dataset folder or --images and --masks, not both.")

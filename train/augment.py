@@ -1,7 +1,7 @@
-"""One image and its mask augmented, all drawn from one generator: geometry, rare objects, light and lens.
+"""Augmentation of an image and its mask, all drawn from one generator: geometry, rare objects, light and lens.
 
-Images are (H, W, 3) uint8 BGR, masks (H, W) uint8; masks are only ever warped by nearest neighbour. What a teacher
-thinks of an image (`Example.opinion`) is warped as the image is. Knows no files and no networks.
+Images are (H, W, 3) uint8 BGR, masks (H, W) uint8; masks are only ever warped by nearest neighbour. A teacher's opinion
+of an image (`Example.opinion`) is warped with the image. Knows nothing of files or networks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .night import make_night
 from .repaint import repaint
 
 IDS = {name: index for index, name in enumerate(CAMVID_CLASSES)}
-# Images whose sides differ from the network's by less than this share keep their own pixels: each is filtered once.
+# Images whose sides differ from the network's by at most this share are cropped at their own scale.
 NEARLY = 0.1
 
 
@@ -27,7 +27,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 class Example(NamedTuple):
-    """An image, its mask, and what a teacher thinks of it, where there is one.
+    """An image, its mask and, with a teacher, the teacher's opinion of the image.
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
@@ -57,11 +57,11 @@ def augment(
 
     Args:
         example: what the crop is cut from.
-        other: what rare objects are taken from; with an opinion if `example` has one.
+        other: what rare objects are copied from; has an opinion if `example` has one.
         size: (height, width) of the crop.
         rare: ids of the rare classes.
-        fill: id of what lies outside the image (the unlabelled class); None takes the mirrored mask for true.
-        view: (height, width) to which whole images are stretched for the network; None takes pixels as they are.
+        fill: mask id outside the image (the unlabelled class); None uses the mirrored mask there.
+        view: (height, width) to which whole images are resized for the network; None keeps the image's own scale.
         ids: name -> id of the classes that are relit and repainted.
     """
     if rng.random() < options.paste:
@@ -83,9 +83,10 @@ def augment(
 def _seen(
     mask: np.ndarray, opinion: np.ndarray | None, matrix: np.ndarray, size: tuple[int, int], fill: int | None
 ) -> np.ndarray:
-    """What a crop shows, (height, width) uint8 ids: more than its mask, which ends at the image's edge.
+    """Class ids of everything a crop shows, (height, width) uint8, also where its mask is `fill`.
 
-    Beyond the image its mirror image is seen, sky and all; and what a teacher takes for sky is sky.
+    Beyond the image's edge the crop shows a mirror image, so the mask is mirrored there. Pixels still unlabelled take
+    the teacher's most probable class.
     """
     seen = _warp_mask(mask, matrix, size, cv2.BORDER_REFLECT_101)
     return (
@@ -96,7 +97,7 @@ def _seen(
 
 
 def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.random.Generator) -> Example:
-    """Copy the other image's objects of up to three rare classes over this image, where they stood or mirrored."""
+    """Copy the other image's objects of up to three rare classes onto this image, in place or mirrored."""
     image, mask, opinion = example
     source, source_mask, source_opinion = other
     if source_mask.shape != mask.shape or not rare:
@@ -127,7 +128,7 @@ def draw_crop(
     rare: tuple[int, ...],
     view: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Zoom, stretch, rotate, mirror and cut as one affine map, (2, 3), so that each pixel is filtered once."""
+    """Draw zoom, stretch, rotation, mirroring and cut as one (2, 3) affine map, so that each pixel is filtered once."""
     height, width = size
     zoom = float(np.exp(rng.uniform(np.log(options.scale[0]), np.log(options.scale[1]))))
     stretch = float(np.exp(rng.uniform(-1, 1) * np.log(options.aspect) / 2))
@@ -143,7 +144,10 @@ def draw_crop(
 
 
 def warp(example: Example, matrix: np.ndarray, size: tuple[int, int], fill: int | None) -> Example:
-    """An example cut to (height, width), mirrored beyond its edges, where its mask is `fill`, or mirrored too."""
+    """Cut an example to (height, width); beyond its edges the image is mirrored and the mask is `fill`.
+
+    With `fill` None the mask is mirrored too.
+    """
     image, mask, opinion = example
     warped = cv2.warpAffine(image, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     if opinion is not None:
@@ -157,9 +161,9 @@ def _warp_mask(mask: np.ndarray, matrix: np.ndarray, size: tuple[int, int], bord
 
 
 def view_scale(shape: tuple[int, ...], view: tuple[int, int] | None) -> tuple[float, float]:
-    """By how much an image's (height, width) is stretched for the network; 1 where it has about that size already.
+    """Factors from an image's (height, width) to the network's `view`; 1 where the image has about that size already.
 
-    A camera's 1080x1920 is seen at 352x480: crops of its own pixels would show all things four times as large.
+    A 1080x1920 frame is seen at 352x480: crops at its own scale would show everything three to four times as large.
     """
     if view is None:
         return 1.0, 1.0
@@ -168,9 +172,9 @@ def view_scale(shape: tuple[int, ...], view: tuple[int, int] | None) -> tuple[fl
 
 
 def _warp_opinion(opinion: np.ndarray, matrix: np.ndarray, full: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
-    """An opinion cut as the image is, whose (2, 3) `matrix` is in pixels of the `full` (height, width)."""
+    """Warp an opinion like its image, whose (2, 3) `matrix` is in pixels of the `full` (height, width)."""
     scale_y, scale_x = full[0] / opinion.shape[0], full[1] / opinion.shape[1]
-    # Pixel centres: the first of a half-size map lies between the image's first two.
+    # Maps pixel centres: that of a half-size map's first pixel lies between the image's first two.
     to_full = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
     parts = [  # cv2 warps no more than four channels at once.
         cv2.warpAffine(
@@ -206,7 +210,7 @@ def _clamp(center: float, extent: float, length: int) -> float:
 
 
 def change_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Exposure, contrast, gamma, white balance and saturation, as one table a channel; sometimes haze or a shadow."""
+    """Change exposure, contrast, gamma, white balance and saturation; sometimes add haze or a shadow."""
     levels = np.linspace(0.0, 1.0, 256)
     gamma = np.exp(rng.uniform(-0.45, 0.45) * strength)
     gain = np.exp(rng.uniform(-0.35, 0.35) * strength)
@@ -238,7 +242,7 @@ def _cast_shadow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def degrade_lens(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of: defocus, motion blur, sensor noise, JPEG artefacts, a low-resolution camera."""
+    """Apply one of: defocus, motion blur, sensor noise, JPEG artefacts, a low-resolution camera."""
     kind = int(rng.integers(5))
     if kind == 0:
         return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 1.6)))

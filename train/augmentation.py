@@ -1,4 +1,4 @@
-"""How far augmentation may go: a record, and the bounds of its values. Knows nothing of images."""
+"""The strength of augmentation: a record, and the bounds of its values. Knows nothing of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from edge_seg.errors import ConfigurationError
 
-# Smallest and largest value of each; both of `scale`'s numbers lie between its.
+# Smallest and largest allowed value of each field; both numbers of `scale` must lie in its range.
 BOUNDS = {
     "scale": (0.25, 4.0),
     "aspect": (1.0, 2.0),
@@ -23,7 +23,7 @@ BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far each draw may go.
+    """The range or probability of each random change.
 
     Attributes:
         scale: smallest and largest zoom, drawn log-uniformly; at 1 objects are as large as the network sees them.
@@ -34,8 +34,8 @@ class Augmentation:
         paste: probability that rare objects of another image are pasted in.
         light: strength of brightness, contrast, gamma, colour and haze changes, 0 for none.
         lens: probability of blur, noise or JPEG artefacts.
-        night: probability that the street is relit as by night.
-        repaint: probability that its surfaces are given other lightness, tints and grain; not by night.
+        night: probability that the street is relit as if at night.
+        repaint: probability that surfaces get other lightness, tint and grain; never together with `night`.
 
     Raises:
         ConfigurationError: a value lies outside `BOUNDS`.

@@ -1,8 +1,9 @@
-"""`python -m train average`: two finished runs of one network, where one began as the other, averaged weight by weight.
+"""`python -m train average`: average two finished runs weight by weight, where one was started from the other.
 
-A network that goes on on new images, or by a new schedule, and what it began as lie in one basin; what lies between
-them keeps more of the old images' accuracy at the new one's (Wortsman et al., "Robust fine-tuning of zero-shot models",
-2022, arXiv 2109.01903). Filters are first brought to one scale: folded normalisation leaves each of them with its own.
+A network and one that continued from it, on new images or with a new schedule, lie in one loss basin. Their average
+keeps more accuracy on the old images at the same accuracy on the new ones (Wortsman et al., "Robust fine-tuning of
+zero-shot models", 2022, arXiv 2109.01903). Filters are rescaled first, because folded normalisation leaves each of them
+with a scale of its own.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from .run import Run
 
 Weights = dict[str, list[np.ndarray]]
-# Kernels of two networks with nothing in common have a cosine of about 0, those of a network that went on of 0.7 to 1.
+# Kernels of unrelated networks have a cosine of about 0, those of a network and its continuation 0.7 to 1.
 LEAST_COSINE = 0.3
 
 
 def add_average_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m train average`."""
+    """Add the options of `python -m train average`."""
     parser.add_argument("first", type=path, metavar="RUN", help="a finished run, or edge_seg/assets/keras")
     parser.add_argument("second", type=path, metavar="OTHER", help="a run that was begun from it with --start")
     parser.add_argument("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
@@ -41,19 +42,19 @@ def _share(text: str) -> float:
 
 
 def run_average(args: argparse.Namespace) -> int:
-    """Carry out `python -m train average`; returns the exit code."""
+    """Run `python -m train average`; returns the exit code."""
     average_runs(args.first, args.second, args.out, share=args.share)
     print(f"{args.out}: {1 - args.share:g} of {args.first} and {args.share:g} of {args.second}")
     return 0
 
 
 def average_runs(first: Path, second: Path, out: Path, *, share: float = 0.5) -> Run:
-    """Write a run whose network is (1 - share) of the first run's and share of the second's.
+    """Write a run whose weights are (1 - share) of the first run's plus share of the second's.
 
-    Its data and recipe are the second's, without the scores, which are those of another network.
+    Its recorded data and recipe are the second's, without the scores, which belong to a different network.
 
     Raises:
-        ConfigurationError: other sizes or classes, networks with no common start, or `out` holds a run.
+        ConfigurationError: the networks differ in widths, skips or classes, have no common start, or `out` holds a run.
         ModelFileError: a run is damaged or has not finished.
     """
     from .run import load_model, open_run, save_run
@@ -94,7 +95,7 @@ def averaged_config(one: Run, other: Run, share: float) -> dict[str, Any]:
 
 
 def weights_of(model: Any) -> Weights:
-    """Layer -> its arrays, float64, kernel first."""
+    """Layer name -> its arrays as float64, kernel first."""
     return {
         layer.name: [np.asarray(array, np.float64) for array in layer.get_weights()]
         for layer in model.layers
@@ -103,9 +104,9 @@ def weights_of(model: Any) -> Weights:
 
 
 def rescale_filters(weights: Weights, like: Weights) -> None:
-    """Give each filter before a Relu the norm that it has in another network, in place; the network computes the same.
+    """Scale each filter before a Relu, in place, to its norm in another network; the network computes the same.
 
-    What is multiplied into a filter is divided out of the kernels that read it: Relu(a x) = a Relu(x) for a > 0.
+    Each filter's factor is divided out of the kernels that read it: Relu(a x) = a Relu(x) for a > 0.
     """
     from .fcn8 import per_channel
     from .narrow import CHAIN, SCORES
@@ -121,6 +122,6 @@ def rescale_filters(weights: Weights, like: Weights) -> None:
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    """Of the angle between two kernels; 1 where either holds nothing but zeros."""
+    """Cosine of the angle between two kernels; 1 where either is all zeros."""
     product = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float((one * other).sum()) / product if product else 1.0

@@ -1,6 +1,6 @@
-"""Samples -> batches for Keras: reading, rendered scenes mixed in, augmentation, scaling. Knows no model.
+"""Samples -> batches for Keras: reading, rendered scenes mixed in, augmentation, scaling. Knows nothing of models.
 
-Every batch is a function of (seed, epoch, index) alone: threads, processes, a restart or --resume change nothing.
+Each batch depends only on (seed, epoch, index): threads, processes, a restart or --resume change nothing.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from .dataset import Sample, read_pair
 if TYPE_CHECKING:
     from .drawing import Drawers
 
-# What a store keeps of what it has read: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
+# Size of a store's cache: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
 CACHE_BYTES = 1_400_000_000
 MOMENTS_PER_STREET = 4
-# Between the first streets of two seeds' pools.
+# Distance between the first street numbers of two consecutive seeds.
 SEEDS_APART = 100_003
-# Of one process: more would wait for one another at Python's lock.
+# In one process; more would only wait for Python's global lock.
 MOST_THREADS = 8
 MOST_PROCESSES = 32
-# On as many cores threads draw fast enough, and nothing has to be started or sent.
+# With at most this many cores threads draw fast enough, without the cost of starting processes.
 FEW_CORES = 4
-# Of batches that are drawn ahead of their use there are three a worker, or fewer where they are large.
+# Three batches a worker are drawn ahead of their use, or fewer where that many would take more than this.
 AHEAD_BYTES = 2_000_000_000
 
 
 def drawing_threads() -> int:
-    """Threads that draw batches unless told otherwise: one a core, two at the least."""
+    """Default number of threads that draw batches: one a core, from 2 to `MOST_THREADS`."""
     return min(MOST_THREADS, max(2, available_threads()))
 
 
 def drawing_processes() -> int:
-    """Processes that draw batches unless told otherwise: one a core but for the training's own; 0 on a few cores."""
+    """Default number of processes that draw batches: one a core, less one for the training; 0 with few cores."""
     cores = 1 if _no_processes() else available_threads()
     return min(MOST_PROCESSES, cores - 1) if cores > FEW_CORES else 0
 
 
 def check_processes(count: int) -> None:
-    """Raise `ConfigurationError` where so many processes cannot draw batches here."""
+    """Raise `ConfigurationError` if this many processes cannot draw batches here."""
     if count > MOST_PROCESSES:
         raise ConfigurationError(f"{count} processes that draw batches (--workers): expected at most {MOST_PROCESSES}.")
     if count and (reason := _no_processes()):
@@ -64,7 +64,7 @@ def check_processes(count: int) -> None:
 
 
 def _no_processes() -> str:
-    """What cannot begin processes here, as the start of a sentence; nothing where they can be."""
+    """Why processes cannot be started here, as the start of a sentence; "" where they can."""
     if not hasattr(signal, "pthread_sigmask"):
         return "Windows knows no signals that wait: it begins"
     if multiprocessing.current_process().daemon:
@@ -73,7 +73,7 @@ def _no_processes() -> str:
 
 
 class PairStore(Sequence[Pair]):
-    """Images and masks by index, read once and kept while there is room for them. Holds nothing until asked.
+    """Images and masks by index, read on first access and kept while there is room for them.
 
     A pair is ((H, W, 3) uint8 BGR, (H, W) uint8).
     """
@@ -100,12 +100,12 @@ class PairStore(Sequence[Pair]):
         return pair
 
     def __getstate__(self) -> dict[str, Any]:
-        # What has been read goes along as memory that processes share; only what each reads itself is its own.
+        # The cache travels as memory that processes share; each counts only what it reads itself as held.
         return self.__dict__ | {"_held": 0}
 
 
 class WithFrames(Sequence[Pair]):
-    """Labelled pairs, and behind them frames whose mask is `unlabelled` throughout."""
+    """Labelled pairs, followed by frames whose masks are `unlabelled` throughout."""
 
     def __init__(self, pairs: Sequence[Pair], frames: Sequence[np.ndarray], unlabelled: int) -> None:
         self._pairs, self._frames = pairs, frames
@@ -121,9 +121,9 @@ class WithFrames(Sequence[Pair]):
 
 
 class RenderedStore(Sequence[Pair]):
-    """Procedural scenes with exact labels, by index; drawn when first asked for, then kept.
+    """Procedural scenes with exact labels, by index; drawn on first access, then kept.
 
-    Each scene is seen at several moments of its drive: most of a first frame's cost is making the street.
+    Each street is drawn at several moments of its drive, since making the street is most of a first frame's cost.
     """
 
     def __init__(self, count: int, size: tuple[int, int], seed: int) -> None:
@@ -141,11 +141,11 @@ class RenderedStore(Sequence[Pair]):
 
     @property
     def streets(self) -> int:
-        """Number of streets that the scenes are moments of."""
+        """Number of streets that the scenes show."""
         return -(-self._length // MOMENTS_PER_STREET)
 
     def draw(self, street: int) -> list[Pair]:
-        """A street at each of its moments; takes seconds."""
+        """Draw a street at each of its moments; takes seconds."""
         from .scenes import Scene, render
 
         scene = Scene.from_seed(self.seed * SEEDS_APART + street)
@@ -155,30 +155,30 @@ class RenderedStore(Sequence[Pair]):
 
 @lru_cache(maxsize=1)
 def rendered_scenes(count: int, size: tuple[int, int], seed: int) -> RenderedStore:
-    """The store of these scenes; the last one asked for is kept, since a study trains many networks on the same."""
+    """The store of these scenes; the last one is cached, since a study trains many networks on the same scenes."""
     return RenderedStore(count, size, seed)
 
 
 class TrainingBatches:
     """Augmented batches: (N, H, W, 3) float32 in [-1, 1] and (N, H, W) uint8 class ids.
 
-    With a teacher's opinions the second is (N, H, W, 1 + classes) uint8: the ids, then the teacher's probabilities
-    times 255; of a rendered scene, which it has not seen, the truth.
+    With a teacher's opinions the second array is (N, H, W, 1 + classes) uint8: the ids, then the teacher's
+    probabilities times 255, or the one-hot truth for a rendered scene, which the teacher has not seen.
 
-    Not a `keras.utils.PyDataset`: that one counts epochs while batches of the epoch before are still being drawn, and
-    what a batch holds would hang on the timing of threads.
+    Not a `keras.utils.PyDataset`: that one advances its epoch while batches of the previous epoch are still being
+    drawn, so a batch's content would depend on the timing of threads.
 
     Args:
         pairs: real images and masks.
         rendered: scenes mixed in; each image is drawn from them with probability `rendered_share`.
         size: (height, width) of a crop.
-        view: (height, width) to which whole images are stretched for the network, at which crops show them; None for
-            their own pixels.
+        view: (height, width) to which whole images are resized for the network; crops are cut at that scale. None keeps
+            the images' own scale.
         augmentation: None resizes the whole image instead, as the notebook does.
         rare, fill, ids: see `augment`.
-        opinions: of each of `pairs` what a teacher thinks of it (`Example.opinion`); none without a teacher.
-        parts: every batch can be cut into as many equal parts; images that are over stay out of an epoch's last batch.
-        processes: how many draw a stream's batches; 0 for threads of this one, None for as many as the cores suggest.
+        opinions: a teacher's opinion of each of `pairs` (`Example.opinion`); empty without a teacher.
+        parts: every batch can be cut into this many equal parts; surplus images of an epoch's last batch are left out.
+        processes: how many draw a stream's batches; 0 for threads of this process, None for a default by cores.
     """
 
     def __init__(
@@ -208,11 +208,11 @@ class TrainingBatches:
 
     @property
     def target_shape(self) -> tuple[int, ...]:
-        """Shape of one image's part of the second array."""
+        """Shape of one image's entry in the second array."""
         return (*self.size, 1 + self.opinions[0].shape[-1]) if len(self.opinions) else self.size
 
     def __len__(self) -> int:
-        """Batches an epoch. Augmented epochs drop an odd last batch; its images come in some other epoch's order."""
+        """Batches in an epoch. With augmentation an incomplete last batch is dropped, of other images in each epoch."""
         whole, rest = divmod(len(self.pairs), self.batch_size)
         return whole + (1 if rest >= self.parts and self.augmentation is None else 0)
 
@@ -222,7 +222,7 @@ class TrainingBatches:
         return scale_frames(frames), targets
 
     def unscaled(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same batch with its frames as they were drawn: uint8 BGR."""
+        """The same batch with unscaled frames: uint8 BGR."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         chosen = chosen[: len(chosen) // self.parts * self.parts]
@@ -233,15 +233,16 @@ class TrainingBatches:
     def stream(
         self, first_epoch: int = 0, *, threads: int | None = None, processes: int | None = None
     ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-        """Batches in order from an epoch on, without end, drawn ahead of their use.
+        """Yield batches in order from an epoch on, without end, drawn ahead of their use.
 
         Args:
             first_epoch: where to begin.
-            threads: draw by so many threads of this process.
-            processes: draw by so many processes. Without either, by what the batches were made with.
+            threads: draw with this many threads of this process.
+            processes: draw with this many processes. Without either, `self.processes` decides.
 
         Raises:
-            ConfigurationError: processes were asked for, and cannot be begun. Where they were not, threads draw.
+            ConfigurationError: processes were asked for and cannot be started. If they are only the default, threads
+                draw instead.
         """
         if processes is None:
             processes = 0 if threads else self.processes
@@ -258,13 +259,13 @@ class TrainingBatches:
             except DrawingError:
                 if drawers in self._drawers:
                     raise
-                self._failure = None  # The training is over, and a thread of TensorFlow's still reads ahead.
+                self._failure = None  # The training is over; a thread of TensorFlow was still reading ahead.
             finally:
                 if drawers in self._drawers:
                     self._drawers.remove(drawers)
 
     def _begun(self, asked: int | None) -> Drawers | None:
-        """Processes that draw: as many as were asked for, else as the cores suggest; None where threads are to."""
+        """Start the processes that draw, as many as asked for or the default by cores; None where threads draw."""
         count = drawing_processes() if asked is None else asked
         if not count:
             return None
@@ -285,7 +286,7 @@ class TrainingBatches:
             raise
 
     def ahead(self, workers: int) -> int:
-        """How many batches a stream draws ahead of their use, by so many threads or processes."""
+        """How many batches a stream with this many threads or processes draws ahead of their use."""
         size = self.batch_size * (12 * math.prod(self.size) + math.prod(self.target_shape))
         return max(workers + 2, min(3 * workers, AHEAD_BYTES // size))
 
@@ -296,7 +297,7 @@ class TrainingBatches:
         workers: int,
         stop: Callable[[], None] = lambda: None,
     ) -> Generator[tuple[np.ndarray, np.ndarray]]:
-        """What `draw` gives for each batch, by that many threads at once; `stop` ends what they wait for."""
+        """Yield what `draw` returns for each batch, run in `workers` threads; `stop` ends what they wait for."""
         places = ((epoch, index) for epoch in itertools.count(first_epoch) for index in range(len(self)))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         try:
@@ -316,9 +317,9 @@ class TrainingBatches:
 
     @contextmanager
     def failures_raised(self) -> Iterator[None]:
-        """Raises what a batch could not be drawn for as itself: TensorFlow makes a page of text of it.
+        """Raise the original error of a batch that could not be drawn; TensorFlow turns it into a page of text.
 
-        At the end of the block no process draws any more, even where somebody keeps the stream.
+        After the block no process draws any more, even if the stream is still referenced.
         """
         try:
             yield
@@ -357,7 +358,7 @@ class TrainingBatches:
 
 
 class ResizedBatches:
-    """Whole images at the network's size, in order, for validation: the same types as `TrainingBatches`."""
+    """Whole images at the network's size, in order, for validation; types as in `TrainingBatches`."""
 
     def __init__(self, pairs: Sequence[Pair], *, size: tuple[int, int], batch_size: int) -> None:
         self.pairs, self.size, self.batch_size = pairs, size, batch_size

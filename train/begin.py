@@ -1,6 +1,6 @@
-"""What a training begins as: a fresh FCN8, one with ImageNet's kernels, or a finished network, a part of it or more.
+"""The network that a training begins with: a fresh FCN8, one with ImageNet's kernels, or a finished one at any width.
 
-Also which layers stay as they were given, and how fast the others learn. Knows nothing of batches and losses.
+Also decides which layers are frozen and how fast the others learn. Knows nothing of batches or losses.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SOME_FRAMES = 12
 def begin_network(
     recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray], *, synchronized: bool
 ) -> tuple[keras.Model, Encoder]:
-    """Build the network that a training begins as, and say what it took of the weights that it was given.
+    """Build the network that a training begins with, and record which of the given weights it took.
 
-    Where `options.encoder` says so already, the weights are a checkpoint's, and none are read here.
+    If `options.encoder` already holds that record, the weights come from a checkpoint and none are read here.
 
     Args:
-        frames: some images as the network sees them, (1, H, W, 3) float32 in [-1, 1] each; read only where filters of a
-            finished network are chosen or joined by fresh ones.
+        frames: some images as the network sees them, (1, H, W, 3) float32 in [-1, 1] each; read only where a finished
+            network's filters are selected or fresh ones are added.
         synchronized: batch normalisation averages over all devices.
 
     Raises:
@@ -58,9 +58,9 @@ def begin_network(
         encoder = Encoder(whole, loaded, began)
     elif encoder is None:
         encoder = Encoder(given is not None and fits_whole(read_encoder(given), config.block_widths, blocks))
-    # Kernels that arrive trained need no normalisation: it starts where the new or the tuned layers start.
+    # Blocks that arrive trained need no normalisation: it starts with the first block after them.
     first_norm = None if not recipe.batch_norm else blocks + 1 if encoder.whole else 1
-    # Sizes open, so that crops and whole validation images go through one network.
+    # No fixed size, so that one network takes both crops and whole validation images.
     network = fcn8(
         config.with_size(None), batch_norm_from=first_norm, dropout=recipe.dropout, synchronized=synchronized
     )
@@ -75,22 +75,22 @@ def begin_network(
 
 
 def learning_rates(recipe: Recipe, encoder: Encoder, config: Fcn8Config) -> dict[str, float]:
-    """Factors on the learning rate, by layer, of those that have one."""
+    """Factors on the learning rate by layer name, for the layers that have one."""
     rates = rates_where_wider(encoder.began, config.widths) if encoder.began else {}
-    # A selection of filters has more to learn anew than whole blocks have.
+    # Where only a selection of filters was taken, there is more to relearn: those layers keep the full rate.
     for name in encoder.loaded if encoder.whole else ():
         rates[name] = rates.get(name, 1.0) * recipe.encoder_rate
     return rates
 
 
 def some_frames(pairs: Sequence[Pair], size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Up to twelve training images, far apart, as a network of this (height, width) sees them: (1, H, W, 3) float32."""
+    """Up to twelve evenly spaced training images as a network of `size` sees them: (1, H, W, 3) float32 each."""
     for index in np.linspace(0, len(pairs) - 1, min(SOME_FRAMES, len(pairs))).round().astype(int).tolist():
         yield scale_frames(resize_frame(pairs[index][0], size)[None])
 
 
 def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) -> tuple[keras.Model, Encoder]:
-    """A finished run's network, without normalisation, since that was folded into its weights."""
+    """Continue a finished run's network without normalisation, which was folded into its weights."""
     config, encoder = fcn8_config(recipe, options), options.encoder
     network = fcn8(config.with_size(None), dropout=recipe.dropout, kernel_initializer="zeros")
     if encoder is None:
@@ -102,7 +102,7 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
         even_out(network)
         whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, int(name[5])))
         encoder = Encoder(False, tuple(whole), began)
-    # Runs that did not record what they began from were as wide as that.
+    # Older runs that did not record `began` were as wide as the network they began from, so they took every layer.
     _freeze(network, encoder.loaded if encoder.began else ENCODER_LAYERS, recipe.freeze_blocks)
     return network, encoder
 
@@ -110,7 +110,7 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
 def _finished(
     start: Path, ours: Fcn8Config, classes: ClassList, frames: Iterable[np.ndarray], seed: int
 ) -> tuple[keras.Model, tuple[int, ...]]:
-    """The network to begin from, for our classes, in no layer narrower than ours is to be, and the widths it had."""
+    """The network to begin from, adapted to our classes and widened where ours is wider, and its original widths."""
     run = open_run(start)
     finished, widths = load_model(run, input_size=ours.input_size), run.fcn8.widths
     if run.classes != classes.names:
@@ -123,17 +123,17 @@ def _finished(
 
 
 def is_whole(began: Sequence[int], widths: Sequence[int], blocks: int) -> bool:
-    """Whether a network takes a finished one's first blocks as they are, in an encoder that loses nothing of theirs.
+    """Whether a network takes a finished one's first blocks unchanged and is narrower in no encoder block.
 
-    The head may be narrower: it is normalised, and far from them.
+    The head may be narrower: it is normalised and far from those blocks.
     """
     return tuple(began[:blocks]) == tuple(widths[:blocks]) and all(map(ge, widths[:5], began[:5]))
 
 
 def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weights: Path | None) -> None:
-    """Raise `ConfigurationError` where more blocks are to be kept than a training is given whole; reads no data.
+    """Raise `ConfigurationError` if more blocks are to be frozen than a training is given whole; reads no data.
 
-    One block is the recipe's own wish, and is kept where it is given.
+    One block is never refused: it is the default recipe's own setting, and applies only where the block is given.
     """
     blocks = recipe.freeze_blocks
     if blocks < 2:
@@ -160,12 +160,12 @@ def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weig
 
 
 def _trained_blocks(recipe: Recipe) -> int:
-    """The first blocks, which need no normalisation where they arrive trained."""
+    """How many first blocks need no normalisation if they arrive trained."""
     return max(2, recipe.freeze_blocks)
 
 
 def _freeze(network: keras.Model, whole: Sequence[str], blocks: int) -> None:
-    """Keep the first of an encoder's blocks as they were given."""
+    """Freeze those of the `whole` layers that lie in the first `blocks` blocks."""
     for name in whole:
         if int(name[5]) <= blocks:
             network.get_layer(name).trainable = False

@@ -25,7 +25,7 @@ from .metrics import confusion_matrix, scores
 
 
 def due(epoch: int, every: int, epochs: int) -> bool:
-    """Whether an epoch, counted from 0, is an `every`-th or the last one: those are validated and saved."""
+    """Whether an epoch, counted from 0, is validated and saved: every `every`-th one is, and the last."""
     return (epoch + 1) % every == 0 or epoch + 1 == epochs
 
 
@@ -34,7 +34,7 @@ class TrainingError(EdgeSegError, ArithmeticError):
 
 
 class StopOnNan(keras.callbacks.Callback):
-    """Stops at the first batch whose loss is NaN or infinite, before anything of it is saved."""
+    """Stops at the first batch whose loss is NaN or infinite, before any of its effects are saved."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class StopOnNan(keras.callbacks.Callback):
 
 
 class MovingAverage:
-    """The optimizer's exponential moving average of the trainable weights, put into the model for a while.
+    """The optimizer's exponential moving average of the trainable weights, put into the model temporarily.
 
-    Keras keeps it on the device: average = ema * average + (1 - ema) * weight, a step.
+    Keras keeps it on the device; each step, average = ema * average + (1 - ema) * weight.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -63,7 +63,7 @@ class MovingAverage:
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """The model holds the averaged weights inside the block; nothing happens where the optimizer keeps none."""
+        """The model holds the averaged weights inside the block; does nothing if the optimizer keeps none."""
         # mixed_float16 wraps the optimizer in one that scales the loss; the average is the inner one's.
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         if not optimizer.use_ema:
@@ -87,7 +87,7 @@ class MovingAverage:
 class Validation(keras.callbacks.Callback):
     """Scores the averaged weights on whole validation images at the network's size and adds `val_*` to the logs.
 
-    After each `every`-th of the epochs and the last. Images with nothing labelled in any of them say nothing.
+    Runs after every `every`-th epoch and the last. If no pixel of any image is labelled, nothing is added.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Validation(keras.callbacks.Callback):
         confusion = np.zeros((self.classes, self.classes), np.int64)
         losses, sizes = [], []
         for frames, truth in self.batches:
-            # Where several devices train, each is given the whole batch here, and TensorFlow returns all of theirs.
+            # With several devices, TensorFlow gives each the whole batch here and returns all their outputs together.
             found = self.model.predict_on_batch(frames)[: len(frames)]
             losses.append(float(ops.convert_to_numpy(ops.mean(self.model.loss(truth, found)))))
             sizes.append(len(frames))
@@ -133,9 +133,9 @@ class Validation(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """A line an epoch in history.csv, rewritten whole each time so that it is never half a line.
+    """One line an epoch in history.csv, which is rewritten whole each time so that no line is ever incomplete.
 
-    A class that is in neither truth nor prediction has no IoU: its cell is empty, as all are without a validation.
+    A class in neither truth nor prediction has no IoU: its cell is empty, as all IoU cells are without a validation.
     """
 
     def __init__(self, folder: Path, class_names: tuple[str, ...], validation: Validation) -> None:
@@ -170,13 +170,13 @@ class History(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves the whole state after each `every`-th of the epochs and the last.
+    """Saves the whole state after every `every`-th epoch and the last.
 
-    Comes after validation and history in the list of callbacks.
+    Must come after validation and history in the list of callbacks.
 
     Raises:
-        TrainingError: a weight is NaN or infinite; the checkpoint before it is kept.
-        OSError: it cannot be written; the checkpoint before it is kept.
+        TrainingError: a weight is NaN or infinite; the previous checkpoint is kept.
+        OSError: the checkpoint cannot be written; the previous one is kept.
     """
 
     def __init__(self, folder: Path, history: History, *, every: int = 1, epochs: int = 0) -> None:
@@ -195,7 +195,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """One line an epoch; on a terminal also a bar within it, with loss, mean IoU and the time left of the whole run."""
+    """One line an epoch; on a terminal also a bar for its steps, with loss, mean IoU and the whole run's time left."""
 
     def __init__(self, epochs: int, steps: int, stream: TextIO | None = None) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class StopOnSignal(keras.callbacks.Callback):
         self.stopped = False
 
     def installed(self) -> AbstractContextManager[None]:
-        """Listens inside the block."""
+        """Listen for the signals inside the block."""
         return asked_twice(
             self._stop,
             said="Finishing the batch under way; once more to stop at once.",
@@ -259,5 +259,5 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.stopped:
-            # Not model.stop_training: that would run the end of the epoch, and save a part of one as a whole.
+            # Not model.stop_training: that would run the end of the epoch and save a partial epoch as a whole one.
             raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""A checkpoint: the whole state of training in one .npz, whole or absent, and how it comes back.
+"""Checkpoints: the whole state of training in one .npz, written whole or not at all, and how it is restored.
 
-Holds the network's variables, the optimizer's (its step, momenta and moving average among them) and a JSON record
-(epoch, history). Arrays only (`allow_pickle=False`): a checkpoint runs no code.
+Holds the network's variables, the optimizer's (including its step, momenta and moving average) and a JSON record
+(epoch, history). Arrays only (`allow_pickle=False`): loading a checkpoint runs no code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_RECORD = 64 * 2**20
 
 
 def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) -> None:
-    """Write the state after an epoch; the one before stays beside it under its own name."""
+    """Write the state after an epoch; the previous checkpoint stays beside it as `PREVIOUS`."""
     arrays = {f"model/{index}": np.asarray(variable) for index, variable in enumerate(model.variables)}
     arrays |= {f"optimizer/{index}": np.asarray(variable) for index, variable in enumerate(model.optimizer.variables)}
     arrays["record"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
@@ -38,13 +38,13 @@ def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) ->
 
 
 def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], str]:
-    """Put the newest whole checkpoint into `model` and its optimizer.
+    """Load the newest intact checkpoint into `model` and its optimizer.
 
     Returns:
-        The record, and a note that says so when an older one was taken.
+        The record, and a note if the previous checkpoint was used, else "".
 
     Raises:
-        ModelFileError: there is no checkpoint, or none that is whole and fits this network.
+        ModelFileError: there is no checkpoint, or none that is intact and fits this network.
     """
     troubles = []
     for name in (NAME, PREVIOUS):
@@ -69,12 +69,12 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run has come to the end of an epoch whose state it saves."""
+    """Whether a run has saved a checkpoint."""
     return any((folder / name).exists() for name in (NAME, PREVIOUS))
 
 
 def kept(folder: Path) -> str:
-    """In words, what a run that ends here leaves to go on from."""
+    """In words, what a run that ends here can be resumed from."""
     for name in (NAME, PREVIOUS):
         try:
             with np.load(folder / name, allow_pickle=False) as file:
@@ -93,7 +93,7 @@ def _read(path: Path, *, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[st
 
 
 def _bytes(variables: list[Any]) -> int:
-    """What these variables take, at 8 bytes an element at most."""
+    """Upper bound on the bytes of these variables, at 8 bytes an element."""
     return sum(8 * math.prod(variable.shape) for variable in variables)
 
 

@@ -1,6 +1,6 @@
-"""The classes that a network tells apart, as masks number them, and what of a recipe is for CamVid's twelve alone.
+"""The classes that a network distinguishes, as masks number them, and what applies to CamVid's twelve only.
 
-Knows no files, batches or networks.
+Knows nothing of files, batches or networks.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from edge_seg.errors import ConfigurationError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 UNLABELLED_NAME = CAMVID_CLASSES[CAMVID_UNLABELLED]
-# The thin and rare classes that plain training loses: CamVid's pole, sign_symbol, pedestrian and bicyclist.
+# The thin and rare classes that plain training misses.
 CAMVID_RARE = ("pole", "sign_symbol", "pedestrian", "bicyclist")
-# Of other lists those with less than this share of the labelled pixels; of CamVid's that would be the same and fence.
+# In other lists, classes below this share of the labelled pixels are rare; in CamVid that would only add fence.
 RARE_SHARE = 0.02
-MOST_CLASSES = 256  # that a mask's byte can tell
+MOST_CLASSES = 256  # a mask has one byte a pixel
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassList:
-    """Names in the order of their ids, and what of a mask is no class.
+    """Class names in the order of their ids, and the mask values that mean unlabelled.
 
     Attributes:
         names: of ids 0, 1, ...
         unlabelled: id whose pixels are left out of loss and scores; None where every pixel counts.
-        ignored: a value of masks, beside the ids, that means unlabelled, often 255; None where there is none.
+        ignored: another mask value that means unlabelled, often 255; None where there is none.
     """
 
     names: tuple[str, ...] = CAMVID_CLASSES
@@ -40,7 +40,7 @@ class ClassList:
 
     @property
     def is_camvid(self) -> bool:
-        """Whether streets can be rendered with these ids."""
+        """Whether these are CamVid's classes, the only ones that scenes are rendered with."""
         return self.names == CAMVID_CLASSES and self.unlabelled == CAMVID_UNLABELLED
 
     @property
@@ -49,7 +49,7 @@ class ClassList:
         return {name: index for index, name in enumerate(self.names) if index != self.unlabelled}
 
     def rare(self, shares: np.ndarray) -> tuple[int, ...]:
-        """Ids of the classes that crops are centred on and objects pasted of.
+        """Ids of the classes that crops are centred on and whose objects are pasted.
 
         Args:
             shares: (classes,) share of each among the labelled pixels, 0..1.
@@ -63,15 +63,15 @@ CAMVID = ClassList()
 
 
 def class_list(names: tuple[str, ...], unlabelled: str | None, ignored: int | None) -> ClassList:
-    """The classes of a command's options.
+    """The class list that a command's options describe.
 
     Args:
         names: by id.
-        unlabelled: name of the class without a label, "none", or None for one called "unlabelled" if there is one.
-        ignored: a mask's value that means unlabelled. Where no class does, one called so is put behind the others.
+        unlabelled: name of the unlabelled class, "none", or None for a class called "unlabelled" if there is one.
+        ignored: a mask value that means unlabelled. If no class does, one called "unlabelled" is appended.
 
     Raises:
-        ConfigurationError: no such class, more than a byte can tell, or a value that is a class's id already.
+        ConfigurationError: no such class, more than `MOST_CLASSES`, or a value that is already a class's id.
     """
     if unlabelled is None:
         index = names.index(UNLABELLED_NAME) if UNLABELLED_NAME in names else None
@@ -81,7 +81,7 @@ def class_list(names: tuple[str, ...], unlabelled: str | None, ignored: int | No
 
 
 def changed(known: ClassList, names: tuple[str, ...] | None, unlabelled: str | None, ignored: int | None) -> ClassList:
-    """Known classes, and over them what a command's options say; other names begin a list of their own.
+    """Known classes, overridden by a command's options; other names start a new list.
 
     Raises what `class_list` raises.
     """
@@ -102,7 +102,7 @@ def _named(names: tuple[str, ...], name: str) -> int | None:
 
 
 def _with_ignored(names: tuple[str, ...], index: int | None, ignored: int | None, *, appended: bool) -> ClassList:
-    """A list whose masks hold `ignored`, too; with `appended` a class is made for it where there is none."""
+    """A list whose masks also hold `ignored`; `appended` adds an unlabelled class for that value if there is none."""
     if ignored is None:
         return ClassList(names=names, unlabelled=index)
     if index is None:
@@ -121,5 +121,5 @@ def _with_ignored(names: tuple[str, ...], index: int | None, ignored: int | None
 
 
 def missing(ids: Mapping[str, int], wanted: tuple[str, ...]) -> list[str]:
-    """Those of the wanted classes that a list has not."""
+    """The wanted classes that `ids` lacks."""
     return [name for name in wanted if name not in ids]

@@ -1,7 +1,7 @@
-"""A dataset on disk: pairs of image and mask, and how one is read.
+"""A dataset on disk: pairs of image and mask, and how they are read.
 
 Knows the dataset1 layout and plain folders. Does not split, resize, augment or batch. Masks are 8-bit single-channel
-PNG whose pixel is the class id.
+PNG whose pixel values are class ids.
 
 Orientation policy: pixels are used as stored, for images and masks alike; EXIF rotation is ignored, because a mask
 drawn on the stored pixels carries none (`inspect` names every image with an EXIF rotation).
@@ -31,7 +31,7 @@ SPLITS = ("train", "test")
 class Sample:
     """One labelled image: paths of the image and of its mask.
 
-    `ignored` is (the value that its mask has for what is not labelled, id of the unlabelled class), where they differ.
+    `ignored` is (mask value that means unlabelled, id of the unlabelled class), where the two differ.
     """
 
     stem: str
@@ -78,7 +78,7 @@ def find_samples(
 
 
 def ignored_value(classes: ClassList) -> tuple[int, int] | None:
-    """What a `Sample` of these classes records."""
+    """`Sample.ignored` for these classes."""
     if classes.ignored is None or classes.unlabelled is None:
         return None
     return classes.ignored, classes.unlabelled
@@ -106,7 +106,7 @@ def dataset_folders(
 
 
 def by_stem(paths: Iterable[Path]) -> tuple[dict[str, Path], list[str]]:
-    """The image files among `paths` by stem, and a problem for each whose stem is taken: which of two is meant?"""
+    """The image files among `paths` by stem, and a problem for each file whose stem is already taken."""
     found: dict[str, Path] = {}
     problems = []
     for path in sorted(paths):
@@ -129,7 +129,7 @@ def orphans(images: dict[str, Path], masks: dict[str, Path], image_dir: Path, ma
 
 
 def _lookalike(stem: str, others: dict[str, Path]) -> str:
-    """Words for a name that differs from `stem` in nothing to be seen: one umlaut may be spelt in two ways."""
+    """A note if another name looks the same as `stem`: Unicode can spell one umlaut in two ways."""
     same = (other for other in others if other != stem and _composed(other) == _composed(stem))
     return " (one looks the same, but is spelt with other Unicode code points: rename it)" if any(same) else ""
 
@@ -147,7 +147,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def _decode(path: Path, mode: int) -> np.ndarray | None:
-    """An image's pixels as stored, or None. Not by imread: a name outside UTF-8 ends the process there."""
+    """An image's pixels as stored, or None. Not by imread, which ends the process if a name is not UTF-8."""
     try:
         data = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError:
@@ -179,7 +179,7 @@ def read_pair(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_ids(sample: Sample) -> np.ndarray:
-    """Read a sample's mask, (H, W) uint8, as ids of its classes alone. Raises `DatasetError` if unreadable."""
+    """Read a sample's mask as class ids, (H, W) uint8, none of them `ignored`. Raises `DatasetError` if unreadable."""
     mask = read_mask(sample.mask)
     if sample.ignored is not None:
         value, unlabelled = sample.ignored

@@ -1,8 +1,8 @@
-"""Which devices a training runs on, and what has to change once they are several.
+"""Which devices a training runs on, and what changes when there are several.
 
 Knows devices, hosts and the two frameworks' own ways of using them (`tf.distribute` on TensorFlow, `keras.distribution`
 on JAX); knows nothing of networks, recipes or files of a run. A batch is always the global one: each device takes an
-equal, consecutive share of it, and what a step computes does not depend on how many they are.
+equal, consecutive share of it, and the result of a step does not depend on the number of devices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edge_seg.errors import ConfigurationError
 
 from .batches import TrainingBatches
 
-# Read by `keras.distribution.initialize`; says that several hosts are to train together.
+# Read by `keras.distribution.initialize`: the number of hosts that train together.
 JAX_HOSTS = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 JAX_WAY = (
     f"KERAS_BACKEND=jax, KERAS_DISTRIBUTION_JOB_ADDRESSES=FIRST_HOST:PORT, {JAX_HOSTS}=HOSTS and "
@@ -38,7 +38,7 @@ class Devices:
 
     Attributes:
         names: this host's devices, as "gpu:0"; empty for the framework's own choice of one.
-        hosts, host: how many hosts train together, and which of them this one is.
+        hosts, host: how many hosts train together, and the index of this one.
         strategy: the framework's own object; None where there is one device in all.
     """
 
@@ -49,7 +49,7 @@ class Devices:
 
     @property
     def count(self) -> int:
-        """Devices of all hosts."""
+        """Number of devices on all hosts together."""
         return self.hosts * max(1, len(self.names))
 
     @property
@@ -63,13 +63,13 @@ class Devices:
         return self.strategy is not None and keras.backend.backend() == "tensorflow"
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Inside it networks are built, compiled and fitted for these devices."""
+        """Context in which networks are built, compiled and fitted for these devices."""
         if self.strategy is not None:
             return self.strategy.scope()
         return keras.device(self.names[0]) if self.names else nullcontext()
 
     def feed(self, batches: TrainingBatches, first_epoch: int) -> Any:
-        """What `model.fit` reads: the batches from an epoch on, without end, each device its own share."""
+        """What `model.fit` reads: batches from an epoch on, without end, each device taking its own share."""
         if self.strategy is None:
             return batches.stream(first_epoch)
         if keras.backend.backend() == "jax":
@@ -78,9 +78,9 @@ class Devices:
 
     @contextmanager
     def folder(self, out: Path) -> Iterator[Path]:
-        """Where this host writes: the run's folder on the chief, one that is thrown away on every other.
+        """Where this host writes: the run's folder on the chief, a temporary folder on every other host.
 
-        All hosts have to do all the work: reading a variable can be a computation that they do together.
+        All hosts have to do all the work, since reading a variable can be a computation that needs every host.
         """
         if self.chief:
             yield out
@@ -93,7 +93,7 @@ class Devices:
         return names if self.hosts == 1 else f"host {self.host + 1} of {self.hosts}: {names}"
 
     def _dataset(self, batches: TrainingBatches, first_epoch: int) -> Any:
-        # Not a plain generator: before it builds a network Keras takes batches from that one and never gives them back.
+        # Not a plain generator: Keras takes batches from it before building a network and never trains on them.
         # A dataset begins anew.
         import tensorflow as tf
 
@@ -108,7 +108,7 @@ class Devices:
 
     @staticmethod
     def _shares(stream: Iterator[Any], parts: int, own: range) -> Iterator[Any]:
-        """Of each batch cut into `parts`, those of the indices in `own`, one after the other."""
+        """Cut each batch into `parts` equal parts and yield those whose indices are in `own`, one after the other."""
         for batch in stream:
             length = len(batch[0]) // parts
             for part in own:
@@ -117,7 +117,7 @@ class Devices:
 
 @dataclass(frozen=True)
 class Hosts:
-    """How many hosts train together, and which of them this one is, counted from 0."""
+    """How many hosts train together, and the index of this one, counted from 0."""
 
     count: int = 1
     index: int = 0
@@ -125,10 +125,11 @@ class Hosts:
 
 @cache
 def join_hosts() -> Hosts:
-    """Meet the other hosts that the environment names, if any; waits for them. Comes before anything is computed.
+    """Connect to the other hosts that the environment names, if any. Waits for them; call before computing anything.
 
     Raises:
-        ConfigurationError: a variable cannot be read, the hosts do not meet, or the backend cannot train on several.
+        ConfigurationError: an environment variable cannot be parsed, the hosts cannot connect, or the backend cannot
+            train on several.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow" and _tensorflow_hosts() > 1:
@@ -161,10 +162,10 @@ def _tensorflow_hosts() -> int:
 def choose_devices(batch_size: int, asked: Sequence[str] = ()) -> Devices:
     """All visible GPUs of all hosts, or those that are asked for, as ("gpu:0", "gpu:1").
 
-    Of one host's GPUs as many take part as the batch can be shared among equally; a line on stderr says if some do not.
+    On one host, only as many GPUs take part as can share the batch equally; a line on stderr says if some are left out.
 
     Raises:
-        ConfigurationError: a device that is not there, or a batch that cannot be shared equally among those asked for.
+        ConfigurationError: a device does not exist, or the batch cannot be shared equally among those asked for.
     """
     hosts = join_hosts()
     if hosts.count > 1:
@@ -203,9 +204,9 @@ def visible_devices() -> tuple[str, ...]:
 
 
 def summed_over_devices(values: list[Any]) -> list[Any]:
-    """Each value's sum over the devices of a step; as they are where a step sees the whole batch anyway.
+    """Each value summed over the devices of a step; unchanged where a step sees the whole batch anyway.
 
-    Differentiable. Lets a loss that is no mean over images be the whole batch's, and not a mean of the shares'.
+    Differentiable. Lets a loss that is not a mean over images be the whole batch's, not a mean of the devices' shares.
     """
     context = _replica_context()
     if context is None:
@@ -216,9 +217,9 @@ def summed_over_devices(values: list[Any]) -> list[Any]:
 
 
 def device_share(loss: Any) -> Any:
-    """A device's part of a loss that every device computes whole: the gradients of all are added up afterwards.
+    """A device's part of a loss that every device computes whole, since the gradients of all devices are summed.
 
-    Keras does this for losses that are a mean over images, and leaves a scalar alone.
+    Keras does this itself for losses that are a mean over images, but not for a scalar.
     """
     context = _replica_context()
     return loss if context is None else loss / context.num_replicas_in_sync
@@ -244,7 +245,7 @@ def _on_hosts(hosts: Hosts, batch_size: int, asked: Sequence[str]) -> Devices:
 
 @cache
 def _strategy(names: tuple[str, ...]) -> Any:
-    # One a process: a second strategy on the same devices would take up the first one's names of exchanges.
+    # One a process: a second strategy on the same devices would reuse the names of the first one's collectives.
     if keras.backend.backend() == "jax":
         return keras.distribution.DataParallel(devices=list(names), auto_shard_dataset=False)
     import tensorflow as tf

@@ -1,10 +1,10 @@
-"""Batches drawn by several processes at once, for a GPU that is quicker than the threads of one: Python locks them out.
+"""Batches drawn by several processes, for a GPU that outpaces one process's threads, which Python's lock holds up.
 
-Each process is begun anew (never forked: TensorFlow and JAX have threads), imports neither of them, and draws one batch
-after another as it is asked to. What images have been read, frames and a teacher's opinions lie once in memory that all
-share (`train.shared`), rendered scenes too, each street drawn by whoever needs it first; a batch comes back so, too,
-still as uint8. Where one process dies, all end, and the training with them. Which process draws a batch says nothing of
-what it holds (`train.batches`). Knows no networks.
+Each process is spawned (never forked: TensorFlow and JAX have threads), imports neither of them, and draws one batch
+after another on request. Images already read, frames and a teacher's opinions lie once in memory that all processes
+share (`train.shared`). Rendered scenes do too, each street drawn by the first process that needs it, and so do finished
+batches, still as uint8. If one process dies, all end, and the training with them. A batch's content does not depend on
+which process draws it (`train.batches`). Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from .augment import Pair
 from .batches import MOMENTS_PER_STREET, RenderedStore, TrainingBatches
 from .shared import Shared
 
-# Where a shared array begins: on a whole line of the processor's cache.
+# Bytes; shared arrays begin on a line of the processor's cache.
 ALIGNMENT = 64
-# Between two looks at whether another process still draws a street, which takes it seconds.
+# Between two checks whether another process is still drawing a street, which takes seconds.
 LOOK_S = 0.01
-# What a process whose pipe is closed may take to be gone.
+# How long a process may take to end once its pipe is closed.
 ENDING_S = 5
 
 
 class DrawingError(EdgeSegError, RuntimeError):
-    """A process that draws batches ended, or met something that could not be told."""
+    """A process that draws batches ended, or raised an error that could not be pickled."""
 
 
 class NoProcessesError(ConfigurationError):
-    """Processes to draw batches cannot be begun here: the system lacks room for them, or refuses something."""
+    """Processes that draw batches cannot be started here: the system lacks the memory for them, or refuses them."""
 
 
 class Drawers:
@@ -63,7 +63,7 @@ class Drawers:
         count: how many.
 
     Raises:
-        NoProcessesError: there is no room for what they share, or a process cannot be begun.
+        NoProcessesError: there is no room for the memory they share, or a process cannot be started.
     """
 
     def __init__(self, batches: TrainingBatches, count: int) -> None:
@@ -90,12 +90,12 @@ class Drawers:
             self._scenes = SharedScenes(self._store)
             plan.rendered = ()
         packed = Packed(plan)
-        places = [Place(batches) for _ in range(count)]  # All that is shared has its room before a process begins.
+        places = [Place(batches) for _ in range(count)]  # All shared memory is reserved before a process starts.
         context = multiprocessing.get_context("spawn")
         with _beginning():
             for place in places:
                 self._workers.append(_Worker(context, packed, self._scenes, place, count))
-        # After the first process was begun, so that it comes before multiprocessing's own wait for them.
+        # Registered after a process was started, so that it runs before multiprocessing's own handler waits for them.
         atexit.register(self.stop)
 
     def __enter__(self) -> Drawers:
@@ -107,11 +107,11 @@ class Drawers:
             worker.connection.close()
 
     def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `TrainingBatches.batch`, by whichever process is free. To be called by at most `count` threads at once.
+        """As `TrainingBatches.batch`, drawn by any free process. To be called by at most `count` threads at once.
 
         Raises:
             DrawingError: a process has ended, this or another; then all have.
-            Exception: whatever the process met.
+            Exception: whatever the process raised.
         """
         worker = self._idle.get()
         try:
@@ -127,7 +127,7 @@ class Drawers:
             self._idle.put(worker)
 
     def _end_of(self, worker: _Worker) -> str:
-        """What to say of a process that is gone, or of the first that was: with it all others end, and their waits."""
+        """The message about the first process that ended; kills all others, which ends the waits for them."""
         with self._lock:
             if not self._failure:
                 worker.process.join(ENDING_S)
@@ -137,7 +137,7 @@ class Drawers:
             return self._failure
 
     def stop(self) -> None:
-        """End the processes, whatever they are at; twice is no error."""
+        """Kill the processes, whatever they are doing; calling it twice is no error."""
         atexit.unregister(self.stop)
         with self._lock:
             for worker in self._workers:
@@ -150,7 +150,7 @@ class Drawers:
 
 
 class _Worker:
-    """One process, this side's end of its pipe, and the memory that its batches come in."""
+    """One process, our end of its pipe, and the memory that its batches arrive in."""
 
     def __init__(self, context: Any, packed: Packed, scenes: SharedScenes | None, place: Place, count: int) -> None:
         self.place = place
@@ -159,12 +159,12 @@ class _Worker:
             target=_draw, args=(theirs, packed, scenes, place, count), name="batches", daemon=True
         )
         self.process.start()
-        theirs.close()  # The process alone has it now: its end is the pipe's.
+        theirs.close()  # Only the process has it now, so the pipe closes when the process ends.
 
 
 def _draw(connection: Any, packed: Packed, scenes: SharedScenes | None, place: Place, count: int) -> None:
-    """What a process does: answer each (epoch, index) until nobody asks any more."""
-    # The training's own process hears them and says what is to be done.
+    """The main function of a process: answer each (epoch, index) until the pipe closes."""
+    # The training's own process handles these signals and decides what happens.
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
@@ -181,7 +181,7 @@ def _draw(connection: Any, packed: Packed, scenes: SharedScenes | None, place: P
 
 
 def _answer(batches: TrainingBatches, place: Place, epoch: int, index: int) -> int | Exception:
-    """How many images of this batch now lie in `place`; or why there are none."""
+    """Draw a batch into `place`; returns how many images it has, or the error that prevented it."""
     try:
         return place.put(*batches.unscaled(epoch, index))
     except Exception as error:
@@ -202,10 +202,10 @@ class Place:
         self._memory = Shared(sum(map(math.prod, self._shapes)))
 
     def put(self, frames: np.ndarray, targets: np.ndarray) -> int:
-        """Lay down a batch as it was drawn; returns how many images it has.
+        """Store a batch as it was drawn; returns how many images it has.
 
         Raises:
-            ConfigurationError: it is not of uint8.
+            ConfigurationError: an array is not uint8.
         """
         for array, given in zip(self._arrays(), (frames, targets), strict=True):
             if given.dtype != np.uint8:
@@ -217,7 +217,7 @@ class Place:
         return len(frames)
 
     def batch(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """A batch of so many images as `TrainingBatches.batch` gives it, in memory of its own."""
+        """A batch of `count` images as `TrainingBatches.batch` returns it, copied out of the shared memory."""
         frames, targets = self._arrays()
         return scale_frames(frames[:count]), targets[:count].copy()
 
@@ -227,7 +227,7 @@ class Place:
 
 
 class Packed:
-    """An object, sent once however many processes open it: the arrays in it lie in memory that they share."""
+    """An object whose arrays lie in memory shared by all processes that open it, and so are stored only once."""
 
     def __init__(self, content: Any) -> None:
         found: list[pickle.PickleBuffer] = []
@@ -251,10 +251,10 @@ class Packed:
 
 
 class SharedScenes(Sequence[Pair]):
-    """A `RenderedStore` that several processes fill together: who needs a street first draws it, for all.
+    """A `RenderedStore` that several processes fill together: the first to need a street draws it for all.
 
     Args:
-        store: what is to be drawn; what it has drawn already is taken over.
+        store: what is to be drawn; streets that it has drawn already are copied.
     """
 
     def __init__(self, store: RenderedStore) -> None:
@@ -278,19 +278,19 @@ class SharedScenes(Sequence[Pair]):
         return self._pair(street, moment)
 
     def give(self, store: RenderedStore) -> None:
-        """Leave what has been drawn to the store that this was made of. For when no process draws any more."""
+        """Copy what has been drawn into the store that this was made from. Call when no process draws any more."""
         for street in np.flatnonzero(self._memory.array()[: self._plan.streets]).tolist():
             if street not in store.drawn:
                 pairs = [self._pair(street, moment) for moment in range(MOMENTS_PER_STREET)]
                 store.drawn[street] = [(image.copy(), mask.copy()) for image, mask in pairs]
 
     def _have_drawn(self, street: int) -> None:
-        """Draw a street, or wait for the process that does; one that dies leaves it to the next.
+        """Draw a street, or wait for the process that does; if that one dies, the next draws it.
 
         Raises:
-            EOFError: the training is gone, and nobody needs it any more.
+            EOFError: the training has ended, so the street is no longer needed.
         """
-        # Whatever is claimed was let go of before: that also tells a processor that the pixels come before the byte.
+        # A claim follows the last holder's release, which also orders memory: the pixels are visible before the byte.
         while not self._memory.claim(street):
             if self._training not in (os.getpid(), os.getppid()):
                 raise EOFError("the training has ended")
@@ -317,13 +317,13 @@ class SharedScenes(Sequence[Pair]):
 
 @contextmanager
 def _beginning() -> Iterator[None]:
-    """For processes to be begun inside: they do not run the main script again, and signals sent to them wait.
+    """Context to start processes in: they do not run the main script again, and signals sent to them wait.
 
-    The script may load TensorFlow, and a signal would end a process that has not learnt yet to ignore it. Blocked are
-    they in this thread alone, from which the processes take it over: another thread of this process still hears them.
+    The script may load TensorFlow, and a signal would end a process that does not ignore it yet. Signals are blocked in
+    this thread only, whose mask the processes inherit: other threads of this process still receive them.
     """
-    resource_tracker.ensure_running()  # Else this one, on its way, would let the signals through.
-    # This call and the next run the handlers of what has come, which may raise: the mask is known before it is changed.
+    resource_tracker.ensure_running()  # Otherwise it would start inside the block, and unblock signals as it does.
+    # pthread_sigmask runs the handlers of pending signals, which may raise: the old mask is read before it is changed.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     main = sys.modules["__main__"]
     try:
@@ -336,7 +336,7 @@ def _beginning() -> Iterator[None]:
 
 
 def _last_words(code: int | None) -> str:
-    """Of a process that is gone: what it ended by, and what may help."""
+    """The message about a process that ended: how, and what may help."""
     if code is not None and code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
     else:

@@ -39,7 +39,7 @@ from .quiet import import_keras_quietly
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is evaluated on what.
+    """A model and the samples that it is evaluated on.
 
     Attributes:
         name: the run's folder or the model file, as it was given.
@@ -47,8 +47,8 @@ class Subject:
         samples: the pairs to evaluate on.
         classes, palette, unlabelled: of the model.
         labeler: what labels frames.
-        ignored: the masks' value that means unlabelled, where it is none of the ids.
-        night: relight each image as by night first.
+        ignored: mask value that means unlabelled, where it is not one of the ids.
+        night: relight each image as if at night first.
     """
 
     name: str
@@ -65,14 +65,14 @@ class Subject:
         """A sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8."""
         image, mask = read_pair(sample)
         if self.night:
-            # Drawn from the name: the same night for every model, whatever else is evaluated.
+            # Seeded by the image's name: the same night for every model, whatever else is evaluated.
             ids = {name: index for index, name in enumerate(self.classes)}
             image = make_night(image, mask, ids, np.random.default_rng(crc32(sample.stem.encode(errors="replace"))))
         return image, mask
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `evaluate` takes."""
+    """Add the options of `python -m train evaluate`."""
     parser.add_argument(
         "model",
         metavar="RUN",
@@ -130,7 +130,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.images and (args.dataset or args.split):
         raise ConfigurationError("--images and --masks are evaluated whole; leave the dataset and --split out.")
     args.model = model_named(str(args.model))
-    # A run is a folder, whatever its name.
+    # A folder is a run, even if its name ends in .onnx.
     onnx = args.model.is_file() or (args.model.suffix.lower() == ".onnx" and not args.model.is_dir())
     subject = _onnx_subject(args) if onnx else _run_subject(args)
     if args.night:
@@ -141,7 +141,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
             )
         subject = replace(subject, split=f"{subject.split} by night", night=True)
     folder_name = f"evaluate-{subject.split.replace(' ', '-')}"
-    # What ships stays as it is: pictures of somebody's data would lie among it.
+    # Nothing is written into the package: a user's pictures do not belong among the bundled files.
     apart = onnx or args.model.resolve().is_relative_to(Path(edge_seg.__file__).parent)
     out = args.out or (Path(f"{args.model.stem}-{folder_name}") if apart else args.model / folder_name)
     evaluation = evaluate_subject(subject, batch=args.batch)
@@ -200,7 +200,7 @@ def _run_subject(args: argparse.Namespace) -> Subject:
 
 
 def samples_of_split(run: Any, split: str, root: Path | str | None = None) -> list[Sample]:
-    """A run's samples, all of them. Raises `DatasetError` where the dataset lacks any that the run recorded."""
+    """All samples of a run's split. Raises `DatasetError` if the dataset lacks any that the run recorded."""
     samples: list[Sample] = run.samples(split, root)
     recorded = run.config.get("data", {}).get(split, ()) if split != "test" else ()
     missing = sorted(set(recorded) - {sample.stem for sample in samples})
@@ -239,7 +239,7 @@ def _onnx_subject(args: argparse.Namespace) -> Subject:
 
 
 def checked_ignored(classes: ClassList) -> ClassList:
-    """The classes themselves; raises `ConfigurationError` where their masks cannot hold the value to be ignored."""
+    """The classes, less a redundant `ignored`; raises `ConfigurationError` if masks cannot hold the value."""
     if classes.ignored is None or classes.ignored == classes.unlabelled:
         return replace(classes, ignored=None)
     if classes.unlabelled is None or classes.ignored < len(classes):
@@ -251,7 +251,7 @@ def checked_ignored(classes: ClassList) -> ClassList:
 
 
 def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:
-    """The tables on the terminal: each class, then the means, for each protocol and variant."""
+    """Print a table for each protocol and variant: each class, then the means."""
     height, width = evaluation.size
     images, speed = len(evaluation.images), f"{evaluation.label_ms:.1f} ms/frame"
     print(f"{subject.name} on {subject.split}: {images} images, labelled at {speed}")
@@ -284,7 +284,7 @@ def _figure(value: float) -> str:
 def write_evaluation(
     subject: Subject, evaluation: Evaluation, folder: Path, *, options: dict[str, Any] | None = None
 ) -> None:
-    """Write summary.json, the CSV tables and the pictures; confusion and pictures are of the plain full frame."""
+    """Write summary.json, the CSV tables and the pictures; confusion and pictures are of full frame, plain."""
     from . import pictures  # matplotlib takes seconds to load, which `--help` and a wrong call need not wait for
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -310,7 +310,7 @@ def write_evaluation(
 
 
 def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
-    """Frames, truths, predictions and errors of a few images."""
+    """Draw frames, truths, predictions and errors of a few images."""
     from . import pictures
 
     frames, truths = zip(*(subject.read(item.score.sample) for item in shown), strict=True)

@@ -1,7 +1,7 @@
-"""Labels against truth over a list of samples: at the model's size, as the notebook, and at each mask's own size.
+"""Score labels against truth over a list of samples: at the model's size, as the notebook, and at each mask's own size.
 
-Knows labelers and masks; opens no run, prints nothing, writes nothing. Memory does not grow with the number of samples
-but for one short line each: of the labels only a few images' are kept, to be shown.
+Knows labelers and masks; opens no run, prints nothing, writes nothing. Memory grows by only one short record a sample:
+labels are kept only of the few images to be shown.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation found.
+    """The outcome of an evaluation.
 
     Attributes:
         size: (height, width) of the model.
         results: model size before full frame, plain before augmented.
-        images: a score an image.
-        best, worst: of the images by mean IoU, best first, worst first; none in both.
-        evenly: images at even distances in the list.
-        label_ms: milliseconds a frame to label, the plain and the augmented way together, without reading files, and
-            where there are several batches without the first, in which frameworks prepare themselves.
+        images: one score an image.
+        best, worst: images of highest and lowest mean IoU, best first and worst first; no image is in both.
+        evenly: evenly spaced images of the list.
+        label_ms: milliseconds to label a frame, plain and augmented together, without reading files; with several
+            batches the first, in which frameworks initialise themselves, is left out.
     """
 
     size: tuple[int, int]
@@ -78,7 +78,7 @@ class Evaluation:
 
 @dataclass
 class _Shortlist:
-    """The `count` best and worst images so far, and those at even distances."""
+    """The `count` best and worst images so far, and the evenly spaced ones."""
 
     count: int
     even: frozenset[int]
@@ -90,7 +90,7 @@ class _Shortlist:
             self.evenly.append(shown)
         if not np.isnan(shown.score.mean_iou):
             self.ranked = sorted((*self.ranked, shown), key=lambda item: -item.score.mean_iou)
-            # Of more than twice the count, the one in the middle is neither among the best nor the worst.
+            # With more than twice the count, the one in the middle is among neither the best nor the worst.
             if len(self.ranked) > 2 * self.count:
                 del self.ranked[self.count]
 
@@ -115,11 +115,11 @@ def evaluate_samples(
 
     Args:
         labeler: what labels frames.
-        samples: at least one; their files are taken to be good (`train.preflight`).
+        samples: at least one; their files are assumed to be good (`train.preflight`).
         classes: number of classes.
         unlabelled: id of the unlabelled class, or None.
         batch: frames read and labelled at a time.
-        shown: how many of the best, of the worst and of all images to keep labels of.
+        shown: how many of the best, the worst and the evenly spaced images to keep labels of.
         read: a sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8.
         on_batch: called with (samples done, samples in all) after each batch.
 
@@ -169,7 +169,7 @@ def _ms_a_frame(times: Sequence[tuple[float, int]]) -> float:
 
 
 def _image_score(sample: Sample, confusion: np.ndarray, unlabelled: int | None) -> ImageScore:
-    """The mean is over the classes in the image's truth: one stray pixel of another class shall not halve it."""
+    """Average over the classes in the image's truth only, so that a stray pixel of another cannot halve the mean."""
     found = scores(confusion, unlabelled)
     present = confusion.sum(axis=1) > 0
     ious = found.iou[present & ~np.isnan(found.iou)]

@@ -3,9 +3,9 @@
 Knows the layers; knows nothing of data, losses or schedules. Backend-neutral: `keras` only.
 
 The architecture is the notebook's, layer for layer: conv6/conv7 replace VGG's fully connected layers, the head's score
-is upsampled 4 times, pool4's twice, both are added to pool3's, and the sum is upsampled 8 times. At the default widths,
-12 classes, it has exactly 135,066,008 parameters. Long, Shelhamer and Darrell, "Fully Convolutional Networks for
-Semantic Segmentation", 2015 (arXiv 1411.4038).
+is upsampled by 4, pool4's by 2, both are added to pool3's, and the sum is upsampled by 8. At the default widths and 12
+classes it has exactly 135,066,008 parameters. Long, Shelhamer and Darrell, "Fully Convolutional Networks for Semantic
+Segmentation", 2015 (arXiv 1411.4038).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ BATCH_NORM_MOMENTUM = 0.97
 MAX_CLASSES = 256  # a label is a byte
 UPSAMPLINGS = ("conv7_upsample4", "pool4_upsample2", "upsample8")
 MAX_PARAMETERS = 2**29  # four times the notebook's; 2 GB of float32
-# Mean of ImageNet in BGR, 0..255: what kernels in Keras' "caffe" convention expect to have been subtracted.
+# ImageNet's mean in BGR, 0..255, which kernels in Keras' "caffe" convention expect to be subtracted from frames.
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fcn8Config:
-    """What fixes one FCN8: classes, size and widths.
+    """The configuration of one FCN8: classes, size and widths.
 
     Attributes:
         classes: number of output classes.
-        input_size: (height, width) in pixels, each divisible by 32; None where any such size is to be accepted.
+        input_size: (height, width) in pixels, each divisible by 32; None to accept any such size.
         block_widths: filters of the convolutions in blocks 1 to 5.
         head_widths: filters of conv6 and conv7.
         skip_activation: activation of `pool3_conv` and `pool4_conv`: "relu" as in the notebook, "linear" as in the
@@ -74,7 +74,7 @@ class Fcn8Config:
 
     @property
     def parameters(self) -> int:
-        """Weights of the plain network, worked out without building it."""
+        """Number of weights of the plain network, computed without building it."""
         widths = [
             width for width, count in zip(self.block_widths, CONVOLUTIONS_PER_BLOCK, strict=True) for _ in range(count)
         ]
@@ -91,7 +91,7 @@ class Fcn8Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Fcn8Config:
-        """Back from `to_dict` (lists become tuples)."""
+        """The inverse of `to_dict` (lists become tuples)."""
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
@@ -173,7 +173,7 @@ def fcn8(
 
 
 def logits_model(model: keras.Model) -> keras.Model:
-    """The same network ended before its softmax: (N, H, W, classes), float32 under any policy."""
+    """The same network without its softmax: (N, H, W, classes), float32 under any policy."""
     logits = model.get_layer("upsample8").output
     return keras.Model(
         model.input, keras.layers.Activation("linear", dtype="float32", name="logits")(logits), name="fcn8_logits"
@@ -181,9 +181,9 @@ def logits_model(model: keras.Model) -> keras.Model:
 
 
 class RepeatPixels(keras.initializers.Initializer):
-    """Start of a transposed convolution from classes to classes: each score is repeated over its block of pixels.
+    """Initial kernel of a transposed convolution from classes to classes: repeats each score over its block of pixels.
 
-    The paper starts its upsampling as an interpolation, too; where stride equals kernel that is the nearest neighbour.
+    The paper also starts upsampling as an interpolation; where stride equals kernel size that is nearest neighbour.
     """
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
@@ -196,12 +196,12 @@ class RepeatPixels(keras.initializers.Initializer):
 
 
 def channel_axis(name: str) -> int:
-    """The axis of a layer's kernel along which lie the channels that it reads: last of a transposed convolution."""
+    """The input-channel axis of a layer's kernel: the last in a transposed convolution."""
     return 3 if name in UPSAMPLINGS else 2
 
 
 def per_channel(values: np.ndarray, name: str) -> np.ndarray:
-    """(channels,) values, one for each channel that a layer reads, in a shape that multiplies into its kernel."""
+    """(channels,) values, one for each input channel of a layer, in a shape that broadcasts over its kernel."""
     return values if channel_axis(name) == 3 else values[:, None]
 
 

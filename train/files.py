@@ -1,4 +1,4 @@
-"""What a run's files are called, and tables written whole or not at all. Knows nothing of their content."""
+"""Names of a run's files, a lock on its folder, and tables written whole or not at all. Knows nothing of content."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from edge_seg.errors import ConfigurationError
 from edge_seg.files import Claim, replacing
 
-# The two files of a finished run, named here for those who must not import Keras.
+# The two files of a finished run, named here for modules that must not import Keras.
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.weights.h5"
 
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """A run's folder, made where it is missing, into which no other training writes meanwhile.
+    """Make a run's folder if it is missing, and keep other trainings from writing into it inside the block.
 
-    What was made is taken away again where nothing has come to lie in it. Where files cannot be locked, as on Windows,
-    nobody is kept out.
+    Folders made here are removed again if they are still empty. Where files cannot be locked, as on Windows, no
+    training is kept out.
 
     Raises:
-        ConfigurationError: another training writes into it.
+        ConfigurationError: another training writes into the folder.
         OSError: it cannot be made, or written to.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -45,7 +45,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as UTF-8 CSV, whole or not at all; names of files go out as the bytes that they are."""
+    """Write a table as UTF-8 CSV, whole or not at all; file names that are not UTF-8 keep their own bytes."""
     with (
         replacing(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,

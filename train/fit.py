@@ -1,4 +1,4 @@
-"""`python -m train fit`: a dataset and a recipe become a run's folder with a plain, finished FCN8 in it."""
+"""`python -m train fit`: make a run's folder with a plain, finished FCN8 from a dataset and a recipe."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .training_data import TrainingData, find_data
 from .weights import even_out
 
 RENDERED_POOL = 160
-# What of the saved average may be the weights that training began with, without a word.
+# Above this share of the initial weights in the saved average, a warning is printed.
 BEGUN_WITH = 0.1
 
 
@@ -44,20 +44,20 @@ def fit(recipe: Recipe, options: FitOptions) -> Run:
     """Train, and leave a run's folder behind: config, history, checkpoint, weights, pictures, page.
 
     Raises:
-        ConfigurationError: options that cannot be, or another training that writes into the folder.
+        ConfigurationError: options that are impossible, or another training that writes into the folder.
         DatasetError: bad files, each named.
         TrainingError: the loss is no longer a number; the last finite checkpoint is kept.
-        OutOfMemoryError: what the network and a batch take is more than the device has.
+        OutOfMemoryError: the network and a batch take more memory than the device has.
         KeyboardInterrupt: stopped by a signal after a whole batch; checkpoints stay.
     """
     check_processes(options.workers or 0)
-    # The first host alone writes the folder; the others may still be on their way here.
+    # Only the first host writes into the folder.
     with sole_writer(options.out) if join_hosts().index == 0 else contextlib.nullcontext():
         return _fit(recipe, options)
 
 
 def _fit(recipe: Recipe, options: FitOptions) -> Run:
-    # While the first host's folder is written by it, the others may still be on their way here.
+    # The others may get here when the first host has already begun its run in the folder, which they must not refuse.
     if join_hosts().index == 0 or options.resume:
         refuse_folder(options)
     data = find_data(recipe, options)
@@ -65,13 +65,13 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
     if options.resume:
         refuse_changes(options, config)
         if "training" in (known := open_run(options.out).config):
-            config["training"] = known["training"]  # of the weights that lie there until others take their place
+            config["training"] = known["training"]  # describes the old weights, which stay until new ones replace them
     devices = choose_devices(min(recipe.batch_size, len(data.training)), options.devices)
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)
 
     pairs = data.pairs(options.classes)
-    # By one device: what a teacher is shown at once could not be shared among many.
+    # On one device: the teacher's small batches could not be shared equally among many.
     opinions = opinions_of(open_run(options.teacher), pairs, recipe.input_size) if options.teacher else []
 
     with devices.folder(options.out) as folder:
@@ -138,7 +138,7 @@ class Trainer:
         self.history = History(folder, self.classes.names, self.validation)
 
     def train(self) -> None:
-        """Run the epochs that are left."""
+        """Run the remaining epochs."""
         first = self._resume() if self.options.resume else 0
         stop = StopOnSignal()
         callbacks: list[keras.callbacks.Callback] = [StopOnNan(self.folder), stop, self.validation, self.history]
@@ -217,7 +217,7 @@ def use_jit() -> bool:
 
 
 def remark_on_average(recipe: Recipe, steps: int) -> None:
-    """Say so on stderr where a training is too short for its moving average, which is what is saved."""
+    """Warn on stderr if a training is too short for its moving average, which is what is saved."""
     begun_with = recipe.ema**steps
     if begun_with > BEGUN_WITH:
         enough = math.ceil(math.log(BEGUN_WITH) / math.log(recipe.ema))
@@ -230,7 +230,7 @@ def remark_on_average(recipe: Recipe, steps: int) -> None:
 
 
 def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the model file will say of its training."""
+    """What the model file will say about its training."""
     last = rows[-1] if rows else {}
     return {
         "recipe": recipe.name,
@@ -241,7 +241,7 @@ def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def print_setup(trainer: Trainer, config: dict[str, Any], data: TrainingData) -> None:
-    """Print the network's summary, the versions and what is trained on what."""
+    """Print the network's summary, the versions, the data, the recipe and the devices."""
     trainer.network.summary()
     print("  ".join(f"{name} {version}" for name, version in config["versions"].items()))
     recipe = trainer.recipe

@@ -1,4 +1,4 @@
-"""The options of `python -m train fit`, and the readers of their values. Imports no Keras: `--help` should not wait."""
+"""The options of `python -m train fit`, and their argparse types. Imports no Keras: `--help` should not wait for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RECIPE_NAMES = ("default", "notebook")
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m train fit`."""
+    """Add the options of `python -m train fit`."""
     _add_data(parser.add_argument_group("data"))
     _add_recipe(parser.add_argument_group("recipe"))
     _add_network(parser.add_argument_group("network"))
@@ -165,7 +165,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 
 
 def add_workers(add: Callable[..., Any]) -> None:
-    """`--workers`, by a parser's `add_argument`."""
+    """Add `--workers`, through a parser's `add_argument`."""
     add(
         "--workers",
         type=natural,

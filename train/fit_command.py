@@ -1,4 +1,4 @@
-"""What `python -m train fit` does with its options: makes them a recipe and a `FitOptions`, and its exit code."""
+"""`python -m train fit` as a command: its options become a recipe and a `FitOptions`, its outcome an exit code."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ RECIPE_VALUES = (
 
 
 def run_fit(args: argparse.Namespace) -> int:
-    """Carry out `python -m train fit`; returns the exit code."""
-    # Keras comes with these, and `--help` should not wait for it.
+    """Run `python -m train fit`; returns the exit code."""
+    # These import Keras, which `--help` should not wait for.
     from .checkpoint import kept
     from .distribute import join_hosts
     from .fit import fit
@@ -52,7 +52,7 @@ def run_fit(args: argparse.Namespace) -> int:
     refuse_taken_dataset(args)
     keep_freed_memory()
     join_hosts()
-    # A folder without a run is refused by `fit`.
+    # `fit` refuses to resume in a folder without a run.
     recipe, options = options_begun(args) if args.resume and (args.out / CONFIG_NAME).exists() else options_anew(args)
     check_recipe(recipe)
     try:
@@ -76,13 +76,13 @@ def run_fit(args: argparse.Namespace) -> int:
 
 
 def refuse_two_splits(args: argparse.Namespace) -> None:
-    """Raise `ConfigurationError` where both whole drives and a share are to be held out."""
+    """Raise `ConfigurationError` if both whole drives and a share are to be held out."""
     if args.held_out and (args.split or args.validation_share is not None):
         raise ConfigurationError("--hold-out takes the place of --split and --validation-share: leave one out.")
 
 
 def refuse_taken_dataset(args: argparse.Namespace) -> None:
-    """Raise `ConfigurationError` where --unlabelled took DATASET, which was given behind it, for one more name."""
+    """Raise `ConfigurationError` if --unlabelled took DATASET, given after it, as one more of its own paths."""
     if not args.unlabelled or args.dataset or args.images or args.masks:
         return
     last = args.unlabelled[-1]
@@ -94,7 +94,7 @@ def refuse_taken_dataset(args: argparse.Namespace) -> None:
 
 
 def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
-    """Recipe and options of a run that begins; raises `ConfigurationError` where what was asked for conflicts."""
+    """Recipe and options of a new run; raises `ConfigurationError` if what was asked for conflicts."""
     from .begin import check_frozen
     from .options import FitOptions
     from .policy import auto_policy
@@ -114,7 +114,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     if args.start:
         recipe = started(recipe, network, classes, args)
     if recipe.crop_size and args.crop_size is None:
-        # Of a larger crop the rest would lie outside the image.
+        # The rest of a larger crop would lie outside the image.
         height, width = map(min, recipe.crop_size, recipe.input_size)
         recipe = replace(recipe, crop_size=(height, width))
     check_frozen(recipe, network.widths, args.start, args.weights)
@@ -132,7 +132,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
 
 
 def refuse_other_weights(args: argparse.Namespace) -> None:
-    """Raise `ConfigurationError` where a network to start from comes with what it brings itself."""
+    """Raise `ConfigurationError` if --start is combined with --weights or a recipe other than the default."""
     if args.start and (args.weights or args.recipe not in (None, "default")):
         raise ConfigurationError(
             "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
@@ -151,7 +151,7 @@ def asked_classes(args: argparse.Namespace) -> ClassList:
 
 
 def refuse_ignored(recipe: str | None, classes: ClassList) -> None:
-    """Raise `ConfigurationError` where the notebook's recipe, which counts every pixel, is to leave some out."""
+    """Raise `ConfigurationError` if the notebook's recipe, which counts every pixel, is told to ignore some."""
     if recipe == "notebook" and classes.ignored is not None:
         raise ConfigurationError(
             "--ignore-id: the notebook's recipe counts the unlabelled class like any other; leave one of the two out."
@@ -159,9 +159,9 @@ def refuse_ignored(recipe: str | None, classes: ClassList) -> None:
 
 
 def suited(recipe: Recipe, classes: ClassList, *, rendered: bool) -> Recipe:
-    """The recipe without what is done for CamVid's classes alone, where they are others.
+    """The recipe, for classes other than CamVid's without rendered scenes, or night if they lack what it needs.
 
-    Raises `ConfigurationError` where that was asked for: `rendered` scenes.
+    Raises `ConfigurationError` if `rendered` scenes were asked for with such classes.
     """
     from .night import NEEDED
 
@@ -178,7 +178,7 @@ def suited(recipe: Recipe, classes: ClassList, *, rendered: bool) -> Recipe:
 def augmented(recipe: Recipe, changes: dict[str, Any] | None, classes: ClassList) -> Recipe:
     """The recipe with other values in its augmentation.
 
-    Raises `ConfigurationError` where it has none, for a value out of bounds, and for nights that need other classes.
+    Raises `ConfigurationError` if it has none, a value is out of bounds, or night needs classes that are missing.
     """
     from .night import NEEDED
 
@@ -194,7 +194,7 @@ def augmented(recipe: Recipe, changes: dict[str, Any] | None, classes: ClassList
 
 
 def started(recipe: Recipe, network: Fcn8Config, classes: ClassList, args: argparse.Namespace) -> Recipe:
-    """The recipe of a network that begins as a finished one, as a part of it, or with it as a part."""
+    """The recipe of a network that begins from a finished one, of the same widths, narrower or wider."""
     from .run import open_run
 
     recipe = replace(
@@ -209,11 +209,11 @@ def started(recipe: Recipe, network: Fcn8Config, classes: ClassList, args: argpa
                 "widths or larger ones."
             )
         return recipe
-    # Scores of classes that it does not know have all to learn.
+    # The scores of classes that it does not know have everything to learn, so normalisation stays the default.
     fresh = open_run(args.start).classes != classes.names
     if args.batch_norm or (fresh and args.batch_norm is None):
         return recipe
-    # What normalised it has been folded into its weights, and large steps would undo them.
+    # Its normalisation has been folded into its weights, which large steps would ruin.
     rate = START_RATE if args.learning_rate is None else args.learning_rate
     return replace(recipe, batch_norm=False, learning_rate=rate)
 
@@ -224,7 +224,7 @@ def narrower(widths: Sequence[int], finished: Sequence[int]) -> bool:
 
 
 def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
-    """Those that the run in `--out` began with, and over them what was given; `fit` refuses what contradicts."""
+    """What the run in `--out` began with, overridden by what was given; `fit` refuses contradictions."""
     from .options import read_begun
     from .policy import auto_policy
 
@@ -255,7 +255,7 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
 
 
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    """Those of the named options that have a value on the command line."""
+    """The named options that have a value on the command line."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
@@ -271,9 +271,9 @@ def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
 
 
 def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unlabelled: Sequence[Path]) -> None:
-    """Raise `ConfigurationError` for a teacher that cannot teach this training, or frames that nobody labels.
+    """Raise `ConfigurationError` for a teacher that does not suit this training, or frames that no teacher labels.
 
-    And `ModelFileError` for one that has not finished, before minutes are spent on reading the data.
+    Raises `ModelFileError` for a teacher that has not finished, before minutes are spent on reading the data.
     """
     from .run import open_run
 
@@ -297,11 +297,11 @@ def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unla
 
 
 def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None:
-    """Raise `ConfigurationError` where another network has taken the place of the one that a run began from."""
+    """Raise `ConfigurationError` if --start is now a network of other widths than the one that a run began from."""
     from .run import open_run
 
     finished, began = open_run(start).fcn8.widths, (open_run(options.out).config.get("encoder") or {}).get("began")
-    # An older run did not record it. Without normalisation it was as wide as itself.
+    # Older runs did not record `began`. Without normalisation they were as wide as the network they began from.
     expected = tuple(began or (finished if recipe.batch_norm else (*options.block_widths, *options.head_widths)))
     if finished != expected:
         raise ConfigurationError(
@@ -311,7 +311,7 @@ def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None
 
 
 def terms(args: argparse.Namespace) -> str:
-    """The terms asked for; else those of the networks to start and to learn from, which bind what is made of them."""
+    """The terms asked for; else those of the start and the teacher, which also bind what is made from them."""
     from .run import open_run
 
     if args.license is not None:
@@ -321,7 +321,7 @@ def terms(args: argparse.Namespace) -> str:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise `ConfigurationError` for values no training can have."""
+    """Raise `ConfigurationError` for values that no training can have."""
     from .fcn8 import check_input_size
 
     for size_asked in (recipe.input_size, recipe.crop_size):

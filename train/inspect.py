@@ -29,7 +29,7 @@ MOST_SAMPLES = 50
 
 
 def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `inspect` takes."""
+    """Add the options of `python -m train inspect`."""
     parser.add_argument(
         "dataset",
         nargs="?",
@@ -61,7 +61,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
 def run_inspect(args: argparse.Namespace) -> int:
     """Inspect as the parsed arguments say; 0 when every file is good, 1 when any is not.
 
-    Of a dataset, the test split's files are checked as well, unless one split is asked for.
+    A dataset's test split is checked as well, unless one split is asked for.
 
     Raises:
         ConfigurationError: options that do not go together.
@@ -89,7 +89,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     other = None if args.split else other_split(args.dataset)
     if other is None:
         return 1 if report.problems else 0
-    # Else a mask that is no mask is found when the network is trained and to be scored.
+    # Otherwise a bad mask in the test split would only be found when the trained network is scored.
     rest = look(*other)
     print(f"test split: {len(rest.samples)} good pairs of {rest.images} images and {rest.masks} masks")
     _print_faults(rest)
@@ -119,7 +119,7 @@ def draw_pictures(
     samples: int,
     seed: int,
 ) -> None:
-    """classes.png, masks.png and samples.png of a report's good pairs, of which there must be one."""
+    """Draw classes.png, masks.png and samples.png of a report's good pairs, of which there must be at least one."""
     from . import pictures  # matplotlib takes seconds to load, which `--help` and a wrong call need not wait for
 
     palette = palette_for(classes)
@@ -172,7 +172,7 @@ def _print_summary(report: PreflightReport, classes: tuple[str, ...]) -> None:
 
 
 def _print_faults(report: PreflightReport) -> None:
-    """Warnings, some of them; then problems, all of them."""
+    """Print some of the warnings, then all problems."""
     print_warnings(report, WARNINGS_SHOWN)
     if report.problems:
         print(f"error: {problem_summary(report)}", *map(harmless, report.problems), sep="\n  ", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""What turns frames into class ids for an evaluation: a Keras network (over flips and scales if asked) or an ONNX file.
+"""Labelers turn frames into class ids for evaluation: a Keras network (over flips and scales if asked) or an ONNX file.
 
-Each gives labels at its own input size; bringing them to a frame's size is left to the caller. Keras is imported only
+Each gives labels at its own input size; resizing them to a frame's size is left to the caller. Keras is imported only
 when a run is opened. Knows nothing of truth or scores.
 """
 
@@ -37,7 +37,7 @@ class Labeler(Protocol):
 
 
 class KerasLabeler:
-    """A Keras FCN8: the plain way, and averaged over mirrored and rescaled inputs where asked."""
+    """A Keras FCN8, run plainly and, where asked, averaged over mirrored and rescaled inputs."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class KerasLabeler:
             size: (height, width) of the labels.
             batch: frames a call; a short last batch is filled up, so that nothing is compiled again.
             flip: average each input with its mirror image.
-            scales: average over inputs of these multiples of `size`, brought to multiples of 32.
+            scales: average over inputs of these multiples of `size`, rounded to multiples of 32.
         """
         self.size = size
         self._model, self._batch, self._flip = model, batch, flip
@@ -67,7 +67,7 @@ class KerasLabeler:
         return [_most_probable(found) for found in self.probabilities(frames)]
 
     def probabilities(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What `label` takes the most probable of: for each variant, (N, height, width, classes) float32."""
+        """The probabilities that `label` decides by: for each variant, (N, height, width, classes) float32."""
         plain = self._probabilities(frames, self.size, mirrored=False)
         found = [plain]
         if len(self.variants) > 1:
@@ -127,7 +127,7 @@ def open_keras(
     if all(_scaled(size, scale) == size for scale in scales):
         model = load_model(run, input_size=size)
     else:
-        # One network of free size shares its weights among the scales.
+        # One network without a fixed size serves all scales.
         free = {**run.config, "fcn8": {**run.config["fcn8"], "input_size": None}}
         model = load_model(replace(run, config=free))
     return KerasLabeler(model, size, batch=batch, flip=flip, scales=scales)
@@ -137,8 +137,8 @@ def open_onnx(path: Path, *, input_size: tuple[int, int] | None, batch: int) -> 
     """The labeler of an exported model on the CPU provider, and the model's spec.
 
     Raises:
-        ModelFileError: not a model of ours.
-        ConfigurationError: another input size than the file's, which takes no other.
+        ModelFileError: not a model file of this project.
+        ConfigurationError: another input size than the file's, which is fixed.
     """
     from edge_seg import Segmenter
     from edge_seg.modelfile import read_model_header
@@ -166,7 +166,7 @@ def _most_probable(probabilities: np.ndarray) -> np.ndarray:
 def resize_channels(
     probabilities: np.ndarray, width_height: tuple[int, int], interpolation: int = cv2.INTER_LINEAR
 ) -> np.ndarray:
-    """A channel at a time, bilinear unless told: cv2 resizes no more than four channels at once."""
+    """Resize one channel at a time, bilinear by default: cv2 resizes no more than four channels at once."""
     channels = [
         cv2.resize(np.ascontiguousarray(channel), width_height, interpolation=interpolation)
         for channel in np.moveaxis(probabilities, -1, 0)

@@ -1,4 +1,4 @@
-"""Losses and metrics on logits, with unlabelled pixels left out as the field does. Backend-neutral (`keras.ops`)."""
+"""Losses and metrics on logits that leave out unlabelled pixels, as is usual. Backend-neutral (`keras.ops`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import ops
 
 from .distribute import device_share, summed_over_devices
 
-# Of the loss, where there is a teacher.
+# Share of the loss that a teacher's opinion has.
 TEACHER_SHARE = 0.5
 
 
@@ -29,7 +29,7 @@ def class_weights(shares: np.ndarray, unlabelled: int | None, offset: float = 1.
 
 
 def class_ids(y_true: Any, y_pred: Any) -> Any:
-    """The int32 class ids (N, H, W) of a batch's truth, with a teacher's opinion behind them or without."""
+    """The int32 class ids (N, H, W) of a batch's truth, which may also hold a teacher's opinion."""
     return ops.cast(y_true[..., 0] if len(y_true.shape) == len(y_pred.shape) else y_true, "int32")
 
 
@@ -41,14 +41,14 @@ class SegmentationLoss(keras.losses.Loss):
     The second term is the mean IoU itself with probabilities in place of decisions (Rahman and Wang, 2016).
     Truth (N, H, W) class ids; predictions (N, H, W, classes) logits.
 
-    Truth of (N, H, W, 1 + classes) brings a teacher's probabilities t behind the ids, times 255. Then
+    Truth of (N, H, W, 1 + classes) holds a teacher's probabilities t, times 255, after the ids. Then
 
     loss = (1 - TEACHER_SHARE) * the above  +  TEACHER_SHARE * sum_p v_p CE(t_p, p) / sum_p v_p,   v_p = sum_c w[c] t_pc
 
     over all pixels, labelled or not (Hinton and others, 2015, arXiv 1503.02531, at a temperature of 1).
 
-    The sums are the whole batch's, however many devices share it: a mean of the devices' quotients would be another
-    loss on every number of devices.
+    The sums are over the whole batch, however many devices share it: a mean of the devices' quotients would be a
+    different loss for each number of devices.
     """
 
     def __init__(self, weights: np.ndarray, *, jaccard: float = 0.0, name: str = "segmentation_loss") -> None:
@@ -85,7 +85,7 @@ class SegmentationLoss(keras.losses.Loss):
     def _disagreement(self, opinion: Any, logits: Any) -> list[Any]:
         """Sum over pixels of v CE(t, p), and sum of v."""
         opinion = ops.cast(opinion, "float32") / 255.0
-        # Rounding to bytes leaves sums beside 1.
+        # Rounding to bytes leaves sums that are not exactly 1.
         opinion = opinion / (ops.sum(opinion, -1, keepdims=True) + 1e-6)
         voice = ops.sum(opinion * ops.convert_to_tensor(self.weights), -1)
         entropy = -ops.sum(opinion * ops.log_softmax(logits), -1)
@@ -115,7 +115,7 @@ class ConfusionMetric(keras.metrics.Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         truth = ops.reshape(class_ids(y_true, y_pred), (-1,))
         found = ops.reshape(ops.cast(ops.argmax(y_pred, -1), "int32"), (-1,))
-        # A product of one-hot rows, not bincount: JAX cannot trace that one.
+        # A product of one-hot rows, not bincount, which JAX cannot trace.
         hot = (ops.one_hot(ids, self.classes, dtype="float32") for ids in (truth, found))
         counts = ops.matmul(ops.transpose(next(hot)), next(hot))
         if self.unlabelled is not None:

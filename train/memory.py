@@ -1,7 +1,8 @@
-"""Memory while a network trains: what is freed stays with the process, and what does not fit is said in one line.
+"""Memory during training: freed memory stays with the process, and running out of it is reported in one line.
 
-A step frees and takes the same few hundred megabytes of activations again. The C library maps each large block anew,
-and the system clears every page of it: a step of the bundled network took 5.0 s, and 4.2 s without, on two Zen 3 cores.
+Each step frees and allocates the same few hundred megabytes of activations. By default the C library maps each large
+block anew and the system clears every page of it: a step of the bundled network took 5.0 s, and 4.2 s without that, on
+two Zen 3 cores.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from edge_seg.errors import EdgeSegError, OutOfMemoryError
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-TRIM_BYTES = 2**31 - 1  # the largest int; what is free beyond it still goes back
+TRIM_BYTES = 2**31 - 1  # the largest int; free memory beyond it is still returned
 PAD_BYTES = 2**28
 
 
 def keep_freed_memory() -> bool:
     """Ask the C library to serve large blocks from its heap and keep them; returns whether it could.
 
-    Only glibc has the call. Settings of the user's own (`MALLOC_...`, `GLIBC_TUNABLES`) stand.
+    Only glibc has the call. The user's own settings (`MALLOC_...`, `GLIBC_TUNABLES`) are left alone.
     """
     if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
         return False
@@ -36,7 +37,7 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def out_of_memory_told() -> Iterator[None]:
-    """Raise `OutOfMemoryError`, with its cure, for what any framework raises where a device's memory is full."""
+    """Turn any framework's error about a full device memory into an `OutOfMemoryError` that names the cure."""
     try:
         yield
     except EdgeSegError:

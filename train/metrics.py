@@ -6,10 +6,10 @@ With n[i, j] the pixels of true class i that were called class j (Long, Shelhame
     accuracy of class i   n[i, i] / sum_j n[i, j]
     global accuracy       sum_i n[i, i] / sum_ij n[i, j]
 
-Each score comes twice, because two conventions are in use:
+Each score is given twice, because two conventions are in use:
 
 - *with unlabelled*: every pixel counts and the unlabelled class is a class like any other. The notebook this project
-  began from averages so, over the ids 0 to the largest id in the truth: for CamVid all 12.
+  began from averages this way, over the ids 0 to the largest id in the truth: for CamVid all 12.
 - *without unlabelled*: pixels whose truth is the unlabelled class are left out altogether, and the mean is over the
   other classes, for CamVid 11 (as SegNet, Badrinarayanan, Kendall and Cipolla 2015, and the field since).
   A labelled pixel that is called unlabelled remains a miss of its class.
@@ -53,7 +53,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: int) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a confusion matrix says; arrays have one entry a class, nan where a class has no such score.
+    """The scores of a confusion matrix; arrays have one entry a class, nan where a class has no such score.
 
     Attributes:
         confusion: (C, C) int64, true class by predicted class.

@@ -1,11 +1,11 @@
-"""An FCN8 begun from a finished one, narrower or to be normalised anew: of each layer the filters that matter most.
+"""Begin an FCN8, narrower or normalised anew, from a finished one: each layer takes the filters that matter most.
 
-A filter matters as much as its output swings, times what is read of it: s_c * sum |V_c|, with s_c the deviation before
-Relu over some images and V_c the kernels that read channel c. (Li et al., "Pruning Filters for Efficient ConvNets",
-2017, arXiv 1608.08710, rank by a filter's own norm alone, which a factor moved to the next layer changes.) What filters
-read is then no longer whole, so the narrower network normalises after each, and gives it the mean m_c that it had in
-the wide one: beta = m_c / s_c, at a deviation of 1, since s_c has moved into the kernels that read it. At equal widths
-all filters are taken, and the network computes the same.
+A filter's importance is how much its output varies times how strongly it is read: s_c * sum |V_c|, with s_c the
+standard deviation before Relu over some images and V_c the kernels that read channel c. (Li et al., "Pruning Filters
+for Efficient ConvNets", 2017, arXiv 1608.08710, rank by a filter's own norm alone, which changes if a factor is moved
+to the next layer.) The filters taken read fewer channels than before, so the narrower network normalises after each, to
+a deviation of 1, since s_c has moved into the kernels that read it, and to the mean m_c that the filter had in the wide
+network: beta = m_c / s_c. At equal widths all filters are taken, and the network computes the same.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from .fcn8 import channel_axis, per_channel
 from .weights import ENCODER_LAYERS
 
 CHAIN = (*ENCODER_LAYERS, "conv6", "conv7")
-# Beside the next layer of the chain, what reads a layer's output (through a pooling, or none).
+# What reads a layer's output besides the next layer of the chain, directly or through a pooling.
 SCORES = {"block3_conv3": "pool3_conv", "block4_conv3": "pool4_conv", "conv7": "conv7_upsample4"}
 AFTER_SCORES = ("pool4_upsample2", "upsample8")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and deviation of each of a layer's filters before Relu: (filters,) float64 each."""
+    """Mean and standard deviation of each of a layer's filters before Relu: (filters,) float64 each."""
 
     mean: np.ndarray
     deviation: np.ndarray
 
 
 def narrow_from(network: keras.Model, finished: keras.Model, frames: Iterable[np.ndarray]) -> None:
-    """Fill a network that normalises with the filters of a finished one that matter most.
+    """Fill a network that normalises with the most important filters of a finished one.
 
     Args:
-        network: an FCN8 with no layer wider than in `finished`, and none narrower that it does not normalise; changed
-            in place.
+        network: an FCN8 with no layer wider than in `finished`, whose narrower layers are all normalised; changed in
+            place.
         finished: a plain FCN8.
-        frames: some scaled frames, (1, H, W, 3) float32 in [-1, 1] each, to see what its filters give.
+        frames: some scaled frames, (1, H, W, 3) float32 in [-1, 1] each, on which its filters are measured.
     """
     statistics = filter_statistics(finished, frames)
     kept, gains = np.arange(3), np.ones(3)
@@ -50,7 +50,7 @@ def narrow_from(network: keras.Model, finished: keras.Model, frames: Iterable[np
         layer, whole, seen = network.get_layer(name), finished.get_layer(name), statistics[name]
         if f"{name}_bn" in normalised:
             chosen = _most_important(finished, name, seen, layer.kernel.shape[-1])
-            # A filter that never moves has no scale of its own; it is the last to be taken.
+            # A filter of constant output has no scale of its own; it is the last to be taken.
             deviation = np.maximum(seen.deviation, 1e-6 * seen.deviation.max() + 1e-30)[chosen]
             kernel, bias = (np.asarray(array, np.float64) for array in whole.get_weights())
             kernel = (np.take(kernel, kept, channel_axis(name)) * per_channel(gains, name))[..., chosen] / deviation
@@ -68,7 +68,7 @@ def narrow_from(network: keras.Model, finished: keras.Model, frames: Iterable[np
 
 
 def _most_important(finished: keras.Model, name: str, seen: Statistics, count: int) -> np.ndarray:
-    """Which `count` filters of a layer matter most, ascending."""
+    """Indices of the `count` most important filters of a layer, ascending."""
     after = CHAIN.index(name) + 1
     readers = [finished.get_layer(reader) for reader in (*CHAIN[after : after + 1], SCORES.get(name)) if reader]
     importance = seen.deviation * sum(read_of(reader) for reader in readers)
@@ -86,7 +86,7 @@ def filter_statistics(
     for frame in frames:
         count += 1
         shown = inputs(frame, training=False)
-        # Keras makes one output of a list of one.
+        # Keras returns a bare tensor for a list of one output.
         for layer, given in zip(layers, shown if isinstance(shown, list) else [shown], strict=True):
             before = ops.conv(ops.cast(given, "float32"), layer.kernel, padding="same") + layer.bias
             moments = ops.mean(before, (0, 1, 2)), ops.mean(ops.square(before), (0, 1, 2))
@@ -99,7 +99,7 @@ def filter_statistics(
 
 
 def read_of(layer: keras.layers.Layer) -> np.ndarray:
-    """How much a layer reads of each channel before it: the L1 norm of its kernel there, (channels,)."""
+    """How strongly a layer reads each input channel: the L1 norm of its kernel there, (channels,)."""
     kernel = np.abs(np.asarray(layer.kernel, np.float64))
     return kernel.sum(tuple(axis for axis in range(4) if axis != channel_axis(layer.name)))
 

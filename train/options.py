@@ -1,4 +1,4 @@
-"""What a run begins with: a call's options, config.json made of them, and how `--resume` reads it back and compares.
+"""What a run begins with: a call's options, config.json made from them, and how `--resume` reads it back and compares.
 
 Knows nothing of batches, steps or networks; reads no weights.
 """
@@ -25,21 +25,21 @@ from .teacher import frames_hash, teacher_record
 if TYPE_CHECKING:
     from .training_data import TrainingData
 
-# Older runs were trained with these, where their config.json has no word of it: recipes, and augmentation.
+# Values of older runs whose config.json does not record them: in the recipe, and in its augmentation.
 UNRECORDED: dict[str, Any] = {"held_out": [], "weight_offset": 1.1}
 WITHOUT_A_WORD = {"night": 0.0, "repaint": 0.0}
-# Of what a run begins with, whose places its config.json keeps.
+# The options whose full paths config.json records.
 PATHS = ("weights", "start", "teacher")
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """What of given weights a network took.
+    """Which of the given weights a network took.
 
     Attributes:
-        whole: a network that normalises took blocks 1 and 2, and all that are to be frozen, as they are.
-        loaded: names of the encoder's layers that took given kernels, or a part of them where not `whole`; of a network
-            that goes on without normalisation those that took all.
+        whole: whether a network that normalises took blocks 1 and 2, and all blocks to be frozen, unchanged.
+        loaded: names of the encoder's layers that took given kernels, or a part of them where not `whole`; in a network
+            that continues without normalisation, those that took them all.
         began: filters of blocks 1 to 5, conv6 and conv7 of the finished network that it began from; empty without one.
     """
 
@@ -50,7 +50,7 @@ class Encoder:
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """What one call of fit was asked for, beside the recipe.
+    """What one call of fit was asked for, besides the recipe.
 
     Attributes:
         out: folder of the run; `dataset`, or `images` and `masks`, the folders of its data.
@@ -58,11 +58,11 @@ class FitOptions:
         teacher: a finished run's folder whose opinion of the images is learnt too, or None.
         unlabelled: pictures, clips and folders of them, learnt from the teacher alone.
         classes: what the masks hold.
-        encoder: what a run that is gone on with recorded of them. Its checkpoint holds every weight, so that neither
+        encoder: what a resumed run recorded about its given weights. Its checkpoint holds every weight, so neither
             `weights` nor `start` is read.
-        brief: validate after the last epoch alone and draw nothing: of a study only the figures are wanted.
-        every: validate and write a checkpoint after each epoch of that number, and after the last.
-        workers: processes that draw batches, 0 for threads; None for as many as the cores suggest.
+        brief: validate only after the last epoch and draw nothing: a study needs only the scores.
+        every: validate and write a checkpoint every this many epochs, and after the last.
+        workers: processes that draw batches, 0 for threads; None for a default by cores.
     """
 
     out: Path
@@ -89,7 +89,7 @@ class FitOptions:
 
 
 def fcn8_config(recipe: Recipe, options: FitOptions) -> Fcn8Config:
-    """The network that a recipe and the asked widths make."""
+    """The configuration of the network that a recipe and the options describe."""
     return Fcn8Config(
         classes=len(options.classes),
         input_size=recipe.input_size,
@@ -143,7 +143,7 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
     config = run.config
     try:
         data, paths, network = config["data"], config.get("paths", {}), Fcn8Config.from_dict(config["fcn8"])
-        # Runs made before paths were recorded have the name alone.
+        # Runs made before paths were recorded have only the names.
         files = {name: paths.get(name) or config.get(name) for name in ("weights", "start")}
         teacher = config.get("teacher") and paths["teacher"]
         return recipe_from(config["recipe"]), FitOptions(
@@ -163,7 +163,7 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
 
 
 def recipe_from(record: dict[str, Any]) -> Recipe:
-    """A recipe out of `Recipe.to_dict`'s JSON; what this version has no name for is left out, and shows as changed."""
+    """A recipe from `Recipe.to_dict`'s JSON; fields unknown to this version are dropped, and then show as changed."""
     values = _known(Recipe, record)
     if values.get("augmentation") is not None:
         values["augmentation"] = Augmentation(**_known(Augmentation, WITHOUT_A_WORD | values["augmentation"]))
@@ -177,7 +177,7 @@ def _known(kind: type[Any], record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded_encoder(config: dict[str, Any]) -> Encoder | None:
-    """What the run's network took of files; None where an older run with a weights file did not record it."""
+    """Which given weights the run's network took; None if an older run with a weights file did not record it."""
     if config.get("encoder") is not None:
         record = config["encoder"]
         return Encoder(bool(record["whole"]), tuple(map(str, record["loaded"])), tuple(record.get("began", ())))
@@ -189,7 +189,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def refuse_folder(options: FitOptions) -> None:
-    """A folder with a run in it is only ever gone on with, and no other; needs none of the data, so it comes first."""
+    """Raise `ConfigurationError` if there is no run to resume, or a run that would be overwritten; reads no data."""
     begun = (options.out / CONFIG_NAME).exists()
     if options.resume and not begun:
         raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")
@@ -205,10 +205,10 @@ def refuse_folder(options: FitOptions) -> None:
 
 
 def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
-    """A run is gone on with only by the same recipe, in the same precision, on the same data."""
+    """Raise `ConfigurationError` unless a run is resumed with the same recipe, precision and data."""
     stored = open_run(options.out).config
     ours = json.loads(json.dumps(config))
-    for known in (stored, ours):  # A smaller one is the cure of a loss that became NaN.
+    for known in (stored, ours):  # May change: a smaller one cures a loss that became NaN.
         known["recipe"].pop("learning_rate", None)
         known["recipe"] = UNRECORDED | known["recipe"]
         if known["recipe"].get("augmentation") is not None:

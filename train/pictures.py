@@ -1,6 +1,6 @@
 """Pictures of datasets, training and evaluation, as PNG. Knows arrays, class names and colours; nothing of models.
 
-Drawn with matplotlib's Agg canvas and no pyplot, so that nothing global is touched and threads may draw at once.
+Drawn with matplotlib's Agg canvas and no pyplot, which would keep every figure in its global state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .history import column, read_history
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"
-MOST_TOLD = 40  # classes that a confusion matrix names
+MOST_TOLD = 40  # the most classes that a confusion matrix names
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fa", "#dbe7f3", "#8fb8de", "#3f7fbf", "#12406f"])
 # Any, because matplotlib types the keys of its settings one by one.
 STYLE: dict[Any, Any] = {
@@ -52,10 +52,10 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.facecolor": PAPER,
     "savefig.facecolor": PAPER,
-    # Names of files and classes are text: two dollar signs in one are no formula.
+    # Names of files and classes are plain text: two dollar signs do not make a formula.
     "text.parse_math": False,
 }
-# A name in a script that the font lacks is drawn as boxes, which the picture itself shows.
+# Characters that the font lacks are drawn as boxes, which the picture itself shows: no warning is needed.
 warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
 
 
@@ -76,7 +76,7 @@ def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) 
             axes.plot(epochs, column(rows, name), color=TRAIN_COLOR, linewidth=1.8, marker=marker, label="training")
             validation = column(rows, f"val_{name}")
             if (known := np.isfinite(validation)).any():
-                # Through the epochs that were validated, whatever lies between them.
+                # One line through the epochs that were validated, across those that were not.
                 line = {"color": VALIDATION_COLOR, "linewidth": 2, "marker": "o" if known.sum() < 2 else None}
                 axes.plot(epochs[known], validation[known], label="validation", **line)
                 _mark_best(axes, epochs, validation, highest=name != "loss")
@@ -84,7 +84,7 @@ def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) 
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.margins(x=0.02, y=0.15)
             if len(rows) == 1:
-                # Else its span would be a hundredth of an epoch, and no whole number of them in it.
+                # Otherwise the axis would span a hundredth of an epoch, with no whole number in it to label.
                 axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
             axes.legend(loc="best")
         panels[1].set_ylim(bottom=0)
@@ -163,7 +163,7 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path 
     """The confusion matrix, (C, C) pixels of true class by predicted, each row in percent of its true class."""
     totals = confusion.sum(axis=1, keepdims=True)
     share = 100 * np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
-    # Of very many classes there is room for the colours alone.
+    # With very many classes there is room only for the colours.
     told = len(classes) <= MOST_TOLD
     side = 2.6 + 0.56 * min(len(classes), MOST_TOLD)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
@@ -206,7 +206,7 @@ def sample_predictions(
     titles: Sequence[str] | None = None,
     unlabelled: int | None = None,
 ) -> None:
-    """A row an image: the frame, its truth, the prediction, and where the two differ.
+    """One row an image: the frame, its truth, the prediction, and where the two differ.
 
     Args:
         frames: each (H, W, 3) uint8 BGR; truths, predictions: each (H, W) uint8 of the frame's size.
@@ -245,7 +245,7 @@ def annotation_samples(
     *,
     titles: Sequence[str],
 ) -> None:
-    """A row an image: its annotation in colours, the image, and both at the model's size."""
+    """One row an image: its annotation in colours, the image, and both at the model's size."""
     rows = [
         [colorize(mask, palette), frame, small_frame, colorize(small_mask, palette)]
         for frame, mask, small_frame, small_mask in zip(frames, masks, small_frames, small_masks, strict=True)
@@ -312,12 +312,12 @@ def _picture_grid(
 
 
 def _legible(name: str) -> str:
-    """A title that can be drawn: bytes of a file's name that are no UTF-8 become question marks."""
+    """A title that can be drawn: bytes of a file's name that are not UTF-8 become question marks."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _show(axes: Axes, picture: np.ndarray, title: str) -> None:
-    """A BGR picture without axes. Class colours must not blend at the edges, hence no interpolation."""
+    """Show a BGR picture without axes. Class colours must not blend at the edges, hence no interpolation."""
     axes.imshow(picture[:, :, ::-1], interpolation="nearest", aspect="equal")
     axes.set_title(title)
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""Which precision to train in where nobody says: bfloat16 where what trains multiplies in it, else float32."""
+"""The default precision of a training: bfloat16 if the hardware multiplies in it, else float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BFLOAT16_CAPABILITY = (8, 0)
 
 @contextmanager
 def policy_kept() -> Iterator[None]:
-    """Have Keras compute in what it computed in before, once this ends, whatever was set on the way."""
+    """Restore Keras' dtype policy after the block, whatever was set inside it."""
     before = keras.mixed_precision.dtype_policy()
     try:
         yield
@@ -33,7 +33,7 @@ def auto_policy(cpuinfo: Path = CPUINFO) -> str:
 
 
 def gpu_capabilities() -> list[tuple[int, int]]:
-    """Compute capability of each NVIDIA GPU that Keras' backend will train on; (0, 0) where it does not tell."""
+    """Compute capability of each NVIDIA GPU that Keras' backend will train on; (0, 0) where it is unknown."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

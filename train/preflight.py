@@ -1,8 +1,8 @@
-"""Every fault of a dataset found before training: all bad files named in one run, with what is wrong and the cure.
+"""Find every fault of a dataset before training: all bad files are named at once, with what is wrong and the cure.
 
-Looks at files and class ids; knows nothing of models or training. Files are checked in their own bytes first (pixel
-cap, missing ends), then read by `train.dataset`, the same way training will read them. Pixels are used as stored: an
-EXIF rotation is a warning, because a mask seldom carries one too.
+Looks at files and class ids; knows nothing of models or training. A file's raw bytes are checked first (pixel cap,
+truncation), then it is read by `train.dataset`, as training will read it. Pixels are used as stored: an EXIF rotation
+is a warning, because a mask seldom carries one too.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from .dataset import IMAGE_SUFFIXES, Sample, by_stem, ignored_value, orphans, re
 # 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
 MAX_PIXELS = 1 << 26
 IDS_NAMED = 12
-# Of what is odd in a dataset that is used and not looked at.
+# How many warnings are printed where a dataset is used rather than inspected.
 WARNINGS_TOLD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreflightReport:
-    """What a look at every file of a dataset found.
+    """What a check of every file of a dataset found.
 
     Attributes:
-        images, masks: files of each kind.
-        problems: "path: what is wrong", one a file, sorted; training must not go on with any.
-        warnings: "path: what is odd", one a file.
+        images, masks: number of files of each kind.
+        problems: "path: what is wrong", sorted; training must not go on with any.
+        warnings: "path: what is odd", sorted.
         samples: the pairs without a problem, sorted by stem.
         sizes: (height, width) -> number of those pairs.
         class_pixels: (N, C) int64, pixels of each class in each of those pairs.
@@ -72,7 +72,7 @@ def check_dataset(
     ignored: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> PreflightReport:
-    """`preflight`, for those who cannot go on with a bad file.
+    """`preflight`, for callers that cannot go on with a bad file.
 
     Raises:
         DatasetError: `problems` names every bad file.
@@ -82,7 +82,7 @@ def check_dataset(
 
 
 def print_warnings(report: PreflightReport, most: int) -> None:
-    """What is odd, on stderr, so many lines of it."""
+    """Print at most `most` warnings to stderr, then how many more there are."""
     for warning in report.warnings[:most]:
         print(f"warning: {harmless(warning)}", file=sys.stderr)
     if len(report.warnings) > most:
@@ -90,7 +90,7 @@ def print_warnings(report: PreflightReport, most: int) -> None:
 
 
 def problem_summary(report: PreflightReport) -> str:
-    """One line over the list of problems."""
+    """The heading of the list of problems, one line."""
     return (
         f"{len(report.problems)} problem(s) among {report.images} images and {report.masks} masks; "
         "mend these files or move them away:"
@@ -107,14 +107,14 @@ def preflight(
     max_pixels: int = MAX_PIXELS,
     on_pair: Callable[[int, int], None] | None = None,
 ) -> PreflightReport:
-    """Look at every file of a dataset.
+    """Check every file of a dataset.
 
     Args:
         image_dir, mask_dir: folders whose files pair up by stem.
         classes: class names; a mask's ids must be below their number.
         unlabelled: id of the unlabelled class; a mask of nothing else is worth a warning.
         ignored: a value of masks that means `unlabelled` too.
-        max_pixels: files that declare more are refused undecoded.
+        max_pixels: files that declare more are refused without decoding.
         on_pair: called with (pairs done, pairs in all) after each.
 
     Raises:
@@ -146,7 +146,7 @@ def check_pairs(
     on_pair: Callable[[int, int], None] | None = None,
     curable: bool = False,
 ) -> PreflightReport:
-    """Look at these pairs alone; arguments as for `preflight`, and `curable`: the command knows --ignore-id."""
+    """Check these pairs only; arguments as for `preflight`, and `curable`: problems may suggest --ignore-id."""
 
     def check(sample: Sample) -> _Pair:
         return _check_pair(sample, classes, unlabelled, max_pixels, curable)
@@ -221,7 +221,7 @@ def _check_pair(
 
 
 def _attempt(faults: list[str], path: Path, read: Callable[[Path], np.ndarray]) -> np.ndarray | None:
-    """What `read` gives; or None, and its error, without the path, among the faults."""
+    """What `read` returns; or None, with its error, less the path, added to `faults`."""
     try:
         return read(path)
     except DatasetError as error:
@@ -230,7 +230,7 @@ def _attempt(faults: list[str], path: Path, read: Callable[[Path], np.ndarray]) 
 
 
 def _checked_header(path: Path, max_pixels: int, faults: list[str]) -> ImageHeader | None:
-    """A file's header if the whole file is there and small enough to decode; or None, and why not among the faults."""
+    """A file's header if the file is complete and small enough to decode; or None, the reason added to `faults`."""
     try:
         if not path.is_file():
             raise ImageFault("cannot be read (not a file)")
@@ -262,7 +262,7 @@ def _checked_ids(
     warnings: list[str],
     curable: bool,
 ) -> np.ndarray | None:
-    """(classes,) pixels of each id in a mask, or None; what is wrong goes among the faults, what is odd elsewhere."""
+    """(classes,) pixels of each id in a mask, or None; adds what is wrong to `faults` and what is odd to `warnings`."""
     if wrong := _mode_fault(header):
         faults.append(wrong)
         return None
@@ -272,7 +272,8 @@ def _checked_ids(
     counts = np.bincount(mask.ravel(), minlength=256)
     ignored, unlabelled = sample.ignored or (None, None)
     if ignored is not None and unlabelled is not None:
-        # Of a class that was made for what is ignored there is no id, but of CamVid's, and of one with another name.
+        # An unlabelled class that was appended for the ignored value has no pixels of its own id. CamVid's unlabelled
+        # class, or one of another name, was not appended, and its id is expected.
         if counts[unlabelled] and classes[unlabelled] == UNLABELLED_NAME and classes != CAMVID_CLASSES:
             warnings.append(
                 f"{sample.mask}: id {unlabelled} in {counts[unlabelled]} pixels is left out as unlabelled, as "
@@ -287,7 +288,7 @@ def _checked_ids(
 
 
 def _mode_fault(header: ImageHeader) -> str | None:
-    """What of a mask's header rules it out as class ids. RGB may yet hold three equal channels: its pixels decide."""
+    """Why a mask's header rules it out as class ids, or None. RGB may hold three equal channels: its pixels decide."""
     expected = "expected 8-bit grey whose value is the class id"
     if header.kind in ("JPEG", "WebP"):
         return f"a {header.kind}, whose compression changes class ids; {expected}, as PNG"
@@ -301,7 +302,7 @@ def _mode_fault(header: ImageHeader) -> str | None:
 
 
 def _id_fault(counts: np.ndarray, classes: int, curable: bool, ignored: int | None) -> str | None:
-    """What is wrong with a mask's ids, given the pixels of each of the 256 values, those of `ignored` apart."""
+    """What is wrong with a mask's ids, or None, given the pixels of each of the 256 values without `ignored`."""
     present = np.flatnonzero(counts)
     bad = present[present >= classes]
     if bad.size == 0:

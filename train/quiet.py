@@ -16,7 +16,7 @@ WAITING = "Stopping as soon as Keras is loaded; once more to stop at once."
 
 
 def import_keras_quietly() -> None:
-    """Import keras with file descriptor 2 set aside; raises what the import raises. An interruption waits for it."""
+    """Import keras with file descriptor 2 redirected; raises what the import raises. Interruptions wait for its end."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "keras" in sys.modules:
         return
@@ -43,6 +43,6 @@ def import_keras_quietly() -> None:
 def _import_keras() -> None:
     import keras
 
-    # Some lines come only when the backend first computes; several hosts of JAX have to meet before that.
+    # Some lines come only when the backend first computes, which several hosts of JAX may do only once they have met.
     if "KERAS_DISTRIBUTION_NUM_PROCESSES" not in os.environ:
         keras.ops.zeros((1,))

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides how a network is trained, as one frozen record a recipe.
+"""Recipes: everything that decides how a network is trained, one frozen record for each recipe.
 
 "notebook" is the original notebook's training, step for step. "default" is one that learns; docs/training.md says what
 each part of it gives.
@@ -31,14 +31,14 @@ class Recipe:
         encoder_rate: factor on the learning rate of layers that were given kernels whole: ImageNet's, or with `--start`
             and batch normalisation blocks 1 and 2 of the finished network.
         weight_decay: decoupled (AdamW).
-        ema: decay a step of the moving average of the weights that is validated and saved; 0 for none.
+        ema: decay per step of the moving average of the weights, which is what is validated and saved; 0 for none.
         ignore_unlabelled: leave unlabelled pixels out of loss and metrics.
         weighted: weight classes by `losses.class_weights`.
-        weight_offset: the offset in them.
+        weight_offset: the offset in those weights.
         jaccard: weight of the soft Jaccard term.
         batch_norm: normalise while training, fold at the end.
-        freeze_blocks: blocks, from the first on, that keep kernels that they were given whole, ImageNet's or a finished
-            network's.
+        freeze_blocks: how many blocks, from the first on, keep the kernels that they were given whole, ImageNet's or a
+            finished network's.
         dropout: in the head.
         rescale_weights: adapt ImageNet kernels to frames in [-1, 1].
         skip_activation: see `Fcn8Config`.
@@ -147,7 +147,7 @@ class ScaledAdamW(keras.optimizers.AdamW):
         self._rate_of = rate_of
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        # TensorFlow's backend hands its own variable here; Keras' one, which has the path, is found by index.
+        # TensorFlow's backend passes its own variable here; Keras' variable, which has the path, is found by index.
         path = self._trainable_variables[self._get_variable_index(variable)].path
         super().update_step(gradient, variable, learning_rate * self._rate_of(path))
 

@@ -1,8 +1,8 @@
-"""Surfaces of other towns: each class of a street gets a lightness, a tint and a grain of its own, by the mask.
+"""Give a street the surfaces of other towns: each class in the mask gets a random lightness, tint and grain.
 
-A dataset of one town shows its asphalt, its bricks and its sky, and a network that has seen no others takes a pale and
-smooth road for a car. What a thing is made of is redrawn at random here, its shape and the shadows on it stay (Tobin
-and others, 2017, arXiv 1703.06907, for rendered scenes; here it is done to photographs).
+A dataset of one town shows only that town's asphalt, bricks and sky, and a network that has seen no others takes a pale
+and smooth road for a car. Surfaces are redrawn at random here, while shapes and the shadows on them stay (Tobin and
+others, 2017, arXiv 1703.06907, for rendered scenes; here it is done to photographs).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-# Of each class how far its lightness (as a logarithm) and its tint (of each channel) may go. Roads are grey, of any
-# lightness from wet asphalt to concrete; a car has any colour; leaves are green or brown.
+# How far each class's lightness (as a logarithm) and tint (of each channel) may vary. Roads are grey, of any lightness
+# from wet asphalt to concrete; a car has any colour; leaves are green or brown.
 REACH = {
     "sky": (0.5, 0.2),
     "building": (0.6, 0.2),
@@ -23,13 +23,13 @@ REACH = {
     "fence": (0.6, 0.2),
     "car": (0.8, 0.35),
 }
-# Of poles, signs and people, which are told by what little can be seen of them.
+# For poles, signs and people, which are recognised by the little that can be seen of them.
 USUAL_REACH = (0.4, 0.15)
-# What may lose its grain: the same of a wall or a tree would be none any more.
+# Classes that may lose their grain; a wall or a tree without its grain would no longer be one.
 PLAIN = ("sky", "road", "pavement")
 REPAINTED = 0.6  # probability of each class
-SMOOTHED = 0.5  # of each plain one of those
-WIDE = 2.0  # pixels
+SMOOTHED = 0.5  # probability of each plain class that is repainted
+WIDE = 2.0  # pixels; blurs from this sigma on are done at half the size
 
 
 def repaint(image: np.ndarray, mask: np.ndarray, ids: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
@@ -56,7 +56,7 @@ def repaint(image: np.ndarray, mask: np.ndarray, ids: Mapping[str, int], rng: np
     share = smoothness[mask]
     if share.any():
         painted = _smooth(painted, mask, share, sigma=float(np.exp(rng.uniform(np.log(1.5), np.log(8.0)))))
-    # Soft at the edges, as a lens makes them, so that the mask's own edge is not what is learnt.
+    # Soft at the edges, as a lens makes them, so that the network does not learn the mask's hard edge.
     painted *= cv2.GaussianBlur(gains[mask], (0, 0), 0.8)
     return np.asarray(np.clip(painted, 0.0, 255.0) + 0.5).astype(np.uint8)
 
@@ -74,7 +74,7 @@ def _smooth(image: np.ndarray, mask: np.ndarray, share: np.ndarray, sigma: float
 
 
 def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian; a wide one at half the size, where it is the same and takes a fraction of the time."""
+    """Gaussian blur; a wide one is done at half the size, which looks the same and takes a fraction of the time."""
     if sigma < WIDE:
         return cv2.GaussianBlur(image, (0, 0), sigma)
     height, width = image.shape[:2]

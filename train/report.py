@@ -1,4 +1,4 @@
-"""A run's page, RUN/report.html: one self-contained file with what its folder holds, for reading and for sending on.
+"""A run's page, RUN/report.html: one self-contained file that shows what the folder holds, to read or to send.
 
 Reads config.json, history.csv and evaluate-*/ and leaves out what is missing. `write_run_pictures` first makes what can
 be made from the finished network. Evaluates through `train.evaluate`; knows nothing of training.
@@ -38,11 +38,11 @@ STYLE = Path(__file__).with_name("report.css").read_text()
 
 
 def write_run_pictures(run: Any, model: Any = None) -> Path:
-    """Everything a finished run shows of itself: curves.png, samples.png, evaluate-val/ and the page.
+    """Make the pictures, tables and page of a finished run: curves.png, samples.png, evaluate-val/ and report.html.
 
     Args:
         run: a `train.run.Run` whose history is written.
-        model: its plain network at the run's input size, if it is at hand; otherwise it is loaded.
+        model: its plain network at the run's input size; loaded if None.
 
     Returns:
         The page's path. A run without a validation split shows a few of its training images instead of an evaluation.
@@ -164,7 +164,7 @@ def _curves_section(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _classes_over_time(rows: Sequence[dict[str, str]], classes: Sequence[str], palette: Palette) -> str:
-    """A small line a class: twelve lines in one chart would hide one another."""
+    """A small chart for each class: twelve lines in one chart would hide one another."""
     cells = []
     rows = [row for row in rows if row.get("val_loss")]
     for name, color in zip(classes, palette, strict=True):
@@ -248,8 +248,8 @@ def _pictures_section(folder: Path, names: Iterable[str]) -> str:
 
 
 def _embedded(path: Path) -> str:
-    """A picture as a data address, JPEG to keep the page small; "" where there is none."""
-    # Not by imread: a folder's name outside UTF-8 ends the process there.
+    """A picture as a data URL, JPEG to keep the page small; "" where there is none."""
+    # Not by imread, which ends the process if a folder's name is not UTF-8.
     data = np.frombuffer(path.read_bytes() if path.is_file() else b"", np.uint8)
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
@@ -259,7 +259,7 @@ def _embedded(path: Path) -> str:
 
 
 def _config_section(config: dict[str, Any]) -> str:
-    """What fixes the run, and the versions that computed it; lists of images become their number."""
+    """The run's settings, and the versions that computed it; long lists, as of images, become their length."""
     if not config:
         return ""
     plain = {key: value for key, value in config.items() if key != "versions"}

@@ -1,9 +1,9 @@
-"""A finished FCN8 for other classes: encoder and head stay, and classes of the same name keep their scores, nearly.
+"""Adapt a finished FCN8 to other classes: encoder and head stay, and classes of the same name nearly keep their scores.
 
-An upsampling mixes the scores of all classes. What a class that is dropped gave to the others, on average over a block
-of pixels, is given by the scores that stay (measured in docs/training.md). Those of a class that the finished network
-does not know begin at 0, whatever the scale of the features that they are read from (Long and others, 2015, arXiv
-1411.4038, start all theirs so). Knows no files.
+An upsampling mixes the scores of all classes. What a dropped class contributed to the others, on average over a block
+of pixels, is contributed by the scores that stay (measured in docs/training.md). The scores of a class that the
+finished network does not know begin at 0, whatever the scale of the features that they are read from (Long and others,
+2015, arXiv 1411.4038, start all scores at 0). Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from .fcn8 import UPSAMPLINGS, Fcn8Config, RepeatPixels, fcn8
 from .narrow import AFTER_SCORES, CHAIN, SCORES
 
-# Behind a Relu a score of 0 would never learn.
+# Initial bias of new scores before a Relu, where a score of 0 would never learn.
 ALIVE = 0.1
 
 
@@ -26,7 +26,7 @@ def rescore(finished: keras.Model, config: Fcn8Config, theirs: tuple[str, ...], 
 
     Args:
         finished: a plain FCN8.
-        config: what `finished` is, but for the number of classes.
+        config: the configuration of `finished`; its number of classes is not read.
         theirs, ours: class names by id, of the finished network and of the one to make.
     """
     network = fcn8(replace(config, classes=len(ours)), kernel_initializer="zeros")
@@ -37,7 +37,7 @@ def rescore(finished: keras.Model, config: Fcn8Config, theirs: tuple[str, ...], 
     linear = config.skip_activation == "linear"
     last = finished.get_layer("upsample8").get_weights()[0]
     kept = _kept(last, there)
-    # Behind pool4's scores lies another upsampling, which hands the dropped ones on.
+    # pool4's scores pass through another upsampling, which also mixes the dropped classes into the others.
     doubled = np.einsum("ij,hwjk->hwik", kept, finished.get_layer("pool4_upsample2").get_weights()[0])
     given = {
         "pool3_conv": kept if linear else _alone(there, len(theirs)),
@@ -46,7 +46,7 @@ def rescore(finished: keras.Model, config: Fcn8Config, theirs: tuple[str, ...], 
     }
     for name in SCORES.values():
         layer, mix = network.get_layer(name), given[name]
-        axis = 2 if name in UPSAMPLINGS else 3  # of the classes that it gives
+        axis = 2 if name in UPSAMPLINGS else 3  # of its output classes
         kernel, *bias = (np.zeros(variable.shape, np.float32) for variable in layer.weights)
         whole, *own = finished.get_layer(name).get_weights()
         np.moveaxis(kernel, axis, 0)[here] = np.tensordot(mix, np.moveaxis(whole, axis, 0), 1)
@@ -64,11 +64,11 @@ def rescore(finished: keras.Model, config: Fcn8Config, theirs: tuple[str, ...], 
 
 
 def _kept(kernel: np.ndarray, there: list[int], rows: Sequence[int] | None = None) -> np.ndarray:
-    """(kept, theirs): the scores that, upsampled alone, are on average over a block what all were together.
+    """(kept, theirs): mixes all scores into those kept, which upsampled alone give what all gave, on a block's average.
 
     Args:
-        kernel: of the upsampling, (height, width, classes that it gives, theirs).
-        there: ids of the classes that stay; `rows` of those that it gives.
+        kernel: of the upsampling, (height, width, output classes, theirs).
+        there: ids of the classes kept; `rows`, the kept ones among its output classes, where they differ.
     """
     if len(there) in (0, kernel.shape[3]):
         return _alone(there, kernel.shape[3])
@@ -77,5 +77,5 @@ def _kept(kernel: np.ndarray, there: list[int], rows: Sequence[int] | None = Non
 
 
 def _alone(there: list[int], count: int) -> np.ndarray:
-    """(kept, theirs): each score as it is. Behind a Relu no sum of them could be handed on."""
+    """(kept, theirs): takes each kept score unchanged. Through a Relu, sums of scores could not be passed on."""
     return np.eye(count)[there]

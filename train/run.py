@@ -2,11 +2,11 @@
 
     RUN/config.json          network, recipe and options, seed, data (folders, stems of each split, hash), versions
     RUN/model.weights.h5     the finished plain FCN8, Keras weights (float32, or float16 to ship)
-    RUN/history.csv          a line an epoch
+    RUN/history.csv          one line an epoch
     RUN/checkpoint.npz       the last epoch's whole state, for --resume; checkpoint.previous.npz the one before
     RUN/*.png, report.html   curves, samples, the page
 
-Weights are loaded into our own architecture only: no class, lambda or code of a file is ever run.
+Weights are loaded into our own architecture only: no class, lambda or code from a file is ever run.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class Run:
 
     @property
     def class_list(self) -> ClassList:
-        """What the run's masks hold."""
+        """The run's classes and the mask values that mean unlabelled."""
         return ClassList(names=self.classes, unlabelled=self.unlabelled, ignored=self.config.get("ignored"))
 
     @property
     def name(self) -> str:
-        """The folder's own name, however it was given: "." has one too."""
+        """The folder's own name, even if it was given as "."."""
         return os.path.basename(os.path.abspath(self.folder))
 
     @property
@@ -71,7 +71,7 @@ class Run:
         return self.folder / WEIGHTS_NAME
 
     def finished_weights(self) -> Path:
-        """The weights' file. Raises `ModelFileError` where there is none yet."""
+        """The weights file. Raises `ModelFileError` if there is none yet."""
         if not self.weights.is_file():
             raise ModelFileError(
                 f"{self.folder} has no {WEIGHTS_NAME}: the run has not finished. Go on with `fit --resume`."
@@ -79,7 +79,7 @@ class Run:
         return self.weights
 
     def samples(self, split: str, root: Path | str | None = None) -> list[Sample]:
-        """The run's own "train" or "val" pairs, or the "test" folder's; `root` stands in for the recorded dataset."""
+        """The run's own "train" or "val" pairs, or the "test" folder's; `root` replaces the recorded dataset."""
         data = self.config.get("data", {})
         plain = {"images": data.get("images"), "masks": data.get("masks")} if root is None else {}
         where = root if root is not None else data.get("root")
@@ -128,7 +128,7 @@ def open_run(folder: Path | str) -> Run:
 
 
 def _check_config(run: Run) -> None:
-    """Raise one of Python's own errors unless the parts of config.json that are used are of their types."""
+    """Raise a built-in error unless the parts of config.json that are used have the right types and values."""
     config = run.fcn8
     whole = (config.classes, *config.block_widths, *config.head_widths, *(config.input_size or ()))
     if any(type(number) is not int for number in whole):
@@ -154,7 +154,7 @@ def save_run(folder: Path | str, config: dict[str, Any], model: keras.Model | No
     if model is not None:
         with replacing(folder / WEIGHTS_NAME) as temporary:
             temporary.write_bytes(weights_in_memory(model).getbuffer())
-    # Last: what it says of a training is said of weights that are there.
+    # Written last, so that what it says about a training is about weights that are there.
     with replacing(folder / CONFIG_NAME) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
     return Run(folder, config)
@@ -169,7 +169,7 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
     config = run.fcn8 if input_size is None else run.fcn8.with_size(input_size)
     declared = check_h5(run.finished_weights(), max_bytes=4 * config.parameters)
     if declared < 2 * config.parameters:
-        # Found before a network of the size that config.json names is built.
+        # Checked before a network of the size that config.json names is built.
         raise ModelFileError(
             f"{run.weights}: damaged, or of another network: {declared} bytes of arrays, where {CONFIG_NAME}'s network "
             f"of {config.parameters} parameters has at least {2 * config.parameters}. Copy the run again."
@@ -185,14 +185,14 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
 
 
 class _WeightsFile(io.BytesIO):
-    """A file in memory, with the name that Keras asks of a weights file."""
+    """A file in memory, with the name that Keras requires of a weights file."""
 
     def __str__(self) -> str:
         return WEIGHTS_NAME
 
 
 def weights_in_memory(model: keras.Model) -> io.BytesIO:
-    """A model's Keras weights file, not on disk: HDF5 ends the whole process where a disk is full."""
+    """A model's Keras weights file in memory: on a full disk, HDF5 would end the whole process."""
     file = _WeightsFile()
     model.save_weights(file)
     return file
@@ -216,13 +216,13 @@ def _copy_as_float16(source: Any, target: Any) -> None:
         if hasattr(item, "items"):
             _copy_as_float16(item, target.create_group(key))
         else:
-            # Read as it is stored, and rounded by numpy: HDF5's own conversion forgets the carry into the exponent and
-            # halves what rounds up to a power of two.
+            # Read as stored, and rounded by numpy: HDF5's own conversion loses the carry into the exponent, which
+            # halves values that round up to a power of two.
             target.create_dataset(key, data=item[()].astype(np.float16), compression="gzip", shuffle=True)
 
 
 def versions() -> dict[str, str]:
-    """Python, and the packages that decide what a run computes."""
+    """Versions of Python and of the packages that decide what a run computes, and the name of Keras' backend."""
     found = {"python": sys.version.split()[0], "backend": keras.backend.backend()}
     for package in ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python", "opencv-python-headless"):
         try:

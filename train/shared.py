@@ -1,6 +1,6 @@
 """Memory that processes share, for POSIX systems: a file without a name, of which nothing stays however they end.
 
-All of its room is taken when it is made: a file with holes would kill whoever fills one that there is no room for.
+All of its room is reserved when it is made: in a sparse file, writing where no room is left would kill the process.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import numpy as np
 
 from edge_seg.errors import EdgeSegError
 
-# Where memory lies first: Linux keeps no file of this folder on a disk.
+# Tried first: Linux keeps the files of this folder in memory, not on a disk.
 MEMORY_FOLDER = "/dev/shm"
-# Zeros written at once, where a system reserves no room by itself.
+# Zeros written at once, where the system cannot reserve room itself.
 STEP = 2**24
 
 
 class NoRoomError(EdgeSegError, OSError):
-    """No folder has the room for memory that is to be shared, or none lets it be used."""
+    """No folder has room for the shared memory, or none allows its use."""
 
 
 class Shared:
-    """Bytes that are 0 at first, the same for each process that this is given to as it is begun.
+    """Bytes, 0 at first, shared with each process that this object is given to at its start.
 
     Args:
-        size: how many.
+        size: number of bytes.
 
     Raises:
-        NoRoomError: says how many, and what each folder has.
+        NoRoomError: no folder will do; the message says how many bytes are needed and what each folder has.
     """
 
     def __init__(self, size: int) -> None:
@@ -53,11 +53,11 @@ class Shared:
         raise NoRoomError(f"no room for {_megabytes(self._size)} of memory to share: {'; '.join(troubles)}")
 
     def array(self) -> np.ndarray:
-        """All of them: (size,) uint8."""
+        """All the bytes: (size,) uint8."""
         return np.frombuffer(self._map, np.uint8)
 
     def claim(self, place: int) -> bool:
-        """Take what a byte stands for, if no other process has it. Whatever a process has is free when it ends."""
+        """Lock one byte, if no other process has locked it; returns whether it could. Locks end with their process."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
         except OSError as error:
@@ -67,7 +67,7 @@ class Shared:
         return True
 
     def release(self, place: int) -> None:
-        """Let go of what was claimed."""
+        """Unlock a byte that was claimed."""
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
 
     def fileno(self) -> int:
@@ -86,7 +86,7 @@ def _opened(descriptor: Any, size: int) -> Shared:
 
 
 def _reserved(folder: str, size: int) -> Any:
-    """A file of zeros that has its room, and whose bytes can be claimed."""
+    """A file of zeros whose room is reserved and whose bytes can be locked; raises `OSError` where that fails."""
     file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as the memory
     try:
         _take_room(file, size)
@@ -103,7 +103,7 @@ def _take_room(file: Any, size: int) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # What file systems say that know no such thing.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # File systems without support.
                 raise
         else:
             return
@@ -114,7 +114,7 @@ def _take_room(file: Any, size: int) -> None:
 
 
 def _trouble(folder: Callable[[], str], error: OSError) -> str:
-    """In words, why a folder will not do."""
+    """Why a folder cannot be used, in words."""
     said = error.strerror or str(error)
     try:
         return f"{folder()}: {said}, {_megabytes(shutil.disk_usage(folder()).free)} free"

@@ -1,4 +1,4 @@
-"""What ships with the project, made by its own commands: clip, weights in half the bytes, and README's picture.
+"""The commands that make what ships with the project: the clip, the weights in half the bytes, and README's picture.
 
 `python -m train clip` renders a drive to an MP4; `python -m train ship` cuts a run's folder down to its network,
 float16 weights and the facts of its training, without paths of the machine it was trained on.
@@ -26,7 +26,7 @@ from . import arguments
 from .files import CONFIG_NAME, WEIGHTS_NAME
 from .scenes import LEAST_SIDE, SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
-# What of a run's config travels: enough to rebuild the network and to say how it came about.
+# The parts of a run's config that ship: enough to rebuild the network and to say how it was made.
 SHIPPED_KEYS = (
     "fcn8",
     "classes",
@@ -68,7 +68,7 @@ def write_clip(
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], *, size: tuple[int, int], rate: int, crf: int = 27) -> int:
-    """Code frames of (height, width) pixels, uint8 BGR, as the bundled clip is coded; returns how many they were.
+    """Encode frames of (height, width) pixels, uint8 BGR, as the bundled clip is encoded; returns their number.
 
     Raises:
         MediaError: the file cannot be written.
@@ -93,7 +93,7 @@ def ship_run(folder: Path, out: Path, *, input_size: tuple[int, int] | None = No
             recipe keeps the size that it was trained at.
 
     Raises:
-        ConfigurationError: `out` holds a run of its own, this one or another; what was shipped before is replaced.
+        ConfigurationError: `out` holds this run or another; a folder made by an earlier `ship` is replaced.
         ModelFileError: the run is damaged or has not finished.
     """
     from .run import load_model, open_run, save_float16, save_run
@@ -109,7 +109,7 @@ def ship_run(folder: Path, out: Path, *, input_size: tuple[int, int] | None = No
         config["fcn8"] = run.fcn8.with_size(input_size).to_dict()
     data = run.config.get("data", {})
     config["data"] = {"hash": data.get("hash"), "images": None, "masks": None, "root": None}
-    # Of what was shipped before, no names are left to be counted.
+    # A run that was itself shipped has no names left to count, only the recorded numbers.
     counts = {"train": len(data.get("train", ())), "val": len(data.get("val", ()))}
     config["trained_on"] = run.config.get("trained_on", counts)
     out.mkdir(parents=True, exist_ok=True)
@@ -143,12 +143,12 @@ def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int 
         [cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA), legend(classes, palette, width=width)]
     )
     with replacing(path) as temporary:
-        # Not imwrite, which tells a full disk from success by its return value alone.
+        # Not imwrite, which reports a full disk only by its return value.
         temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m train clip`."""
+    """Add the options of `python -m train clip`."""
     add = parser.add_argument
     add("--out", type=arguments.path, required=True, metavar="FILE.mp4", help="the clip to make")
     add("--seed", type=arguments.natural, default=SHOWCASE_SEED, help="which street (default: %(default)s, README's)")
@@ -160,12 +160,12 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    """argparse type: a length up to an hour; what is less than a frame shows once the rate is known."""
+    """argparse type: a length up to an hour; less than one frame is refused later, once the rate is known."""
     return number(text, 0, 3600)
 
 
 def run_clip(args: argparse.Namespace) -> int:
-    """Carry out `python -m train clip`; returns the exit code."""
+    """Run `python -m train clip`; returns the exit code."""
     if args.out.suffix.lower() != ".mp4":
         raise ConfigurationError(f"--out must name a file ending in .mp4; got {str(args.out)!r}.")
     if round(args.seconds * args.rate) < 1:
@@ -187,7 +187,7 @@ def run_clip(args: argparse.Namespace) -> int:
 
 
 def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m train ship`."""
+    """Add the options of `python -m train ship`."""
     parser.add_argument("run_folder", type=arguments.path, metavar="RUN", help="a finished run")
     parser.add_argument(
         "--out", type=arguments.folder, required=True, metavar="DIR", help="folder for config.json and float16 weights"
@@ -201,14 +201,14 @@ def add_ship_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_ship(args: argparse.Namespace) -> int:
-    """Carry out `python -m train ship`; returns the exit code."""
+    """Run `python -m train ship`; returns the exit code."""
     size_bytes = ship_run(args.run_folder, args.out, input_size=args.input_size)
     print(f"{args.out}: float16 weights, {size_bytes / 1e6:.1f} MB")
     return 0
 
 
 def add_poster_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m train poster`."""
+    """Add the options of `python -m train poster`."""
     parser.add_argument("model", type=arguments.path, metavar="MODEL", help="ONNX file")
     parser.add_argument("clip", type=arguments.path, metavar="CLIP", help="video")
     parser.add_argument("--out", type=arguments.path, required=True, metavar="FILE.png", help="the picture to make")
@@ -218,7 +218,7 @@ def add_poster_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_poster(args: argparse.Namespace) -> int:
-    """Carry out `python -m train poster`; returns the exit code."""
+    """Run `python -m train poster`; returns the exit code."""
     if args.out.suffix.lower() != ".png":
         raise ConfigurationError(f"--out must name a file ending in .png; got {str(args.out)!r}.")
     write_poster(args.model, args.clip, args.out, index=args.frame)

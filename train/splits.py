@@ -1,6 +1,6 @@
 """Which images are trained on and which are held out: at random, the end of each drive, or whole drives.
 
-Knows names alone; reads no image.
+Knows only names; reads no image.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MOST_NAMED = 8
 
 
 def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[list[Sample], list[Sample]]:
-    """Training and validation, as the recipe splits.
+    """Training and validation samples, split as the recipe says.
 
     Raises:
-        ConfigurationError: nothing is left to train on, or no image is of a drive that is to be held out.
+        ConfigurationError: nothing is left to train on, or a drive that is to be held out has no image.
     """
     if recipe.held_out:
         training, validation = drive_split(samples, recipe.held_out)
@@ -51,11 +51,11 @@ def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[
 
 
 def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sample], list[Sample]]:
-    """Hold out the end of each drive: validation and training frames are neighbours at one cut a drive.
+    """Hold out the end of each drive, so that validation and training frames are neighbours at only one cut a drive.
 
-    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`), and their numbers
-    are their order: `drive_10` comes after `drive_9`. Where most drives are too short to hold anything out of (names
-    without numbers, say, or clips of three frames), all frames are one drive in the order of their names.
+    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`) and are in the order
+    of their numbers: `drive_10` comes after `drive_9`. Where most drives are too short to hold anything out (names
+    without numbers, say, or clips of three frames), all frames count as one drive in the order of their names.
     """
     drives = by_drive(samples)
     held_out = sum(_held_out(frames, validation_share) for frames in drives.values())
@@ -71,7 +71,7 @@ def drive_split(samples: list[Sample], held_out: Sequence[str]) -> tuple[list[Sa
     """Hold out whole drives, by their names: validation is of streets that were not trained on.
 
     Raises:
-        ConfigurationError: no image is of one of them.
+        ConfigurationError: one of them has no image.
     """
     drives = by_drive(samples)
     if missing := [name for name in held_out if name not in drives]:
@@ -85,7 +85,7 @@ def drive_split(samples: list[Sample], held_out: Sequence[str]) -> tuple[list[Sa
 
 
 def by_drive(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """The frames of each drive in the order of their numbers, by what their names share before the number."""
+    """Drive -> its frames in the order of their numbers; a drive is what names share before the number."""
     drives: dict[str, list[Sample]] = {}
     for sample in samples:
         drives.setdefault(re.sub(r"[_-]?[a-z]*\d+$", "", sample.stem), []).append(sample)

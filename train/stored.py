@@ -1,9 +1,9 @@
-"""Arrays in .h5 and .npz files that anyone may have written: looked into before a value is read, and only arrays.
+"""Read arrays, and nothing else, from untrusted .h5 and .npz files, each checked before any value is read.
 
-An HDF5 file may refer to other files (external links, external storage, virtual datasets), lead in circles, name
+An HDF5 file may refer to other files (external links, external storage, virtual datasets), contain cycles, name
 plug-ins to load, and declare terabytes in a kilobyte; an .npz may hold pickles and deflated zeros without end. All that
 is refused here, in one line each, as are archives and saved models that carry code (`.keras`, Lambda layers). Knows
-no network: what may be in a file is said in bytes.
+nothing of networks: limits on what a file may hold are given in bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CODE_FREE_LAYERS = {
     "Model", "ReLU", "Sequential", "Softmax", "ZeroPadding2D",
 }  # fmt: skip
 _CODE = {"Lambda", "__lambda__", "function"}
-# What numpy and zipfile raise over an .npz that is none, or one no longer; numpy parses a header as Python's own text.
+# What numpy and zipfile raise for a file that is no .npz, or a damaged one; numpy parses headers as Python source.
 NPZ_DAMAGE = (
     OSError,
     ValueError,
@@ -63,14 +63,14 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
 
 
 def check_h5(path: Path, *, max_bytes: int = MAX_BYTES) -> int:
-    """Look through an HDF5 file without reading any array; returns the bytes that its arrays declare.
+    """Check an HDF5 file without reading any array; returns the bytes that its arrays declare.
 
     Args:
         path: an existing file.
         max_bytes: what all its arrays together may declare.
 
     Raises:
-        ModelFileError: another kind of file, a damaged one, or one of those described above; names what and where.
+        ModelFileError: another kind of file, a damaged one, or one that this module refuses; names what and where.
     """
     import h5py
 
@@ -92,11 +92,11 @@ def check_h5(path: Path, *, max_bytes: int = MAX_BYTES) -> int:
 
 
 def read_h5(path: Path, names: Sequence[str] | None = None) -> dict[str, list[np.ndarray]]:
-    """The arrays of an HDF5 file that was looked through before any was read: group -> all arrays below it.
+    """The arrays of an HDF5 file, which is checked before any is read: group -> all arrays below it.
 
     Args:
         path: an existing file, of weights or a saved model.
-        names: the groups to read, those that are there; None for all.
+        names: the groups to read, where they exist; None for all.
 
     Raises:
         ModelFileError: as `check_h5`, or an array that cannot be read; names what and where.
@@ -117,7 +117,7 @@ def read_h5(path: Path, names: Sequence[str] | None = None) -> dict[str, list[np
 
 
 def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
-    """The arrays of an .npz whose sizes were found right before any was read.
+    """The arrays of an .npz, whose sizes are checked before any is read.
 
     Raises:
         ModelFileError: another kind of file, damaged, with pickles, or larger than `max_bytes`; names what and where.
@@ -159,7 +159,7 @@ def _check_kind(path: Path, magic: bytes, expected: str) -> None:
 
 
 def _datasets(path: Path, file: Any) -> Iterator[Any]:
-    """Every dataset of a file, each by its only way; raises at the first link that is not plain."""
+    """Every dataset of a file; raises at the first link that is not a hard link or reaches an object twice."""
     import h5py
 
     seen: set[int] = set()
@@ -187,7 +187,7 @@ def _datasets(path: Path, file: Any) -> Iterator[Any]:
 
 
 def _below(item: Any) -> Iterator[Any]:
-    """Every dataset of a group that `check_h5` has been through, by name; or the dataset itself."""
+    """Every dataset below a group that `check_h5` has checked, by name; or the dataset itself."""
     if hasattr(item, "shape"):
         yield item
         return
@@ -196,7 +196,7 @@ def _below(item: Any) -> Iterator[Any]:
 
 
 def _check_dataset(path: Path, dataset: Any) -> int:
-    """Bytes that a dataset declares, once it is known to be plain numbers inside this file."""
+    """Bytes that a dataset declares; raises unless it is plain numbers inside this file."""
     where = dataset.name
     if dataset.is_virtual:
         raise _refused(path, f"{where} is a virtual dataset, which reads other files")
@@ -214,7 +214,7 @@ def _check_dataset(path: Path, dataset: Any) -> int:
 
 
 def _check_config(path: Path, file: Any) -> None:
-    """A saved model's description is never followed, but one that carries code is no file to take arrays from."""
+    """Refuse a saved model whose description carries code, although the description is never followed."""
     config = file.attrs.get("model_config")
     if config is None:
         return
@@ -230,7 +230,7 @@ def _check_config(path: Path, file: Any) -> None:
 
 
 def _strange_layers(config: Any) -> set[str]:
-    """What a saved model's description would run that is no plain layer: lambdas, functions, custom classes."""
+    """Names of what a saved model's description would run besides plain layers: lambdas, functions, custom classes."""
     found: set[str] = set()
     waiting = [(config, True)]
     while waiting:
@@ -254,7 +254,7 @@ def _refused(path: Path, why: str) -> ModelFileError:
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
-    """Bytes that an array declares, once its header is known to tell the truth."""
+    """Bytes that an array declares; raises unless its header agrees with what the archive holds."""
     name = member.filename
     if not name.endswith(".npy") or len(archive.namelist()) > MAX_ITEMS:
         raise ModelFileError(f"{path}: expected arrays alone; it holds {name[:80]!r}. Save them with numpy.savez.")

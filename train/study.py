@@ -1,8 +1,9 @@
-"""`python -m train study`: what each part of the default recipe gives, and what each width gives, by short trainings.
+"""`python -m train study`: measure by short trainings what each part of the default recipe gives, or each width.
 
 A study is a list of variants of one base recipe, each trained with the same seeds and schedule. Finished runs are kept,
-so that a study that was stopped goes on where it stopped. Scores are of the validation images, which are split off the
-training folder by time or by drive: what is chosen by them has not seen the test folder. Knows no layers and no losses.
+so that a study that was stopped continues where it stopped. Scores are of the validation images, which are split off
+the training folder by time or by drive: choices made by them have not seen the test folder. Knows nothing of layers or
+losses.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ WIDTHS: dict[str, Widths] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to train: a name for the table, what of the recipe is changed, widths, and whether ImageNet is used."""
+    """One way to train: a name for the table, changes to the recipe, widths, and whether ImageNet kernels are used."""
 
     name: str
     changes: dict[str, Any]
@@ -86,7 +87,7 @@ STUDIES = {"parts": part_variants, "widths": width_variants}
 
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `python -m train study`."""
+    """Add the options of `python -m train study`."""
     add = parser.add_argument
     add("study", choices=tuple(STUDIES), help="parts: the recipe without each part; widths: the recipe at each width")
     add("dataset", type=arguments.path, metavar="DATASET", help="folder in the dataset1 layout")
@@ -116,7 +117,7 @@ def seeds(text: str) -> tuple[int, ...]:
 
 
 def run_study(args: argparse.Namespace) -> int:
-    """Carry out `python -m train study`; returns the exit code."""
+    """Run `python -m train study`; returns the exit code."""
     from .fcn8 import check_input_size
     from .memory import keep_freed_memory
 
@@ -125,7 +126,7 @@ def run_study(args: argparse.Namespace) -> int:
     variants = STUDIES[args.study]()
     refuse_unscored(variants[0], args)
     if args.weights is None:
-        # Without the kernels, the variant that leaves them out would be the base twice.
+        # Without a weights file, the variant that leaves the kernels out would equal the base.
         variants = [variant for variant in variants if variant.name != "without ImageNet kernels"]
     records = []
     # Seed by seed, so that a study stopped early holds every variant at least once.
@@ -139,7 +140,7 @@ def run_study(args: argparse.Namespace) -> int:
 
 
 def refuse_unscored(variant: Variant, args: argparse.Namespace) -> None:
-    """Raise `ConfigurationError`, before anything is trained, where no image is left to score a training by."""
+    """Raise `ConfigurationError`, before anything is trained, if no image is held out to score trainings by."""
     from .splits import split_samples
 
     samples = find_samples(args.dataset)
@@ -267,7 +268,7 @@ def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
 
 
 def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path) -> bool:
-    """Whether the folder holds this very training, done. Raises `ConfigurationError` where it holds another."""
+    """Whether the folder holds this very training, finished. Raises `ConfigurationError` if it holds another."""
     from .options import UNRECORDED
     from .run import open_run
 

@@ -17,7 +17,7 @@ import numpy as np
 class Line:
     """One line of a chart: name, (N,) values (nan where there is none) and a CSS colour.
 
-    A line that is `joined` goes on where values are missing between others; else it is broken there.
+    A `joined` line continues across missing values; any other is broken there.
     """
 
     name: str
@@ -99,7 +99,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _line_parts(line: Line, points: Sequence[tuple[float, float]], xs: np.ndarray) -> list[str]:
-    """The line, and an unseen dot at each point whose tooltip says its value."""
+    """The line, and an invisible dot at each point with a tooltip of its value."""
     dots = []
     for (x, y), value, place in zip(points, line.values, xs, strict=True):
         if math.isfinite(y):

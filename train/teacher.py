@@ -1,10 +1,10 @@
-"""What a finished network thinks of the training images, for another to learn; frames without masks to learn on.
+"""A teacher: a finished network's opinions of the training images, for another to learn from; and frames without masks.
 
-The teacher looks once at each image, whole and clean, at three sizes; the learner meets its opinion cut and mirrored
-with its crop, under whatever light and blur the crop was given (Hinton and others, 2015, arXiv 1503.02531, for learning
-from probabilities; Radosavovic and others, 2018, arXiv 1712.04440, for a teacher that looks several times; Xie and
-others, 2020, arXiv 1911.04252, for unlabelled images and a learner made to work harder than its teacher). Knows no
-losses and no batches.
+The teacher sees each image once, whole and clean, at three sizes; the student gets its opinion cut and mirrored with
+the crop, whatever light and blur the crop was given (Hinton and others, 2015, arXiv 1503.02531, for learning from
+probabilities; Radosavovic and others, 2018, arXiv 1712.04440, for a teacher that averages several views; Xie and
+others, 2020, arXiv 1911.04252, for unlabelled images and a student whose images are harder than its teacher's). Knows
+nothing of losses or batches.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ from .labelers import open_keras, resize_channels
 from .run import Run, open_run
 
 BATCH = 4
-# Of the bundled network's input size. Before it saw nights, its mean over these had 0.642 on the held-out images, where
-# one look had 0.622, one and its mirror image 0.626, and the three with theirs, at twice the time, 0.644.
+# Multiples of the input size. With the bundled network, before it was trained on nights, the mean over these had a mean
+# IoU of 0.642 on the held-out images, one size 0.622, one size and its mirror image 0.626, and all three with their
+# mirror images, at twice the time, 0.644.
 SCALES = (0.75, 1.0, 1.36)
-# Of a clip one frame in so many seconds: neighbours are nearly the same picture.
+# Seconds between the frames taken of a clip: neighbours are nearly the same picture.
 EVERY_S = 0.5
 # A frame of 360x480 with the teacher's opinion takes 1.2 MB.
 MOST_FRAMES = 2000
-# All are held at once: of 1080x1920 there is room for 643.
+# All frames are held at once; of 1080x1920 there is room for 643.
 MOST_BYTES = 4_000_000_000
 
 
 def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> list[np.ndarray]:
-    """What the teacher thinks of each image: (height / 2, width / 2, classes) uint8, probabilities times 255.
+    """The teacher's opinion of each image: (height / 2, width / 2, classes) uint8, probabilities times 255.
 
-    The mean over the image at three sizes, at half the resolution: FCN8's scores are eight times coarser.
+    The mean over three input sizes, kept at half the resolution: FCN8's scores are eight times coarser than the image.
 
     Args:
         teacher: a finished run.
-        pairs: (image, mask); the masks are not looked at.
-        size: (height, width) that a teacher without an input size of its own sees images at.
+        pairs: (image, mask); the masks are not used.
+        size: input (height, width) for a teacher that fixes none.
     """
     labeler = open_keras(teacher, input_size=teacher.fcn8.input_size or size, batch=BATCH, flip=False, scales=SCALES)
     half = labeler.size[1] // 2, labeler.size[0] // 2
-    # On two cores this takes minutes, before anything else is said.
+    # On two cores this takes minutes, before anything else is printed.
     print(f"teacher {teacher.name}: looking at {len(pairs)} images", file=sys.stderr)
     found: list[np.ndarray] = []
     for first in range(0, len(pairs), BATCH):
@@ -66,15 +67,15 @@ def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> l
 
 
 def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.ndarray]:
-    """Pictures, and of each clip two frames a second, stretched to `size`: (height, width, 3) uint8 BGR each.
+    """Pictures, and two frames a second of each clip, resized to `size`: (height, width, 3) uint8 BGR each.
 
     Args:
         places: pictures, clips, and folders of them.
-        size: (height, width) of the labelled images, so that objects can be pasted from them.
+        size: (height, width) of the labelled images, so that their objects can be pasted into the frames.
 
     Raises:
-        ConfigurationError: a camera or an address, which have no end; more than 2000 frames or 4 GB; none at all.
-        MediaError: one cannot be read.
+        ConfigurationError: a camera or an address, which have no end; more than 2000 frames or 4 GB; no frame at all.
+        MediaError: a picture or clip cannot be read.
     """
     frames: list[np.ndarray] = []
     most = min(MOST_FRAMES, MOST_BYTES // (3 * size[0] * size[1]))

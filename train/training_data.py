@@ -1,4 +1,4 @@
-"""What a training learns from: the images and masks, checked and split, and frames without masks. Knows no networks."""
+"""A training's data: images and masks, checked and split, and frames without masks. Knows nothing of networks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .teacher import unlabelled_frames
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What was found.
+    """The images that a call of fit names.
 
     Attributes:
         samples: all labelled images; `training` and `validation`, their two parts.
-        frames: those without masks, each (H, W, 3) uint8 BGR.
+        frames: images without masks, each (H, W, 3) uint8 BGR.
     """
 
     samples: list[Sample]
@@ -36,7 +36,7 @@ class TrainingData:
     frames: Sequence[np.ndarray] = ()
 
     def pairs(self, classes: ClassList) -> Sequence[Pair]:
-        """What is learnt from, read as it is asked for; the frames come last, unlabelled throughout."""
+        """The pairs to train on, read on access; the frames come last, with masks unlabelled throughout."""
         pairs = PairStore(self.training)
         if not len(self.frames):
             return pairs
@@ -45,7 +45,7 @@ class TrainingData:
 
 
 def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
-    """Check, split and, of what has no masks, read what a call of fit names.
+    """Check and split the dataset that a call of fit names, and read its frames without masks.
 
     Raises:
         ConfigurationError: nothing is left to train on.
@@ -66,9 +66,9 @@ def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
 def refuse_unlabelled(
     report: PreflightReport, training: Sequence[Sample], validation: Sequence[Sample], classes: ClassList
 ) -> None:
-    """Raise `DatasetError` where the training images have nothing to learn: every pixel of them is unlabelled.
+    """Raise `DatasetError` if there is nothing to learn: every pixel of the training images is unlabelled.
 
-    Of validation images that are so, a line on stderr says it: the network is trained, and never scored.
+    If that is so of the validation images, a line on stderr warns: the network is trained, but never scored.
     """
     if validation and nothing_labelled(report, validation, classes):
         print(

@@ -1,9 +1,9 @@
-"""ImageNet kernels into FCN8's encoder: VGG16's Keras notop .h5 by path, or an .npz of `blockB_convC_kernel`, `_bias`.
+"""Load ImageNet kernels into FCN8's encoder: VGG16's Keras notop .h5, or an .npz of `blockB_convC_kernel`, `_bias`.
 
 Both hold kernels in Keras' "caffe" convention: BGR, 0..255, ImageNet's mean subtracted. FCN8's frames lie in [-1, 1],
 so the first layer is rescaled:  W * (127.5 x + 127.5 - mean) = (127.5 W) * x + sum W (127.5 - mean).
 A network narrower than VGG16 may take a layer's strongest filters, those of the largest L1 norm (Li et al., "Pruning
-Filters for Efficient ConvNets", 2017, arXiv 1608.08710), with the channels that they read chosen in the layer before.
+Filters for Efficient ConvNets", 2017, arXiv 1608.08710), which then read only the channels kept in the layer before.
 Only arrays are read; no code in a file is ever run.
 """
 
@@ -35,8 +35,8 @@ def load_encoder(model: keras.Model, path: Path | str, *, rescale: bool = True, 
         model: an FCN8, with or without batch normalisation.
         path: `vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5`, or an .npz.
         rescale: adapt the first layer to frames in [-1, 1]; False loads the numbers as they stand (as the notebook).
-        narrow: narrower layers take the strongest filters. What filters read is then no longer whole, so it only serves
-            a network that normalises after them.
+        narrow: narrower layers take the strongest filters. These read fewer channels than before, so this only suits a
+            network that normalises after them.
 
     Raises:
         ModelFileError: no such file, damaged, not of this layout, or nothing in it fits.
@@ -110,9 +110,9 @@ def fits_whole(stored: dict[str, tuple[np.ndarray, np.ndarray]], widths: Sequenc
 def strongest_filters(
     stored: dict[str, tuple[np.ndarray, np.ndarray]], filters: dict[str, int]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each layer the `filters[name]` filters of the largest L1 norm, in their own order, cut to the channels kept.
+    """Each layer's `filters[name]` filters of the largest L1 norm, in their own order, cut to the channels kept.
 
-    Layers from the first one on that is to be wider than it is stored, or is not stored, are left out.
+    The first layer that is not stored, or is to be wider than stored, is left out, and so are all layers after it.
     """
     kept = np.arange(stored[ENCODER_LAYERS[0]][0].shape[2]) if ENCODER_LAYERS[0] in stored else None
     found = {}
@@ -127,10 +127,10 @@ def strongest_filters(
 
 
 def even_out(model: keras.Model) -> None:
-    """Move a power of two from the first kernel of a plain FCN8 to block 3's; it computes the same, bit for bit.
+    """Move a power of two from the first kernel of a plain FCN8 to block 3's first; it computes the same, bit for bit.
 
-    ImageNet's kernels give values of hundreds, and the layer after them, once its normalisation is folded away, has
-    kernels of 1e-4. AdamW moves every weight by about its rate: one step would overturn that layer.
+    ImageNet's kernels give values of hundreds, and the layer after them, once its normalisation is folded, has kernels
+    of 1e-4. AdamW moves every weight by about the learning rate: one step would overturn that layer.
     """
     names = [name for name in ENCODER_LAYERS if int(name[5]) <= 2]
     first, *between = (model.get_layer(name) for name in names)
@@ -150,7 +150,7 @@ def even_out(model: keras.Model) -> None:
 
 
 def _strength(layer: Any) -> np.float64:
-    """A kernel's size beside that which a fresh one starts with (He and others, 2015)."""
+    """A kernel's magnitude relative to that of a fresh one (He and others, 2015)."""
     kernel = np.asarray(layer.kernel, np.float64)
     return np.sqrt(np.mean(kernel**2) * kernel[..., 0].size / 2)
 

@@ -1,9 +1,9 @@
-"""A finished FCN8 set into a wider one that computes the same: fresh filters, which none of the old ones reads yet.
+"""Set a finished FCN8 into a wider one that computes the same: no old filter reads the fresh filters yet.
 
-A fresh filter reads every channel before it, each divided by its deviation, and is scaled until it swings as the
-layer's own filters do (after Mishkin and Matas, "All you need is a good init", 2016, arXiv 1511.06422). The old filters
-and the score maps read it with zeros, which learn. Chen and others ("Net2Net", 2016, arXiv 1511.05641) copy filters
-instead, and share out what reads them; copies must drift apart before they are worth anything.
+A fresh filter reads every channel before it, each divided by its standard deviation, and is scaled until it varies as
+much as the layer's own filters do (after Mishkin and Matas, "All you need is a good init", 2016, arXiv 1511.06422). The
+old filters and the score maps read it with zeros, which learn. Chen and others ("Net2Net", 2016, arXiv 1511.05641) copy
+filters instead, and split the weights that read them; copies must drift apart before they are worth anything.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .fcn8 import CONVOLUTIONS_PER_BLOCK, Fcn8Config, fcn8
 from .narrow import AFTER_SCORES, CHAIN, SCORES, filter_statistics
 
 Widths = Sequence[int]
-# A filter that swings by less than this share of what is usual in its layer is a constant, but for rounding.
+# A filter whose deviation is below this share of what is usual in its layer is constant, but for rounding.
 CONSTANT = 0.01
 
 
 def widen(finished: keras.Model, config: Fcn8Config, frames: Iterable[np.ndarray], seed: int) -> keras.Model:
-    """A plain FCN8 of these widths that computes what a finished one does.
+    """A plain, wider FCN8 that computes what a finished one does.
 
     Args:
         finished: a plain FCN8, in no layer wider than `config`.
         config: the wider network.
-        frames: some scaled frames, (1, H, W, 3) float32 in [-1, 1] each, to see how far filters swing.
+        frames: some scaled frames, (1, H, W, 3) float32 in [-1, 1] each, on which filters' deviations are measured.
         seed: of the fresh filters.
     """
     frames, rng = list(frames), np.random.default_rng(seed)
@@ -36,7 +36,7 @@ def widen(finished: keras.Model, config: Fcn8Config, frames: Iterable[np.ndarray
         wide.get_layer(name).set_weights(
             [_placed(array, tuple(value.shape)) for array, value in _arrays(finished, wide, name)]
         )
-    # What each channel that a layer reads swings by, of the old ones and then of the fresh ones.
+    # `before`: deviation of each channel that a layer reads, the old ones and then the fresh ones.
     before, own = np.ones(3), filter_statistics(finished, frames)
     for name in CHAIN:
         layer, deviation = wide.get_layer(name), own[name].deviation
@@ -52,16 +52,16 @@ def widen(finished: keras.Model, config: Fcn8Config, frames: Iterable[np.ndarray
             kernel[..., old:] *= gain
             layer.set_weights([kernel, bias])
             deviation = np.concatenate([deviation, seen * gain])
-        # A constant tells nothing; read as if it swung like the rest, it does no harm either, should it ever move.
+        # A constant carries no information; treated as if it varied like the rest, it does no harm should it ever vary.
         before = np.where(deviation > CONSTANT * usual, deviation, usual)
     return wide
 
 
 def rates_where_wider(began: Widths, widths: Widths) -> dict[str, float]:
-    """Factors on the learning rate of layers that read more channels than in the network that was begun from.
+    """Factors on the learning rate of layers that read more channels than in the network begun from.
 
-    Adam moves each weight by about its rate, so that a sum over n times as many channels moves n times as far: channels
-    before / channels now (Yang and others, "Tensor Programs V", 2022, arXiv 2203.03466, table 8).
+    Adam moves each weight by about the learning rate, so a sum over n times as many channels moves n times as far. The
+    factor is channels before / channels now (Yang and others, "Tensor Programs V", 2022, arXiv 2203.03466, table 8).
 
     Args:
         began, widths: filters of blocks 1 to 5, conv6 and conv7, of the network begun from and of the wider one.
@@ -72,7 +72,7 @@ def rates_where_wider(began: Widths, widths: Widths) -> dict[str, float]:
 
 
 def _usual(deviation: np.ndarray) -> float:
-    """By how much most of a layer's filters swing, of those that do; 1 where none does."""
+    """The usual deviation of a layer's filters that are not constant; 1 if all are."""
     if not deviation.any():
         return 1.0
     middle = np.median(deviation[deviation > 0])
@@ -80,7 +80,7 @@ def _usual(deviation: np.ndarray) -> float:
 
 
 def _filters(widths: Widths) -> dict[str, int]:
-    """Filters of each layer of the chain."""
+    """Number of filters of each layer of the chain."""
     counts = [width for width, count in zip(widths, (*CONVOLUTIONS_PER_BLOCK, 1, 1), strict=True) for _ in range(count)]
     return dict(zip(CHAIN, counts, strict=True))
 

@@ -1,10 +1,9 @@
-"""Procedural dashcam scenes with exact labels: a street that never ends, drawn from a seed.
+"""Procedural dashcam scenes with exact labels: an endless street, drawn from a seed.
 
 `render` gives one frame and its class ids, `clip_frames` a drive. The classes are CamVid's twelve, by id: sky,
-building, pole, road, pavement, tree, sign_symbol, fence, car, pedestrian, bicyclist, unlabelled. As CamVid's annotators
-do, lane markings go to the road, grass and hedges to the tree, garden walls to the building, the gaps of a railing to
-the fence. Needs numpy and
-OpenCV alone; knows nothing of Keras or of files.
+building, pole, road, pavement, tree, sign_symbol, fence, car, pedestrian, bicyclist, unlabelled. As in CamVid's
+annotations, lane markings are labelled road, grass and hedges tree, garden walls building, the gaps of a railing fence.
+Needs only numpy and OpenCV; knows nothing of Keras or of files.
 """
 
 from __future__ import annotations
@@ -75,13 +74,13 @@ def clip_frames(
 
 
 def _vote(labels: np.ndarray) -> np.ndarray:
-    """The commonest id of each 2 by 2 samples; the first of equals, so ids are never mixed."""
+    """The most common id of each 2 by 2 samples, the first in a tie; ids are never mixed."""
     a, b, c, d = labels[::2, ::2], labels[::2, 1::2], labels[1::2, ::2], labels[1::2, 1::2]
     return np.where((a == b) | (a == c) | (a == d), a, np.where((b == c) | (b == d), b, np.where(c == d, c, a)))
 
 
 def _paint_backdrop(canvas: Canvas, world: World, shade: Shade, items: list[Item], time_s: float) -> None:
-    """Sky, skyline, and the ground with every shadow on it."""
+    """Paint sky, skyline, and the ground with every shadow on it."""
     light = world.scene.light
     ground.paint_sky(canvas, world.sky, 0.004 * time_s)
     for ridge, height, colour, label in world.skylines:

@@ -22,13 +22,13 @@ def f32(values: Any) -> np.ndarray:
 
 
 def i32(values: Any) -> np.ndarray:
-    """Any numbers as an int32 array, cut towards zero."""
+    """Any numbers as an int32 array, truncated towards zero."""
     return np.asarray(values).astype(np.int32)
 
 
 NEAR_M = 0.8
 _YIELDS = np.zeros(256, np.uint8)
-_YIELDS[[0, 1, 3, 4, 5]] = 255  # sky, building, road, pavement and tree give way to the gaps of what stands before them
+_YIELDS[[0, 1, 3, 4, 5]] = 255  # sky, building, road, pavement and tree take the label of gaps that stand before them
 SHIFT_BITS = 4
 HAZE_STEPS = 24
 
@@ -111,8 +111,8 @@ class Camera:
 class Texture:
     """An image painted once, (h, w, 3) or with alpha (h, w, 4) uint8, shrunk and hazed on demand.
 
-    `solid` is an optional (h, w) uint8 mask for the labels where it differs from the alpha: the annotators of CamVid
-    give the gaps of a railing to the fence and those between twigs to the tree.
+    `solid` is an optional (h, w) uint8 mask for labels that differ from the alpha: CamVid's annotators label the gaps
+    of a railing fence and those between twigs tree.
     """
 
     def __init__(self, image: np.ndarray, solid: np.ndarray | None = None) -> None:
@@ -123,7 +123,7 @@ class Texture:
         self._levels: dict[tuple, np.ndarray] = {}
 
     def level(self, across: int, down: int) -> np.ndarray:
-        """The image shrunk by powers of two, each axis by its own, as slanted walls need."""
+        """The image shrunk by powers of two, each axis by its own power, as slanted walls need."""
         return self._shrunk("image", self.image, across, down)
 
     def solid(self, across: int, down: int) -> np.ndarray | None:
@@ -131,7 +131,7 @@ class Texture:
         return None if self._solid is None else self._shrunk("solid", self._solid, across, down)
 
     def hazed(self, across: int, down: int, haze: Colour, share: float) -> np.ndarray:
-        """The shrunk image mixed with the haze; the share is rounded so that a moving camera finds it again."""
+        """The shrunk image mixed with the haze; the share is rounded so that cached images serve a moving camera."""
         step = round(share * HAZE_STEPS)
         key = (across, down, haze, step)
         if key not in self._levels:
@@ -161,7 +161,7 @@ class Canvas:
         self.size = (width, height)
 
     def haze_share(self, depth_m: float) -> float:
-        """Share of the haze in a thing at that depth, 0..1."""
+        """Share of haze in the colour of a thing at that depth, 0..1."""
         return 1.0 - float(np.exp(-max(depth_m, 0.0) / self.haze_m))
 
     def seen(self, colour: Colour, depth_m: float) -> Colour:
@@ -259,7 +259,7 @@ class Canvas:
             if solid is not None:
                 held = cv2.warpPerspective(solid, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                 gaps = cv2.bitwise_and(mask, cv2.threshold(held, 127, 255, cv2.THRESH_BINARY)[1])
-                # someone behind a railing is still seen between its bars
+                # people and cars behind a railing keep their labels between its bars
                 label_mask = cv2.bitwise_or(ground, cv2.bitwise_and(gaps, _YIELDS[self.labels[y0:y1, x0:x1]]))
         cv2.copyTo(warped, ground, self.colour[y0:y1, x0:x1])
         self.labels[y0:y1, x0:x1][label_mask > 0] = label
@@ -300,7 +300,7 @@ def _halvings(texels: float, pixels: float) -> int:
 
 
 def _cut_panel(view: np.ndarray) -> tuple[np.ndarray, tuple[float, float]] | None:
-    """The panel beyond the near plane, and the share of its width, from and to, that is left."""
+    """The part of a panel beyond the near plane, and the range of its width, as shares, that is left."""
     near, far = view[[0, 3], 2].min(), view[[1, 2], 2].min()
     if near >= NEAR_M and far >= NEAR_M:
         return view, (0.0, 1.0)

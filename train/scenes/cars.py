@@ -1,4 +1,4 @@
-"""Cars, vans, lorries and buses of the scene renderer: low meshes of quads, lit once, drawn from far to near.
+"""Cars, vans, lorries and buses of the scene renderer: meshes of few quads, lit once, drawn from far to near.
 
 A mesh's points are (y, x, h): metres forward of the car's middle, to its right, above the road.
 """
@@ -63,7 +63,7 @@ GLASS: Colour = (50, 45, 40)
 
 @dataclass(frozen=True)
 class Car:
-    """One vehicle: what it is. Where it is comes with the time."""
+    """One vehicle's kind and looks; its place is a function of time."""
 
     kind: str
     paint: Colour
@@ -77,12 +77,12 @@ class Car:
 
     @property
     def half_width_m(self) -> float:
-        """From the middle to the door."""
+        """From the middle to the flank at its widest."""
         return max(row[4] for row in BODIES[self.kind])
 
 
 def draw_car(rng: np.random.Generator) -> Car:
-    """A random vehicle, hatchbacks most of all."""
+    """A random vehicle, most often a hatchback."""
     kind = str(rng.choice(KINDS, p=KIND_SHARE))
     paint = PAINTS[int(rng.integers(len(PAINTS)))]
     if kind == "bus":
@@ -310,7 +310,7 @@ def car_colours(car: Car, light: Light, forward: int) -> tuple[Colour, ...]:
 def paint_car(
     canvas: Canvas, light: Light, car: Car, at: tuple[float, float], forward: int, *, gain: float = 1.0
 ) -> None:
-    """Draw a vehicle whose middle stands at street point (s, u); `gain` below 1 stands it in the shade."""
+    """Draw a vehicle whose middle stands at street point (s, u); `gain` below 1 puts it in the shade."""
     mesh = car_mesh(car.kind)
     turn = np.array([forward, forward, 1.0])
     base = np.array([at[0], at[1], 0.0])

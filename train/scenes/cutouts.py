@@ -170,7 +170,7 @@ def rails(rng: np.random.Generator, light: Light, *, side: int, steel: bool) -> 
 
 
 def awning(rng: np.random.Generator, light: Light) -> Texture:
-    """Stripes."""
+    """The striped cloth of an awning."""
     image = np.full((64, 256, 3), 222, np.float32)
     paint = f32([(60, 60, 176), (120, 84, 40), (66, 110, 46), (40, 128, 196)][int(rng.integers(4))])
     for x in range(0, 256, 32):

@@ -1,6 +1,6 @@
 """Sky, skyline and ground of the scene renderer, and the shadows on the ground.
 
-Knows the road's plane and the end of the world; nothing of what stands between them.
+Knows the road's plane and the horizon; nothing of what stands between them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LIFT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
 def paint_sky(canvas: Canvas, panorama: np.ndarray, drift: float) -> None:
-    """Cover the whole canvas with the sky, `drift` in tangents of the bearing."""
+    """Cover the whole canvas with the sky, shifted by `drift`, a tangent of the bearing."""
     camera = canvas.camera
     cos, sin = camera.turn
     scale = paint.SKY_PX / camera.focal_px
@@ -37,7 +37,7 @@ def paint_sky(canvas: Canvas, panorama: np.ndarray, drift: float) -> None:
 
 
 def paint_skyline(canvas: Canvas, ridge: np.ndarray, height: float, colour: Colour, label: int) -> None:
-    """A silhouette at the end of the world; `ridge` (n,) 0..1 over the bearings whose tangent is -2..2."""
+    """Paint a silhouette on the horizon; `ridge` (n,) 0..1 over the bearings whose tangent is -2..2."""
     camera = canvas.camera
     step = max(2, canvas.size[0] // 160)
     bearing = (np.arange(-4 * step, canvas.size[0] + 5 * step, step) - camera.centre[0]) / camera.focal_px
@@ -101,7 +101,7 @@ class Ground:
         along, across = paint.TILE_PX_M
         outer = paint.TILE_HALF_M - paint.OUTER_M
         beyond = np.abs(u) - paint.TILE_HALF_M
-        # past the tile its outer strip goes on, to and fro
+        # beyond the tile its outer strip repeats, mirrored every other time
         if (beyond > 0).any():
             folded = outer + np.abs(np.mod(beyond, 2 * paint.OUTER_M) - paint.OUTER_M)
             u = np.where(beyond > 0, np.sign(u) * folded, u)
@@ -125,7 +125,7 @@ class Ground:
         return out
 
     def aim(self, camera: Camera) -> None:
-        """Take the camera's measure before a frame: it decides which shrunk tile is fine enough."""
+        """Take over the camera's focal length and height before a frame: they decide which shrunk tile is used."""
         self._focal, self._eye = camera.focal_px, camera.height_m
 
 
@@ -179,7 +179,7 @@ class Shade:
         np.maximum(part, (warped * (dark / 255)).astype(np.uint8), out=part)
 
     def blur(self, sigma_px: float) -> None:
-        """Soften the edges: the sun is no point."""
+        """Soften the edges: the sun is not a point."""
         self.mask[:] = cv2.GaussianBlur(self.mask, (0, 0), sigma_px)
 
     def at(self, foot: tuple[float, float]) -> float:

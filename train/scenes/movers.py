@@ -1,4 +1,4 @@
-"""Where a scene's cars, walkers and cyclists are at a time."""
+"""Where a scene's cars, walkers and cyclists are at a given time."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _lane(
     *,
     ahead_only: bool,
 ) -> list[Item]:
-    """Cars of one speed, each in a slot of a frame that moves with them."""
+    """Cars of one speed, each in a slot of a grid that moves along with them."""
     moved = speed * time_s
     items = []
     for slot in world.slots(travel - moved, gap, ahead=150, back=6):
@@ -121,7 +121,7 @@ def _walkers(world: World, side: int, travel: float, time_s: float) -> list[Item
                 items.append(
                     _walker_item(world, person, (s, u), (float(way), 0.0), 1.25 * time_s + 9 * drawn[3] + 0.1, travel)
                 )
-    for slot in world.slots(travel, 19.0, ahead=90, back=0):  # those who wait or look at windows
+    for slot in world.slots(travel, 19.0, ahead=90, back=0):  # people who wait or look at windows
         person, drawn = _person(world, "stander", side, slot)
         if drawn[0] < plan.people * 0.6:
             at = (

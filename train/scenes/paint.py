@@ -1,6 +1,6 @@
 """Paints the scene renderer's textures of sky and ground, and the noise and light that all textures share.
 
-Every painter takes a random generator and gives arrays; knows nothing of the camera.
+Every painter takes a random generator and returns arrays; knows nothing of the camera.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, *, octa
 
 def lit_bytes(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """(h, w, 3) float32 paint times a (3,) gain, as uint8."""
-    scale: Any = (*gain.tolist(), 0.0)  # OpenCV's stubs know no scalars
+    scale: Any = (*gain.tolist(), 0.0)  # OpenCV's type stubs lack scalars
     floor: Any = 0.0
     return cv2.convertScaleAbs(cv2.max(cv2.multiply(image, scale), floor))
 
@@ -68,7 +68,7 @@ def sky_panorama(rng: np.random.Generator, light: Light, height: int = 512, widt
 
 
 def _sun_glow(sky: np.ndarray, light: Light) -> np.ndarray:
-    """A bright haze about the sun where it stands ahead."""
+    """Add a bright haze around the sun where it stands ahead."""
     ahead, right, up = light.sun
     if ahead < 0.15 or light.shadow < 0.2:
         return sky
@@ -216,5 +216,5 @@ def _gutters(tile: np.ndarray, street: Street) -> None:
 
 
 def readable(image: np.ndarray, mirrored: bool) -> np.ndarray:
-    """Turned about, where the finished frame will be turned about too, so that letters can be read."""
+    """The image, mirrored where the finished frame will be mirrored too, so that letters can be read."""
     return np.ascontiguousarray(image[:, ::-1]) if mirrored else image

@@ -23,7 +23,7 @@ HAIR: tuple[Colour, ...] = ((28, 32, 40), (40, 60, 90), (86, 130, 168), (150, 15
 
 @dataclass(frozen=True)
 class Person:
-    """What someone looks like."""
+    """A person's looks."""
 
     height: float
     """Share of 1.75 m."""
@@ -37,7 +37,7 @@ class Person:
 
 
 def draw_person(rng: np.random.Generator) -> Person:
-    """Someone at random, children rarely."""
+    """A random person, rarely a child."""
     pick = lambda paints: paints[int(rng.integers(len(paints)))]  # noqa: E731
     return Person(
         height=float(rng.uniform(0.62, 0.8) if rng.random() < 0.1 else rng.uniform(0.9, 1.06)),
@@ -101,7 +101,7 @@ def paint_walker(
     *,
     gain: float = 1.0,
 ) -> None:
-    """Draw a walker at street point (s, u) who faces `heading`, a unit vector, and has gone `gone_m` (0: stands)."""
+    """Draw a walker at street point (s, u) facing `heading`, a unit vector, after `gone_m` metres (0: standing)."""
     swing = np.sin(gone_m * 2 * np.pi / 1.5) if gone_m else 0.06
     stride, lift = 0.34 * swing, 0.09 * abs(np.cos(gone_m * np.pi * 2 / 1.5)) if gone_m else 0.0
     bob = 0.025 * (1 - abs(swing))
@@ -206,7 +206,7 @@ def paint_rider(
 
 
 def _cycle(figure: _Figure, person: Person, lit: Callable[[Colour], Colour]) -> None:
-    """The bicycle. CamVid's annotators give the wheels' gaps to the cyclist, so the labels fill the discs."""
+    """Draw the bicycle. CamVid's annotators label the wheels' gaps bicyclist, so the labels fill the discs."""
     canvas = figure.canvas
     for wheel in "bf":
         ring = np.array([figure.pixels[f"{wheel}{k}"] for k in range(16)])

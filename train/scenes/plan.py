@@ -1,4 +1,4 @@
-"""What a scene is before anything is painted: the street, the light, the camera and its picture, drawn from a seed.
+"""The plan of a scene before anything is painted: street, light, camera and picture, drawn from a seed.
 
 Knows nothing of pixels.
 """
@@ -75,7 +75,7 @@ class Street:
 
 @dataclass(frozen=True)
 class Light:
-    """The sky and what it sheds. Gains multiply a paint's blue, green, red."""
+    """The sky and its light. Gains multiply a paint's blue, green, red."""
 
     sky: str
     sun: tuple[float, float, float]
@@ -91,7 +91,7 @@ class Light:
     """Darkness of cast shadows, 0..1."""
 
     def gain(self, normal: tuple[float, float, float]) -> np.ndarray:
-        """(3,) float gain of a surface with this unit normal, its shape as `sun`."""
+        """(3,) float gain of a surface with this unit normal, given in the axes of `sun`."""
         facing = max(0.0, sum(a * b for a, b in zip(normal, self.sun, strict=True)))
         bounce = 0.85 + 0.15 * normal[2]
         return np.array(self.ambient) * bounce + np.array(self.direct) * facing
@@ -118,7 +118,7 @@ class Grade:
 
 @dataclass(frozen=True)
 class Scene:
-    """One street under one sky, endless and the same for ever. `Scene.from_seed` draws one."""
+    """One endless, unchanging street under one sky. `Scene.from_seed` draws one."""
 
     seed: int
     style: str

@@ -1,6 +1,6 @@
-"""What stands along the scene renderer's street: houses, trees, fences, posts, and the camera car's own bonnet.
+"""Paints what stands along the scene renderer's street: houses, trees, fences, posts; and the camera car's own bonnet.
 
-Knows where a thing is only from its caller.
+Knows a thing's place only from its caller.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def paint_house(canvas: Canvas, light: Light, house: House) -> None:
 
 
 def _awning(canvas: Canvas, house: House, cloth: Texture, near: float, ends: tuple[float, float]) -> None:
-    """The slope of the cloth, its hem along the street, and its open end towards the camera."""
+    """Draw the slope of the cloth, its hem along the street, and its open end towards the camera."""
     (left, right), out = ends, near - house.side * 1.0
     a = house.start_m
     under = tuple(c * 0.55 for c in cloth.mean)
@@ -153,7 +153,7 @@ def paint_box(
     colour: Colour, label: int,
     *, gain: float = 1.0,
 ) -> None:  # fmt: skip
-    """A box on street point (s, u): its flank, its top and its near face, as far as they are seen."""
+    """A box on street point (s, u): its flank, its near face, and its top if the camera is above it."""
     (s, u), (ls, lu), (low, high) = at, half, heights
     colour = tuple(c * gain for c in colour)
     flank = -1 if u > canvas.camera.offset_m else 1
@@ -290,14 +290,14 @@ def paint_bollard(canvas: Canvas, light: Light, foot: tuple[float, float]) -> No
 
 
 def paint_bin(canvas: Canvas, light: Light, foot: tuple[float, float], colour: Colour, gain: float) -> None:
-    """A wheeled bin: one of the things without a class."""
+    """A wheeled bin, which has no class."""
     paint_box(canvas, light, foot, (0.3, 0.29), (0.04, 0.98), colour, Label.UNLABELLED, gain=gain)
     lid = tuple(c * 0.8 for c in colour)
     paint_box(canvas, light, foot, (0.34, 0.32), (0.98, 1.08), lid, Label.UNLABELLED, gain=gain)
 
 
 def paint_cone(canvas: Canvas, light: Light, foot: tuple[float, float]) -> None:
-    """A traffic cone: another of them."""
+    """A traffic cone, which has no class."""
     s, u = foot
     orange, white = light.lit((30, 90, 238), (-0.8, 0, 0.4)), light.lit((226, 230, 230), (-0.8, 0, 0.4))
     paint_box(canvas, light, foot, (0.2, 0.2), (0.0, 0.06), (26, 80, 214), Label.UNLABELLED)

@@ -1,6 +1,6 @@
 """Paints the scene renderer's walls: fronts with windows, doors and shops, plain ends, roofs.
 
-Every painter takes a random generator and gives textures; knows nothing of the camera.
+Every painter takes a random generator and returns textures; knows nothing of the camera.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _mottles() -> np.ndarray:
 
 
 def _mottle(rng: np.random.Generator) -> np.ndarray:
-    """(64, 64) float32 blotches, shifted at random: cheaper than new ones for every wall."""
+    """(64, 64) float32 blotches, shifted at random, which is cheaper than new ones for every wall."""
     return np.roll(_mottles(), tuple(rng.integers(0, 64, 2)), axis=(0, 1))
 
 

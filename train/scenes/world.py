@@ -1,7 +1,7 @@
-"""Which things stand and move where along a scene's endless street, and the paintings they need.
+"""The world of a scene: slots along its endless street, their random generators, and the textures that are kept.
 
-Every thing is a function of the seed and of its slot's number along the street, so the drive can begin anywhere. Knows
-nothing of pixels but the finished picture's grading.
+Each thing depends only on the seed and its slot's number along the street, so a drive can begin anywhere. Knows nothing
+of pixels but the finished picture's grading.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def cast(throw: Callable[..., None], *args: Any) -> Callable[[Shade], None]:
 
 
 class World:
-    """A scene's things and paintings, made when first seen and kept for the next frame."""
+    """A scene's things and textures, made when first seen and kept for the next frame."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -73,12 +73,12 @@ class World:
         self.noise = self.rng("noise").normal(0, 1, (256, 256, 3)).astype(np.float32)
 
     def rng(self, name: str, side: int = 0, slot: int = 0) -> np.random.Generator:
-        """The generator of one slot: the same wherever the drive comes from."""
+        """The generator of one slot, the same wherever the drive began."""
         tag = int.from_bytes(name.encode(), "little")
         return np.random.default_rng((self.scene.seed, tag, side + 1, slot + (1 << 20)))
 
     def kept(self, key: tuple, make: Callable[..., Any], *args: Any) -> Any:
-        """What `make` made for this key; the store is emptied when it has grown."""
+        """What `make` returned for this key, cached; the cache is emptied when it has grown past 3000 entries."""
         if key not in self._kept:
             if len(self._kept) > 3000:
                 self._kept.clear()
@@ -86,15 +86,15 @@ class World:
         return self._kept[key]
 
     def dice(self, count: int, name: str, side: int, slot: int) -> np.ndarray:
-        """(count,) float numbers of a slot, 0..1."""
+        """(count,) random floats of a slot, 0..1."""
         return self.rng(name, side, slot).random(count)
 
     def travel_m(self, time_s: float) -> float:
-        """Metres driven by then."""
+        """Where along the street the camera is by then, in metres."""
         return self.scene.speed_ms * time_s + 40.0
 
     def slots(self, travel: float, pitch: float, ahead: float = FAR_M, back: float = BACK_M) -> range:
-        """The numbers of the slots of that pitch in sight."""
+        """The numbers of the slots in sight, `pitch` metres each."""
         return range(int(np.floor((travel - back) / pitch)), int(np.ceil((travel + ahead) / pitch)))
 
     def _skylines(self) -> list[tuple[np.ndarray, float, tuple, int]]:
@@ -116,13 +116,13 @@ class World:
         ]
 
     def order(self, s: float, u: float, travel: float) -> float:
-        """Larger for what is drawn sooner."""
+        """The sort key of a thing: the larger, the earlier it is drawn."""
         return s - travel + SIDEWAYS * abs(u - self.scene.lens.offset_m)
 
     # the picture
 
     def develop(self, frame: np.ndarray, time_s: float) -> np.ndarray:
-        """What the camera makes of the light: tone, colour, softness, vignette and noise; (h, w, 3) uint8."""
+        """Apply the camera's tone, colour, softness, vignette and noise to a frame; (h, w, 3) uint8."""
         grade = self.scene.grade
         height, width = frame.shape[:2]
         blur = grade.blur_px * width / 480
