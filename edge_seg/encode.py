@@ -327,6 +327,10 @@ def remux(source: Path, target: Path, options: dict[str, str], last_s: Fraction,
     ):
         made.metadata.update({key: text for key, text in given.metadata.items() if key in TAGS})
         streams = {stream.index: made.add_stream_from_template(stream, opaque=True) for stream in given.streams}
+        for stream in streams.values():
+            if stream.codec_context.name == "hevc":
+                # Lost in the copy, and Apple's players take no other.
+                stream.codec_context.codec_tag = "hvc1"
         for packet in _with_lengths(given.demux(), last_s, end_s):
             packet.stream = streams[packet.stream.index]
             made.mux(packet)

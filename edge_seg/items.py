@@ -24,7 +24,11 @@ from .redact import redact, remember_secrets
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "tcp", "udp")
 PIPE = "-"
-_VIDEO_KINDS = "mp4 mov m4v mkv webm avi mpg mpeg ts mts m2ts flv wmv asf ogv gif mxf 3gp h264 264 hevc 265"
+# `insv` and `lrv` are MP4s of action cameras, `dav` is that of Dahua's recorders.
+_VIDEO_KINDS = (
+    "mp4 mov m4v mkv webm avi divx mpg mpeg vob ts mts m2ts m2t flv wmv asf ogv gif mxf 3gp 3g2 insv lrv dav nut "
+    "h264 264 h265 265 hevc"
+)
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _VIDEO_KINDS.split())
 # For the line on what a folder leaves out: how many kinds it names, and two kinds that are not suffixes.
 MOST_KINDS = 6
@@ -42,6 +46,7 @@ class Item:
         location: a path, an address with its credentials, a camera's index as text, or "-".
         stem: the stem of its results' names, different for each item of a run.
         track: which video track of a file or a stream, from 1.
+        problem: why there is nothing to open, such as a folder without videos; empty if there is.
         other_stems: the stems its results would have beside other items than those of this run, the shortest first.
     """
 
@@ -49,6 +54,7 @@ class Item:
     location: str = field(repr=False)
     stem: str
     track: int = 1
+    problem: str = ""
     other_stems: tuple[str, ...] = ()
 
     @property
@@ -84,6 +90,10 @@ def expand_sources(
     if type(track) is not int or track < 1:
         raise ConfigurationError(f"A video track is a whole number from 1; got {track!r}.")
     items = [item for argument in arguments for item in _expand(argument, say)]
+    problems = [item.problem for item in items if item.problem]
+    if problems and len(problems) == len(items):
+        # With nothing else to do, the call itself is wrong; else the other sources are processed.
+        raise ConfigurationError(" ".join(problems))
     if not items:
         raise ConfigurationError("No source given. Expected a video, picture, folder, glob, camera index or address.")
     unique = {_identity(item): item for item in reversed(items)}
@@ -180,7 +190,8 @@ def _many(paths: Iterable[Path], text: str, what: str, say: Say) -> list[Item]:
         else:
             left[path.suffix.lower() or "without a suffix"] += 1
     if not items:
-        raise ConfigurationError(f"{text}: {what} with no video and no picture in it{_told(left)}.")
+        problem = f"{text}: {what} with no video and no picture in it{_told(left)}."
+        return [Item(kind="video", location=text, stem=Path(text).name or "source", problem=problem)]
     if left:
         say(f"{text}: {counted(len(items), 'source')}{_told(left)}")
     return items

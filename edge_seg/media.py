@@ -74,6 +74,7 @@ class SourceInfo:
         live: whether frames come at their own pace and the newest matters most.
         pixel_aspect: width of a pixel over its height, upright.
         rotation: the turn and mirroring applied, in words; empty if none.
+        hdr: transfer function of a high dynamic range, "PQ" or "HLG"; empty for ordinary video.
         audio: codec of the audio track, None without one.
         timed: whether frames carry timestamps; in raw H.264 and in motion JPEG they do not.
         tags: the file's own "creation_time", "location" and "title", as far as it has them.
@@ -90,6 +91,7 @@ class SourceInfo:
     live: bool = False
     pixel_aspect: Fraction = Fraction(1)
     rotation: str = ""
+    hdr: str = ""
     audio: str | None = None
     timed: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)

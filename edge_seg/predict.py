@@ -276,6 +276,7 @@ class Run:
         info = source.info
         notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
         notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
+        notes += [f"HDR ({info.hdr}) taken as it is: pictures are paler than a player shows them"] if info.hdr else []
         notes += [note for result in written for note in result.notes]
         if not item.on_disk and info.audio and any(result.kind == "overlay" for result in written):
             notes.append("without its sound, which is carried from files alone")

@@ -38,6 +38,8 @@ def open_item(
     Raises:
         MediaError: it cannot be opened; the message names it.
     """
+    if item.problem:
+        raise MediaError(item.problem)
     if item.kind == "image":
         from .images import ImageFiles
 

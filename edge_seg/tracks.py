@@ -6,6 +6,7 @@ One of the few importers of av, with `opening.py`, `video.py`, `audio.py` and `e
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 
 import av
@@ -22,12 +23,18 @@ from .phrases import counted
 from .threads import available_threads
 
 _NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
+_DURATION_FROM_ZERO = frozenset({"matroska", "webm", "asf"})
+_TAG_NAMES = {"com.apple.quicktime.location.iso6709": "location", "com.apple.quicktime.title": "title"}
+# Transfer functions of high dynamic range, by their numbers in ITU-T H.273.
+_HDR = {16: "PQ", 18: "HLG"}
 
 
 def video_tracks(container: InputContainer) -> list[VideoStream]:
     """The tracks that can be decoded and are not a cover picture."""
     tracks = [stream for stream in container.streams.video if stream.codec_context is not None]
-    return [stream for stream in tracks if not stream.disposition & Disposition.attached_pic]
+    tracks = [stream for stream in tracks if not stream.disposition & Disposition.attached_pic]
+    # Cameras store a thumbnail as a track of one frame, without that mark.
+    return [stream for stream in tracks if stream.frames != 1] or tracks
 
 
 def pick_track(container: InputContainer, number: int, name: str, *, cut: str, live: bool) -> VideoStream:
@@ -103,9 +110,10 @@ def describe(
         live=live,
         # The container's value takes precedence over the codec's, as in ffmpeg and players.
         pixel_aspect=track.sample_aspect_ratio or Fraction(1),
+        hdr=_HDR.get(track.codec_context.color_trc, ""),
         audio=audio.codec_context.name if audio else None,
         timed=timed,
-        tags={key: text for key, text in container.metadata.items() if _carried(key, text)},
+        tags=_tags(container.metadata),
         track=number,
         tracks=len(video_tracks(container)),
     )
@@ -119,17 +127,27 @@ def time_base(track: VideoStream) -> Fraction:
 def _declared_end_s(container: InputContainer, track: VideoStream) -> float | None:
     if is_of(container, WITHOUT_LENGTH):
         return None
+    tracks = len(container.streams.video) + len(container.streams.audio)
+    if is_of(container, _DURATION_FROM_ZERO):
+        # Where the first frame is not at 0, as in a recorder's later segments, the duration is the end on the file's
+        # clock if FFmpeg wrote it, and the length if others did: the earlier of the two raises no false alarm. It is
+        # that of the longest track.
+        return container.duration / av.time_base if container.duration and tracks == 1 else None
     origin_s = clock_origin_s(container)
     if track.duration:
         return float(((track.start_time or 0) + track.duration) * time_base(track)) - origin_s
-    # A container's duration is that of its longest track, so it is used only if there is one track.
-    if container.duration and len(container.streams.video) + len(container.streams.audio) == 1:
+    if container.duration and tracks == 1:
         return ((container.start_time or 0) + container.duration) / av.time_base - origin_s
     return None
 
 
-def _carried(key: str, text: str) -> bool:
-    """Whether a tag is copied to results. Times must fit an MP4, which counts seconds from 1904 to 2040."""
-    if key == "creation_time":
-        return re.match(r"(?:19[1-9]\d|20[0-3]\d)-\d\d-\d\dT\d\d:\d\d:\d\d", text) is not None
-    return key in TAGS and text.isprintable()
+def _tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The file's `TAGS`, by FFmpeg's names for them; a line break becomes a space, other control characters none."""
+    found: dict[str, str] = {}
+    for key, text in metadata.items():
+        name, text = _TAG_NAMES.get(key.lower(), key.lower()), " ".join(text.split())
+        # An MP4 counts seconds from 1904 to 2040.
+        timely = name != "creation_time" or re.match(r"(?:19[1-9]\d|20[0-3]\d)-\d\d-\d\dT\d\d:\d\d:\d\d", text)
+        if name in TAGS and text.isprintable() and timely:
+            found.setdefault(name, text)
+    return found

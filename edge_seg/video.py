@@ -13,6 +13,7 @@ frame that gives no picture is counted and leaves a gap in the indices.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ import av.error
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from . import cycles, rotation
@@ -53,6 +54,7 @@ from .threads import available_threads
 from .tracks import describe, pick_track, time_base
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: give damaged frames, flagged, instead of discarding them
 
 
@@ -128,6 +130,11 @@ class VideoFile(Source):
         self._converter = VideoReformatter()
         self._matrix: rotation.Matrix | None = None
         self._ledger = DecoderLedger(one_picture_a_packet=self._stream.codec_context.name in ONE_PICTURE_A_PACKET)
+        # AVI stores decoding times alone, and libav guesses the others: a frame late, and wrong with B-frames. Pictures
+        # come out in order, so they get the packets' decoding times in order.
+        self._avi = is_of(self._container, frozenset({"avi"}))
+        self._reordered = self._avi and bool(context.has_b_frames)
+        self._decoding_times: list[int] = []
         self._broken = ""
         self._stopped = self._reading = False
         self._gaps = GapWatch(self.name)
@@ -204,7 +211,13 @@ class VideoFile(Source):
             if packet is None or packet.size == 0:
                 return
             if packet.stream_index == self._stream.index:
-                self._ledger.put(packet.pts, discard=packet.is_discard, corrupt=packet.is_corrupt)
+                if self._avi:
+                    packet.pts = packet.dts
+                if self._reordered and packet.dts is not None:
+                    heapq.heappush(self._decoding_times, packet.dts)
+                # Of reordered pictures the ledger cannot tell which packet each came from.
+                pts = None if self._reordered else packet.pts
+                self._ledger.put(pts, discard=packet.is_discard, corrupt=packet.is_corrupt)
             yield packet
 
     def _no_memory(self) -> MediaError:
@@ -221,7 +234,10 @@ class VideoFile(Source):
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """The pictures that a packet completes or, with None, those still held back; a refused packet is counted."""
         try:
-            return self._stream.decode(packet)
+            pictures = self._stream.decode(packet)
+            for picture in pictures if self._reordered else ():
+                picture.pts = heapq.heappop(self._decoding_times) if self._decoding_times else None
+            return pictures
         except EOFError:
             return []
         except MemoryError as error:
@@ -275,7 +291,9 @@ class VideoFile(Source):
         """The picture as (H, W, 3) uint8 BGR, turned by the display matrix, at the size of the first one."""
         try:
             # One thread: the pipeline's other stages already fill the cores.
-            image: np.ndarray = self._converter.reformat(picture, format="bgr24", threads=1).to_ndarray()
+            image: np.ndarray = self._converter.reformat(
+                picture, format="bgr24", src_colorspace=_color_matrix(picture), threads=1
+            ).to_ndarray()
         except MemoryError as error:
             raise self._no_memory() from error
         if self._matrix is None:
@@ -331,6 +349,12 @@ class VideoFile(Source):
 
 def _own_time(picture: VideoFrame) -> int | None:
     return picture.pts if picture.pts is not None else picture.dts
+
+
+def _color_matrix(picture: VideoFrame) -> int | None:
+    """The matrix of its colours if the file leaves it open: BT.709 of HD, as players take it (mpv's rule)."""
+    unsaid = picture.colorspace == _UNSPECIFIED
+    return Colorspace.ITU709 if unsaid and (picture.width >= 1280 or picture.height > 576) else None
 
 
 def _display_matrix(picture: VideoFrame) -> rotation.Matrix:

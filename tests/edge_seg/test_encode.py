@@ -220,6 +220,8 @@ def test_other_codecs(tmp_path: Path, codec: str, capfd: pytest.CaptureFixture[s
         assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
     assert writer.close().frames == 5
     assert video_numbers(tmp_path / "out.mp4") == list(range(5))
+    # Apple's players take no HEVC under another tag.
+    assert (b"hvc1" in (tmp_path / "out.mp4").read_bytes()) == (codec == "libx265")
 
 
 def test_while_it_is_written_only_the_partial_name_exists(tmp_path: Path) -> None:
@@ -434,9 +436,9 @@ def header_length_s(path: Path) -> float:
     return float(length / timescale)
 
 
-def tagged(clip: Path, target: Path, tags: dict[str, str]) -> Path:
+def tagged(clip: Path, target: Path, tags: dict[str, str], options: dict[str, str] | None = None) -> Path:
     """The same video in another file that says more of itself."""
-    with av.open(str(clip)) as given, av.open(str(target), "w") as made:
+    with av.open(str(clip)) as given, av.open(str(target), "w", container_options=options or {}) as made:
         made.metadata.update(tags)
         stream = made.add_stream_from_template(given.streams.video[0])
         for packet in given.demux(video=0):
@@ -455,6 +457,21 @@ def test_when_where_and_of_what_it_was_made_survives(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert {key: text for key, text in container.metadata.items() if key in tags} == tags
         assert "comment" not in container.metadata
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name", "text"),
+    [
+        (".mov", "com.apple.quicktime.location.ISO6709", "+48.1375+011.5755+500/"),
+        (".mkv", "location", "+48.1375+011.5755/"),
+        (".mkv", "title", "Bus 7\nline 2"),
+    ],
+)
+def test_other_containers_names_for_it(tmp_path: Path, suffix: str, name: str, text: str) -> None:
+    options = {"movflags": "use_metadata_tags"} if suffix == ".mov" else {}
+    source = tagged(make_clip(tmp_path / "x.mp4", count=3), tmp_path / f"y{suffix}", {name: text}, options)
+    with VideoFile(source) as video:
+        assert video.info.tags == {"title" if name == "title" else "location": text.replace("\n", " ")}
 
 
 @pytest.mark.parametrize("text", ["1850-01-01T00:00:00Z", "2200-01-01T00:00:00Z"])

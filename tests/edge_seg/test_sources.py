@@ -446,3 +446,25 @@ def test_names_do_not_depend_on_how_a_folder_is_written(media: Path, monkeypatch
     expected = [item.stem for item in expand_sources(given)]
     monkeypatch.chdir(media / "sub")
     assert [item.stem for item in expand_sources(["../drive.mp4", "drive.mp4"])] == expected
+
+
+def test_an_empty_folder_beside_other_sources_is_one_that_fails(media: Path) -> None:
+    """A camera that recorded nothing today."""
+    (media / "cam2").mkdir()
+    given = [media / "drive.mp4", media / "cam2", media / "cam3*.mp4"]
+    items = expand_sources(given)
+    assert [item.location for item in items] == [str(path) for path in given]
+    for item, what in zip(items[1:], ("a folder", "a pattern"), strict=False):
+        with pytest.raises(MediaError, match=rf": {what} with no video and no picture in it\."):
+            open_item(item)
+    for alone in (given[1:2], given[1:]):
+        with pytest.raises(ConfigurationError, match="no video and no picture"):
+            expand_sources(alone)
+
+
+def test_a_folder_gives_videos_under_cameras_own_suffixes(media: Path) -> None:
+    folder = media / "cards"
+    folder.mkdir()
+    for name in ("a.INSV", "b.lrv", "c.h265", "d.dav"):
+        (folder / name).write_bytes(b"x")
+    assert len(expand_sources([folder])) == 4

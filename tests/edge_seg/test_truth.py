@@ -582,3 +582,14 @@ def test_what_an_earlier_clip_lost_is_no_damage_of_a_joined_one() -> None:
         ledger.put(pts)
     assert not any(ledger.take(pts, key=pts == 0, corrupt=False) for pts in range(8))
     assert ledger.failed == 4
+
+
+def test_pictures_of_two_fields_are_not_counted_by_packets() -> None:
+    """Each field may come in a packet of its own, and one of the two never gives a picture."""
+    ledger = DecoderLedger(one_picture_a_packet=True)
+    for time in range(8):
+        ledger.put(time)
+    for time in range(0, 8, 2):
+        assert not ledger.take(time, key=time == 0, corrupt=False, field_coded=True)
+    ledger.close()
+    assert ledger.failed == 0

@@ -418,3 +418,56 @@ def test_the_containers_pixel_aspect_counts(tmp_path: Path) -> None:
     clip.write_bytes(data)
     with VideoFile(clip) as video:
         assert video.info.pixel_aspect == Fraction(4, 3)
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_avi_whose_pictures_are_reordered_is_whole_and_in_time(tmp_path: Path, b_frames: int) -> None:
+    clip = make_clip(tmp_path / "a.avi", count=30, options={"preset": "medium", "g": "12", "bf": str(b_frames)})
+    video, frames = read(clip)
+    assert [read_number(frame.image) for frame in frames] == list(range(30))
+    assert [frame.time_s for frame in frames] == [pytest.approx(index / 25) for index in range(30)]
+    assert (video.counts.corrupt, video.counts.retimed, video.counts.failed, video.end.early) == (0, 0, 0, False)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv", ".avi", ".mp4", ".ts"])
+def test_a_later_segment_of_a_recording_ends_where_it_says(tmp_path: Path, suffix: str) -> None:
+    """Its times go on from the segment before, and what the file calls its duration may be its end."""
+    codec = {".webm": "libvpx-vp9", ".wmv": "wmv2"}.get(suffix, "libx264")
+    plain = {} if codec == "libx264" else {"options": {"g": "10"}}
+    clip = make_clip(tmp_path / f"a{suffix}", count=25, codec=codec, pts=range(60, 85), **plain)
+    video, frames = read(clip)
+    assert len(frames) == 25
+    assert (video.end.early, video.end.reason) == (False, "")
+
+
+@pytest.mark.parametrize(("size", "tag", "meant"), [((720, 1280), 2, 1), ((720, 1280), 5, 5), ((360, 640), 2, 5)])
+def test_colours_that_a_file_leaves_open_are_bt709_in_hd(
+    tmp_path: Path, size: tuple[int, int], tag: int, meant: int
+) -> None:
+    image = np.full((*size, 3), (200, 40, 30), np.uint8)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = size[1], size[0], "yuv420p"
+        stream.codec_context.colorspace = tag
+        frame = av.VideoFrame.from_ndarray(image, "bgr24").reformat(format="yuv420p", dst_colorspace=meant)
+        frame.colorspace, frame.pts, frame.time_base = tag, 0, Fraction(1, 25)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    (frame,) = read(tmp_path / "a.mp4")[1]
+    assert np.abs(frame.image.astype(int) - image).max() <= 4
+
+
+def test_a_thumbnail_without_a_mark_is_no_video_track(tmp_path: Path) -> None:
+    thumbnail = make_clip(tmp_path / "t.mp4", count=1, first=99)
+    both = lay_together(tmp_path / "both.mp4", thumbnail, make_clip(tmp_path / "v.mp4", count=5))
+    video, frames = read(both)
+    assert [read_number(frame.image) for frame in frames] == list(range(5))
+    assert video.info.tracks == 1
+    assert len(read(thumbnail)[1]) == 1, "alone it is a video"
+
+
+@pytest.mark.parametrize(("trc", "hdr"), [(16, "PQ"), (18, "HLG"), (1, "")])
+def test_high_dynamic_range_is_named(tmp_path: Path, trc: int, hdr: str) -> None:
+    name = {16: "smpte2084", 18: "arib-std-b67"}.get(trc, "bt709")
+    options = {"preset": "ultrafast", "x264-params": f"transfer={name}"}
+    assert read(make_clip(tmp_path / "a.mp4", count=2, options=options))[0].info.hdr == hdr
