@@ -27,6 +27,7 @@ from .spec import METADATA_KEY, ModelSpec
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _LFS = b"version https://git-lfs"
+_PICKLE = "a Python pickle, which edge_seg never opens. Export an ONNX model"
 # First bytes of files that are passed by mistake -> what the file is and what to do.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5 weights). Export it first: python -m export RUN --out model.onnx"),
@@ -42,8 +43,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"BZh", "a bzip2 archive. Unpack it first"),
     (b"\xfd7zXZ", "an xz archive. Unpack it first"),
     (b"RIFF", "a RIFF file (AVI or WebP). Pass the .onnx file with -m, videos as SOURCE"),
-    (b"\x80\x02", "a Python pickle, which edge_seg never opens. Export an ONNX model"),
-    (b"\x80\x04", "a Python pickle, which edge_seg never opens. Export an ONNX model"),
+    *((bytes([0x80, version]), _PICKLE) for version in (2, 3, 4, 5)),
     (b"<", "a web page or XML (a failed download, or an OpenVINO .xml). Download the .onnx file again"),
     (b"{", "JSON. Pass the .onnx file"),
 )

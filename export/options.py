@@ -98,11 +98,11 @@ class ExportOptions:
                 "the options of calibration out."
             )
         if self.golden == "none" and self.golden_frames != DEFAULT_GOLDEN:
-            raise ConfigurationError("--golden-frames needs golden frames: leave it out, or --golden none.")
+            raise ConfigurationError("--golden-frames needs golden frames; leave out --golden-frames or --golden none.")
         calibrates = self.precision == "int8" and self.calibration_data == "train"
         if self.data is not None and self.gate_on == "rendered" and self.golden != "validation" and not calibrates:
             raise ConfigurationError(
-                "--data is for images of the gate and of calibration, and both are to be rendered; leave it out, or "
+                "--data is for images of the gate and of calibration, and both are to be rendered; leave out --data or "
                 "--gate-on rendered."
             )
         if self.confidence_type != "float16" and "confidence" not in self.outputs:

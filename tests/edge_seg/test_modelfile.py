@@ -99,6 +99,7 @@ def archive(path: Path) -> bytes:
         (b"\x1c\0\0\0TFL3" + b"\0" * 99, "TensorFlow Lite"),
         (b"\x18\0\0\0ORTM" + b"\0" * 99, r"\.ort format"),
         (b"\x80\x04\x95abc", "pickle"),
+        (b"\x80\x05\x95abc", "pickle"),
         (b"\x1f\x8b\x08" + b"\0" * 99, "gzip"),
         (b"RIFF\0\0\0\0AVI ", "RIFF"),
         (b"just some words, no model", "not a whole ONNX model"),
