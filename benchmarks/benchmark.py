@@ -24,7 +24,7 @@ from .process import Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
 from .settings import Settings, check_run, run_classes
-from .suite import Measured, Plan, Start, measure_batch
+from .suite import Plan, Start, measure_batch
 
 Say = Callable[[str], None]
 # A worker that waits for its turn and still computes this share of a core disturbs the others.
@@ -55,13 +55,15 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
             measure_batch(plan, batch, say=say, start=start)
             for plan, batch in _plans(settings, field, data, Path(scratch))
         ]
-        clip_rows = (
-            measure_clip(settings, field.contenders, Path(scratch), say=say, start=start) if settings.clip else []
+        clip_rows, clip_others = (
+            measure_clip(settings, field.contenders, Path(scratch), say=say, start=start)
+            if settings.clip
+            else ([], None)
         )
     # Before and after: a machine that was busy at one of them would be outrun by its own rows.
     limits = best_limits(limits, ask_limits(settings.limits, say=say, start=start))
     rows = (*(against_limits(row, counts, limits) for part in measured for row in part.rows), *field.failed)
-    noise = noise_notes(rows, clip_rows, measured, surroundings)
+    noise = noise_notes(rows, clip_rows, [*(part.others_cores for part in measured), clip_others], surroundings)
     return Result(
         created=created,
         duration_s=round(time.monotonic() - began, 1),
@@ -86,9 +88,12 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
 
 
 def noise_notes(
-    rows: Iterable[Row], clip_rows: Iterable[ClipRow], measured: Iterable[Measured], surroundings: dict[str, Any]
+    rows: Iterable[Row], clip_rows: Iterable[ClipRow], others: Iterable[float | None], surroundings: dict[str, Any]
 ) -> list[str]:
-    """Why a reader should doubt this run, or its peaks, a line each; empty when nothing speaks against it."""
+    """Why a reader should doubt this run, or its peaks, a line each; empty when nothing speaks against it.
+
+    `others`: the cores that other programs kept busy while each part was timed, None where it is not known.
+    """
     everything: list[Row | ClipRow] = [*rows, *clip_rows]
     wide = sorted(
         (row for row in everything if (row.spread or 0.0) > NOISE_BOUND), key=lambda row: -(row.spread or 0.0)
@@ -102,10 +107,10 @@ def noise_notes(
             f"NOISY: repeats of {len(wide)} of {len(everything)} rows spread by more than {NOISE_BOUND:.0%} ({named}). "
             "Ratios, which are taken within rounds, bear slowness that lasts for rounds, and no shorter one."
         )
-    others = max((part.others_cores or 0.0 for part in measured), default=0.0)
-    if others > OTHERS_BOUND * surroundings["cores"]:
+    most = max((cores or 0.0 for cores in others), default=0.0)
+    if most > OTHERS_BOUND * surroundings["cores"]:
         notes.append(
-            f"NOISY: other programs kept {others:.2f} of {surroundings['cores']} core(s) busy: trust neither "
+            f"NOISY: other programs kept {most:.2f} of {surroundings['cores']} core(s) busy: trust neither "
             "times nor ratios. Stop them, and run again."
         )
     restless = [row for row in everything if isinstance(row, Row) and (row.idle_share or 0.0) > IDLE_BOUND]

@@ -161,7 +161,7 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
         "environment": surroundings,
         "size": list(shape),
         "repeats": settings.repeats,
-        "notes": [*settings.notes, *noise_notes(rows, [], measured, surroundings)],
+        "notes": [*settings.notes, *noise_notes(rows, [], [part.others_cores for part in measured], surroundings)],
         "operations": count,
         "limits": limits,
         "decoder": decoder,

@@ -37,7 +37,8 @@ class Row:
         detail: what really runs it, where the name does not say.
         arithmetic: what it computes in: "fp32", "bf16", "fp16" or "int8"; "" where it is not known.
         ms_median, ms_p95, frames_per_s, spread, repeats_ms, calls: see `measure.Summary`.
-        ratio, ratio_low, ratio_high: times faster than Keras predict at this batch size: median, quartiles over rounds.
+        ratio, ratio_low, ratio_high: times faster than Keras predict at this batch size: median, quartiles over rounds;
+            fewer than `measure.QUARTILES_FROM` have no quartiles.
         cores: CPU time over wall time while it computed.
         idle_share: CPU time over wall time while it waited for its turn.
         peak_mb: the worker's largest resident memory, in MB.

@@ -23,7 +23,6 @@ from benchmarks.field import find_field
 from benchmarks.report import new_folder, write_report
 from benchmarks.rows import read_result
 from benchmarks.settings import Settings
-from benchmarks.suite import Measured
 from edge_seg.errors import ConfigurationError
 
 
@@ -113,6 +112,8 @@ def test_the_command_writes_what_it_prints(call, capsys, tmp_path):
     ]
     assert {row.agreement for row in result.rows} == {1.0}
     assert {(row.batch, row.calls) for row in result.rows} == {(1, 8), (4, 2)}
+    assert {row.ratio_low for row in result.rows} == {None}
+    assert {row.spread for row in result.clip_rows} == {None}
     naive, clip_row = result.clip_rows
     assert (naive.name, naive.frames, naive.times_naive) == ("naive loop", 20, 1.0)
     assert naive.allowed_fps is None
@@ -277,10 +278,9 @@ def test_files_of_different_sizes_are_not_mixed(call, tiny_model, capsys):
 
 
 def test_noise_is_told_and_quiet_is_not(result):
-    quiet = [Measured([], 0.01)]
-    assert noise_notes(result.rows, result.clip_rows, quiet, result.environment) == []
+    assert noise_notes(result.rows, result.clip_rows, [0.01, None], result.environment) == []
     restless = [replace(row, spread=0.4, idle_share=0.5) if row.status == "ok" else row for row in result.rows]
-    notes = noise_notes(restless, result.clip_rows, [Measured([], 1.2)], result.environment)
+    notes = noise_notes(restless, result.clip_rows, [None, 1.2], result.environment)
     assert len(notes) == 3
     assert "repeats of 4 of 7 rows" in notes[0]
     assert "1.20 of 2 core(s)" in notes[1]
