@@ -18,6 +18,7 @@ from edge_seg import bundled_clip
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.modelfile import read_model_header
 from edge_seg.spec import ModelSpec
+from export.record import PACKAGES
 from train.classes import CAMVID, ClassList
 from train.files import CONFIG_NAME, WEIGHTS_NAME
 
@@ -27,6 +28,14 @@ from .litertfile import file_of
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
 DEFAULT_OUT = Path("out/benchmarks")
+# What a network is built by from a run; and what else has a part in an exported file.
+_NETWORK = ("train/fcn8.py", "train/run.py")
+_EXPORTED_BY = (
+    "export/*.py",
+    *_NETWORK,
+    "train/scenes/**/*.py",
+    *(f"edge_seg/{name}.py" for name in ("golden", "preprocess", "spec")),
+)
 Say = Callable[[str], None]
 
 
@@ -197,8 +206,11 @@ def exported(settings: Settings, name: str, options: Sequence[str], say: Say) ->
 
 @cache
 def export_digest() -> str:
-    """Eight hex digits of what an exported file depends on besides its run: our code, and whose it calls."""
-    return _digest_of(sorted((ROOT / "export").glob("*.py")), ("tf2onnx", "onnx", "onnxruntime"))
+    """Eight hex digits of what an exported file depends on besides its run: our code, and whose it calls.
+
+    Our code is also the network, the scenes that int8 is calibrated on and the golden frames are of, and the contract.
+    """
+    return _digest_of([path for pattern in _EXPORTED_BY for path in sorted(ROOT.glob(pattern))], PACKAGES)
 
 
 def _digest_of(sources: Sequence[Path], packages: Sequence[str]) -> str:
@@ -220,7 +232,8 @@ def float_graph(settings: Settings, fp32: ModelFile, say: Say) -> Path:
 def litert_folder(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
     """A folder of the run as TensorFlow Lite files, one a batch size; raises `ModelFileError`."""
     shape = "x".join(map(str, size))
-    made_by = _digest_of([ROOT / "benchmarks" / "litertfile.py"], ["tensorflow", "keras"])
+    sources = [ROOT / "benchmarks" / "litertfile.py", *(ROOT / name for name in _NETWORK)]
+    made_by = _digest_of(sources, ["tensorflow", "keras"])
     folder = settings.cache / f"{made_by}-{digest}-{shape}-litert"
     missing = [batch for batch in settings.batch_sizes if not file_of(folder, batch).is_file()]
     if missing:

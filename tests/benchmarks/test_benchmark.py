@@ -83,12 +83,16 @@ def test_an_exported_file_is_kept_until_the_code_that_exports_changes(monkeypatc
         first = export()
         assert export() == first
         assert len(calls) == 1
-        (tmp_path / "export" / "wrap.py").write_text("LEVELS = 127\n")
-        second = export()
-        assert second != first
-        monkeypatch.setattr(settings, "package_versions", lambda: {"tf2onnx": "99"})
-        assert len({first, second, export()}) == 3
-        assert len(calls) == 3
+        made = {first}
+        for name in ("export/wrap.py", "train/fcn8.py", "train/run.py", "train/scenes/cars.py", "edge_seg/spec.py"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("LEVELS = 127\n")
+            made.add(export())
+        assert len(made) == 6
+        for package in ("tf2onnx", "keras", "onnxruntime-gpu"):
+            monkeypatch.setattr(settings, "package_versions", lambda package=package: {package: "99"})
+            made.add(export())
+        assert len(made) == len(calls) == 9
     finally:
         settings.export_digest.cache_clear()
 
