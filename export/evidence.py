@@ -86,18 +86,21 @@ def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: 
     return dataset_pictures(run, size, data=data, split=split, count=count)
 
 
-def gate_split(run: Run, *, data: Path | None, asked: str) -> str:
-    """What "auto" stands for: "val" where the run's validation images can be found, else "rendered".
+def gate_split(run: Run, *, data: Path | None, asked: str) -> tuple[str, str]:
+    """What "auto" stands for: "val" where the run's validation images can be found, else "rendered"; and a line for
+    the reader where it is rendered scenes for want of them, which prove less.
 
     A dataset that was named is meant, so its lack of them is left for `find` to raise.
     """
     if asked != "auto" or data is not None:
-        return "val" if asked == "auto" else asked
+        return "val" if asked == "auto" else asked, ""
     try:
         find(run, "val", data)
-    except (DatasetError, ConfigurationError):
-        return "rendered"
-    return "val"
+    except (DatasetError, ConfigurationError) as error:
+        # The cause has the problem alone; what `find` adds to it is the cure for who asked for these images.
+        reason = str(error.__cause__ or error).splitlines()[0].split(". ")[0].rstrip(".:")
+        return "rendered", f"the run's validation images are not at hand ({reason}): gated on rendered scenes"
+    return "val", ""
 
 
 def check_pictures(run: Run, split: str, *, data: Path | None, count: int) -> None:

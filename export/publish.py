@@ -67,10 +67,12 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     size = options.input_size or run.fcn8.input_size
     if size is None:
         raise ConfigurationError("The run's network takes any size; name the one to export for with --input-size HxW.")
-    gate_on = gate_split(run, data=options.data, asked=options.gate_on)
-    job = Job(run=run, size=size, options=options, gate_on=gate_on, stages=Stages(say))
+    gate_on, gate_note = gate_split(run, data=options.data, asked=options.gate_on)
+    job = Job(run=run, size=size, options=options, gate_on=gate_on, gate_note=gate_note, stages=Stages(say))
     check_contract(job)
     check_data(run, options, gate_on)
+    if gate_note:
+        say(f"note: {gate_note}")
     with job.stages.stage("load"):
         model = load_model(run, input_size=size)
     golden = golden_frames(job, model)
@@ -111,12 +113,15 @@ def check_data(run: Run, options: ExportOptions, gate_on: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One export on its way: the run, its (height, width), the options, the gate's split, and the clock."""
+    """One export on its way: the run, its (height, width), the options, the gate's split and what is to be said of it,
+    and the clock.
+    """
 
     run: Run
     size: tuple[int, int]
     options: ExportOptions
     gate_on: str
+    gate_note: str = ""
     stages: Stages
 
 
@@ -297,6 +302,7 @@ def _report(job: Job, draft: Draft, result: GateResult, spec: ModelSpec) -> dict
         "nodes": len(draft.nodes),
         "operators": count_operators(draft),
         "gate": result.to_dict(),
+        "gate_note": job.gate_note,
         "spec": asdict(spec),
         "stages": job.stages.records,
     }

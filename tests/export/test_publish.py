@@ -64,6 +64,7 @@ def test_a_run_becomes_a_proved_file(run_folder, tmp_path, capsys, precision):
     assert report["published"] is True
     assert report["sha256"] == header.sha256
     assert report["gate"]["mean_iou_points"] is not None
+    assert report["gate_note"] == ""
     assert "validation images" in capsys.readouterr().out
 
 
@@ -301,7 +302,11 @@ def test_a_run_whose_dataset_is_gone_is_gated_on_rendered_scenes(run_folder, mod
     moved = save_run(tmp_path / "run", config, model).folder
     plain = ("--gate-frames", "2", "--golden", "none")
     assert export(moved, tmp_path / "model.onnx", *plain) == 0
-    assert "2 rendered scenes" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "2 rendered scenes" in said.out
+    note = json.loads((tmp_path / "model.report.json").read_text())["gate_note"]
+    assert re.fullmatch(r"the run's validation images are not at hand \(.*gone.*\): gated on rendered scenes", note)
+    assert f"note: {note}\n" in said.err
     assert export(moved, tmp_path / "int8.onnx", "--precision", "int8", *plain) == 1
     error = capsys.readouterr().err
     assert "--data DATASET" in error
