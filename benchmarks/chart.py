@@ -76,7 +76,7 @@ def draw_chart(result: Result, path: Path) -> None:
 
 
 def _title(result: Result) -> str:
-    noisy = "   NOISY RUN, see the notes" if result.disturbed else ""
+    noisy = "   NOISY RUN, see the notes" if result.noisy else ""
     size = "x".join(str(side) for side in result.settings["size"])
     machine = f"{processor(result.environment)}, {result.environment['cores']} core(s)"
     return f"FCN8 at {size} on {machine}: {result.data['name']}, {counted(result.data['frames'], 'frame')}{noisy}"

@@ -131,7 +131,7 @@ class Result:
         notes: what a reader must know to believe it, noise above all.
         limits: what the machine can do at the most, see `limits.measure_limits`; empty where it was not measured.
         operations: a model file's digest -> {"gflop": a frame, "weights": number of weights that multiply}.
-        noisy: whether repeats lay too far apart, or something else computed beside.
+        noisy: whether repeats lay too far apart, or something else computed beside; a NOISY note says which.
     """
 
     created: str
@@ -157,11 +157,6 @@ class Result:
     def failed(self) -> bool:
         """Whether any contender failed."""
         return any(row.status == "failed" for row in self.everything)
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether anything but a peak that was measured too low, which older files count too, speaks against it."""
-        return any(note.startswith("NOISY") and "outran the peak" not in note for note in self.notes)
 
     def to_json(self) -> str:
         """As indented JSON text."""

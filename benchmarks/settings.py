@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from edge_seg import bundled_clip
+from edge_seg import bundled_clip, bundled_model
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.modelfile import read_model_header
 from edge_seg.spec import ModelSpec
@@ -28,6 +30,9 @@ from .litertfile import file_of
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
 DEFAULT_OUT = Path("out/benchmarks")
+# What `--quick` sets.
+QUICK: dict[str, Any] = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24,
+                         "clip_repeats": 1, "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
 # What a network is built by from a run; and what else has a part in an exported file.
 _NETWORK = ("train/fcn8.py", "train/run.py")
 _EXPORTED_BY = (
@@ -83,19 +88,32 @@ class Settings:
 
     @property
     def extent(self) -> str:
-        """The options of `python -m benchmarks run` that say what is measured, and how much of it."""
-        given = {
-            "run": None if self.run == BUNDLED_RUN else _named(self.run),
-            "model": None if self.run == BUNDLED_RUN else " --model ".join(map(_named, self.models)),
-            "clip": _named(self.clip) if self.clip and self.clip != bundled_clip() else None,
-            "batch-sizes": ",".join(map(str, self.batch_sizes)),
-            "repeats": self.repeats,
-            "frames": self.frames,
-            "data": _named(self.data) if self.data else None,
-            "data-limit": self.data_limit,
-            "clip-frames": self.clip_frames if self.clip else None,
-        }
-        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+        """The options of `python -m benchmarks run` that say what is measured, and how much of it: all that differ from
+        what it does by itself, and its three numbers. Notes are what somebody said of one run, and no part of them.
+        """
+        quick = (self.clip_repeats, self.limits) == (QUICK["clip_repeats"], QUICK["limits"])
+        models = () if self.models == (bundled_model(),) else self.models
+        given: list[tuple[str, object]] = [
+            ("run", None if self.run == BUNDLED_RUN else _named(self.run)),
+            *(("model", _named(model)) for model in models),
+            ("fp32", _named(self.fp32) if self.fp32 else None),
+            ("clip", _named(self.clip) if self.clip and self.clip != bundled_clip() else None),
+            ("no-clip", None if self.clip else ""),
+            ("peers", None if set(self.peers) == set(PEERS) else ",".join(self.peers) or "none"),
+            ("devices", ",".join(self.devices) if self.devices is not None else None),
+            ("quick", "" if quick else None),
+            ("batch-sizes", ",".join(map(str, self.batch_sizes))),
+            ("repeats", self.repeats),
+            ("frames", self.frames),
+            ("data", _named(self.data) if self.data else None),
+            ("data-limit", self.data_limit),
+            ("clip-frames", self.clip_frames if self.clip else None),
+        ]
+        return " ".join(
+            f"--{name} {shlex.quote(str(value))}" if value else f"--{name}"
+            for name, value in given
+            if value is not None
+        )
 
     @property
     def cache(self) -> Path:

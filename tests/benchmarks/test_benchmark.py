@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -193,7 +194,8 @@ def test_files_of_one_name_keep_names_of_their_own(run_folder, tiny_model, tmp_p
 
 
 def test_a_result_names_the_options_that_measure_the_same_again(tmp_path):
-    assert Settings(run=settings.BUNDLED_RUN, models=()).extent == "--batch-sizes 1,4,8 --repeats 7 --frames 24"
+    plain = commands.read_settings(commands.parse_arguments([]))
+    assert plain.extent == "--batch-sizes 1,4,8 --repeats 7 --frames 24"
     own = Settings(
         run=tmp_path / "runs" / "mine",
         models=(tmp_path / "mine.onnx",),
@@ -205,6 +207,24 @@ def test_a_result_names_the_options_that_measure_the_same_again(tmp_path):
     extent = "--run mine --model mine.onnx --clip drive.mp4 --batch-sizes 1,4,8 --repeats 7 --frames 24 "
     assert own.extent == extent + "--data dataset1 --data-limit 24 --clip-frames 60"
     assert commands.parse_arguments(own.extent.split()).data == Path("dataset1")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "--model a.onnx --model b.onnx --no-clip --peers none --devices cpu",
+        "--run runs/mine --model edge_seg/assets/fcn8_camvid_int8.onnx --fp32 mine.onnx --peers torch,opencv",
+        "--quick",
+        "--quick --batch-sizes 2 --repeats 9 --clip-frames 5",
+        "--data 'my drives' --data-limit 3 --clip drive.mp4 --devices cpu,cuda",
+    ],
+)
+def test_the_options_that_a_result_names_give_its_settings_again(given, monkeypatch):
+    monkeypatch.delenv("EDGE_SEG_DATA", raising=False)
+    monkeypatch.chdir(ROOT)
+    asked = commands.read_settings(commands.parse_arguments(shlex.split(given)))
+    assert commands.read_settings(commands.parse_arguments(shlex.split(asked.extent))) == asked
 
 
 def test_a_failed_export_is_a_failed_row_and_the_rest_goes_on(monkeypatch, run_folder, tiny_model, tmp_path):
