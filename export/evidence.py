@@ -177,9 +177,12 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
 
 def spread(samples: list[Sample], count: int) -> list[Sample]:
     """At most `count` samples, evenly spread over the list."""
-    if len(samples) <= count:
-        return samples
-    return [samples[index] for index in np.linspace(0, len(samples) - 1, count).round().astype(int)]
+    return [samples[index] for index in spread_places(len(samples), count)]
+
+
+def spread_places(total: int, count: int) -> np.ndarray:
+    """At most `count` of `total` places, evenly spread over all."""
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
 
 
 def ask_keras(model: keras.Model, pictures: Pictures) -> Evidence:

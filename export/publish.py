@@ -39,6 +39,7 @@ from .evidence import (
     gate_split,
     golden_evidence,
     rendered_pictures,
+    spread_places,
     visible_classes,
 )
 from .gate import GateResult, judge_device, run_gate
@@ -195,7 +196,9 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
     options = job.options
     if options.precision == "fp16":
         with job.stages.stage("float16"):
-            seen = evidence.pictures.frames[:OVERFLOW_FRAMES]
+            # Evenly spread: they are in order of their names, and so the first are of one drive.
+            frames = evidence.pictures.frames
+            seen = frames[spread_places(len(frames), OVERFLOW_FRAMES)]
             ranges, _ = find_ranges(draft, summed_tensors(draft), seen, Calibration(), scratch)
             refuse_overflow(ranges)
             return suit_gpu(to_half(draft)), 0

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,14 +16,15 @@ import onnx
 import pytest
 
 from edge_seg import spec as spec_module
-from edge_seg.errors import DatasetError
+from edge_seg.errors import ConversionError, DatasetError
 from edge_seg.fake import FakeSession
 from edge_seg.golden import decode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session
-from export import cpu, publish, record
+from export import cpu, half, publish, record
 from export.__main__ import main
 from export.evidence import find
+from export.stages import Stages
 from train.run import load_model, open_run, save_run
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +152,32 @@ def test_float16_that_a_gpu_would_overflow_is_refused(run_folder, tmp_path, caps
     assert (tmp_path / "model.onnx").exists() is (code == 0)
     if code:
         assert re.search(r"reaches \S+ on the gate's frames, and float16 ends at 65504", capsys.readouterr().err)
+
+
+def test_float16_keeps_half_of_its_range_in_reserve():
+    """Frames that nobody looked at reach more than those of the gate."""
+    half.refuse_overflow({"conv1": (-3.0, 32_000.0), "conv2": (-32_000.0, 1.0)})
+    with pytest.raises(ConversionError, match="conv2 reaches 4e"):
+        half.refuse_overflow({"conv1": (-3.0, 32_000.0), "conv2": (-40_000.0, 1.0)})
+
+
+def test_the_frames_that_float16_is_judged_by_are_of_all_that_the_gate_has(monkeypatch, tmp_path):
+    frames = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1)
+    seen = []
+
+    def find_ranges(draft, tensors, frames, calibration, folder):
+        seen.extend(frames.ravel().tolist())
+        return {"conv1": (0.0, 1.0)}, len(frames)
+
+    for name, fake in (("find_ranges", find_ranges), ("summed_tensors", list), ("to_half", list), ("suit_gpu", list)):
+        monkeypatch.setattr(publish, name, fake)
+    options = SimpleNamespace(precision="fp16")
+    job = publish.Job(run=None, size=(1, 1), options=options, gate_on="val", stages=Stages(lambda line: None))
+    evidence = SimpleNamespace(pictures=SimpleNamespace(frames=frames))
+    publish.to_precision(job, [], evidence, tmp_path)
+    assert seen == sorted(seen)
+    assert len(seen) == publish.OVERFLOW_FRAMES
+    assert (seen[0], seen[-1]) == (0, 63)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
