@@ -162,33 +162,46 @@ def publish(
     job: Job, draft: Draft, golden: Evidence | None, evidence: Evidence, other: Evidence | None
 ) -> dict[str, Any]:
     """Lower the precision, write, gate, stamp, verify, rename; returns the report. Raises `ParityError`."""
-    out = job.options.out.absolute()
-    parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
-    # The report is written first and takes its name last: it never speaks of a model that is not there.
-    with replacing(job.options.report_path.absolute()) as report_file, replacing(out) as temporary:
-        with tempfile.TemporaryDirectory(prefix=f"{temporary.name}-", dir=out.parent) as scratch:
-            draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
-        draft.check()
-        with job.stages.stage("write"):
-            write_draft(draft, temporary)
-        result = judge(job, draft, temporary, evidence, other)
-        spec = describe(job, draft, result, calibrated)
-        devices: list[dict[str, Any]] = []
-        failures = list(result.failures) or seal(job, temporary, spec, golden, evidence, devices)
-        report = _report(job, draft, result, spec) | {
-            "devices": devices,
-            "parameters": parameters,
-            "published": not failures,
-            "failures": failures,
-            "size_bytes": os.path.getsize(temporary),
-            "sha256": None if failures else sha256(temporary),
-        }
-        if failures:
-            with replacing(job.options.report_path.absolute()) as refusal:
-                write_json(report, refusal)
-            raise ParityError(_refusal(job.options, failures, devices))
-        write_json(report, report_file)
+    options, report = job.options, {}
+    try:
+        # The report is written first and takes its name last: it never speaks of a model that is not there.
+        with replacing(options.report_path.absolute()) as report_file, replacing(options.out.absolute()) as temporary:
+            report = make(job, draft, golden, evidence, other, temporary)
+            if report["failures"]:
+                raise ParityError(_refusal(options, report["failures"], report["devices"]))
+            write_json(report, report_file)
+    except ParityError:
+        # Not before: until then the refused model takes room on the disk.
+        with replacing(options.report_path.absolute()) as refusal:
+            write_json(report, refusal)
+        raise
     return report
+
+
+def make(
+    job: Job, draft: Draft, golden: Evidence | None, evidence: Evidence, other: Evidence | None, path: Path
+) -> dict[str, Any]:
+    """Write the model to a path and judge it, and seal it where it passes; returns the report, its failures in it."""
+    parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as scratch:
+        draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
+    draft.check()
+    with job.stages.stage("write"):
+        write_draft(draft, path)
+    result = judge(job, draft, path, evidence, other)
+    spec = describe(job, draft, result, calibrated)
+    failures = list(result.failures)
+    devices: list[dict[str, Any]] = []
+    if not failures:
+        failures, devices = seal(job, path, spec, golden, evidence)
+    return _report(job, draft, result, spec) | {
+        "devices": devices,
+        "parameters": parameters,
+        "published": not failures,
+        "failures": failures,
+        "size_bytes": os.path.getsize(path),
+        "sha256": None if failures else sha256(path),
+    }
 
 
 def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> tuple[Draft, int]:
@@ -197,8 +210,8 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
     if options.precision == "fp16":
         with job.stages.stage("float16"):
             # Evenly spread: they are in order of their names, and so the first are of one drive.
-            frames = evidence.pictures.frames
-            seen = frames[spread_places(len(frames), OVERFLOW_FRAMES)]
+            everything = evidence.pictures.frames
+            seen = everything[spread_places(len(everything), OVERFLOW_FRAMES)]
             ranges, _ = find_ranges(draft, summed_tensors(draft), seen, Calibration(), scratch)
             refuse_overflow(ranges)
             return suit_gpu(to_half(draft)), 0
@@ -227,9 +240,10 @@ def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidenc
 
 
 def seal(
-    job: Job, path: Path, spec: ModelSpec, golden: Evidence | None, evidence: Evidence, devices: list[dict[str, Any]]
-) -> list[str]:
-    """Stamp a file that has passed, and open it as users will; what failed, in words. Fills `devices` with figures."""
+    job: Job, path: Path, spec: ModelSpec, golden: Evidence | None, evidence: Evidence
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Stamp a file that has passed, and open it as users will; what failed, in words, and the figures of each device."""
+    devices = []
     with job.stages.stage("stamp"):
         stamp(path, spec, golden)
     with job.stages.stage("verify"):
@@ -243,7 +257,7 @@ def seal(
                 session.close()
         devices.append(figures)
         failures += missed
-    return failures
+    return failures, devices
 
 
 def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> ModelSpec:

@@ -197,10 +197,15 @@ def test_a_model_that_fails_is_not_published(planted, run_folder, tmp_path, caps
     assert "Traceback" not in error
 
 
-def test_a_model_that_fails_leaves_no_file_where_there_was_none(planted, run_folder, tmp_path):
-    kept = tmp_path / "kept.json"
-    assert export(run_folder, tmp_path / "model.onnx", "--report", str(kept)) == 1
-    assert only_files(tmp_path) == ["kept.json"]
+def test_a_model_that_fails_leaves_no_file_where_there_was_none(planted, run_folder, tmp_path, monkeypatch):
+    folder, kept = tmp_path / "models", tmp_path / "kept.json"
+    folder.mkdir()
+    beside: list[str] = []
+    write = publish.write_json
+    monkeypatch.setattr(publish, "write_json", lambda *given: beside.extend(only_files(folder)) or write(*given))
+    assert export(run_folder, folder / "model.onnx", "--report", str(kept)) == 1
+    assert only_files(tmp_path) == ["kept.json", "models"]
+    assert beside == only_files(folder) == [], "the report of a refusal needs none of the room that the model took"
 
 
 def test_a_device_that_must_pass_and_does_not_stops_the_file(run_folder, tmp_path, monkeypatch, capsys):
