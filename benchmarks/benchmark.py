@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from .environment import environment
 from .field import Field, find_field
 from .measure import NOISE_BOUND, OTHERS_BOUND
 from .pipeline import describe_clip, measure_clip
-from .process import Worker
+from .process import Say, Start, Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
 from .settings import Settings, check_run, run_classes
-from .suite import Plan, Start, measure_batch
+from .suite import Plan, measure_batch
 
-Say = Callable[[str], None]
 # A worker that waits for its turn and still computes this share of a core disturbs the others.
 IDLE_BOUND = 0.03
 # Whatever its precision, a network's own file agrees with it on more of the pixels.

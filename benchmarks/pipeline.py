@@ -6,7 +6,7 @@ also runs its stages one at a time: the CPU time they need says how many frames 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -20,12 +20,10 @@ from edge_seg.threads import available_threads
 from .cases import REFERENCE, Contender
 from .environment import file_hash, others_cores
 from .measure import interleave, ratio, relative_spread
-from .process import CANNOT_BE_HAD, Worker, WorkerError
+from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
 from .rows import ClipRow
 from .settings import Settings
 
-Say = Callable[[str], None]
-Start = Callable[[str], Worker]
 NAIVE = "naive loop"
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from train.files import CONFIG_NAME, WEIGHTS_NAME
 from .cases import PEERS, ModelFile, distinct_labels
 from .environment import PYTHON, ROOT, child_environment, file_hash, package_versions
 from .litertfile import file_of
+from .process import Say
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
 DEFAULT_OUT = Path("out/benchmarks")
@@ -41,7 +42,6 @@ _EXPORTED_BY = (
     "train/scenes/**/*.py",
     *(f"edge_seg/{name}.py" for name in ("golden", "preprocess", "spec")),
 )
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,8 @@ from .cases import REFERENCE, Contender
 from .data import FrameSet, load_data
 from .environment import others_cores
 from .measure import QUARTILES_FROM, interleave, ratio, summarize
-from .process import CANNOT_BE_HAD, Worker, WorkerError
+from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
 from .rows import Row
-
-Say = Callable[[str], None]
-Start = Callable[[str], Worker]
 
 
 @dataclass(frozen=True, kw_only=True)

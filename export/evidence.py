@@ -33,7 +33,7 @@ RENDERED_OPTIONS = "--gate-on rendered, --calibration-data rendered"
 NEAR_TIE = 1e-5
 UNDECIDED_SHARE = 2e-5
 # A class that covers less than this share of a frame does not make the frame varied.
-VISIBLE_SHARE = 0.005
+VARIED_SHARE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,4 +235,4 @@ def golden_evidence(model: keras.Model, candidates: Pictures, count: int) -> Evi
 
 def visible_classes(labels: np.ndarray) -> int:
     """How many classes cover at least half a percent of a picture."""
-    return int(np.count_nonzero(np.bincount(labels.ravel()) >= VISIBLE_SHARE * labels.size))
+    return int(np.count_nonzero(np.bincount(labels.ravel()) >= VARIED_SHARE * labels.size))

@@ -242,7 +242,7 @@ def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidenc
 def seal(
     job: Job, path: Path, spec: ModelSpec, golden: Evidence | None, evidence: Evidence
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Stamp a file that has passed, and open it as users will; what failed, in words, and the figures of each device."""
+    """Stamp a file that has passed, and open it as users will; what failed, in words, and each device's figures."""
     devices = []
     with job.stages.stage("stamp"):
         stamp(path, spec, golden)
