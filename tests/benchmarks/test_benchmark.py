@@ -193,7 +193,8 @@ def test_files_of_one_name_keep_names_of_their_own(run_folder, tiny_model, tmp_p
     ]
 
 
-def test_a_result_names_the_options_that_measure_the_same_again(tmp_path):
+def test_a_result_names_the_options_that_measure_the_same_again(tmp_path, monkeypatch):
+    monkeypatch.delenv("EDGE_SEG_DATA", raising=False)
     plain = commands.read_settings(commands.parse_arguments([]))
     assert plain.extent == "--batch-sizes 1,4,8 --repeats 7 --frames 24"
     own = Settings(
