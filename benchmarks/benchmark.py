@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from .environment import environment
 from .field import Field, find_field
 from .measure import NOISE_BOUND, OTHERS_BOUND
 from .pipeline import describe_clip, measure_clip
-from .process import Worker
+from .process import Say, Start, Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
 from .settings import Settings, check_run, run_classes
-from .suite import Measured, Plan, Start, measure_batch
+from .suite import Plan, measure_batch
 
-Say = Callable[[str], None]
 # A worker that uses more than this share of a core while it waits for its turn disturbs the others.
 IDLE_BOUND = 0.03
 # At any precision, a network's own file agrees with it on a larger share of pixels.
@@ -55,13 +54,15 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
             measure_batch(plan, batch, say=say, start=start)
             for plan, batch in _plans(settings, field, data, Path(scratch))
         ]
-        clip_rows = (
-            measure_clip(settings, field.contenders, Path(scratch), say=say, start=start) if settings.clip else []
+        clip_rows, clip_others = (
+            measure_clip(settings, field.contenders, Path(scratch), say=say, start=start)
+            if settings.clip
+            else ([], None)
         )
     # Measured before and after, as a busy moment would make the limits too low and rows exceed them.
     limits = best_limits(limits, ask_limits(settings.limits, say=say, start=start))
     rows = (*(against_limits(row, counts, limits) for part in measured for row in part.rows), *field.failed)
-    noise = noise_notes(rows, clip_rows, measured, surroundings)
+    noise = noise_notes(rows, clip_rows, [*(part.others_cores for part in measured), clip_others], surroundings)
     return Result(
         created=created,
         duration_s=round(time.monotonic() - began, 1),
@@ -86,9 +87,12 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
 
 
 def noise_notes(
-    rows: Iterable[Row], clip_rows: Iterable[ClipRow], measured: Iterable[Measured], surroundings: dict[str, Any]
+    rows: Iterable[Row], clip_rows: Iterable[ClipRow], others: Iterable[float | None], surroundings: dict[str, Any]
 ) -> list[str]:
-    """Reasons to doubt this run or its peaks, one line each; empty if there are none."""
+    """Reasons to doubt this run or its peaks, one line each; empty if there are none.
+
+    `others`: the cores that other programs kept busy while each part was timed, None if unknown.
+    """
     everything: list[Row | ClipRow] = [*rows, *clip_rows]
     wide = sorted(
         (row for row in everything if (row.spread or 0.0) > NOISE_BOUND), key=lambda row: -(row.spread or 0.0)
@@ -102,10 +106,10 @@ def noise_notes(
             f"NOISY: repeats of {len(wide)} of {len(everything)} rows spread by more than {NOISE_BOUND:.0%} ({named}). "
             "Ratios, which are taken within rounds, bear slowness that lasts for rounds, and no shorter one."
         )
-    others = max((part.others_cores or 0.0 for part in measured), default=0.0)
-    if others > OTHERS_BOUND * surroundings["cores"]:
+    most = max((cores or 0.0 for cores in others), default=0.0)
+    if most > OTHERS_BOUND * surroundings["cores"]:
         notes.append(
-            f"NOISY: other programs kept {others:.2f} of {surroundings['cores']} core(s) busy: trust neither "
+            f"NOISY: other programs kept {most:.2f} of {surroundings['cores']} core(s) busy: trust neither "
             "times nor ratios. Stop them, and run again."
         )
     restless = [row for row in everything if isinstance(row, Row) and (row.idle_share or 0.0) > IDLE_BOUND]

@@ -15,6 +15,7 @@ from edge_seg.errors import MissingDependencyError
 from edge_seg.phrases import counted
 
 from .environment import processor
+from .measure import QUARTILES_FROM
 from .pipeline import NAIVE
 from .rows import ClipRow, Result, Row
 from .table import clip_line
@@ -75,7 +76,7 @@ def draw_chart(result: Result, path: Path) -> None:
 
 
 def _title(result: Result) -> str:
-    noisy = "   NOISY RUN, see the notes" if result.disturbed else ""
+    noisy = "   NOISY RUN, see the notes" if result.noisy else ""
     size = "x".join(str(side) for side in result.settings["size"])
     machine = f"{processor(result.environment)}, {result.environment['cores']} core(s)"
     return f"FCN8 at {size} on {machine}: {result.data['name']}, {counted(result.data['frames'], 'frame')}{noisy}"
@@ -105,7 +106,8 @@ def _draw_speed(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: S
         speed = row.frames_per_s or 0.0
         axes.barh(place, speed, thickness, color=_shade(row, batches))
         low, high = (1000 / np.percentile(row.repeats_ms, q) for q in (75, 25))
-        axes.plot((low, high), (place, place), color=INK, lw=1.1, solid_capstyle="butt")
+        if len(row.repeats_ms) >= QUARTILES_FROM:
+            axes.plot((low, high), (place, place), color=INK, lw=1.1, solid_capstyle="butt")
         times = f"   {row.ratio:.1f}x" if row.ratio is not None else ""
         axes.text(max(speed, high) + widest * 0.012, place, f"{speed:.1f}{times}", va="center", fontsize=8.2)
     axes.set_yticks(range(len(names)), names)

@@ -24,14 +24,12 @@ from .gpu import add_gpu_arguments, run_gpu
 from .growth import add_growth_arguments, run_growth, whole_numbers
 from .report import check_out, new_folder, write_report
 from .rows import read_result
-from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, default_data
+from .settings import BUNDLED_RUN, DEFAULT_OUT, QUICK, Settings, default_data
 from .smoothing import add_smoothing_arguments, run_smoothing
 from .table import render
 from .training import add_training_arguments, run_training
 from .widths import add_widths_arguments, run_widths
 
-QUICK = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24, "clip_repeats": 1,
-         "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
 _EXTENT = ("batch_sizes", "repeats", "frames", "data_limit", "clip_frames")
 COMMANDS = ("run", "compare", "growth", "widths", "smoothing", "readme", "gpu", "training")
 
@@ -61,7 +59,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = _settings(options)
+    settings = read_settings(options)
     check_out(settings.out)
     import_pyplot()
     result = run_benchmark(settings, say=_progress)
@@ -82,7 +80,8 @@ def _compare(options: argparse.Namespace) -> int:
     return 1 if comparison.losses else 0
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def read_settings(options: argparse.Namespace) -> Settings:
+    """What the options of `run` ask for."""
     clip = None if options.no_clip else options.clip or bundled_clip()
     settings = Settings(
         run=options.run or BUNDLED_RUN,
@@ -96,7 +95,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         out=options.out,
     )
     if options.quick:
-        settings = replace(settings, **QUICK)  # type: ignore[arg-type]
+        settings = replace(settings, **QUICK)
     given = {name: getattr(options, name) for name in _EXTENT}
     return replace(settings, **{name: value for name, value in given.items() if value is not None})
 

@@ -11,7 +11,8 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -154,6 +155,19 @@ def busy_core_s() -> float | None:
         return None
     user, nice, system, _, _, irq, softirq, steal = (int(word) for word in words[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def others_cores(work: Callable[[], None], workers_cpu_s: Callable[[], float]) -> float | None:
+    """Do the work; returns the cores that were busy meanwhile with what is neither our own nor a worker's, if known.
+
+    `workers_cpu_s` is asked when the work is done: the CPU seconds that our workers spent on it.
+    """
+    before, began, own = busy_core_s(), time.perf_counter(), time.process_time()
+    work()
+    after, wall_s = busy_core_s(), time.perf_counter() - began
+    if before is None or after is None:
+        return None
+    return max(0.0, (after - before - (time.process_time() - own) - workers_cpu_s()) / wall_s)
 
 
 def file_hash(path: Path | str) -> str:

@@ -5,7 +5,7 @@ Finds, exports and converts files and names contenders; loads no model and measu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,10 +23,9 @@ from .cases import (
     torch_contenders,
 )
 from .environment import gpus
+from .process import Say
 from .rows import Row
 from .settings import Settings, check_fp32, float_graph, fp32_file, litert_folder, model_files, refuse_other_classes
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def _heading(result: Result, what: str) -> str:
     machine = _machine(result.environment)
     count = next(iter(result.operations.values()), {"gflop": 0.0, "weights": 0})
     noise = [note.removeprefix("NOISY: ").split(". ")[0] for note in result.notes if note.startswith("NOISY: other")]
-    noisy = "; ".join(["; a noisy run" if result.disturbed else "", *noise])
+    noisy = "; ".join(["; a noisy run" if result.noisy else "", *noise])
     untrained = "" if trained(result) else " Its weights are untrained: its labels measure parity, not accuracy."
     return (
         f"**{what}** at {size}: {count['weights'] / 1e6:.1f} million weights, {count['gflop']:.1f} GFLOP a frame.\n\n"

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from train.arguments import path, positive, size
 from .benchmark import noise_notes
 from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
 from .environment import environment
-from .process import CANNOT_BE_HAD, Worker, WorkerError
+from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
 from .report import check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
@@ -42,6 +42,7 @@ from .settings import (
     run_classes,
 )
 from .suite import Plan, labels_of, measure_batch, rendered_plan
+from .table import HEAD as ROW_HEAD
 from .table import align, cells
 
 FORMAT = 1
@@ -49,7 +50,6 @@ BATCHES = (1, 8, 32, 64)
 HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GFLOP/s", "of peak", "agreement")
 # The row that all others are compared with.
 YARDSTICK = "torch cuda fp16"
-Start = Callable[[str], Worker]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def check_gpu() -> None:
         raise ConfigurationError(f"This benchmark needs an NVIDIA GPU, and edge_seg has no CUDA here: {problem}")
 
 
-def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Start = Worker) -> dict[str, Any]:
+def measure_gpu(settings: GpuSettings, *, say: Say, start: Start = Worker) -> dict[str, Any]:
     """Measure everything; returns plain JSON types.
 
     Raises:
@@ -161,7 +161,7 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
         "environment": surroundings,
         "size": list(shape),
         "repeats": settings.repeats,
-        "notes": [*settings.notes, *noise_notes(rows, [], measured, surroundings)],
+        "notes": [*settings.notes, *noise_notes(rows, [], [part.others_cores for part in measured], surroundings)],
         "operations": count,
         "limits": limits,
         "decoder": decoder,
@@ -171,9 +171,7 @@ def measure_gpu(settings: GpuSettings, *, say: Callable[[str], None], start: Sta
     }
 
 
-def gpu_files(
-    settings: GpuSettings, digest: str, say: Callable[[str], None]
-) -> tuple[list[ModelFile], tuple[int, int], list[str]]:
+def gpu_files(settings: GpuSettings, digest: str, say: Say) -> tuple[list[ModelFile], tuple[int, int], list[str]]:
     """The run's files in each precision at the size asked for, exported once into the cache; (height, width); and why
     files are missing: a network whose float16 differs too much has no fp16 file, but all else can be measured.
 
@@ -227,7 +225,7 @@ def with_reference(
     shape: tuple[int, int],
     digest: str,
     *,
-    say: Callable[[str], None],
+    say: Say,
     start: Start = Worker,
 ) -> tuple[Plan, str]:
     """The plan with reference labels, and their contender's name: Keras, or without TensorFlow the fp32 file on the
@@ -279,19 +277,19 @@ def render_gpu(found: dict[str, Any]) -> str:
 
 def _cells(values: dict[str, Any]) -> tuple[str, ...]:
     row = Row(**{key: value for key, value in values.items() if key != "times_torch_fp16"})
-    shown = cells(row)
+    shown = dict(zip(ROW_HEAD, cells(row), strict=True))
     if row.status != "ok":
         return (row.name, str(row.batch), row.status, *["-"] * (len(HEAD) - 3))
     times = values["times_torch_fp16"]
     return (
         row.name,
         str(row.batch),
-        shown[1],
-        shown[3],
+        shown["ms/frame"],
+        shown["frames/s"],
         f"{times:.2f}" if times else "-",
-        shown[9],
-        shown[10],
-        shown[8],
+        shown["GFLOP/s"],
+        shown["of peak"],
+        shown["agreement"],
     )
 
 

@@ -31,7 +31,7 @@ from .environment import environment, processor
 from .field import present_devices
 from .growth_chart import draw_growth, noisy_points
 from .length import MINUTES, LengthPlan, measure_lengths
-from .process import Worker
+from .process import Say, Start, Worker
 from .report import check_save, save_json
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
@@ -46,8 +46,6 @@ FILE_NAME = "growth.json"
 # Frame size where the resolution is not what grows.
 SIZE = (352, 480)
 QUICK: dict[str, Any] = {"batches": (1, 2), "sides": (96, 160), "repeats": 2, "frames": 2, "minutes": (0.05, 0.2)}
-Say = Callable[[str], None]
-Start = Callable[[str], Worker]
 
 
 @dataclass(frozen=True, kw_only=True)

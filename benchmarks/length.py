@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,14 +19,12 @@ import av
 
 from .cases import Contender
 from .environment import resident_mb
-from .process import Worker, WorkerError
+from .process import Say, Start, Worker, WorkerError
 
 MINUTES = (1.0, 10.0, 60.0)
 # Memory samples kept of a long run: at least this many, at most twice as many.
 KEPT_SAMPLES = 120
 SAMPLE_S = 0.25
-Say = Callable[[str], None]
-Start = Callable[[str], Worker]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from edge_seg.errors import ConfigurationError
 
 # A run is noisy if the repeats of a contender spread by more than this share of their median.
 NOISE_BOUND = 0.10
+# Fewest repeats that have quartiles: those of three values are half their range, that of one is no spread at all.
+QUARTILES_FROM = 5
 # A run is noisy if other programs keep more than this share of the usable cores busy.
 OTHERS_BOUND = 0.10
 Key = TypeVar("Key")
@@ -28,7 +30,7 @@ class Summary:
     Attributes:
         ms_median, ms_p95: milliseconds a frame, over all calls of all repeats.
         frames_per_s: 1000 / ms_median.
-        spread: (upper quartile - lower quartile) / median of the repeats' own medians.
+        spread: how far the repeats' own medians lie apart, see `relative_spread`.
         repeats_ms: median milliseconds a frame of each repeat, in the order they ran.
         calls: number of calls timed.
     """
@@ -36,7 +38,7 @@ class Summary:
     ms_median: float
     ms_p95: float
     frames_per_s: float
-    spread: float
+    spread: float | None
     repeats_ms: tuple[float, ...]
     calls: int
 
@@ -104,9 +106,14 @@ def summarize(repeats: Sequence[Sequence[float]], batch: int) -> Summary:
     )
 
 
-def relative_spread(values: Sequence[float]) -> float:
-    """Interquartile range over median: 0 for one value, and unaffected by a single outlier among five or more."""
-    low, middle, high = np.percentile(np.asarray(values, np.float64), (25, 50, 75))
+def relative_spread(values: Sequence[float]) -> float | None:
+    """Interquartile range over median, which a single outlier does not affect; with fewer than `QUARTILES_FROM` values
+    their whole range over median, of which quartiles would show only a part; None for one value.
+    """
+    if len(values) < 2:
+        return None
+    ends = (25, 50, 75) if len(values) >= QUARTILES_FROM else (0, 50, 100)
+    low, middle, high = np.percentile(np.asarray(values, np.float64), ends)
     return float((high - low) / middle) if middle else 0.0
 
 

@@ -42,13 +42,13 @@ dd { margin: 0; overflow-wrap: anywhere; }
 """
 METHOD = """Each contender runs in a process of its own, from uint8 BGR frames at the model's size to uint8 class ids:
 scaling and argmax count for all. They take turns, one computing while the others wait, each round begun by another one;
-times Keras is the median over rounds of the ratio within a round, with its quartiles, so that what slows the whole
-machine for a round or longer leaves it alone; what comes and goes faster does not. Peak memory is the process' own
-(VmHWM). Mean IoU leaves the unlabelled class out and is taken at each frame's own size; agreement is the share of
-pixels with the label of Keras predict, at the model's size. Operations are counted from the ONNX file, a multiply-add
-as two; "of peak" is the share of the fastest product or convolution that any library at hand reached in the same
-arithmetic, "of limit" that of the roofline, for which each layer takes as long as its operations at that peak or its
-weights from memory. From end to end, "allowed" is the cores over the CPU time of the stages, each run alone."""
+times Keras is the median over rounds of the ratio within a round, with its quartiles from five rounds on, so that what
+slows the whole machine for a round or longer leaves it alone; what comes and goes faster does not. Peak memory is the
+process' own (VmHWM). Mean IoU leaves the unlabelled class out and is taken at each frame's own size; agreement is the
+share of pixels with the label of Keras predict, at the model's size. Operations are counted from the ONNX file, a
+multiply-add as two; "of peak" is the share of the fastest product or convolution that any library at hand reached in
+the same arithmetic, "of limit" that of the roofline, for which each layer takes as long as its operations at that peak
+or its weights from memory. From end to end, "allowed" is the cores over the CPU time of the stages, each run alone."""
 
 
 def render_page(result: Result, chart_png: bytes) -> str:

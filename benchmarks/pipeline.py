@@ -6,7 +6,7 @@ runs its stages one at a time: their CPU time shows how many frames/s these core
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -18,14 +18,12 @@ import numpy as np
 from edge_seg.threads import available_threads
 
 from .cases import REFERENCE, Contender
-from .environment import file_hash
+from .environment import file_hash, others_cores
 from .measure import interleave, ratio, relative_spread
-from .process import CANNOT_BE_HAD, Worker, WorkerError
+from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
 from .rows import ClipRow
 from .settings import Settings
 
-Say = Callable[[str], None]
-Start = Callable[[str], Worker]
 NAIVE = "naive loop"
 
 
@@ -57,6 +55,7 @@ class ClipSeat:
     worker: Worker
     failure: WorkerError | None = None
     answers: list[dict[str, Any]] = field(default_factory=list)
+    cpu_s: float = 0.0
 
     def open(self, batch: int) -> None:
         """Load the model in the worker; a failure is kept in `failure`."""
@@ -68,16 +67,23 @@ class ClipSeat:
     def turn(self, request: dict[str, Any]) -> list[float]:
         """Run the clip end to end, then (for a session) its stages alone; returns the clip's seconds."""
         answer = self.worker.ask("clip", **request)
+        self.cpu_s += answer["all_cpu_s"]
         if self.contender.kind == "session":
-            answer["alone"] = self.worker.ask("stages", **request)["cpu_ms"]
+            stages = self.worker.ask("stages", **request)
+            self.cpu_s += stages["all_cpu_s"]
+            answer["alone"] = stages["cpu_ms"]
         self.answers.append(answer)
         return [answer["seconds"]]
 
 
 def measure_clip(
     settings: Settings, contenders: Sequence[Contender], scratch: Path, *, say: Say, start: Start = Worker
-) -> list[ClipRow]:
-    """Run the clip `clip_repeats` times through the naive loop and every session, in turns, at the first batch size."""
+) -> tuple[list[ClipRow], float | None]:
+    """Run the clip through the naive loop and every session, `clip_repeats` times in turn, at the first batch size.
+
+    Returns:
+        The rows, and the cores that other programs kept busy meanwhile, as in `suite.Measured`.
+    """
     batch, repeats = settings.batch_sizes[0], settings.clip_repeats
     with ExitStack() as stack:
         seats = [
@@ -97,10 +103,16 @@ def measure_clip(
             for index, seat in enumerate(seats)
             if seat.failure is None
         }
-        interleave(turns, repeats, failed=failed, after_round=lambda n: say(f"end to end: round {n + 1} of {repeats}"))
+
+        def take_turns() -> None:
+            interleave(
+                turns, repeats, failed=failed, after_round=lambda n: say(f"end to end: round {n + 1} of {repeats}")
+            )
+
+        others = others_cores(take_turns, lambda: sum(seat.cpu_s for seat in seats))
     rows = [_clip_row(seat, batch, available_threads()) for seat in seats]
     naive = next((row for row in rows if row.name == NAIVE and row.status == "ok"), None)
-    return [_times_naive(row, naive) for row in rows]
+    return [_times_naive(row, naive) for row in rows], others
 
 
 def clip_contenders(contenders: Sequence[Contender]) -> list[Contender]:

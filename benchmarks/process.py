@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -133,3 +133,8 @@ class Worker:
         self._log.seek(0)
         words = [line.strip() for line in self._log if line.strip()]
         return f"its process died ({how})" + (f"; its last words: {words[-1][:200]}" if words else "")
+
+
+# What a benchmark is handed: who is told how far it is, and who starts the worker of a name.
+Say = Callable[[str], None]
+Start = Callable[[str], Worker]

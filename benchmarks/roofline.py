@@ -5,17 +5,15 @@ Knows rows and a worker's answers; measures and counts nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .cases import ModelFile
 from .operations import WEIGHT_BYTES, Layer, gflop, limit_ms
-from .process import Worker, WorkerError
+from .process import Say, Start, Worker, WorkerError
 from .rows import Row
 
-Say = Callable[[str], None]
-Start = Callable[[str], Worker]
 Counts = dict[str, list[Layer]]
 
 

@@ -37,7 +37,8 @@ class Row:
         detail: what really runs it, if the name does not say.
         arithmetic: what it computes in: "fp32", "bf16", "fp16" or "int8"; "" if unknown.
         ms_median, ms_p95, frames_per_s, spread, repeats_ms, calls: see `measure.Summary`.
-        ratio, ratio_low, ratio_high: times faster than Keras predict at this batch size: median, quartiles over rounds.
+        ratio, ratio_low, ratio_high: times faster than Keras predict at this batch size: median, quartiles over rounds;
+            fewer than `measure.QUARTILES_FROM` have no quartiles.
         cores: CPU time over wall time while it computed.
         idle_share: CPU time over wall time while it waited for its turn.
         peak_mb: the worker's largest resident memory, in MB.
@@ -130,7 +131,7 @@ class Result:
         notes: what a reader must know to judge the result, noise above all.
         limits: the machine's limits, see `limits.measure_limits`; empty if not measured.
         operations: a model file's digest -> {"gflop": of one frame, "weights": number of weights that multiply}.
-        noisy: whether repeats lay too far apart, or something else computed meanwhile.
+        noisy: whether repeats lay too far apart, or something else computed meanwhile; a NOISY note says which.
     """
 
     created: str
@@ -156,11 +157,6 @@ class Result:
     def failed(self) -> bool:
         """Whether any contender failed."""
         return any(row.status == "failed" for row in self.everything)
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether a note says that it was noisy, except for too low a peak, which older files count as noise."""
-        return any(note.startswith("NOISY") and "outran the peak" not in note for note in self.notes)
 
     def to_json(self) -> str:
         """As indented JSON text."""

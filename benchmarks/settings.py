@@ -8,26 +8,40 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from edge_seg import bundled_clip
+from edge_seg import bundled_clip, bundled_model
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.modelfile import read_model_header
 from edge_seg.spec import ModelSpec
+from export.record import PACKAGES
 from train.classes import CAMVID, ClassList
 from train.files import CONFIG_NAME, WEIGHTS_NAME
 
 from .cases import PEERS, ModelFile, distinct_labels
 from .environment import PYTHON, ROOT, child_environment, file_hash, package_versions
 from .litertfile import file_of
+from .process import Say
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
 DEFAULT_OUT = Path("out/benchmarks")
-Say = Callable[[str], None]
+# What `--quick` sets.
+QUICK: dict[str, Any] = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24,
+                         "clip_repeats": 1, "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
+# What a network is built by from a run; and what else has a part in an exported file.
+_NETWORK = ("train/fcn8.py", "train/run.py")
+_EXPORTED_BY = (
+    "export/*.py",
+    *_NETWORK,
+    "train/scenes/**/*.py",
+    *(f"edge_seg/{name}.py" for name in ("golden", "preprocess", "spec")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +88,33 @@ class Settings:
 
     @property
     def extent(self) -> str:
-        """The options of `python -m benchmarks run` that say what is measured, and how much."""
-        given = {
-            "run": None if self.run == BUNDLED_RUN else _named(self.run),
-            "model": None if self.run == BUNDLED_RUN else " --model ".join(map(_named, self.models)),
-            "clip": _named(self.clip) if self.clip and self.clip != bundled_clip() else None,
-            "batch-sizes": ",".join(map(str, self.batch_sizes)),
-            "repeats": self.repeats,
-            "frames": self.frames,
-            "data": _named(self.data) if self.data else None,
-            "data-limit": self.data_limit,
-            "clip-frames": self.clip_frames if self.clip else None,
-        }
-        return " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+        """The options of `python -m benchmarks run` that say what is measured, and how much of it.
+
+        They are those that differ from the defaults, and always its three numbers; `--note` is no part of them.
+        """
+        quick = (self.clip_repeats, self.limits) == (QUICK["clip_repeats"], QUICK["limits"])
+        models = () if self.models == (bundled_model(),) else self.models
+        given: list[tuple[str, object]] = [
+            ("run", None if self.run == BUNDLED_RUN else _named(self.run)),
+            *(("model", _named(model)) for model in models),
+            ("fp32", _named(self.fp32) if self.fp32 else None),
+            ("clip", _named(self.clip) if self.clip and self.clip != bundled_clip() else None),
+            ("no-clip", None if self.clip else ""),
+            ("peers", None if set(self.peers) == set(PEERS) else ",".join(self.peers) or "none"),
+            ("devices", ",".join(self.devices) if self.devices is not None else None),
+            ("quick", "" if quick else None),
+            ("batch-sizes", ",".join(map(str, self.batch_sizes))),
+            ("repeats", self.repeats),
+            ("frames", self.frames),
+            ("data", _named(self.data) if self.data else None),
+            ("data-limit", self.data_limit),
+            ("clip-frames", self.clip_frames if self.clip else None),
+        ]
+        return " ".join(
+            f"--{name} {shlex.quote(str(value))}" if value else f"--{name}"
+            for name, value in given
+            if value is not None
+        )
 
     @property
     def cache(self) -> Path:
@@ -197,8 +225,11 @@ def exported(settings: Settings, name: str, options: Sequence[str], say: Say) ->
 
 @cache
 def export_digest() -> str:
-    """Eight hex digits of what an exported file depends on besides its run: export's code, and packages it calls."""
-    return _digest_of(sorted((ROOT / "export").glob("*.py")), ("tf2onnx", "onnx", "onnxruntime"))
+    """Eight hex digits of what an exported file depends on besides its run: our code, and the packages it calls.
+
+    Our code includes the network, the rendered scenes (for calibration and golden frames) and the model's contract.
+    """
+    return _digest_of([path for pattern in _EXPORTED_BY for path in sorted(ROOT.glob(pattern))], PACKAGES)
 
 
 def _digest_of(sources: Sequence[Path], packages: Sequence[str]) -> str:
@@ -220,7 +251,8 @@ def float_graph(settings: Settings, fp32: ModelFile, say: Say) -> Path:
 def litert_folder(settings: Settings, digest: str, size: tuple[int, int], say: Say) -> Path:
     """A folder with the run as TensorFlow Lite files, one for each batch size; raises `ModelFileError`."""
     shape = "x".join(map(str, size))
-    made_by = _digest_of([ROOT / "benchmarks" / "litertfile.py"], ["tensorflow", "keras"])
+    sources = [ROOT / "benchmarks" / "litertfile.py", *(ROOT / name for name in _NETWORK)]
+    made_by = _digest_of(sources, ["tensorflow", "keras"])
     folder = settings.cache / f"{made_by}-{digest}-{shape}-litert"
     missing = [batch for batch in settings.batch_sizes if not file_of(folder, batch).is_file()]
     if missing:

@@ -31,9 +31,9 @@ from train.ship import write_frames
 
 from .environment import environment, file_hash
 from .growth import whole_numbers
+from .process import Say
 from .report import check_save, save_json
 from .settings import DEFAULT_OUT
-from .suite import Say
 
 FORMAT = 1
 FILE_NAME = "smoothing.json"

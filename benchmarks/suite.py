@@ -5,7 +5,6 @@ Knows workers and rows. Once all have loaded, only one computes at a time; the o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,13 +19,10 @@ from train.classes import CAMVID, ClassList
 from .accuracy import Accuracy, measure_accuracy
 from .cases import REFERENCE, Contender
 from .data import FrameSet, load_data
-from .environment import busy_core_s
-from .measure import interleave, ratio, summarize
-from .process import CANNOT_BE_HAD, Worker, WorkerError
+from .environment import others_cores
+from .measure import QUARTILES_FROM, interleave, ratio, summarize
+from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
 from .rows import Row
-
-Say = Callable[[str], None]
-Start = Callable[[str], Worker]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +127,14 @@ def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) ->
         for seat in seats:
             say(f"batch {batch}: labels of {seat.contender.name}")
             seat.attempt(lambda seat=seat: _label(seat, plan))  # type: ignore[misc]
-        others_cores = _watched(lambda: _take_turns(seats, plan, batch, say), seats)
+        others = others_cores(
+            lambda: _take_turns(seats, plan, batch, say),
+            lambda: sum(turn["all_cpu_s"] for seat in seats for turn in seat.turns),
+        )
         for seat in seats:
             seat.attempt(lambda seat=seat: _remember_peak(seat))  # type: ignore[misc]
     reference = next((seat for seat in seats if seat.contender.name == REFERENCE and seat.failure is None), None)
-    return Measured([_row(seat, reference, plan, batch) for seat in seats], others_cores)
+    return Measured([_row(seat, reference, plan, batch) for seat in seats], others)
 
 
 def _dismiss(seats: Sequence[Seat]) -> None:
@@ -154,17 +153,6 @@ def labels_of(contender: Contender, plan: Plan, batch: int, *, say: Say, start: 
         raise seat.failure
     assert seat.labels is not None
     return seat.labels
-
-
-def _watched(work: Callable[[], None], seats: Sequence[Seat]) -> float | None:
-    """Do the work; returns how many cores other programs kept busy meanwhile, None if unknown."""
-    before, began, own = busy_core_s(), time.perf_counter(), time.process_time()
-    work()
-    after, wall_s = busy_core_s(), time.perf_counter() - began
-    if before is None or after is None:
-        return None
-    ours = time.process_time() - own + sum(turn["all_cpu_s"] for seat in seats for turn in seat.turns)
-    return max(0.0, (after - before - ours) / wall_s)
 
 
 def _load(seats: Sequence[Seat], plan: Plan, batch: int) -> None:
@@ -224,6 +212,7 @@ def _row(seat: Seat, reference: Seat | None, plan: Plan, batch: int) -> Row:
         return Row(**known, status="skipped" if skipped else "failed", reason=str(error))  # type: ignore[arg-type]
     summary = summarize(seat.times, batch)
     compared = ratio(summarize(reference.times, batch).repeats_ms, summary.repeats_ms) if reference else None
+    spread = compared if len(summary.repeats_ms) >= QUARTILES_FROM else None
     return Row(
         **known,  # type: ignore[arg-type]
         ms_median=summary.ms_median,
@@ -233,8 +222,8 @@ def _row(seat: Seat, reference: Seat | None, plan: Plan, batch: int) -> Row:
         repeats_ms=summary.repeats_ms,
         calls=summary.calls,
         ratio=compared.median if compared else None,
-        ratio_low=compared.low if compared else None,
-        ratio_high=compared.high if compared else None,
+        ratio_low=spread.low if spread else None,
+        ratio_high=spread.high if spread else None,
         cores=sum(turn["cpu_s"] for turn in seat.turns) / sum(map(sum, seat.times)),
         idle_share=_idle_share(seat.turns),
         peak_mb=seat.peak_mb,

@@ -30,7 +30,7 @@ from .data import rendered_scenes
 from .environment import environment
 from .measure import relative_spread
 from .settings import BUNDLED_RUN
-from .table import align
+from .table import align, number
 
 if TYPE_CHECKING:
     from train.fit import Trainer
@@ -68,12 +68,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """One row: median speed over the repeats, and their spread (interquartile range over median)."""
+    """One row: median speed over the repeats, and their spread (`measure.relative_spread`)."""
 
     name: str
     images_per_s: float
     ms_per_batch: float
-    spread: float
+    spread: float | None
     repeats_s: tuple[float, ...]
 
 
@@ -260,7 +260,7 @@ def render_training(result: dict[str, Any]) -> str:
     network_line = f"widths {blocks}; batches of {result['batch_size']} crops of {crop[0]}x{crop[1]}"
     rows = [("", "images/s", "ms/batch", "spread")]
     rows += [
-        (row["name"], f"{row['images_per_s']:.1f}", f"{row['ms_per_batch']:.1f}", f"{row['spread']:.2f}")
+        (row["name"], f"{row['images_per_s']:.1f}", f"{row['ms_per_batch']:.1f}", number(row["spread"], 2))
         for row in result["rows"]
     ]
     ratio, both = result["pipeline_over_step"], result["fit_over_step"]

@@ -22,10 +22,10 @@ from train.files import replacing
 from .cases import session_contenders
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
 from .environment import environment, processor
-from .process import Worker
+from .process import Say, Start, Worker
 from .report import check_save, save_json
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
-from .suite import Say, Start, measure_batch, rendered_plan
+from .suite import measure_batch, rendered_plan
 
 FORMAT = 1
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
@@ -62,8 +62,9 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
     """
     points = read_study(folder)
     from train.run import open_run  # not at the top: it imports Keras, and every other command would wait
+    from train.study import run_folder
 
-    runs = {name: folder / f"{name.replace(' ', '-')}-seed{point['seeds'][0]}" for name, point in points.items()}
+    runs = {name: run_folder(folder, name, point["seeds"][0]) for name, point in points.items()}
     opened = {name: open_run(run) for name, run in runs.items()}
     shared = _recipe(next(iter(opened.values())).config, folder)
     surroundings = environment()

@@ -9,8 +9,10 @@ other contenders, repeats or statistics.
                                          "idle_cpu_s": ...}   wall and CPU time of the calls, and of the wait before
     {"op": "label", "to": "x.npy"}   -> {"ok": true}            labels of all frames, (N, H, W) uint8
     {"op": "open-clip", "contender": {...}, "batch": N}                 -> {"ok": true}
-    {"op": "clip", "clip": "in.mp4", "limit": N, "target": "out.mp4"}   -> {"ok": true, "frames": N, "seconds": ...}
-    {"op": "stages", "clip": "in.mp4", "limit": N, "target": "out.mp4"} -> {"ok": true, "cpu_ms": {"decode": ..., ...}}
+    {"op": "clip", "clip": "in.mp4", "limit": N, "target": "out.mp4"}   -> {"ok": true, "frames": N, "seconds": ...,
+                                                                            "all_cpu_s": ...}
+    {"op": "stages", "clip": "in.mp4", "limit": N, "target": "out.mp4"} -> {"ok": true, "cpu_ms": {"decode": ..., ...},
+                                                                            "all_cpu_s": ...}
     {"op": "length", "clip": "in.mp4", "target": "out.jsonl", "stride": N}  -> as "clip", and memory: early_mb, late_mb
     {"op": "limits", "seconds": S, "side": N, "memory_mb": N}  -> {"ok": true, ...}   see `limits.measure_limits`
     {"op": "operations", "path": "x.onnx", "size": [H, W]}     -> {"ok": true, "layers": [[name, macs, weights], ...]}
@@ -100,9 +102,8 @@ class Server:
             self._call(batch)
             seconds.append(time.perf_counter() - start)
         cpu_s = time.process_time() - cpu_before
-        all_cpu_s, self._cpu_told = time.process_time() - self._cpu_told, time.process_time()
         idle = {"idle_s": idle_s, "idle_cpu_s": idle_cpu_s}
-        return {"seconds": seconds, "cpu_s": cpu_s, "all_cpu_s": all_cpu_s, **idle}
+        return {"seconds": seconds, "cpu_s": cpu_s, "all_cpu_s": self._all_cpu_s(), **idle}
 
     def _label(self, to: str) -> dict[str, Any]:
         count, labels = len(self._frames), []
@@ -118,14 +119,15 @@ class Server:
         from .clips import clip_runner
 
         self._clips = clip_runner(Contender.from_dict(contender), batch)
+        self._cpu_told = time.process_time()
         return {}
 
     def _clip(self, clip: str, limit: int | None, target: str) -> dict[str, Any]:
-        return self._opened().run(Path(clip), limit, Path(target))
+        return {**self._opened().run(Path(clip), limit, Path(target)), "all_cpu_s": self._all_cpu_s()}
 
     def _stages(self, clip: str, limit: int | None, target: str) -> dict[str, Any]:
         runner: Any = self._opened()
-        return {"cpu_ms": runner.alone(Path(clip), limit, Path(target))}
+        return {"cpu_ms": runner.alone(Path(clip), limit, Path(target)), "all_cpu_s": self._all_cpu_s()}
 
     def _length(self, clip: str, target: str, stride: int) -> dict[str, Any]:
         from .length import MemoryWatch, growth_of_memory
@@ -139,6 +141,11 @@ class Server:
         if self._clips is None:
             raise RuntimeError("no contender has been opened for clips")
         return self._clips
+
+    def _all_cpu_s(self) -> float:
+        """CPU time of this process that was not told yet, waiting and all."""
+        before, self._cpu_told = self._cpu_told, time.process_time()
+        return self._cpu_told - before
 
     def _next_batch(self) -> np.ndarray:
         picked = np.arange(self._next, self._next + self._batch) % len(self._frames)

@@ -32,8 +32,8 @@ RENDERED_OPTIONS = "--gate-on rendered, --calibration-data rendered"
 # Two float32 sums of the same thousands of products differ by about this share of the largest value.
 NEAR_TIE = 1e-5
 UNDECIDED_SHARE = 2e-5
-# A class that covers less of a frame than this share does not count as visible.
-VISIBLE_SHARE = 0.005
+# A class that covers less than this share of a frame does not make the frame varied.
+VARIED_SHARE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +86,21 @@ def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: 
     return dataset_pictures(run, size, data=data, split=split, count=count)
 
 
-def gate_split(run: Run, *, data: Path | None, asked: str) -> str:
-    """The split to use: for "auto", "val" if the run's validation images are found, else "rendered".
+def gate_split(run: Run, *, data: Path | None, asked: str) -> tuple[str, str]:
+    """The split to use: for "auto", "val" if the run's validation images are found, else "rendered"; and in that case a
+    line that says why, since rendered scenes prove less.
 
     With a dataset named by the user, "auto" is "val" in any case: `find` then raises if it lacks those images.
     """
     if asked != "auto" or data is not None:
-        return "val" if asked == "auto" else asked
+        return "val" if asked == "auto" else asked, ""
     try:
         find(run, "val", data)
-    except (DatasetError, ConfigurationError):
-        return "rendered"
-    return "val"
+    except (DatasetError, ConfigurationError) as error:
+        # The cause names the problem alone; `find` adds a cure for a user who asked for these images.
+        reason = str(error.__cause__ or error).splitlines()[0].split(". ")[0].rstrip(".:")
+        return "rendered", f"the run's validation images are not at hand ({reason}): gated on rendered scenes"
+    return "val", ""
 
 
 def check_pictures(run: Run, split: str, *, data: Path | None, count: int) -> None:
@@ -174,9 +177,12 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
 
 def spread(samples: list[Sample], count: int) -> list[Sample]:
     """At most `count` samples, evenly spread over the list."""
-    if len(samples) <= count:
-        return samples
-    return [samples[index] for index in np.linspace(0, len(samples) - 1, count).round().astype(int)]
+    return [samples[index] for index in spread_places(len(samples), count)]
+
+
+def spread_places(total: int, count: int) -> np.ndarray:
+    """At most `count` of `total` places, evenly spread over all."""
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
 
 
 def ask_keras(model: keras.Model, pictures: Pictures) -> Evidence:
@@ -228,5 +234,5 @@ def golden_evidence(model: keras.Model, candidates: Pictures, count: int) -> Evi
 
 
 def visible_classes(labels: np.ndarray) -> int:
-    """Number of classes that cover at least half a percent of a picture."""
-    return int(np.count_nonzero(np.bincount(labels.ravel()) >= VISIBLE_SHARE * labels.size))
+    """How many classes cover at least half a percent of a picture."""
+    return int(np.count_nonzero(np.bincount(labels.ravel()) >= VARIED_SHARE * labels.size))

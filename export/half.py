@@ -18,6 +18,8 @@ from .draft import Draft
 from .passes import Pass, run_passes
 
 FLOAT16_MAX = 65504.0
+# The most that a sum may reach on the frames looked at: others may reach more.
+SUM_BOUND = FLOAT16_MAX / 2
 
 
 def to_half(draft: Draft) -> Draft:
@@ -46,7 +48,7 @@ def summed_tensors(draft: Draft) -> list[str]:
 
 
 def refuse_overflow(ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a network with a sum that float16 cannot hold: a GPU would make it infinite.
+    """Refuse a network with a sum that float16 may not hold: a GPU would make it infinite.
 
     The gate cannot find this out: onnxruntime's CPU provider computes float16 files in float32.
 
@@ -54,13 +56,14 @@ def refuse_overflow(ranges: Mapping[str, tuple[float, float]]) -> None:
         ranges: (lowest, highest) of each of `summed_tensors`.
 
     Raises:
-        ConversionError: a sum exceeds 65504; the message names it.
+        ConversionError: a sum exceeds half of 65504; the message names it.
     """
     extremes = {name: max(map(abs, pair)) for name, pair in ranges.items()}
     name = max(extremes, key=lambda name: extremes[name])
-    if not extremes[name] <= FLOAT16_MAX:
+    if not extremes[name] <= SUM_BOUND:
         raise ConversionError(
-            f"{name} reaches {extremes[name]:.3g} on the gate's frames, and float16 ends at 65504. "
+            f"{name} reaches {extremes[name]:.3g} on the gate's frames, and float16 ends at 65504: at most half of "
+            "that is allowed, as other frames may reach more. "
             "Export --precision fp32, or train with weight decay."
         )
 

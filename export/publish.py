@@ -39,6 +39,7 @@ from .evidence import (
     gate_split,
     golden_evidence,
     rendered_pictures,
+    spread_places,
     visible_classes,
 )
 from .gate import GateResult, judge_device, run_gate
@@ -67,10 +68,12 @@ def export_run(folder: Path | str, options: ExportOptions, *, say: Callable[[str
     size = options.input_size or run.fcn8.input_size
     if size is None:
         raise ConfigurationError("The run's network takes any size; name the one to export for with --input-size HxW.")
-    gate_on = gate_split(run, data=options.data, asked=options.gate_on)
-    job = Job(run=run, size=size, options=options, gate_on=gate_on, stages=Stages(say))
+    gate_on, gate_note = gate_split(run, data=options.data, asked=options.gate_on)
+    job = Job(run=run, size=size, options=options, gate_on=gate_on, gate_note=gate_note, stages=Stages(say))
     check_contract(job)
     check_data(run, options, gate_on)
+    if gate_note:
+        say(f"note: {gate_note}")
     with job.stages.stage("load"):
         model = load_model(run, input_size=size)
     golden = golden_frames(job, model)
@@ -111,12 +114,15 @@ def check_data(run: Run, options: ExportOptions, gate_on: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One export in progress: the run, (height, width), options, the gate's split, and the stage timer."""
+    """One export in progress: the run, (height, width), options, the gate's split and a remark on it, and the stage
+    timer.
+    """
 
     run: Run
     size: tuple[int, int]
     options: ExportOptions
     gate_on: str
+    gate_note: str = ""
     stages: Stages
 
 
@@ -156,33 +162,46 @@ def publish(
     job: Job, draft: Draft, golden: Evidence | None, evidence: Evidence, other: Evidence | None
 ) -> dict[str, Any]:
     """Lower the precision, write, gate, stamp, verify, rename; returns the report. Raises `ParityError`."""
-    out = job.options.out.absolute()
-    parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
-    # The report is renamed after the model, so that it never describes a model that is not there.
-    with replacing(job.options.report_path.absolute()) as report_file, replacing(out) as temporary:
-        with tempfile.TemporaryDirectory(prefix=f"{temporary.name}-", dir=out.parent) as scratch:
-            draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
-        draft.check()
-        with job.stages.stage("write"):
-            write_draft(draft, temporary)
-        result = judge(job, draft, temporary, evidence, other)
-        spec = describe(job, draft, result, calibrated)
-        devices: list[dict[str, Any]] = []
-        failures = list(result.failures) or seal(job, temporary, spec, golden, evidence, devices)
-        report = _report(job, draft, result, spec) | {
-            "devices": devices,
-            "parameters": parameters,
-            "published": not failures,
-            "failures": failures,
-            "size_bytes": os.path.getsize(temporary),
-            "sha256": None if failures else sha256(temporary),
-        }
-        if failures:
-            with replacing(job.options.report_path.absolute()) as refusal:
-                write_json(report, refusal)
-            raise ParityError(_refusal(job.options, failures, devices))
-        write_json(report, report_file)
+    options, report = job.options, {}
+    try:
+        # The report is renamed after the model, so that it never describes a model that is not there.
+        with replacing(options.report_path.absolute()) as report_file, replacing(options.out.absolute()) as temporary:
+            report = make(job, draft, golden, evidence, other, temporary)
+            if report["failures"]:
+                raise ParityError(_refusal(options, report["failures"], report["devices"]))
+            write_json(report, report_file)
+    except ParityError:
+        # Only now, when the refused model no longer takes room on the disk.
+        with replacing(options.report_path.absolute()) as refusal:
+            write_json(report, refusal)
+        raise
     return report
+
+
+def make(
+    job: Job, draft: Draft, golden: Evidence | None, evidence: Evidence, other: Evidence | None, path: Path
+) -> dict[str, Any]:
+    """Write the model to `path`, judge it and, if it passes, seal it; returns the report, failures included."""
+    parameters = sum(array.size for array in draft.weights.values() if array.ndim and array.dtype.kind == "f")
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as scratch:
+        draft, calibrated = to_precision(job, draft, evidence, Path(scratch))
+    draft.check()
+    with job.stages.stage("write"):
+        write_draft(draft, path)
+    result = judge(job, draft, path, evidence, other)
+    spec = describe(job, draft, result, calibrated)
+    failures = list(result.failures)
+    devices: list[dict[str, Any]] = []
+    if not failures:
+        failures, devices = seal(job, path, spec, golden, evidence)
+    return _report(job, draft, result, spec) | {
+        "devices": devices,
+        "parameters": parameters,
+        "published": not failures,
+        "failures": failures,
+        "size_bytes": os.path.getsize(path),
+        "sha256": None if failures else sha256(path),
+    }
 
 
 def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> tuple[Draft, int]:
@@ -190,7 +209,9 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
     options = job.options
     if options.precision == "fp16":
         with job.stages.stage("float16"):
-            seen = evidence.pictures.frames[:OVERFLOW_FRAMES]
+            # Evenly spread: they are in order of their names, and so the first are of one drive.
+            everything = evidence.pictures.frames
+            seen = everything[spread_places(len(everything), OVERFLOW_FRAMES)]
             ranges, _ = find_ranges(draft, summed_tensors(draft), seen, Calibration(), scratch)
             refuse_overflow(ranges)
             return suit_gpu(to_half(draft)), 0
@@ -219,9 +240,10 @@ def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidenc
 
 
 def seal(
-    job: Job, path: Path, spec: ModelSpec, golden: Evidence | None, evidence: Evidence, devices: list[dict[str, Any]]
-) -> list[str]:
-    """Stamp a file that passed the gate, and check it as users open it; returns failures, adds figures to `devices`."""
+    job: Job, path: Path, spec: ModelSpec, golden: Evidence | None, evidence: Evidence
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Stamp a file that passed the gate, and check it as users open it; returns failures and each device's figures."""
+    devices = []
     with job.stages.stage("stamp"):
         stamp(path, spec, golden)
     with job.stages.stage("verify"):
@@ -235,7 +257,7 @@ def seal(
                 session.close()
         devices.append(figures)
         failures += missed
-    return failures
+    return failures, devices
 
 
 def describe(job: Job, draft: Draft, result: GateResult, calibrated: int) -> ModelSpec:
@@ -297,6 +319,7 @@ def _report(job: Job, draft: Draft, result: GateResult, spec: ModelSpec) -> dict
         "nodes": len(draft.nodes),
         "operators": count_operators(draft),
         "gate": result.to_dict(),
+        "gate_note": job.gate_note,
         "spec": asdict(spec),
         "stages": job.stages.records,
     }

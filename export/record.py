@@ -10,9 +10,13 @@ import json
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from train.run import Run
+if TYPE_CHECKING:
+    from train.run import Run
+
+# What a file may depend on besides the project's own code.
+PACKAGES = ("edge-seg", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 def is_trained(run: Run) -> bool:
@@ -37,7 +41,7 @@ def training_summary(run: Run) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that made the file."""
     found = {"python": sys.version.split()[0]}
-    for package in ("edge-seg", "keras", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy"):
+    for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

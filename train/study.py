@@ -49,9 +49,10 @@ class Variant:
     widths: Widths = NARROW
     pretrained: bool = True
 
-    @property
-    def folder(self) -> str:
-        return self.name.replace(" ", "-")
+
+def run_folder(study: Path, variant: str, seed: int) -> Path:
+    """Where a study keeps the run of a variant and a seed."""
+    return study / f"{variant.replace(' ', '-')}-seed{seed}"
 
 
 def part_variants() -> list[Variant]:
@@ -161,7 +162,7 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
     from .options import FitOptions
     from .policy import auto_policy
 
-    folder = args.out / f"{variant.folder}-seed{seed}"
+    folder = run_folder(args.out, variant.name, seed)
     recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, args.hold_out)
     weights = args.weights if variant.pretrained else None
     if not _finished(folder, recipe, weights, args.dataset):

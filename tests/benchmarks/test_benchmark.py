@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,6 @@ from benchmarks.field import find_field
 from benchmarks.report import new_folder, write_report
 from benchmarks.rows import read_result
 from benchmarks.settings import Settings
-from benchmarks.suite import Measured
 from edge_seg.errors import ConfigurationError
 
 
@@ -84,12 +84,16 @@ def test_an_exported_file_is_kept_until_the_code_that_exports_changes(monkeypatc
         first = export()
         assert export() == first
         assert len(calls) == 1
-        (tmp_path / "export" / "wrap.py").write_text("LEVELS = 127\n")
-        second = export()
-        assert second != first
-        monkeypatch.setattr(settings, "package_versions", lambda: {"tf2onnx": "99"})
-        assert len({first, second, export()}) == 3
-        assert len(calls) == 3
+        made = {first}
+        for name in ("export/wrap.py", "train/fcn8.py", "train/run.py", "train/scenes/cars.py", "edge_seg/spec.py"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("LEVELS = 127\n")
+            made.add(export())
+        assert len(made) == 6
+        for package in ("tf2onnx", "keras", "onnxruntime-gpu"):
+            monkeypatch.setattr(settings, "package_versions", lambda package=package: {package: "99"})
+            made.add(export())
+        assert len(made) == len(calls) == 9
     finally:
         settings.export_digest.cache_clear()
 
@@ -113,6 +117,8 @@ def test_the_command_writes_what_it_prints(call, capsys, tmp_path):
     ]
     assert {row.agreement for row in result.rows} == {1.0}
     assert {(row.batch, row.calls) for row in result.rows} == {(1, 8), (4, 2)}
+    assert {row.ratio_low for row in result.rows} == {None}
+    assert {row.spread for row in result.clip_rows} == {None}
     naive, clip_row = result.clip_rows
     assert (naive.name, naive.frames, naive.times_naive) == ("naive loop", 20, 1.0)
     assert naive.allowed_fps is None
@@ -187,8 +193,10 @@ def test_files_of_one_name_keep_names_of_their_own(run_folder, tiny_model, tmp_p
     ]
 
 
-def test_a_result_names_the_options_that_measure_the_same_again(tmp_path):
-    assert Settings(run=settings.BUNDLED_RUN, models=()).extent == "--batch-sizes 1,4,8 --repeats 7 --frames 24"
+def test_a_result_names_the_options_that_measure_the_same_again(tmp_path, monkeypatch):
+    monkeypatch.delenv("EDGE_SEG_DATA", raising=False)
+    plain = commands.read_settings(commands.parse_arguments([]))
+    assert plain.extent == "--batch-sizes 1,4,8 --repeats 7 --frames 24"
     own = Settings(
         run=tmp_path / "runs" / "mine",
         models=(tmp_path / "mine.onnx",),
@@ -200,6 +208,24 @@ def test_a_result_names_the_options_that_measure_the_same_again(tmp_path):
     extent = "--run mine --model mine.onnx --clip drive.mp4 --batch-sizes 1,4,8 --repeats 7 --frames 24 "
     assert own.extent == extent + "--data dataset1 --data-limit 24 --clip-frames 60"
     assert commands.parse_arguments(own.extent.split()).data == Path("dataset1")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "--model a.onnx --model b.onnx --no-clip --peers none --devices cpu",
+        "--run runs/mine --model edge_seg/assets/fcn8_camvid_int8.onnx --fp32 mine.onnx --peers torch,opencv",
+        "--quick",
+        "--quick --batch-sizes 2 --repeats 9 --clip-frames 5",
+        "--data 'my drives' --data-limit 3 --clip drive.mp4 --devices cpu,cuda",
+    ],
+)
+def test_the_options_that_a_result_names_give_its_settings_again(given, monkeypatch):
+    monkeypatch.delenv("EDGE_SEG_DATA", raising=False)
+    monkeypatch.chdir(ROOT)
+    asked = commands.read_settings(commands.parse_arguments(shlex.split(given)))
+    assert commands.read_settings(commands.parse_arguments(shlex.split(asked.extent))) == asked
 
 
 def test_a_failed_export_is_a_failed_row_and_the_rest_goes_on(monkeypatch, run_folder, tiny_model, tmp_path):
@@ -277,10 +303,9 @@ def test_files_of_different_sizes_are_not_mixed(call, tiny_model, capsys):
 
 
 def test_noise_is_told_and_quiet_is_not(result):
-    quiet = [Measured([], 0.01)]
-    assert noise_notes(result.rows, result.clip_rows, quiet, result.environment) == []
+    assert noise_notes(result.rows, result.clip_rows, [0.01, None], result.environment) == []
     restless = [replace(row, spread=0.4, idle_share=0.5) if row.status == "ok" else row for row in result.rows]
-    notes = noise_notes(restless, result.clip_rows, [Measured([], 1.2)], result.environment)
+    notes = noise_notes(restless, result.clip_rows, [None, 1.2], result.environment)
     assert len(notes) == 3
     assert "repeats of 4 of 7 rows" in notes[0]
     assert "1.20 of 2 core(s)" in notes[1]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.pipeline import measure_clip
+from benchmarks.rows import ClipRow
 from benchmarks.settings import Settings
 
 from .conftest import fake_contender
@@ -28,21 +29,38 @@ class GrowingWorker:
             return {}
         peak = next(self._peaks)
         if what == "stages":
-            return {"cpu_ms": {"decode": 10.0, "inference": 40.0}}
-        return {"frames": request["limit"], "seconds": 2.0, "stage_ms": {"inference": 50.0}, "peak_mb": peak}
+            return {"cpu_ms": {"decode": 10.0, "inference": 40.0}, "all_cpu_s": 1.0}
+        stage_ms = {"inference": 50.0}
+        return {"frames": request["limit"], "seconds": 2.0, "stage_ms": stage_ms, "peak_mb": peak, "all_cpu_s": 2.0}
+
+
+def measure(worker: GrowingWorker, folder: Path) -> tuple[list[ClipRow], float | None]:
+    return measure_clip(
+        Settings(run=folder, models=(), clip=folder / "c.mp4", clip_frames=80, clip_repeats=3),
+        [fake_contender("tiny")],
+        folder,
+        say=lambda text: None,
+        start=lambda name: nullcontext(worker),  # type: ignore[arg-type, return-value]
+    )
 
 
 def test_memory_is_that_of_the_first_clip_alone(tmp_path: Path) -> None:
     worker = GrowingWorker()
-    settings = Settings(run=tmp_path, models=(), clip=tmp_path / "c.mp4", clip_frames=80, clip_repeats=3)
-    (row,) = measure_clip(
-        settings,
-        [fake_contender("tiny")],
-        tmp_path,
-        say=lambda text: None,
-        start=lambda name: nullcontext(worker),  # type: ignore[arg-type, return-value]
-    )
+    (row,), _ = measure(worker, tmp_path)
     assert worker.asked == ["open-clip", *["clip", "stages"] * 3]
     assert row.peak_mb == 300, "not what running stages alone, or repeating the clip, took besides"
     assert (row.frames, row.frames_per_s) == (80, pytest.approx(40.0))
     assert row.alone_cpu_ms == {"decode": 10.0, "inference": 40.0}
+
+
+def test_other_programs_beside_the_clip_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker tells of 9 s of CPU time; the machine spent 10 s at first and 9 s then."""
+    clock = iter((0.0, 10.0, 10.0, 20.0))
+    monkeypatch.setattr("benchmarks.environment.time.perf_counter", lambda: next(clock))
+    machine = iter((100.0, 110.0, 200.0, 209.0))
+    monkeypatch.setattr("benchmarks.environment.busy_core_s", lambda: next(machine))
+    monkeypatch.setattr("benchmarks.environment.time.process_time", lambda: 5.0)
+    _, others = measure(GrowingWorker(), tmp_path)
+    assert others == pytest.approx(0.1)
+    _, others = measure(GrowingWorker(), tmp_path)
+    assert others == 0.0

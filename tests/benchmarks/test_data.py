@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.data import load_data
+from benchmarks.data import load_data, scene_seeds
 from benchmarks.settings import run_classes
 from edge_seg.errors import DatasetError
+from train.batches import SEEDS_APART
 from train.classes import CAMVID, ClassList
 
 
@@ -50,6 +51,14 @@ def test_rendered_scenes_are_always_the_same_and_labelled():
     for labels in first.truth:
         assert labels.max() < 12
         assert len(np.unique(labels)) > 3
+
+
+def test_no_scene_is_one_that_a_network_may_have_been_trained_on():
+    seeds = scene_seeds(2000)
+    assert len(set(seeds)) == 2000
+    # Each seed of a training has its streets from a multiple of `SEEDS_APART` on: 40 of them, and here 1000.
+    assert min(seed % SEEDS_APART for seed in seeds) >= 1000
+    assert seeds[:24] == list(range(900_000, 900_024)), "committed results are of these"
 
 
 def test_scenes_have_no_truth_for_other_classes(dataset: Path) -> None:

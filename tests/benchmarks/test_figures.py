@@ -10,13 +10,27 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import figures
+from benchmarks.benchmark import noise_notes
 from benchmarks.family import draw_family, family
+from benchmarks.measure import relative_spread
+from benchmarks.rows import Row, read_result
 from edge_seg.errors import ConfigurationError
 
 
 def test_readme_agrees_with_the_committed_json():
     readme = figures.README.read_text(encoding="utf-8")
     assert figures.with_figures(readme, figures.section(figures.FOLDER)) == readme, "run: python -m benchmarks readme"
+
+
+@pytest.mark.parametrize("name", [figures.BUNDLED, figures.FAST, figures.FULL])
+def test_what_a_committed_result_says_of_its_noise_is_what_its_repeats_say(name):
+    result = read_result(figures.FOLDER / name)
+    notes = noise_notes(result.rows, result.clip_rows, [], result.environment)
+    assert [note for note in result.notes if note.startswith(("NOISY", "OUTRUN"))] == notes
+    assert result.noisy is any(note.startswith("NOISY") for note in notes)
+    for row in result.everything:
+        repeats = row.repeats_ms if isinstance(row, Row) else row.repeats_fps
+        assert row.status != "ok" or row.spread == pytest.approx(relative_spread(repeats))
 
 
 @pytest.fixture

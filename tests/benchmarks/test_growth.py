@@ -201,7 +201,7 @@ def test_sides_are_what_the_network_takes(capsys):
 
 
 def test_a_noisy_point_is_told_and_hollow(fakes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.suite.busy_core_s", iter(np.cumsum(np.full(99, 60.0))).__next__)
+    monkeypatch.setattr("benchmarks.environment.busy_core_s", iter(np.cumsum(np.full(99, 60.0))).__next__)
     assert command.main([*fakes, "--axes", "batch"]) == 0
     assert "NOISY: " in capsys.readouterr().err
     found = json.loads((tmp_path / "growth.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measure import interleave, ratio, ratio_between_runs, relative_spread, summarize, turn_order
+from benchmarks.measure import interleave, is_noisy, ratio, ratio_between_runs, relative_spread, summarize, turn_order
 from edge_seg.errors import ConfigurationError
 
 
@@ -51,10 +51,19 @@ def test_the_ratio_between_runs_uses_every_pair():
 def test_spread_ignores_one_stray_repeat_and_sees_two_levels():
     assert relative_spread([10, 10, 10, 10, 90]) == 0
     assert relative_spread([10, 10, 20, 20]) > 0.5
-    assert relative_spread([7]) == 0
 
 
-@given(st.lists(st.floats(0.1, 1e3), min_size=1, max_size=9), st.floats(0.01, 100))
+@pytest.mark.parametrize("repeats", [[100, 100, 112], [100, 112], [100, 104, 106, 112]])
+def test_too_few_repeats_for_quartiles_are_judged_by_their_whole_range(repeats):
+    assert is_noisy(relative_spread(repeats), None, 2)
+
+
+def test_one_repeat_has_no_spread():
+    assert relative_spread([7]) is None
+    assert summarize([(1.0, 2.0)], 1).spread is None
+
+
+@given(st.lists(st.floats(0.1, 1e3), min_size=2, max_size=9), st.floats(0.01, 100))
 def test_spread_does_not_depend_on_the_unit(values, unit):
     assert relative_spread([value * unit for value in values]) == pytest.approx(relative_spread(values), abs=1e-9)
 

@@ -48,6 +48,13 @@ def test_failures_are_rows_and_the_rest_goes_on(make_plan, start_fake, quiet):
     assert good.detail == "a fake"
     # Six frames a turn in batches of two, three rounds.
     assert (good.calls, len(good.repeats_ms)) == (9, 3)
+    assert good.ratio > 0
+    assert (good.ratio_low, good.ratio_high) == (None, None), "three rounds have no quartiles"
+
+
+def test_five_rounds_have_quartiles(make_plan, start_fake, quiet):
+    plan = replace(make_plan(contender("works")), repeats=5)
+    good = measure_batch(plan, 2, say=quiet, start=start_fake).rows[1]
     assert good.ratio_low <= good.ratio <= good.ratio_high
 
 

@@ -74,7 +74,7 @@ def test_json_holds_three_speeds_and_what_they_hang_on(training_set: Path, capsy
 def test_a_row_is_the_median_of_its_turns() -> None:
     row = speed("step", [2.0, 1.0, 4.0], steps=10, batch_size=6)
     assert (row.images_per_s, row.ms_per_batch) == (30.0, 200.0)
-    assert row.spread == pytest.approx(1.5 / 2.0)
+    assert row.spread == pytest.approx((4.0 - 1.0) / 2.0)
 
 
 def test_what_was_drawn_ahead_is_not_counted() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,14 +16,15 @@ import onnx
 import pytest
 
 from edge_seg import spec as spec_module
-from edge_seg.errors import DatasetError
+from edge_seg.errors import ConversionError, DatasetError
 from edge_seg.fake import FakeSession
 from edge_seg.golden import decode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session
-from export import cpu, publish, record
+from export import cpu, half, publish, record
 from export.__main__ import main
 from export.evidence import find
+from export.stages import Stages
 from train.run import load_model, open_run, save_run
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +66,7 @@ def test_a_run_becomes_a_proved_file(run_folder, tmp_path, capsys, precision):
     assert report["published"] is True
     assert report["sha256"] == header.sha256
     assert report["gate"]["mean_iou_points"] is not None
+    assert report["gate_note"] == ""
     assert "validation images" in capsys.readouterr().out
 
 
@@ -151,6 +154,32 @@ def test_float16_that_a_gpu_would_overflow_is_refused(run_folder, tmp_path, caps
         assert re.search(r"reaches \S+ on the gate's frames, and float16 ends at 65504", capsys.readouterr().err)
 
 
+def test_float16_keeps_half_of_its_range_in_reserve():
+    """Frames that nobody looked at reach more than those of the gate."""
+    half.refuse_overflow({"conv1": (-3.0, 32_000.0), "conv2": (-32_000.0, 1.0)})
+    with pytest.raises(ConversionError, match="conv2 reaches 4e"):
+        half.refuse_overflow({"conv1": (-3.0, 32_000.0), "conv2": (-40_000.0, 1.0)})
+
+
+def test_the_frames_that_float16_is_judged_by_are_of_all_that_the_gate_has(monkeypatch, tmp_path):
+    frames = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1)
+    seen = []
+
+    def find_ranges(draft, tensors, frames, calibration, folder):
+        seen.extend(frames.ravel().tolist())
+        return {"conv1": (0.0, 1.0)}, len(frames)
+
+    for name, fake in (("find_ranges", find_ranges), ("summed_tensors", list), ("to_half", list), ("suit_gpu", list)):
+        monkeypatch.setattr(publish, name, fake)
+    options = SimpleNamespace(precision="fp16")
+    job = publish.Job(run=None, size=(1, 1), options=options, gate_on="val", stages=Stages(lambda line: None))
+    evidence = SimpleNamespace(pictures=SimpleNamespace(frames=frames))
+    publish.to_precision(job, [], evidence, tmp_path)
+    assert seen == sorted(seen)
+    assert len(seen) == publish.OVERFLOW_FRAMES
+    assert (seen[0], seen[-1]) == (0, 63)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_model_that_fails_is_not_published(planted, run_folder, tmp_path, capsys, precision):
     out = tmp_path / "model.onnx"
@@ -168,10 +197,15 @@ def test_a_model_that_fails_is_not_published(planted, run_folder, tmp_path, caps
     assert "Traceback" not in error
 
 
-def test_a_model_that_fails_leaves_no_file_where_there_was_none(planted, run_folder, tmp_path):
-    kept = tmp_path / "kept.json"
-    assert export(run_folder, tmp_path / "model.onnx", "--report", str(kept)) == 1
-    assert only_files(tmp_path) == ["kept.json"]
+def test_a_model_that_fails_leaves_no_file_where_there_was_none(planted, run_folder, tmp_path, monkeypatch):
+    folder, kept = tmp_path / "models", tmp_path / "kept.json"
+    folder.mkdir()
+    beside: list[str] = []
+    write = publish.write_json
+    monkeypatch.setattr(publish, "write_json", lambda *given: beside.extend(only_files(folder)) or write(*given))
+    assert export(run_folder, folder / "model.onnx", "--report", str(kept)) == 1
+    assert only_files(tmp_path) == ["kept.json", "models"]
+    assert beside == only_files(folder) == [], "the report of a refusal needs none of the room that the model took"
 
 
 def test_a_device_that_must_pass_and_does_not_stops_the_file(run_folder, tmp_path, monkeypatch, capsys):
@@ -301,7 +335,11 @@ def test_a_run_whose_dataset_is_gone_is_gated_on_rendered_scenes(run_folder, mod
     moved = save_run(tmp_path / "run", config, model).folder
     plain = ("--gate-frames", "2", "--golden", "none")
     assert export(moved, tmp_path / "model.onnx", *plain) == 0
-    assert "2 rendered scenes" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "2 rendered scenes" in said.out
+    note = json.loads((tmp_path / "model.report.json").read_text())["gate_note"]
+    assert re.fullmatch(r"the run's validation images are not at hand \(.*gone.*\): gated on rendered scenes", note)
+    assert f"note: {note}\n" in said.err
     assert export(moved, tmp_path / "int8.onnx", "--precision", "int8", *plain) == 1
     error = capsys.readouterr().err
     assert "--data DATASET" in error

@@ -111,15 +111,15 @@ def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     with monkeypatch.context() as patch:
         patch.setattr("train.callbacks.StopOnNan.on_train_batch_end", interrupted)
         assert main(call) == 1
-    assert (out / f"{first.folder}-seed3" / "config.json").exists()  # its first epoch was under way
+    assert (study.run_folder(out, first.name, 3) / "config.json").exists()  # its first epoch was under way
     assert main(call) == 0
-    scores = [row["val_mean_iou"] for row in read_history(out / f"{first.folder}-seed3" / "history.csv")]
+    scores = [row["val_mean_iou"] for row in read_history(study.run_folder(out, first.name, 3) / "history.csv")]
     assert [bool(score) for score in scores] == [False, True]  # the last epoch's alone
-    assert not (out / f"{first.folder}-seed3" / "report.html").exists()
+    assert not (study.run_folder(out, first.name, 3) / "report.html").exists()
     runs = json.loads((out / "parts.json").read_text())["runs"]
     assert [(run["variant"], run["seed"]) for run in runs] == [(first.name, 3), (second.name, 3)]
     assert f"| {second.name} |" in (out / "parts.md").read_text()
-    weights = out / f"{first.folder}-seed3" / "model.weights.h5"
+    weights = study.run_folder(out, first.name, 3) / "model.weights.h5"
     trained = weights.stat().st_mtime_ns
 
     assert main(call) == 0
@@ -132,7 +132,7 @@ def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     assert main(call) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert f"{first.folder}-seed3" in error
+    assert study.run_folder(out, first.name, 3).name in error
     assert "choose another --out" in error
 
 
