@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
+from dataclasses import fields
 
 import keras
 import numpy as np
 import pytest
 
+from train.augmentation import Augmentation
 from train.callbacks import MovingAverage
 from train.fit_arguments import add_fit_arguments
 from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, make_optimizer
@@ -61,6 +64,10 @@ def test_help_names_the_recipes_own_values() -> None:
         assert f"default: notebook {ours}, default {theirs}" in text
     size = "x".join(map(str, RECIPES["default"].input_size))
     assert f"default: notebook 224x224, default {size}" in text
+    for field in fields(Augmentation):
+        value = getattr(Augmentation(), field.name)
+        shown = ":".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
+        assert re.search(rf"\b{field.name} \({shown}[ ,)]", text), field.name
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "loss scale"])
