@@ -29,6 +29,7 @@ from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run
 from .policy import policy_kept
 from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
+from .seen import seen_held_out
 from .teacher import opinions_of
 from .training_data import TrainingData, find_data
 from .weights import even_out
@@ -64,13 +65,17 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
     config = run_config(recipe, options, data)
     if options.resume:
         refuse_changes(options, config)
-        if "training" in (known := open_run(options.out).config):
+        known = open_run(options.out).config
+        config["data"]["seen"] = known["data"].get("seen")
+        if "training" in known:
             config["training"] = known["training"]  # of the weights that lie there until others take their place
-    devices = choose_devices(min(recipe.batch_size, len(data.training)), options.devices)
+    else:
+        config["data"]["seen"] = seen_held_out(options, data, config["data"]["hash"])
+    pairs = data.pairs(options.classes)
+    devices = choose_devices(min(recipe.batch_size, len(pairs)), options.devices)
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)
 
-    pairs = data.pairs(options.classes)
     # By one device: what a teacher is shown at once could not be shared among many.
     opinions = opinions_of(open_run(options.teacher), pairs, recipe.input_size) if options.teacher else []
 

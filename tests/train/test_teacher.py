@@ -243,6 +243,24 @@ def test_more_frames_than_memory_is_meant_for_are_refused(tmp_path: Path, monkey
         unlabelled_frames([clip], (32, 40))
 
 
+def test_devices_are_chosen_for_the_batch_that_frames_fill(
+    dataset: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven labelled images and six frames make a batch of ten."""
+    found: list[int] = []
+
+    def choosing(batch_size: int, names: tuple[str, ...]) -> None:
+        found.append(batch_size)
+        raise ConfigurationError("enough")
+
+    monkeypatch.setattr("train.fit.choose_devices", choosing)
+    clip = write_video(tmp_path / "clip.mp4", 60, 20)
+    call = ["--epochs", 1, "--batch-size", 10, "--teacher", finished]
+    assert fit(dataset, tmp_path / "run", *call, "--unlabelled", clip) == 2
+    assert fit(dataset, tmp_path / "run", *call) == 2
+    assert found == [10, 7]
+
+
 @pytest.mark.slow
 def test_fit_records_its_teacher_and_learns_from_it(
     dataset: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
