@@ -128,7 +128,9 @@ class ConfusionMetric(keras.metrics.Metric):
         hits = ops.diagonal(self.matrix)
         truths = ops.sum(self.matrix, axis=1)
         union = truths + ops.sum(self.matrix, axis=0) - hits
-        present = ops.cast(truths > 0, "float32")
+        # As in `metrics`: with what was called a class that is not there, but never the unlabelled one.
+        counted = np.array([index != self.unlabelled for index in range(self.classes)], np.float32)
+        present = ops.cast(union > 0, "float32") * counted
         mean_iou = ops.sum(present * hits / (union + 1e-9)) / (ops.sum(present) + 1e-9)
         return {"mean_iou": mean_iou, "accuracy": ops.sum(hits) / (ops.sum(truths) + 1e-9)}
 

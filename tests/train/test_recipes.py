@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import keras
 import numpy as np
@@ -39,6 +39,14 @@ def test_inverse_time_decay_formula() -> None:
 def test_warmup_then_cosine() -> None:
     rates = [float(WarmupCosine(1.0, 10, 110)(step)) for step in (0, 9, 10, 60, 110, 200)]
     assert rates == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("epochs", "peak"), [(1, 4), (2, 9), (60, 9)])
+def test_every_schedule_comes_down_again(epochs: int, peak: int) -> None:
+    rate = make_optimizer(replace(RECIPES["default"], epochs=epochs), steps_per_epoch=10)._learning_rate
+    rates = [float(rate(step)) for step in range(10 * epochs + 1)]
+    assert rates[peak] == max(rates) == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_slowed_layers_move_less() -> None:
