@@ -102,8 +102,7 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
         even_out(network)
         whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, int(name[5])))
         encoder = Encoder(False, tuple(whole), began)
-    # Runs that did not record what they began from were as wide as that.
-    _freeze(network, encoder.loaded if encoder.began else ENCODER_LAYERS, recipe.freeze_blocks)
+    _freeze(network, encoder.loaded, recipe.freeze_blocks)
     return network, encoder
 
 

@@ -121,14 +121,14 @@ class Trainer:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.classes = options.classes
         self.ignored = self.classes.unlabelled if recipe.ignore_unlabelled else None
-        self.shares = class_shares(pairs, len(self.classes), self.ignored) if recipe.optimizer != "sgd" else None
+        self.shares = class_shares(pairs, len(self.classes), self.ignored) if not recipe.is_notebook else None
         self.fcn8_config = fcn8_config(recipe, options)
         self.batches = self._training_batches(pairs, opinions)
         self.network, self.encoder = begin_network(
             recipe, options, some_frames(pairs, recipe.input_size), synchronized=devices.synchronized
         )
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
-        self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
+        self.model = self.network if recipe.is_notebook else logits_model(self.network)
         self._compile()
         self.average = MovingAverage(self.model)
         held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))

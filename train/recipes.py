@@ -74,6 +74,11 @@ class Recipe:
     held_out: tuple[str, ...] = ()
     augmentation: Augmentation | None = field(default_factory=Augmentation)
 
+    @property
+    def is_notebook(self) -> bool:
+        """Whether it trains as the notebook does: SGD on a loss of probabilities, in float32, without a teacher."""
+        return self.optimizer == "sgd"
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return asdict(self)
@@ -160,7 +165,7 @@ def make_optimizer(
     recipe: Recipe, steps_per_epoch: int, rates: Mapping[str, float] | None = None
 ) -> keras.optimizers.Optimizer:
     """The recipe's optimizer; `rates` are factors on the learning rate of layers, by name ("adamw" only)."""
-    if recipe.optimizer == "sgd":
+    if recipe.is_notebook:
         # The notebook's SGD(lr=1e-2, decay=5**-4, momentum=0.9, nesterov=True).
         return keras.optimizers.SGD(InverseTimeDecay(recipe.learning_rate, 5.0**-4), momentum=0.9, nesterov=True)
     steps = recipe.epochs * steps_per_epoch

@@ -66,6 +66,11 @@ def rescore(finished: keras.Model, config: Fcn8Config, theirs: tuple[str, ...], 
 def _kept(kernel: np.ndarray, there: list[int], rows: Sequence[int] | None = None) -> np.ndarray:
     """(kept, theirs): the scores that, upsampled alone, are on average over a block what all were together.
 
+    With M the kernel's mean over the block, (classes that it gives, theirs), and M' its columns of those that stay, the
+    upsampling makes M s of all scores s, and M' A s of what is kept of them. Rows are those of the classes that stay:
+
+        A = argmin |M' A - M|^2
+
     Args:
         kernel: of the upsampling, (height, width, classes that it gives, theirs).
         there: ids of the classes that stay; `rows` of those that it gives.

@@ -19,6 +19,7 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError
 from edge_seg.items import Item, expand_sources
+from edge_seg.memory import amount
 from edge_seg.preprocess import resize_frame
 from edge_seg.sources import open_item
 
@@ -32,10 +33,10 @@ BATCH = 4
 SCALES = (0.75, 1.0, 1.36)
 # Of a clip one frame in so many seconds: neighbours are nearly the same picture.
 EVERY_S = 0.5
-# A frame of 360x480 with the teacher's opinion takes 1.2 MB.
 MOST_FRAMES = 2000
-# All are held at once: of 1080x1920 there is room for 643.
-MOST_BYTES = 4_000_000_000
+# All frames, and the teacher's opinions of all images, are held at once. Of 360x480 a frame takes 0.5 MB, and as much
+# an opinion of CamVid's classes at 352x480.
+MOST_BYTES = 8_000_000_000
 
 
 def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> list[np.ndarray]:
@@ -65,19 +66,44 @@ def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> l
     return found
 
 
-def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.ndarray]:
+def opinion_bytes(teacher: Run, size: tuple[int, int]) -> int:
+    """What the opinion of an image takes, as `opinions_of` would have it."""
+    height, width = teacher.fcn8.input_size or size
+    return (height // 2) * (width // 2) * len(teacher.classes)
+
+
+def refuse_many(images: int, opinion: int) -> None:
+    """Raise `ConfigurationError`, before a teacher looks, where its opinions of so many labelled images are too large.
+
+    Args:
+        opinion: bytes of each.
+    """
+    if images * opinion > MOST_BYTES:
+        raise ConfigurationError(
+            f"--teacher: its opinions of {images} images would take {amount(images * opinion)}, all held at once; "
+            f"expected at most {amount(MOST_BYTES)}, {MOST_BYTES // opinion} images. Give fewer, or train without."
+        )
+
+
+def unlabelled_frames(
+    places: Sequence[Path], size: tuple[int, int], *, labelled: int = 0, opinion: int = 0
+) -> list[np.ndarray]:
     """Pictures, and of each clip two frames a second, stretched to `size`: (height, width, 3) uint8 BGR each.
 
     Args:
         places: pictures, clips, and folders of them.
         size: (height, width) of the labelled images, so that objects can be pasted from them.
+        labelled: how many of these there are, of which the teacher has an opinion too.
+        opinion: bytes of each.
 
     Raises:
-        ConfigurationError: a camera or an address, which have no end; more than 2000 frames or 4 GB; none at all.
+        ConfigurationError: a camera or an address, which have no end; more than 2000 frames, or than fit 8 GB with the
+            opinions; none at all.
         MediaError: one cannot be read.
     """
     frames: list[np.ndarray] = []
-    most = min(MOST_FRAMES, MOST_BYTES // (3 * size[0] * size[1]))
+    room = MOST_BYTES - labelled * opinion
+    most = min(MOST_FRAMES, room // (3 * size[0] * size[1] + opinion))
     for item in expand_sources(list(places), say=_say) if places else ():
         if item.live:
             raise ConfigurationError(f"--unlabelled: expected pictures, clips or folders of them; got {item.name}.")
@@ -86,7 +112,7 @@ def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.
             if len(frames) > most:
                 raise ConfigurationError(
                     f"--unlabelled: more than {most} frames of {size[0]}x{size[1]}, the labelled images' size (of a "
-                    "clip, two a second); give fewer or shorter clips."
+                    "clip, two a second; --teacher's opinions take room too); give fewer or shorter clips."
                 )
     if places and not frames:
         raise ConfigurationError(f"--unlabelled: no frame in {', '.join(map(str, places))}.")
