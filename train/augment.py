@@ -100,15 +100,14 @@ def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.
     """Copy the other image's objects of up to three rare classes onto this image, in place or mirrored."""
     image, mask, opinion = example
     source, source_mask, source_opinion = other
-    if source_mask.shape != mask.shape or not rare:
+    there = _present(source_mask, rare)
+    if source_mask.shape != mask.shape or not there:
         return example
     mirrored = rng.random() < 0.5
     if mirrored:
         source, source_mask = source[:, ::-1], source_mask[:, ::-1]
-    chosen = rng.choice(rare, size=min(len(rare), int(rng.integers(1, 4))), replace=False)
+    chosen = rng.choice(there, size=min(len(there), int(rng.integers(1, 4))), replace=False)
     where = np.isin(source_mask, chosen)
-    if not where.any():
-        return example
     image, mask = image.copy(), mask.copy()
     image[where], mask[where] = source[where], source_mask[where]
     if opinion is not None and source_opinion is not None:
@@ -139,7 +138,7 @@ def draw_crop(
     mirror = -1.0 if rng.random() < options.flip else 1.0
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = np.diag([mirror, 1.0]) @ turn @ np.diag([zoom_x, zoom_y])
-    shift = np.array([width / 2, height / 2]) - linear @ np.array([center_x, center_y])
+    shift = np.array([(width - 1) / 2, (height - 1) / 2]) - linear @ np.array([center_x, center_y])
     return np.column_stack([linear, shift])
 
 
@@ -193,20 +192,32 @@ def _crop_center(
     rng: np.random.Generator,
     rare: tuple[int, ...],
 ) -> tuple[float, float]:
-    if rare and rng.random() < options.rare_focus:
-        ys, xs = np.nonzero(mask == rng.choice(rare))
-        if len(xs):
-            index = int(rng.integers(len(xs)))
-            jitter = rng.uniform(-0.25, 0.25, 2)
-            y, x = ys[index] + jitter[0] * extent[0], xs[index] + jitter[1] * extent[1]
-            return _clamp(x, extent[1], mask.shape[1]), _clamp(y, extent[0], mask.shape[0])
-    y = _clamp(rng.uniform(0, mask.shape[0]), extent[0], mask.shape[0])
-    return _clamp(rng.uniform(0, mask.shape[1]), extent[1], mask.shape[1]), y
+    if rare and rng.random() < options.rare_focus and (there := _present(mask, rare)):
+        ys, xs = np.nonzero(mask == rng.choice(there))
+        index = int(rng.integers(len(xs)))
+        jitter = rng.uniform(-0.25, 0.25, 2)
+        y, x = ys[index] + jitter[0] * extent[0], xs[index] + jitter[1] * extent[1]
+        return _clamp(x, extent[1], mask.shape[1]), _clamp(y, extent[0], mask.shape[0])
+    y = _clamp(rng.uniform(0, mask.shape[0]) - 0.5, extent[0], mask.shape[0])
+    return _clamp(rng.uniform(0, mask.shape[1]) - 0.5, extent[1], mask.shape[1]), y
+
+
+def _present(mask: np.ndarray, rare: tuple[int, ...]) -> list[int]:
+    """Those of the rare classes that a mask holds.
+
+    One is drawn among them, not among all: an image holds few of a long list, and most draws would come to nothing.
+    """
+    pixels = np.bincount(mask.ravel(), minlength=256)
+    return [index for index in rare if pixels[index]]
 
 
 def _clamp(center: float, extent: float, length: int) -> float:
-    """Keep the crop inside the image where it fits; centre it where it does not."""
-    return length / 2 if extent >= length else float(min(max(center, extent / 2), length - extent / 2))
+    """Keep the crop inside the image where it fits; centre it where it does not.
+
+    Whole numbers are the centres of pixels, as for cv2: an image reaches from -0.5 to length - 0.5.
+    """
+    low, high = (extent - 1) / 2, length - (extent + 1) / 2
+    return (length - 1) / 2 if extent >= length else float(min(max(center, low), high))
 
 
 def change_light(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -30,8 +30,8 @@ class Augmentation:
         aspect: largest ratio by which width is stretched against height.
         rotate_deg: largest rotation either way, in degrees.
         flip: probability of a mirror image.
-        rare_focus: probability that a crop is centred on a pixel of a rare class.
-        paste: probability that rare objects of another image are pasted in.
+        rare_focus: probability that a crop is centred near a pixel of a rare class, where its image has any.
+        paste: probability that rare objects of another image are pasted in, where that one has any.
         light: strength of brightness, contrast, gamma, colour and haze changes, 0 for none.
         lens: probability of blur, noise or JPEG artefacts.
         night: probability that the street is relit as if at night.
@@ -45,8 +45,8 @@ class Augmentation:
     aspect: float = 1.2
     rotate_deg: float = 4.0
     flip: float = 0.5
-    rare_focus: float = 0.3
-    paste: float = 0.4
+    rare_focus: float = 0.25
+    paste: float = 0.38
     light: float = 1.0
     lens: float = 0.3
     night: float = 0.15

@@ -102,8 +102,7 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
         even_out(network)
         whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, int(name[5])))
         encoder = Encoder(False, tuple(whole), began)
-    # Older runs that did not record `began` were as wide as the network they began from, so they took every layer.
-    _freeze(network, encoder.loaded if encoder.began else ENCODER_LAYERS, recipe.freeze_blocks)
+    _freeze(network, encoder.loaded, recipe.freeze_blocks)
     return network, encoder
 
 

@@ -45,6 +45,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
 
     Raises:
         ModelFileError: there is no checkpoint, or none that is intact and fits this network.
+        OSError: one cannot be read at the moment, which does not mean that it is damaged; it names the file.
     """
     troubles = []
     for name in (NAME, PREVIOUS):
@@ -52,6 +53,9 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
         if not path.exists():
             troubles.append(f"{name}: missing")
             continue
+        if path.is_file():
+            with path.open("rb"):
+                pass  # Below, one that may not be opened would count as damaged.
         try:
             arrays, record = _read(
                 path, max_bytes=MAX_RECORD + _bytes(model.variables) + _bytes(model.optimizer.variables)
@@ -59,13 +63,13 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
             _assign(model.variables, arrays, "model")
             _assign(model.optimizer.variables, arrays, "optimizer")
         except NPZ_DAMAGE as error:
+            if isinstance(error, OSError):
+                raise
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             troubles.append(f"{name}: {words.removeprefix(f'{path}: ')}")
             continue
         return record, f"{'; '.join(troubles)}; going on from {name}" if troubles else ""
-    raise ModelFileError(
-        f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again with another --out, or delete it first."
-    )
+    raise ModelFileError(f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again with another --out.")
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -79,7 +83,7 @@ def kept(folder: Path) -> str:
         try:
             with np.load(folder / name, allow_pickle=False) as file:
                 epoch = json.loads(file["record"].tobytes())["epoch"]
-        except NPZ_DAMAGE:
+        except (*NPZ_DAMAGE, MemoryError):
             continue
         return f"The checkpoint after epoch {epoch} is kept; go on from it with --resume"
     if (folder / CONFIG_NAME).exists():

@@ -29,6 +29,7 @@ from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run
 from .policy import policy_kept
 from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
+from .seen import seen_held_out
 from .teacher import opinions_of
 from .training_data import TrainingData, find_data
 from .weights import even_out
@@ -64,13 +65,17 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
     config = run_config(recipe, options, data)
     if options.resume:
         refuse_changes(options, config)
-        if "training" in (known := open_run(options.out).config):
+        known = open_run(options.out).config
+        config["data"]["seen"] = known["data"].get("seen")
+        if "training" in known:
             config["training"] = known["training"]  # describes the old weights, which stay until new ones replace them
-    devices = choose_devices(min(recipe.batch_size, len(data.training)), options.devices)
+    else:
+        config["data"]["seen"] = seen_held_out(options, data, config["data"]["hash"])
+    pairs = data.pairs(options.classes)
+    devices = choose_devices(min(recipe.batch_size, len(pairs)), options.devices)
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_dtype_policy(options.policy)
 
-    pairs = data.pairs(options.classes)
     # On one device: the teacher's small batches could not be shared equally among many.
     opinions = opinions_of(open_run(options.teacher), pairs, recipe.input_size) if options.teacher else []
 
@@ -116,14 +121,14 @@ class Trainer:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.classes = options.classes
         self.ignored = self.classes.unlabelled if recipe.ignore_unlabelled else None
-        self.shares = class_shares(pairs, len(self.classes), self.ignored) if recipe.optimizer != "sgd" else None
+        self.shares = class_shares(pairs, len(self.classes), self.ignored) if not recipe.is_notebook else None
         self.fcn8_config = fcn8_config(recipe, options)
         self.batches = self._training_batches(pairs, opinions)
         self.network, self.encoder = begin_network(
             recipe, options, some_frames(pairs, recipe.input_size), synchronized=devices.synchronized
         )
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
-        self.model = self.network if recipe.optimizer == "sgd" else logits_model(self.network)
+        self.model = self.network if recipe.is_notebook else logits_model(self.network)
         self._compile()
         self.average = MovingAverage(self.model)
         held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))

@@ -120,7 +120,7 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     check_frozen(recipe, network.widths, args.start, args.weights)
     policy = args.policy or "auto"
     if policy == "auto":
-        policy = "float32" if recipe.name == "notebook" else auto_policy()
+        policy = "float32" if recipe.is_notebook else auto_policy()
     return recipe, FitOptions(
         out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
         block_widths=network.block_widths, head_widths=network.head_widths,
@@ -236,7 +236,7 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     if "unlabelled" in changes:
         changes["unlabelled"] = tuple(changes["unlabelled"])
     if changes.get("policy") == "auto":
-        changes["policy"] = "float32" if recipe.name == "notebook" else auto_policy()
+        changes["policy"] = "float32" if recipe.is_notebook else auto_policy()
     data = ("dataset", "images", "masks")
     if given(args, data):
         changes |= {name: getattr(args, name) for name in data}
@@ -249,7 +249,7 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     ignored = options.classes.ignored if args.ignore_id is None else args.ignore_id
     options = replace(options, classes=changed(options.classes, args.classes, args.unlabelled_class, ignored))
     if options.encoder is None and options.start:
-        refuse_other_start(options.start, options, recipe)
+        refuse_other_start(options.start, options)
     check_teacher(recipe, options.classes, options.teacher, options.unlabelled)
     return recipe, options
 
@@ -283,7 +283,7 @@ def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unla
                 "--unlabelled: frames without masks are learnt from a teacher; give --teacher too."
             )
         return
-    if recipe.name == "notebook":
+    if recipe.is_notebook:
         raise ConfigurationError("--teacher: the notebook's recipe learns from masks alone; leave one of the two out.")
     run = open_run(teacher)
     if run.classes != classes.names:
@@ -296,13 +296,11 @@ def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unla
     run.finished_weights()
 
 
-def refuse_other_start(start: Path, options: FitOptions, recipe: Recipe) -> None:
+def refuse_other_start(start: Path, options: FitOptions) -> None:
     """Raise `ConfigurationError` if --start is now a network of other widths than the one that a run began from."""
     from .run import open_run
 
-    finished, began = open_run(start).fcn8.widths, (open_run(options.out).config.get("encoder") or {}).get("began")
-    # Older runs did not record `began`. Without normalisation they were as wide as the network they began from.
-    expected = tuple(began or (finished if recipe.batch_norm else (*options.block_widths, *options.head_widths)))
+    finished, expected = open_run(start).fcn8.widths, tuple(open_run(options.out).config["encoder"]["began"])
     if finished != expected:
         raise ConfigurationError(
             f"--start {start}: expected the network of {','.join(map(str, expected))} filters that the run began from, "

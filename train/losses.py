@@ -15,7 +15,9 @@ TEACHER_SHARE = 0.5
 
 
 def class_weights(shares: np.ndarray, unlabelled: int | None, offset: float = 1.1) -> np.ndarray:
-    """Weight of each class, 1 / ln(offset + share) (ENet, Paszke et al. 2016, there 1.02), scaled to mean 1.
+    """Weight of each class, 1 / ln(offset + share) (ENet, Paszke et al. 2016, there 1.02).
+
+    Their scale does not matter: the loss divides by their sum.
 
     Args:
         shares: (classes,) share of each class among the labelled training pixels, 0..1.
@@ -25,7 +27,7 @@ def class_weights(shares: np.ndarray, unlabelled: int | None, offset: float = 1.
     weights = 1.0 / np.log(offset + shares)
     if unlabelled is not None:
         weights[unlabelled] = 0.0
-    return (weights / weights[weights > 0].mean()).astype(np.float32)
+    return weights.astype(np.float32)
 
 
 def class_ids(y_true: Any, y_pred: Any) -> Any:
@@ -52,6 +54,11 @@ class SegmentationLoss(keras.losses.Loss):
     """
 
     def __init__(self, weights: np.ndarray, *, jaccard: float = 0.0, name: str = "segmentation_loss") -> None:
+        """
+        Args:
+            weights: (classes,) of each class, 0 for the one that is left out.
+            jaccard: weight of the soft Jaccard term, 0 for none.
+        """
         super().__init__(name=name, reduction=None)
         self.weights = np.asarray(weights, np.float32)
         self.jaccard = jaccard
@@ -108,6 +115,12 @@ class ConfusionMetric(keras.metrics.Metric):
     """
 
     def __init__(self, classes: int, unlabelled: int | None, name: str = "confusion") -> None:
+        """
+        Args:
+            classes: number of them; batches are truth (N, H, W), or (N, H, W, 1 + classes) with a teacher's opinion,
+                and predictions (N, H, W, classes).
+            unlabelled: id of the class that is left out, or None.
+        """
         super().__init__(name=name)
         self.classes, self.unlabelled = classes, unlabelled
         self.matrix = self.add_variable((classes, classes), initializer="zeros", name="matrix", dtype="float32")
@@ -116,8 +129,8 @@ class ConfusionMetric(keras.metrics.Metric):
         truth = ops.reshape(class_ids(y_true, y_pred), (-1,))
         found = ops.reshape(ops.cast(ops.argmax(y_pred, -1), "int32"), (-1,))
         # A product of one-hot rows, not bincount, which JAX cannot trace.
-        hot = (ops.one_hot(ids, self.classes, dtype="float32") for ids in (truth, found))
-        counts = ops.matmul(ops.transpose(next(hot)), next(hot))
+        truths, calls = (ops.one_hot(ids, self.classes, dtype="float32") for ids in (truth, found))
+        counts = ops.matmul(ops.transpose(truths), calls)
         if self.unlabelled is not None:
             keep = np.ones((self.classes, 1), np.float32)
             keep[self.unlabelled] = 0.0
@@ -128,7 +141,9 @@ class ConfusionMetric(keras.metrics.Metric):
         hits = ops.diagonal(self.matrix)
         truths = ops.sum(self.matrix, axis=1)
         union = truths + ops.sum(self.matrix, axis=0) - hits
-        present = ops.cast(truths > 0, "float32")
+        # As in `metrics`: with what was called a class that is not there, but never the unlabelled one.
+        counted = np.array([index != self.unlabelled for index in range(self.classes)], np.float32)
+        present = ops.cast(union > 0, "float32") * counted
         mean_iou = ops.sum(present * hits / (union + 1e-9)) / (ops.sum(present) + 1e-9)
         return {"mean_iou": mean_iou, "accuracy": ops.sum(hits) / (ops.sum(truths) + 1e-9)}
 

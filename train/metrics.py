@@ -111,8 +111,8 @@ def scores(confusion: np.ndarray, unlabelled: int | None) -> Scores:
         iou=iou,
         mean_iou_with_unlabelled=_mean(iou_all[:largest]),
         mean_iou=_mean(iou),
-        accuracy_with_unlabelled=_mean(_ratio(tp.sum(), confusion.sum())),
-        accuracy=_mean(_ratio(kept_tp.sum(), kept.sum())),
+        accuracy_with_unlabelled=_share(tp.sum(), confusion.sum()),
+        accuracy=_share(kept_tp.sum(), kept.sum()),
         class_accuracy=class_accuracy,
         mean_class_accuracy=_mean(class_accuracy[labelled]),
     )
@@ -129,9 +129,13 @@ def _counts(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, nan where whole is 0; always at least one-dimensional."""
-    part, whole = np.atleast_1d(part).astype(np.float64), np.atleast_1d(whole)
+    """part / whole, nan where whole is 0."""
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _share(part: int, whole: int) -> float:
+    """part / whole, nan where whole is 0."""
+    return float(part / whole) if whole else float("nan")
 
 
 def _mean(values: np.ndarray) -> float:

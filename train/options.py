@@ -25,9 +25,6 @@ from .teacher import frames_hash, teacher_record
 if TYPE_CHECKING:
     from .training_data import TrainingData
 
-# Values of older runs whose config.json does not record them: in the recipe, and in its augmentation.
-UNRECORDED: dict[str, Any] = {"held_out": [], "weight_offset": 1.1}
-WITHOUT_A_WORD = {"night": 0.0, "repaint": 0.0}
 # The options whose full paths config.json records.
 PATHS = ("weights", "start", "teacher")
 
@@ -142,18 +139,17 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
     run = open_run(out)
     config = run.config
     try:
-        data, paths, network = config["data"], config.get("paths", {}), Fcn8Config.from_dict(config["fcn8"])
-        # Runs made before paths were recorded have only the names.
-        files = {name: paths.get(name) or config.get(name) for name in ("weights", "start")}
-        teacher = config.get("teacher") and paths["teacher"]
+        data, network, record = config["data"], Fcn8Config.from_dict(config["fcn8"]), config["encoder"]
+        paths = {name: _path(config["paths"][name]) for name in PATHS}
+        encoder = Encoder(bool(record["whole"]), tuple(map(str, record["loaded"])), tuple(record["began"]))
         return recipe_from(config["recipe"]), FitOptions(
             out=out, dataset=_path(data["root"]), images=_path(data["images"]), masks=_path(data["masks"]),
             block_widths=network.block_widths, head_widths=network.head_widths,
-            weights=_path(files["weights"]), start=_path(files["start"]), seed=int(config["seed"]),
-            teacher=_path(teacher), unlabelled=tuple(map(Path, data.get("unlabelled", ()))),
+            weights=paths["weights"], start=paths["start"], teacher=paths["teacher"], seed=int(config["seed"]),
+            unlabelled=tuple(map(Path, data["unlabelled"])),
             classes=run.class_list, policy=str(config["policy"]), resume=True, tensorboard=False,
             license=str(config.get("license", "")),
-            encoder=_recorded_encoder(config) if has_checkpoint(out) else None,
+            encoder=encoder if has_checkpoint(out) else None,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(
@@ -166,7 +162,7 @@ def recipe_from(record: dict[str, Any]) -> Recipe:
     """A recipe from `Recipe.to_dict`'s JSON; fields unknown to this version are dropped, and then show as changed."""
     values = _known(Recipe, record)
     if values.get("augmentation") is not None:
-        values["augmentation"] = Augmentation(**_known(Augmentation, WITHOUT_A_WORD | values["augmentation"]))
+        values["augmentation"] = Augmentation(**_known(Augmentation, values["augmentation"]))
     return Recipe(**values)
 
 
@@ -174,14 +170,6 @@ def _known(kind: type[Any], record: dict[str, Any]) -> dict[str, Any]:
     """The entries of a JSON record that a dataclass has fields for; its lists are tuples there."""
     kept = {field.name: record[field.name] for field in fields(kind) if field.name in record}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in kept.items()}
-
-
-def _recorded_encoder(config: dict[str, Any]) -> Encoder | None:
-    """Which given weights the run's network took; None if an older run with a weights file did not record it."""
-    if config.get("encoder") is not None:
-        record = config["encoder"]
-        return Encoder(bool(record["whole"]), tuple(map(str, record["loaded"])), tuple(record.get("began", ())))
-    return None if config.get("weights") else Encoder()
 
 
 def _path(text: str | None) -> Path | None:
@@ -210,9 +198,6 @@ def refuse_changes(options: FitOptions, config: dict[str, Any]) -> None:
     ours = json.loads(json.dumps(config))
     for known in (stored, ours):  # May change: a smaller one cures a loss that became NaN.
         known["recipe"].pop("learning_rate", None)
-        known["recipe"] = UNRECORDED | known["recipe"]
-        if known["recipe"].get("augmentation") is not None:
-            known["recipe"]["augmentation"] = WITHOUT_A_WORD | known["recipe"]["augmentation"]
     keys = ("classes", "unlabelled", "ignored", "fcn8", "recipe", "seed", "policy", "weights", "start", "teacher")
     changed = [line for key in keys for line in differences(stored.get(key), ours[key], key)]
     changed += differences(stored["data"]["hash"], ours["data"]["hash"], "data")

@@ -27,9 +27,10 @@ class Recipe:
         input_size: (height, width) the network is validated, saved and exported at.
         crop_size: (height, width) of a training crop; None trains on whole images at `input_size`.
         optimizer: "sgd" (the notebook's) or "adamw".
-        learning_rate: the peak; warmed up over `warmup_epochs`, then a cosine to 0 ("adamw" only).
+        learning_rate: the peak; warmed up over `warmup_epochs`, half of all steps at most, then a cosine to 0 ("adamw"
+            only).
         encoder_rate: factor on the learning rate of layers that were given kernels whole: ImageNet's, or with `--start`
-            and batch normalisation blocks 1 and 2 of the finished network.
+            and batch normalisation blocks 1 and 2 of the finished network. Their weight decay goes by the whole rate.
         weight_decay: decoupled (AdamW).
         ema: decay per step of the moving average of the weights, which is what is validated and saved; 0 for none.
         ignore_unlabelled: leave unlabelled pixels out of loss and metrics.
@@ -72,6 +73,11 @@ class Recipe:
     validation_share: float = 0.15
     held_out: tuple[str, ...] = ()
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+
+    @property
+    def is_notebook(self) -> bool:
+        """Whether it trains as the notebook does: SGD on a loss of probabilities, in float32, without a teacher."""
+        return self.optimizer == "sgd"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -140,7 +146,10 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class ScaledAdamW(keras.optimizers.AdamW):
-    """AdamW with a factor on the learning rate of some variables, chosen by path."""
+    """AdamW with a factor on the learning rate of some variables, chosen by path.
+
+    Weight decay goes by the whole rate: a layer that learns at a fifth of it decays as fast as any other.
+    """
 
     def __init__(self, *args: Any, rate_of: Callable[[str], float] = lambda path: 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -156,12 +165,13 @@ def make_optimizer(
     recipe: Recipe, steps_per_epoch: int, rates: Mapping[str, float] | None = None
 ) -> keras.optimizers.Optimizer:
     """The recipe's optimizer; `rates` are factors on the learning rate of layers, by name ("adamw" only)."""
-    if recipe.optimizer == "sgd":
+    if recipe.is_notebook:
         # The notebook's SGD(lr=1e-2, decay=5**-4, momentum=0.9, nesterov=True).
         return keras.optimizers.SGD(InverseTimeDecay(recipe.learning_rate, 5.0**-4), momentum=0.9, nesterov=True)
-    schedule = WarmupCosine(
-        recipe.learning_rate, int(recipe.warmup_epochs * steps_per_epoch), recipe.epochs * steps_per_epoch
-    )
+    steps = recipe.epochs * steps_per_epoch
+    # Of a single epoch half is left to come down again.
+    warmup = min(int(recipe.warmup_epochs * steps_per_epoch), steps // 2)
+    schedule = WarmupCosine(recipe.learning_rate, warmup, steps)
     optimizer = ScaledAdamW(
         schedule,
         weight_decay=recipe.weight_decay,

@@ -66,6 +66,11 @@ def rescore(finished: keras.Model, config: Fcn8Config, theirs: tuple[str, ...], 
 def _kept(kernel: np.ndarray, there: list[int], rows: Sequence[int] | None = None) -> np.ndarray:
     """(kept, theirs): mixes all scores into those kept, which upsampled alone give what all gave, on a block's average.
 
+    With M the kernel's mean over the block, (classes that it gives, theirs), and M' its columns of those that stay, the
+    upsampling makes M s of all scores s, and M' A s of what is kept of them. Rows are those of the classes that stay:
+
+        A = argmin |M' A - M|^2
+
     Args:
         kernel: of the upsampling, (height, width, output classes, theirs).
         there: ids of the classes kept; `rows`, the kept ones among its output classes, where they differ.

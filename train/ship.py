@@ -109,6 +109,8 @@ def ship_run(folder: Path, out: Path, *, input_size: tuple[int, int] | None = No
         config["fcn8"] = run.fcn8.with_size(input_size).to_dict()
     data = run.config.get("data", {})
     config["data"] = {"hash": data.get("hash"), "images": None, "masks": None, "root": None}
+    if data.get("seen"):
+        config["data"]["seen"] = data["seen"]  # The run's own training images follow from its split.
     # A run that was itself shipped has no names left to count, only the recorded numbers.
     counts = {"train": len(data.get("train", ())), "val": len(data.get("val", ()))}
     config["trained_on"] = run.config.get("trained_on", counts)

@@ -8,6 +8,7 @@ nothing of networks: limits on what a file may hold are given in bytes.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import struct
@@ -36,6 +37,7 @@ _CODE_FREE_LAYERS = {
 }  # fmt: skip
 _CODE = {"Lambda", "__lambda__", "function"}
 # What numpy and zipfile raise for a file that is no .npz, or a damaged one; numpy parses headers as Python source.
+# Not MemoryError: sizes are checked before an array is read, so it means that memory has run out.
 NPZ_DAMAGE = (
     OSError,
     ValueError,
@@ -43,7 +45,6 @@ NPZ_DAMAGE = (
     TypeError,
     EOFError,
     RuntimeError,
-    MemoryError,
     SyntaxError,
     tokenize.TokenError,
     zipfile.BadZipFile,
@@ -121,6 +122,7 @@ def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]
 
     Raises:
         ModelFileError: another kind of file, damaged, with pickles, or larger than `max_bytes`; names what and where.
+        OSError: the disk fails, or the like, which says nothing of the file; with its name.
     """
     _check_kind(path, b"PK", "an .npz of arrays")
     try:
@@ -136,6 +138,9 @@ def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]
     except ModelFileError:
         raise  # a ValueError itself
     except NPZ_DAMAGE as error:
+        # A place before the file's beginning, which damage can name, is an invalid argument.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise ModelFileError(f"{path}: a damaged .npz ({_line(error)}). Copy it again.") from error
 
 
@@ -263,7 +268,10 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        try:
+            shape, _, dtype = read(file)
+        except MemoryError as error:  # what Python's parser says of text that is nested too deeply
+            raise ValueError("a header of no array") from error
         begins = file.tell()
     if dtype.hasobject:
         raise ModelFileError(

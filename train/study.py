@@ -125,7 +125,7 @@ def run_study(args: argparse.Namespace) -> int:
     check_input_size(args.crop_size)
     keep_freed_memory()
     variants = STUDIES[args.study]()
-    refuse_unscored(variants[0], args)
+    images = training_images(variants[0], args)
     if args.weights is None:
         # Without a weights file, the variant that leaves the kernels out would equal the base.
         variants = [variant for variant in variants if variant.name != "without ImageNet kernels"]
@@ -133,29 +133,39 @@ def run_study(args: argparse.Namespace) -> int:
     # Seed by seed, so that a study stopped early holds every variant at least once.
     for drawn in args.seeds:
         for variant in variants:
-            records.append(train_variant(variant, drawn, args))
+            records.append(train_variant(variant, drawn, args, images))
             write_study(args.out, args.study, variants, records)
     print(study_table(variants, records))
     print(f"done: {args.out / args.study}.md, {args.study}.json")
     return 0
 
 
-def refuse_unscored(variant: Variant, args: argparse.Namespace) -> None:
-    """Raise `ConfigurationError`, before anything is trained, if no image is held out to score trainings by."""
+def training_images(variant: Variant, args: argparse.Namespace) -> int:
+    """Return how many images every variant and seed trains on.
+
+    Raises:
+        ConfigurationError: no image is held out to score trainings by.
+    """
+    from .recipes import RECIPES
     from .splits import split_samples
 
     samples = find_samples(args.dataset)
-    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, args.hold_out)
-    _, validation = split_samples(samples, recipe, args.seeds[0])
+    recipe = replace(RECIPES["default"], held_out=args.hold_out, **variant.changes)
+    training, validation = split_samples(samples, recipe, args.seeds[0])
     if not validation:
         raise ConfigurationError(
             f"{args.dataset}: of {len(samples)} image(s) a share of {recipe.validation_share:g} holds none out, and "
             "trainings are compared by the images held out; give more images."
         )
+    return len(training)
 
 
-def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one variant, or read what an earlier call trained, and return its scores as plain JSON types."""
+def train_variant(variant: Variant, seed: int, args: argparse.Namespace, images: int) -> dict[str, Any]:
+    """Train one variant, or read what an earlier call trained, and return its scores as plain JSON types.
+
+    Args:
+        images: how many are trained on.
+    """
     import keras
 
     from .fit import fit
@@ -163,7 +173,7 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
     from .policy import auto_policy
 
     folder = run_folder(args.out, variant.name, seed)
-    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, args.hold_out)
+    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, images, args.hold_out)
     weights = args.weights if variant.pretrained else None
     if not _finished(folder, recipe, weights, args.dataset):
         print(f"study: {variant.name}, seed {seed}", file=sys.stderr)
@@ -180,15 +190,23 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict
 
 
 def study_recipe(
-    variant: Variant, epochs: int, crop_size: tuple[int, int], batch_size: int, held_out: tuple[str, ...] = ()
+    variant: Variant,
+    epochs: int,
+    crop_size: tuple[int, int],
+    batch_size: int,
+    images: int,
+    held_out: tuple[str, ...] = (),
 ) -> Recipe:
-    """The default recipe at a study's schedule, with the variant's changes."""
+    """The default recipe at a study's schedule, with the variant's changes.
+
+    Args:
+        images: how many are trained on; they and the schedule make the steps that the average's length is a share of.
+    """
     from .recipes import RECIPES
 
     base = RECIPES["default"]
     assert base.augmentation is not None
-    # 367 images less the held-out share; a few steps more or less do not matter to the average's length.
-    steps = epochs * 312 // batch_size
+    steps = epochs * images // batch_size
     shortened = replace(
         base,
         epochs=epochs,
@@ -236,25 +254,32 @@ def write_study(out: Path, study: str, variants: Sequence[Variant], records: Seq
 
 
 def study_table(variants: Sequence[Variant], records: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table: each variant's mean IoU over its seeds, their spread, and its difference from the first."""
+    """A Markdown table: each variant's mean IoU over its seeds, their spread, and its difference from the first.
+
+    The difference is the mean of those of the seeds that both have been trained with, since a seed may be kind to all
+    variants; its own spread is between these.
+    """
     by_name = {
         variant.name: [record for record in records if record["variant"] == variant.name] for variant in variants
     }
     rare = ("pole", "sign_symbol", "pedestrian", "bicyclist")
     lines = [
-        "| variant | mean IoU | seeds | spread | difference | pole | sign | pedestrian | bicyclist |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| variant | mean IoU | seeds | spread | difference | its spread | pole | sign | pedestrian | bicyclist |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    base = _mean(by_name[variants[0].name], "mean_iou")
+    base = {run["seed"]: run["mean_iou"] for run in by_name[variants[0].name]}
     for name, runs in by_name.items():
         if not runs:
             continue
         scores = [run["mean_iou"] for run in runs]
-        change = "" if name == variants[0].name else f"{100 * (statistics.fmean(scores) - base):+.1f}"
+        changes = [100 * (run["mean_iou"] - base[run["seed"]]) for run in runs if run["seed"] in base]
+        change, spread = (f"{statistics.fmean(changes):+.1f}", f"{_range(changes):.1f}") if changes else ("–", "–")
+        if name == variants[0].name:
+            change = spread = ""
         classes = " | ".join(_class_mean(runs, key) for key in rare)
         lines.append(
-            f"| {name} | {statistics.fmean(scores):.3f} | {len(scores)} | {100 * (max(scores) - min(scores)):.1f} "
-            f"| {change} | {classes} |"
+            f"| {name} | {statistics.fmean(scores):.3f} | {len(scores)} | {100 * _range(scores):.1f} "
+            f"| {change} | {spread} | {classes} |"
         )
     return "\n".join(lines)
 
@@ -264,19 +289,18 @@ def _class_mean(runs: Sequence[dict[str, Any]], name: str) -> str:
     return f"{statistics.fmean(found):.2f}" if found else "–"
 
 
-def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
-    return statistics.fmean(run[key] for run in runs) if runs else float("nan")
+def _range(values: Sequence[float]) -> float:
+    return max(values) - min(values)
 
 
 def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path) -> bool:
     """Whether the folder holds this very training, finished. Raises `ConfigurationError` if it holds another."""
-    from .options import UNRECORDED
     from .run import open_run
 
     if not (folder / CONFIG_NAME).exists():
         return False
     config = open_run(folder).config
-    same = UNRECORDED | (config.get("recipe") or {}) == json.loads(json.dumps(recipe.to_dict()))
+    same = config.get("recipe") == json.loads(json.dumps(recipe.to_dict()))
     if not same or config.get("weights") != (weights.name if weights else None):
         raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
     if config.get("data", {}).get("hash") != data_hash(find_samples(dataset)):

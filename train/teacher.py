@@ -19,6 +19,7 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError
 from edge_seg.items import Item, expand_sources
+from edge_seg.memory import amount
 from edge_seg.preprocess import resize_frame
 from edge_seg.sources import open_item
 
@@ -33,10 +34,10 @@ BATCH = 4
 SCALES = (0.75, 1.0, 1.36)
 # Seconds between the frames taken of a clip: neighbours are nearly the same picture.
 EVERY_S = 0.5
-# A frame of 360x480 with the teacher's opinion takes 1.2 MB.
 MOST_FRAMES = 2000
-# All frames are held at once; of 1080x1920 there is room for 643.
-MOST_BYTES = 4_000_000_000
+# All frames and all of the teacher's opinions are held at once. A frame of 360x480 takes 0.5 MB, and so does an opinion
+# of CamVid's classes at 352x480.
+MOST_BYTES = 8_000_000_000
 
 
 def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> list[np.ndarray]:
@@ -66,19 +67,45 @@ def opinions_of(teacher: Run, pairs: Sequence[Pair], size: tuple[int, int]) -> l
     return found
 
 
-def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.ndarray]:
+def opinion_bytes(teacher: Run, size: tuple[int, int]) -> int:
+    """Bytes of one image's opinion, as `opinions_of` keeps it."""
+    height, width = teacher.fcn8.input_size or size
+    return (height // 2) * (width // 2) * len(teacher.classes)
+
+
+def refuse_many(images: int, opinion: int) -> None:
+    """Raise `ConfigurationError`, before the teacher looks, if its opinions of all labelled images are too large.
+
+    Args:
+        images: number of labelled images.
+        opinion: bytes of each opinion.
+    """
+    if images * opinion > MOST_BYTES:
+        raise ConfigurationError(
+            f"--teacher: its opinions of {images} images would take {amount(images * opinion)}, all held at once; "
+            f"expected at most {amount(MOST_BYTES)}, {MOST_BYTES // opinion} images. Give fewer, or train without."
+        )
+
+
+def unlabelled_frames(
+    places: Sequence[Path], size: tuple[int, int], *, labelled: int = 0, opinion: int = 0
+) -> list[np.ndarray]:
     """Pictures, and two frames a second of each clip, resized to `size`: (height, width, 3) uint8 BGR each.
 
     Args:
         places: pictures, clips, and folders of them.
         size: (height, width) of the labelled images, so that their objects can be pasted into the frames.
+        labelled: number of labelled images, whose opinions share the room.
+        opinion: bytes of each opinion.
 
     Raises:
-        ConfigurationError: a camera or an address, which have no end; more than 2000 frames or 4 GB; no frame at all.
+        ConfigurationError: a camera or an address, which have no end; more than 2000 frames, or than 8 GB hold together
+            with all opinions; no frame at all.
         MediaError: a picture or clip cannot be read.
     """
     frames: list[np.ndarray] = []
-    most = min(MOST_FRAMES, MOST_BYTES // (3 * size[0] * size[1]))
+    room = MOST_BYTES - labelled * opinion
+    most = min(MOST_FRAMES, room // (3 * size[0] * size[1] + opinion))
     for item in expand_sources(list(places), say=_say) if places else ():
         if item.live:
             raise ConfigurationError(f"--unlabelled: expected pictures, clips or folders of them; got {item.name}.")
@@ -87,7 +114,7 @@ def unlabelled_frames(places: Sequence[Path], size: tuple[int, int]) -> list[np.
             if len(frames) > most:
                 raise ConfigurationError(
                     f"--unlabelled: more than {most} frames of {size[0]}x{size[1]}, the labelled images' size (of a "
-                    "clip, two a second); give fewer or shorter clips."
+                    "clip, two a second; --teacher's opinions take room too); give fewer or shorter clips."
                 )
     if places and not frames:
         raise ConfigurationError(f"--unlabelled: no frame in {', '.join(map(str, places))}.")

@@ -17,8 +17,9 @@ from .dataset import Sample, dataset_folders, find_samples, read_image
 from .options import FitOptions
 from .preflight import WARNINGS_TOLD, PreflightReport, check_dataset, print_warnings
 from .recipes import Recipe
+from .run import open_run
 from .splits import split_samples
-from .teacher import unlabelled_frames
+from .teacher import opinion_bytes, refuse_many, unlabelled_frames
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
     """Check and split the dataset that a call of fit names, and read its frames without masks.
 
     Raises:
-        ConfigurationError: nothing is left to train on.
+        ConfigurationError: nothing is left to train on, or more than a teacher's opinions may take.
         DatasetError: bad files, each named, or nothing labelled.
     """
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
@@ -59,7 +60,12 @@ def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
     training, validation = split_samples(samples, recipe, options.seed)
     if recipe.ignore_unlabelled and classes.unlabelled is not None:
         refuse_unlabelled(report, training, validation, classes)
-    frames = unlabelled_frames(options.unlabelled, read_image(training[0].image).shape[:2])
+    opinion = 0
+    if options.teacher:
+        opinion = opinion_bytes(open_run(options.teacher), recipe.input_size)
+        refuse_many(len(training), opinion)
+    size = read_image(training[0].image).shape[:2]
+    frames = unlabelled_frames(options.unlabelled, size, labelled=len(training), opinion=opinion)
     return TrainingData(samples, training, validation, frames)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -73,6 +75,45 @@ def test_pasting_brings_rare_pixels_and_their_ids() -> None:
     assert (pasted[pasted_mask == 9] == 200).all()
     assert (pasted[pasted_mask == 0] == 0).all()
     assert not image.any(), "the pair itself must stay as it was: it is cached"
+
+
+def test_a_rare_class_is_drawn_among_those_that_the_image_holds() -> None:
+    """A list may name twenty rare classes of which an image holds one."""
+    mask = np.zeros((360, 480), np.uint8)
+    mask[100:104, 30:34] = 9
+    example, rare = Example(np.zeros((360, 480, 3), np.uint8), mask), tuple(range(9, 29))
+    draws = [np.random.default_rng(seed) for seed in range(60)]
+    calm = replace(CALM, rare_focus=1.0, scale=(1.0, 1.0), aspect=1.0, rotate_deg=0.0)
+    crops = [augment(example, example, (128, 160), calm, rng, rare=rare, fill=0).mask for rng in draws]
+    assert all((crop == 9).any() for crop in crops)
+    empty = Example(example.image, np.zeros_like(mask))
+    assert all((paste_rare(empty, example, rare, rng).mask == 9).any() for rng in draws)
+    assert paste_rare(example, empty, rare, draws[0]) is example
+    crops = [augment(empty, empty, (128, 160), calm, rng, rare=rare, fill=0).mask for rng in draws]
+    assert not any(crop.any() for crop in crops)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (63, 95)], ids=str)
+def test_a_mirror_image_is_the_image_from_right_to_left(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (*size, 3)).astype(np.uint8)
+    example = Example(image, rng.integers(0, 11, size).astype(np.uint8))
+    plain = replace(CALM, scale=(1.0, 1.0), aspect=1.0, rotate_deg=0.0, rare_focus=0.0)
+    for flip, step in ((1.0, -1), (0.0, 1)):
+        drawn = augment(example, example, size, replace(plain, flip=flip), rng, rare=(), fill=11)
+        np.testing.assert_array_equal(drawn.mask, example.mask[:, ::step])
+        np.testing.assert_array_equal(drawn.image, image[:, ::step])
+
+
+def test_crops_reach_to_the_edges_of_the_image_and_not_beyond() -> None:
+    mask = np.arange(96, dtype=np.uint8) * np.ones((64, 1), np.uint8)
+    example = Example(np.zeros((64, 96, 3), np.uint8), mask)
+    plain = replace(CALM, scale=(1.0, 1.0), aspect=1.0, rotate_deg=0.0, rare_focus=0.0, flip=0.0)
+    crops = [
+        augment(example, example, (32, 48), plain, np.random.default_rng(seed), rare=(), fill=255).mask
+        for seed in range(60)
+    ]
+    assert (min(crop.min() for crop in crops), max(crop.max() for crop in crops)) == (0, 95)
 
 
 def test_batches_depend_on_seed_epoch_and_index_alone() -> None:

@@ -79,10 +79,43 @@ def test_damage_anywhere_falls_back_aloud_or_does_no_harm(folder: Path) -> None:
 def test_when_both_are_damaged_both_are_named_with_the_cure(folder: Path) -> None:
     for name in (NAME, PREVIOUS):
         (folder / name).write_bytes((folder / name).read_bytes()[:500])
-    with pytest.raises(ModelFileError, match=rf"{NAME}: .*; {PREVIOUS}: .*Start again with another --out"):
+    with pytest.raises(ModelFileError, match=rf"{NAME}: .*; {PREVIOUS}: .*Start again with another --out\.$"):
         load(folder)
     (folder / "config.json").write_text("{}")
     assert kept(folder) == "No checkpoint had been written; start over with --resume"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 540 MiB"), OSError(5, "Input/output error")], ids=repr
+)
+def test_one_that_cannot_be_read_now_is_not_taken_for_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Going on from the one before would be work lost, and deleting the run all of it."""
+    model = Stand(-1)
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(np, "load", failing)
+    with pytest.raises(type(error)) as caught:
+        load_checkpoint(folder, model)  # type: ignore[arg-type]
+    if isinstance(caught.value, OSError):
+        assert (caught.value.filename, caught.value.errno) == (str(folder / NAME), 5)
+    assert model.values() == {-1.0}
+
+
+def test_one_that_may_not_be_opened_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = Path.open
+
+    def refusing(self: Path, *given: Any, **named: Any) -> Any:
+        if self.name == NAME:
+            raise PermissionError(13, "Permission denied", str(self))
+        return really(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with pytest.raises(PermissionError, match=NAME):
+        load_checkpoint(folder, Stand(-1))  # type: ignore[arg-type]
 
 
 def test_one_of_another_network_is_not_taken(folder: Path) -> None:

@@ -301,18 +301,17 @@ def test_resume_refuses_what_contradicts_and_names_both(
     assert resume(out) == 0, "a call that was refused has changed nothing"
 
 
-def test_an_older_run_needs_its_weights_file_again(
+def test_a_run_without_a_checkpoint_needs_its_weights_file_again(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = vgg_like(tmp_path / "vgg.npz", 4), tmp_path / "run"
     stop_after_an_epoch(monkeypatch, dataset, out, "--epochs", "2", "--weights", str(file))
-    config = json.loads((out / "config.json").read_text())
-    del config["encoder"], config["paths"]
-    (out / "config.json").write_text(json.dumps(config))
-    monkeypatch.chdir(tmp_path / "run")
+    (out / "checkpoint.npz").unlink()
+    (tmp_path / "moved").mkdir()
+    moved = file.rename(tmp_path / "moved" / "vgg.npz")
     assert resume(out) == 2
-    assert "began with vgg.npz, which is not there; give it with --weights" in capsys.readouterr().err
-    assert fit(dataset, out, "--epochs", "2", "--resume", "--weights", str(file)) == 0
+    assert f"began with {file}, which is not there; give it with --weights" in capsys.readouterr().err
+    assert fit(dataset, out, "--epochs", "2", "--resume", "--weights", str(moved)) == 0
     assert open_run(out).config["encoder"] == {"whole": True, "loaded": list(ENCODER_LAYERS[:4]), "began": []}
 
 

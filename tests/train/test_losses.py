@@ -75,6 +75,18 @@ def test_metric_agrees_with_the_numpy_scores(unlabelled: int | None) -> None:
     assert float(keras.ops.sum(metric.matrix)) == 0
 
 
+@pytest.mark.parametrize("unlabelled", [None, 3])
+def test_a_class_that_is_called_where_it_is_not_counts_as_in_the_numpy_scores(unlabelled: int | None) -> None:
+    truth = np.zeros((1, 8, 8), np.uint8)
+    truth[:, :4] = 1
+    called = truth.copy()
+    called[0, 0, :2] = (2, 3)  # Nothing is of class 2, and 3 is the unlabelled one.
+    metric = ConfusionMetric(5, unlabelled)
+    metric.update_state(truth, np.eye(5, dtype=np.float32)[called])
+    expected = scores(confusion_matrix(truth, called, 5), unlabelled)
+    assert float(metric.result()["mean_iou"]) == pytest.approx(expected.mean_iou, rel=1e-4)
+
+
 SECOND_BACKEND = """
 import os
 os.environ["KERAS_BACKEND"] = "jax"

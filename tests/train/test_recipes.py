@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
+from dataclasses import fields, replace
 
 import keras
 import numpy as np
 import pytest
 
+from train.augmentation import Augmentation
 from train.callbacks import MovingAverage
 from train.fit_arguments import add_fit_arguments
 from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, make_optimizer
@@ -38,6 +41,14 @@ def test_warmup_then_cosine() -> None:
     assert rates == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.0, 0.0], abs=1e-6)
 
 
+@pytest.mark.parametrize(("epochs", "peak"), [(1, 4), (2, 9), (60, 9)])
+def test_every_schedule_comes_down_again(epochs: int, peak: int) -> None:
+    rate = make_optimizer(replace(RECIPES["default"], epochs=epochs), steps_per_epoch=10)._learning_rate
+    rates = [float(rate(step)) for step in range(10 * epochs + 1)]
+    assert rates[peak] == max(rates) == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+
+
 def test_slowed_layers_move_less() -> None:
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -61,6 +72,10 @@ def test_help_names_the_recipes_own_values() -> None:
         assert f"default: notebook {ours}, default {theirs}" in text
     size = "x".join(map(str, RECIPES["default"].input_size))
     assert f"default: notebook 224x224, default {size}" in text
+    for field in fields(Augmentation):
+        value = getattr(Augmentation(), field.name)
+        shown = ":".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
+        assert re.search(rf"\b{field.name} \({shown}[ ,)]", text), field.name
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "loss scale"])

@@ -25,9 +25,16 @@ def samples(*stems: str) -> list[Sample]:
 def test_a_random_split_is_whole_disjoint_and_repeatable(count: int, share: float, seed: int) -> None:
     everything = samples(*(f"{index:03}" for index in range(count)))
     training, validation = random_split(everything, share, seed)
-    assert len(training) == int(count * share)
+    assert count * share - 1 < len(training) < count * share + 1e-6
     assert sorted((*training, *validation), key=lambda sample: sample.stem) == everything
     assert random_split(everything, share, seed) == (training, validation)
+
+
+def test_a_share_in_hundredths_loses_no_image_to_floating_point() -> None:
+    for count in range(2, 120):
+        for hundredths in range(1, 100):
+            training, _ = random_split(samples(*map(str, range(count))), 1.0 - hundredths / 100, 1)
+            assert len(training) == count * (100 - hundredths) // 100, (count, hundredths)
 
 
 def test_the_notebook_share_gives_its_counts() -> None:
@@ -142,7 +149,7 @@ def test_drives_are_named_each_once(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_study_holds_out_drives_too(two_drives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (base, *_) = study.part_variants()
-    recipe = study.study_recipe(base, 8, (160, 224), 8, ("other",))
+    recipe = study.study_recipe(base, 8, (160, 224), 8, 5, ("other",))
     assert [sample.stem for sample in split_samples(find_samples(two_drives), recipe, 1)[1]] == [
         "other_005", "other_006", "other_007",
     ]  # fmt: skip

@@ -217,6 +217,7 @@ def npy(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
         ({"a_npy": b"not an array"}, "damaged .npz"),
         ({"config.json": b"{}"}, "expected arrays alone; it holds 'config.json'"),
         ({"a_npy": b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535}, "damaged .npz"),
+        ({"a_npy": b"\x93NUMPY\x01\x00\x28\x23" + b"~" * 8999 + b"1"}, "damaged .npz"),  # too much for the parser
     ],
 )
 def test_an_npz_must_hold_what_it_declares(tmp_path: Path, members: dict[str, bytes], words: str) -> None:

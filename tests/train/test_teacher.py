@@ -25,7 +25,7 @@ from train.batches import TrainingBatches, WithFrames
 from train.fcn8 import Fcn8Config, fcn8
 from train.losses import TEACHER_SHARE, ConfusionMetric, SegmentationLoss
 from train.run import load_model, open_run, save_run
-from train.teacher import opinions_of, unlabelled_frames
+from train.teacher import opinion_bytes, opinions_of, unlabelled_frames
 
 WIDTHS = {"block_widths": (4, 4, 4, 4, 4), "head_widths": (4, 4)}
 FIT = (
@@ -241,6 +241,43 @@ def test_more_frames_than_memory_is_meant_for_are_refused(tmp_path: Path, monkey
     monkeypatch.setattr(teacher, "MOST_BYTES", 4 * 3 * 32 * 40)
     with pytest.raises(ConfigurationError, match="more than 4 frames of 32x40"):
         unlabelled_frames([clip], (32, 40))
+    monkeypatch.setattr(teacher, "MOST_BYTES", 4 * (3 * 32 * 40 + 500) + 7 * 500)
+    with pytest.raises(ConfigurationError, match="more than 4 frames of 32x40"):
+        unlabelled_frames([clip], (32, 40), labelled=7, opinion=500)
+
+
+def test_more_opinions_than_memory_is_meant_for_are_refused_before_the_teacher_looks(
+    dataset: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    each = opinion_bytes(open_run(finished), (352, 480))
+    images = [(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))]
+    assert opinions_of(open_run(finished), images, (352, 480))[0].nbytes == each == 32 * 32 * 12
+    monkeypatch.setattr(teacher, "MOST_BYTES", 7 * each - 1)
+    capsys.readouterr()
+    assert fit(dataset, tmp_path / "run", "--epochs", 1, "--teacher", finished) == 2
+    said = capsys.readouterr().err
+    assert "--teacher: its opinions of 7 images would take 86 kB" in said
+    assert "at most 86 kB, 6 images. Give fewer, or train without." in said
+    assert "looking at" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_devices_are_chosen_for_the_batch_that_frames_fill(
+    dataset: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven labelled images and six frames make a batch of ten."""
+    found: list[int] = []
+
+    def choosing(batch_size: int, names: tuple[str, ...]) -> None:
+        found.append(batch_size)
+        raise ConfigurationError("enough")
+
+    monkeypatch.setattr("train.fit.choose_devices", choosing)
+    clip = write_video(tmp_path / "clip.mp4", 60, 20)
+    call = ["--epochs", 1, "--batch-size", 10, "--teacher", finished]
+    assert fit(dataset, tmp_path / "run", *call, "--unlabelled", clip) == 2
+    assert fit(dataset, tmp_path / "run", *call) == 2
+    assert found == [10, 7]
 
 
 @pytest.mark.slow

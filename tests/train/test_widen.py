@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -230,25 +229,3 @@ def test_constant_filters_are_no_measure() -> None:
     for name, old in (("block4_conv2", 6), ("conv7", 5)):
         fresh = np.abs(np.asarray(wide.get_layer(name).kernel)[..., old:]).mean((0, 1, 3))
         assert fresh.max() < 30 * np.median(fresh)
-
-
-def test_a_run_begun_before_nights_goes_on_without_them_and_with_its_first_block_kept(
-    make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(self: Any, epoch: int, logs: Any = None) -> None:
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    dataset, out = make_dataset(count=8, size=(64, 64)), tmp_path / "old"
-    with monkeypatch.context() as patch:
-        patch.setattr("train.callbacks.StopOnNan.on_epoch_begin", stopped, raising=False)
-        assert main(begin(dataset, out, finished, "--epochs", "2")) == 1
-    config = json.loads((out / "config.json").read_text())
-    del config["recipe"]["augmentation"]["night"], config["recipe"]["augmentation"]["repaint"]
-    config["encoder"] = {"whole": False, "loaded": []}
-    (out / "config.json").write_text(json.dumps(config))
-    assert main(["fit", "--out", str(out), "--resume"]) == 0
-    augmentation = open_run(out).config["recipe"]["augmentation"]
-    assert (augmentation["night"], augmentation["repaint"]) == (0.0, 0.0)
-    small = load_model(open_run(finished))
-    assert all(kept(load_model(open_run(out)), small, ("block1_conv1", "block1_conv2")))
