@@ -64,7 +64,9 @@ def test_predict_drains_and_closes_when_its_terminal_goes_away(tmp_path: Path) -
     clip, out = make_clip(tmp_path / "long.mp4", count=600), tmp_path / "out"
     with Terminal([sys.executable, SLOW_CLI, 20, clip, "-o", out, "--save", "overlay,jsonl"]) as terminal:
         terminal.wait_for(out / "long_overlay.partial.mp4")
-        time.sleep(0.5)
+        # More than the first second, so that an overlay that is let go instead of closed would show fewer frames.
+        while len((out / "long.partial.jsonl").read_text().splitlines()) < 40:
+            time.sleep(0.02)
         # The shell says it once more.
         terminal.hang_up()
         terminal.press(signal.SIGHUP)
