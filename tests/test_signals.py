@@ -63,9 +63,10 @@ def test_predict_ends_at_once_at_the_second(tmp_path: Path) -> None:
 def test_predict_drains_and_closes_when_its_terminal_goes_away(tmp_path: Path) -> None:
     clip, out = make_clip(tmp_path / "long.mp4", count=600), tmp_path / "out"
     with Terminal([sys.executable, SLOW_CLI, 20, clip, "-o", out, "--save", "overlay,jsonl"]) as terminal:
-        terminal.wait_for(out / "long_overlay.partial.mp4")
+        terminal.wait_for(out / "long.partial.jsonl")
         # More than the first second, so that an overlay that is let go instead of closed would show fewer frames.
-        while len((out / "long.partial.jsonl").read_text().splitlines()) < 40:
+        deadline = time.monotonic() + 30
+        while len((out / "long.partial.jsonl").read_text().splitlines()) < 40 and time.monotonic() < deadline:
             time.sleep(0.02)
         # The shell says it once more.
         terminal.hang_up()
