@@ -55,6 +55,10 @@ class Terminal:
             assert time.monotonic() < deadline, f"no {sign!r} within {seconds} s: {self.text}"
             self._read(0.05)
 
+    def listen(self, seconds: float) -> None:
+        """Take what is printed meanwhile, so that the program never waits for room."""
+        self._read(seconds)
+
     def press(self, number: signal.Signals) -> None:
         """SIGINT as Ctrl-C on the keyboard, others as a signal."""
         if number == signal.SIGINT:

@@ -67,7 +67,7 @@ def test_predict_drains_and_closes_when_its_terminal_goes_away(tmp_path: Path) -
         # More than the first second, so that an overlay that is let go instead of closed would show fewer frames.
         deadline = time.monotonic() + 30
         while len((out / "long.partial.jsonl").read_text().splitlines()) < 40 and time.monotonic() < deadline:
-            time.sleep(0.02)
+            terminal.listen(0.02)
         # The shell says it once more.
         terminal.hang_up()
         terminal.press(signal.SIGHUP)
