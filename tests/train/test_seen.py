@@ -29,6 +29,14 @@ def fit(dataset: Path, out: Path, *more: str) -> Any:
     return open_run(out).config["data"].get("seen")
 
 
+def looked(dataset: Path, share: float, **given: Path) -> Any:
+    """What `fit` would record of its held-out images, without a training."""
+    samples = find_samples(dataset)
+    data: Any = SimpleNamespace(samples=samples, validation=time_split(samples, share)[1])
+    options: Any = SimpleNamespace(**{"start": None, "teacher": None, **given})
+    return seen_held_out(options, data, data_hash(samples))
+
+
 def test_held_out_images_that_a_network_knows_are_counted_and_handed_on(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,9 +51,8 @@ def test_held_out_images_that_a_network_knows_are_counted_and_handed_on(
     assert "It held out none; score by other images." in said
     # It held them out itself, and came from one that did not; cut down to what ships, too.
     ship_run(tmp_path / "on", tmp_path / "shipped")
-    for index, given in enumerate(("on", "shipped")):
-        out = tmp_path / f"taught{index}"
-        assert fit(dataset, out, "--teacher", str(tmp_path / given), "--validation-share", "0.25") == seen
+    for given in ("on", "shipped"):
+        assert looked(dataset, 0.25, teacher=tmp_path / given) == seen
         assert "--teacher" in capsys.readouterr().err
     # Without the run that it began from, once a checkpoint is there.
     shutil.rmtree(tmp_path / "all")
@@ -56,16 +63,14 @@ def test_held_out_images_that_a_network_knows_are_counted_and_handed_on(
 def test_a_network_of_the_same_split_or_of_other_data_knows_none(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataset, share = make_dataset(count=8), ["--validation-share", "0.25"]
-    fit(dataset, tmp_path / "one", *share)
-    for given in ("one", "shipped"):
-        assert fit(dataset, tmp_path / f"on_{given}", "--start", str(tmp_path / "one"), *share) is None
-        if given == "one":
-            ship_run(tmp_path / "one", tmp_path / "shipped")
-    more = ["--start", str(tmp_path / "one"), "--validation-share", "0.5"]
-    assert fit(make_dataset(count=7), tmp_path / "other", *more) is None
+    dataset, one = make_dataset(count=8), tmp_path / "one"
+    assert fit(dataset, one, "--validation-share", "0.25") is None
+    ship_run(one, tmp_path / "shipped")
+    for given in (one, tmp_path / "shipped"):
+        assert looked(dataset, 0.25, start=given) is None
+    assert looked(make_dataset(count=7), 0.5, start=one) is None
     assert "trained on" not in capsys.readouterr().err
-    assert fit(dataset, tmp_path / "half", *more)["count"] == 2
+    assert looked(make_dataset(count=8), 0.5, start=one)["count"] == 2
     said = capsys.readouterr().err
     assert "was trained on 2 of the 4 held-out images" in said
     assert "Hold out what it held out: --split time --validation-share 0.25." in said
