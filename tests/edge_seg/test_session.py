@@ -628,3 +628,10 @@ def test_a_session_on_the_cpu_leaves_the_applications_log_level_alone(tiny_model
     monkeypatch.setattr(onnxruntime, "set_default_logger_severity", levels.append)
     open_session(tiny_model(), device="cpu")
     assert levels == []
+
+
+def test_a_closed_session_says_the_same_whoever_made_it(tiny_model):
+    for opened in (open_session(tiny_model(), device="cpu"), FakeSession()):
+        opened.close()
+        with pytest.raises(ConfigurationError, match="This session is closed"):
+            opened.run(np.zeros((1, 32, 64, 3), np.uint8))
