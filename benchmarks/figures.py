@@ -24,7 +24,7 @@ from .growth import FILE_NAME, read_growth
 from .growth_chart import draw_growth, noisy_points
 from .measure import NOISE_BOUND
 from .rows import OUTRUN, ClipRow, Result, Row, read_result
-from .table import NONE, number, percent, timed_calls
+from .table import NONE, number, peak_speed, percent, timed_calls
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
 FOLDER = ROOT / "docs" / "benchmark"
@@ -246,8 +246,7 @@ def _peak_words(name: str, peak: dict[str, Any], *, outrun: bool) -> str:
     if not peak["gflops"]:
         return f"{name}: no such units here"
     remark = ", exceeded by a row above: no share is given" if outrun else ""
-    unit = "GOP/s" if name == "int8" else "GFLOP/s"
-    return f"{name} {peak['gflops']:,.0f} {unit} ({peak['library']}{remark})"
+    return f"{name} {peak_speed(name, peak)} ({peak['library']}{remark})"
 
 
 def read_gpu(path: Path) -> dict[str, Any]:

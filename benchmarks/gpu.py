@@ -43,11 +43,11 @@ from .settings import (
 )
 from .suite import Plan, labels_of, measure_batch, rendered_plan
 from .table import HEAD as ROW_HEAD
-from .table import align, cells
+from .table import align, cells, peak_speed
 
 FORMAT = 1
 BATCHES = (1, 8, 32, 64)
-HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GFLOP/s", "of peak", "agreement")
+HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GOP/s", "of peak", "agreement")
 # The row that all others are compared with.
 YARDSTICK = "torch cuda fp16"
 
@@ -263,7 +263,7 @@ def gpu_rows(rows: Sequence[Row], gflop: float | None, limits: dict[str, Any]) -
 def render_gpu(found: dict[str, Any]) -> str:
     """The results as text for a terminal."""
     limits, decoder = found["limits"], found["decoder"]
-    peaks = ", ".join(f"{name} {peak['gflops']:,.0f} GFLOP/s" for name, peak in limits.get("peaks", {}).items())
+    peaks = ", ".join(f"{name} {peak_speed(name, peak)}" for name, peak in limits.get("peaks", {}).items())
     gpu = limits.get("gpu") or ", ".join(found["environment"]["gpus"]) or "GPU"
     head = f"{gpu}; {peaks or limits.get('problem', '')}"
     decoded = "decoder: " + decoder.get("problem", "")
@@ -287,7 +287,7 @@ def _cells(values: dict[str, Any]) -> tuple[str, ...]:
         shown["ms/frame"],
         shown["frames/s"],
         f"{times:.2f}" if times else "-",
-        shown["GFLOP/s"],
+        shown["GOP/s"],
         shown["of peak"],
         shown["agreement"],
     )

@@ -12,7 +12,7 @@ from .environment import processor
 from .rows import ClipRow, Result, Row
 
 HEAD = ("contender", "ms/frame", "p95", "frames/s", "x Keras", "quartiles", "peak MB", "mean IoU", "agreement",
-        "GFLOP/s", "of peak", "of limit")  # fmt: skip
+        "GOP/s", "of peak", "of limit")  # fmt: skip
 NONE = "-"
 
 
@@ -99,11 +99,16 @@ def limit_table(limits: dict[str, Any]) -> list[tuple[str, ...]]:
     """Head and rows of the limits: each arithmetic's peak, with the library that reached it, and memory bandwidth."""
     rows = [("limit", "", "by")]
     for name, peak in limits["peaks"].items():
-        reached = "none here" if peak["gflops"] is None else f"{peak['gflops']:,.0f} GFLOP/s"
+        reached = "none here" if peak["gflops"] is None else peak_speed(name, peak)
         rows.append((name, reached, f"{peak['library']}, {peak['what']}" if peak["library"] else "see the notes"))
     memory = limits["bandwidth"]
     parts = ", ".join(f"{key.removesuffix('_gb_s')} {memory[key]:.1f}" for key in memory if key.endswith("_gb_s"))
     return [*rows, ("memory", f"{memory['best_gb_s']:.1f} GB/s", parts)]
+
+
+def peak_speed(arithmetic: str, peak: dict[str, Any]) -> str:
+    """A peak in its unit: whole numbers are no floating-point operations."""
+    return f"{peak['gflops']:,.0f} {'GOP/s' if arithmetic == 'int8' else 'GFLOP/s'}"
 
 
 def clip_line(clip: dict[str, Any]) -> str:

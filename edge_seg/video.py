@@ -245,6 +245,11 @@ class VideoFile(Source):
         except (av.error.FFmpegError, ValueError):
             if packet is not None:
                 self._ledger.refuse()
+                if self._reordered and packet.dts in self._decoding_times:
+                    # No picture comes of it. With frame threads the refused one may be an earlier one: the times in
+                    # between are a frame off then, and the later ones right.
+                    self._decoding_times.remove(packet.dts)
+                    heapq.heapify(self._decoding_times)
             return []
 
     def _frame(self, picture: VideoFrame, delivered: int, last: Frame | None) -> Frame:

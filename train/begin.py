@@ -21,7 +21,7 @@ from .augment import Pair
 from .classes import ClassList
 from .fcn8 import Fcn8Config, fcn8
 from .narrow import narrow_from
-from .options import Encoder, FitOptions, fcn8_config
+from .options import FitOptions, Inherited, fcn8_config
 from .recipes import Recipe
 from .rescore import rescore
 from .run import load_model, open_run
@@ -33,10 +33,10 @@ SOME_FRAMES = 12
 
 def begin_network(
     recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray], *, synchronized: bool
-) -> tuple[keras.Model, Encoder]:
+) -> tuple[keras.Model, Inherited]:
     """Build the network that a training begins with, and record which of the given weights it took.
 
-    If `options.encoder` already holds that record, the weights come from a checkpoint and none are read here.
+    If `options.inherited` already holds that record, the weights come from a checkpoint and none are read here.
 
     Args:
         frames: some images as the network sees them, (1, H, W, 3) float32 in [-1, 1] each; read only where a finished
@@ -49,36 +49,36 @@ def begin_network(
     start, given, config = options.start, options.weights, fcn8_config(recipe, options)
     if start is not None and not recipe.batch_norm:
         return _go_on(recipe, options, frames)
-    blocks, encoder, finished = _trained_blocks(recipe), options.encoder, None
-    if encoder is None and start is not None:
+    blocks, inherited, finished = _trained_blocks(recipe), options.inherited, None
+    if inherited is None and start is not None:
         shown = list(frames)
         finished, began = _finished(start, config, options.classes, shown, options.seed)
         whole = is_whole(began, config.widths, blocks)
         loaded = tuple(name for name in ENCODER_LAYERS if whole and int(name[5]) <= blocks)
-        encoder = Encoder(whole, loaded, began)
-    elif encoder is None:
-        encoder = Encoder(given is not None and fits_whole(read_encoder(given), config.block_widths, blocks))
+        inherited = Inherited(whole, loaded, began)
+    elif inherited is None:
+        inherited = Inherited(given is not None and fits_whole(read_encoder(given), config.block_widths, blocks))
     # Blocks that arrive trained need no normalisation: it starts with the first block after them.
-    first_norm = None if not recipe.batch_norm else blocks + 1 if encoder.whole else 1
+    first_norm = None if not recipe.batch_norm else blocks + 1 if inherited.whole else 1
     # No fixed size, so that one network takes both crops and whole validation images.
     network = fcn8(
         config.with_size(None), batch_norm_from=first_norm, dropout=recipe.dropout, synchronized=synchronized
     )
     if finished is not None:
         narrow_from(network, finished, shown)
-    elif given is not None and options.encoder is None:
-        narrow = recipe.batch_norm and not encoder.whole
+    elif given is not None and options.inherited is None:
+        narrow = recipe.batch_norm and not inherited.whole
         loaded = tuple(load_encoder(network, given, rescale=recipe.rescale_weights, narrow=narrow))
-        encoder = replace(encoder, loaded=loaded)
-    _freeze(network, encoder.loaded if encoder.whole else (), recipe.freeze_blocks)
-    return network, encoder
+        inherited = replace(inherited, loaded=loaded)
+    _freeze(network, inherited.loaded if inherited.whole else (), recipe.freeze_blocks)
+    return network, inherited
 
 
-def learning_rates(recipe: Recipe, encoder: Encoder, config: Fcn8Config) -> dict[str, float]:
+def learning_rates(recipe: Recipe, inherited: Inherited, config: Fcn8Config) -> dict[str, float]:
     """Factors on the learning rate by layer name, for the layers that have one."""
-    rates = rates_where_wider(encoder.began, config.widths) if encoder.began else {}
+    rates = rates_where_wider(inherited.began, config.widths) if inherited.began else {}
     # Where only a selection of filters was taken, there is more to relearn: those layers keep the full rate.
-    for name in encoder.loaded if encoder.whole else ():
+    for name in inherited.loaded if inherited.whole else ():
         rates[name] = rates.get(name, 1.0) * recipe.encoder_rate
     return rates
 
@@ -89,11 +89,11 @@ def some_frames(pairs: Sequence[Pair], size: tuple[int, int]) -> Iterator[np.nda
         yield scale_frames(resize_frame(pairs[index][0], size)[None])
 
 
-def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) -> tuple[keras.Model, Encoder]:
+def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) -> tuple[keras.Model, Inherited]:
     """Continue a finished run's network without normalisation, which was folded into its weights."""
-    config, encoder = fcn8_config(recipe, options), options.encoder
+    config, inherited = fcn8_config(recipe, options), options.inherited
     network = fcn8(config.with_size(None), dropout=recipe.dropout, kernel_initializer="zeros")
-    if encoder is None:
+    if inherited is None:
         assert options.start is not None
         finished, began = _finished(options.start, config, options.classes, frames, options.seed)
         for layer in network.layers:
@@ -101,9 +101,9 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
                 layer.set_weights(finished.get_layer(layer.name).get_weights())
         even_out(network)
         whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, int(name[5])))
-        encoder = Encoder(False, tuple(whole), began)
-    _freeze(network, encoder.loaded, recipe.freeze_blocks)
-    return network, encoder
+        inherited = Inherited(False, tuple(whole), began)
+    _freeze(network, inherited.loaded, recipe.freeze_blocks)
+    return network, inherited
 
 
 def _finished(

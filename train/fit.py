@@ -82,7 +82,7 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
     with devices.folder(options.out) as folder:
         with devices.scope():
             trainer = Trainer(recipe, options, pairs, data.validation, devices, folder, opinions)
-            config["encoder"] = asdict(trainer.encoder)
+            config["encoder"] = asdict(trainer.inherited)
             print_setup(trainer, config, data)
             remark_on_average(recipe, recipe.epochs * len(trainer.batches))
             save_run(folder, config)
@@ -90,7 +90,7 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
         config["training"] = {
             **summary(recipe, trainer.history.rows),
             "policy": options.policy,
-            "loaded_layers": list(trainer.encoder.loaded),
+            "loaded_layers": list(trainer.inherited.loaded),
             "devices": devices.count,
         }
         with trainer.average.swapped_in():
@@ -124,12 +124,14 @@ class Trainer:
         self.shares = class_shares(pairs, len(self.classes), self.ignored) if not recipe.is_notebook else None
         self.fcn8_config = fcn8_config(recipe, options)
         self.batches = self._training_batches(pairs, opinions)
-        self.network, self.encoder = begin_network(
+        self.network, self.inherited = begin_network(
             recipe, options, some_frames(pairs, recipe.input_size), synchronized=devices.synchronized
         )
         # The notebook's loss sees probabilities; the default recipe's sees logits, which is steadier in low precision.
         self.model = self.network if recipe.is_notebook else logits_model(self.network)
         self._compile()
+        # Built within the first step, it would have TensorFlow trace that step a second time.
+        self.model.optimizer.build(self.model.trainable_variables)
         self.average = MovingAverage(self.model)
         held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))
         self.validation = Validation(
@@ -167,7 +169,6 @@ class Trainer:
         if not has_checkpoint(self.options.out):
             print("no checkpoint had been written: starting over", file=sys.stderr)
             return 0
-        self.model.optimizer.build(self.model.trainable_variables)
         record, note = load_checkpoint(self.options.out, self.model)
         if note:
             print(f"warning: {note}", file=sys.stderr)
@@ -198,7 +199,7 @@ class Trainer:
 
     def _compile(self) -> None:
         recipe, classes = self.recipe, len(self.classes)
-        rates = learning_rates(recipe, self.encoder, self.fcn8_config)
+        rates = learning_rates(recipe, self.inherited, self.fcn8_config)
         optimizer = make_optimizer(recipe, len(self.batches), rates)
         if self.shares is None:
             loss, metrics = "sparse_categorical_crossentropy", ["accuracy", ConfusionMetric(classes, None)]
@@ -257,7 +258,7 @@ def print_setup(trainer: Trainer, config: dict[str, Any], data: TrainingData) ->
     epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {batch}"
     print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")
     if trainer.options.weights:
-        print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.encoder.loaded)}")
+        print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.inherited.loaded)}")
     if trainer.options.teacher:
         frames = config["data"]["frames"]
         also = f", and of {frames['count']} frames without masks" if frames else ""

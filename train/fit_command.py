@@ -242,13 +242,13 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         changes |= {name: getattr(args, name) for name in data}
     running = {name: getattr(args, name) for name in ("tensorboard", "devices", "every", "workers")}
     options = replace(options, **running, **changes)
-    if options.encoder is None and options.weights and not args.weights and not options.weights.is_file():
+    if options.inherited is None and options.weights and not args.weights and not options.weights.is_file():
         raise ConfigurationError(
             f"--resume: the run in {args.out} began with {options.weights}, which is not there; give it with --weights."
         )
     ignored = options.classes.ignored if args.ignore_id is None else args.ignore_id
     options = replace(options, classes=changed(options.classes, args.classes, args.unlabelled_class, ignored))
-    if options.encoder is None and options.start:
+    if options.inherited is None and options.start:
         refuse_other_start(options.start, options)
     check_teacher(recipe, options.classes, options.teacher, options.unlabelled)
     return recipe, options

@@ -30,7 +30,7 @@ PATHS = ("weights", "start", "teacher")
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Inherited:
     """Which of the given weights a network took.
 
     Attributes:
@@ -55,7 +55,7 @@ class FitOptions:
         teacher: a finished run's folder whose opinion of the images is learnt too, or None.
         unlabelled: pictures, clips and folders of them, learnt from the teacher alone.
         classes: what the masks hold.
-        encoder: what a resumed run recorded about its given weights. Its checkpoint holds every weight, so neither
+        inherited: what a resumed run recorded about its given weights. Its checkpoint holds every weight, so neither
             `weights` nor `start` is read.
         brief: validate only after the last epoch and draw nothing: a study needs only the scores.
         every: validate and write a checkpoint every this many epochs, and after the last.
@@ -79,7 +79,7 @@ class FitOptions:
     classes: ClassList = CAMVID
     license: str = ""
     devices: tuple[str, ...] = ()
-    encoder: Encoder | None = None
+    inherited: Inherited | None = None
     brief: bool = False
     every: int = 1
     workers: int | None = None
@@ -141,7 +141,7 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
     try:
         data, network, record = config["data"], Fcn8Config.from_dict(config["fcn8"]), config["encoder"]
         paths = {name: _path(config["paths"][name]) for name in PATHS}
-        encoder = Encoder(bool(record["whole"]), tuple(map(str, record["loaded"])), tuple(record["began"]))
+        inherited = Inherited(bool(record["whole"]), tuple(map(str, record["loaded"])), tuple(record["began"]))
         return recipe_from(config["recipe"]), FitOptions(
             out=out, dataset=_path(data["root"]), images=_path(data["images"]), masks=_path(data["masks"]),
             block_widths=network.block_widths, head_widths=network.head_widths,
@@ -149,7 +149,7 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
             unlabelled=tuple(map(Path, data["unlabelled"])),
             classes=run.class_list, policy=str(config["policy"]), resume=True, tensorboard=False,
             license=str(config.get("license", "")),
-            encoder=encoder if has_checkpoint(out) else None,
+            inherited=inherited if has_checkpoint(out) else None,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(

@@ -429,6 +429,22 @@ def test_avi_whose_pictures_are_reordered_is_whole_and_in_time(tmp_path: Path, b
     assert (video.counts.corrupt, video.counts.retimed, video.counts.failed, video.end.early) == (0, 0, 0, False)
 
 
+def test_times_of_an_avi_with_reordered_pictures_stay_right_behind_a_packet_that_is_refused(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.avi", count=40, options={"preset": "medium", "g": "10", "bf": "2"})
+    with av.open(str(clip)) as container:
+        sizes = [packet.size for packet in container.demux(video=0) if packet.size]
+        place = clip.read_bytes().index(b"00dc", clip.read_bytes().index(b"movi")) + 8
+    for size in sizes[:13]:
+        place += size + size % 2 + 8
+    with clip.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(sizes[13]))
+    video, frames = read(clip)
+    assert (video.counts.failed, video.counts.read, video.counts.retimed) == (1, 40, 0)
+    late = [frame for frame in frames if read_number(frame.image) >= 30]
+    assert [frame.time_s for frame in late] == [pytest.approx(number / 25) for number in range(30, 40)]
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv", ".avi", ".mp4", ".ts"])
 def test_a_later_segment_of_a_recording_ends_where_it_says(tmp_path: Path, suffix: str) -> None:
     """Its times go on from the segment before, and what the file calls its duration may be its end."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.train.test_narrow import NARROW, SHORT, logits, random_network
 from train.__main__ import main
-from train.average import rescale_filters, weights_of
+from train.average import averaged_config, rescale_filters, weights_of
 from train.narrow import CHAIN, SCORES
 from train.run import load_model, open_run, save_run
 
@@ -87,7 +87,28 @@ def test_the_share_is_the_second_ones(tmp_path: Path, share: float) -> None:
         np.testing.assert_allclose(logits(mean), logits(other), atol=1e-3 * np.abs(logits(other)).max())
     assert run.config["averaged"] == {"with": "one", "share": 1 - share}
     assert run.config["training"] == {"epochs": 3, "seconds": 5}, "scores are another network's"
-    assert (run.config["license"], run.config["data"]) == ("city data; own data", {"val": ["a"]})
+    assert (run.config["license"], run.config["data"]) == ("city data; own data", {"val": ["a"], "seen": None})
+
+
+@pytest.mark.parametrize(
+    ("known", "hash_", "names"),
+    [
+        ({"train": ["a", "c"]}, "h", ["a", "d"]),
+        ({"train": ["x"], "seen": {"count": 1, "names": ["b"]}}, "h", ["b", "d"]),
+        ({"train": ["x"]}, "h", ["d"]),
+        ({"train": ["a", "b"]}, "another", ["d"]),
+    ],
+)
+def test_held_out_images_that_either_was_trained_on_are_handed_on(
+    tmp_path: Path, known: dict[str, object], hash_: str, names: list[str]
+) -> None:
+    """Two that went on from one network may have held out different images."""
+    model = random_network(NARROW)
+    one = run_of(tmp_path / "one", model, data={"hash": hash_, **known})
+    data = {"hash": "h", "train": ["c"], "val": ["a", "b", "d"], "seen": {"count": 1, "names": ["d"]}}
+    two = run_of(tmp_path / "two", nudged(model, 0.1), data=data)
+    config = averaged_config(open_run(one), open_run(two), 0.5)
+    assert config["data"] == {**data, "seen": {"count": len(names), "names": names}}
 
 
 def test_networks_with_nothing_in_common_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,8 +140,8 @@ def test_fit_begins_a_wider_network_beside_a_finished_one(
     # Its checkpoint holds all of it, and config.json which layers learn how fast.
     shutil.rmtree(finished)
     recipe, options = read_begun(out)
-    assert options.encoder is not None
-    rates = learning_rates(recipe, options.encoder, fcn8_config(recipe, options))
+    assert options.inherited is not None
+    rates = learning_rates(recipe, options.inherited, fcn8_config(recipe, options))
     assert rates["conv7"] == 7 / 20
     assert rates["block4_conv2"] == 6 / 9
     (out / "model.weights.h5").unlink()
