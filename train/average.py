@@ -97,7 +97,7 @@ def averaged_config(one: Run, other: Run, share: float) -> dict[str, Any]:
 
 
 def seen_by_either(one: Run, other: Run) -> dict[str, Any] | None:
-    """The second's record of held-out images that were trained on (`train/seen.py`), with those that the first knows."""
+    """The second's record of held-out images that were trained on (`train/seen.py`), and those that the first knows."""
     known, data = one.config.get("data") or {}, other.config["data"]
     names = set((data.get("seen") or {}).get("names", ()))
     if known.get("hash") == data.get("hash"):
