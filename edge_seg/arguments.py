@@ -46,6 +46,8 @@ def name(text: str) -> str:
     """The name of a file or folder, not empty: "" would silently mean the default or the working directory."""
     if not text:
         raise argparse.ArgumentTypeError("expected a name, got none (a variable that is not set?)")
+    if "://" in text and not os.path.exists(text):
+        raise argparse.ArgumentTypeError("expected a file or folder of this machine; got an address")
     return text
 
 

@@ -32,7 +32,7 @@ from .audio import AudioTrack
 from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
-from .files import DISK_FULL, Seal, reason, replacing
+from .files import DISK_FULL, Seal, create_anew, reason, replacing
 from .media import TAGS
 from .names import partial_path
 from .opencv import cv2
@@ -41,7 +41,9 @@ from .threads import available_threads, usual_scheduling
 # Short, since frames not yet in a fragment are lost in a kill. The encoder also holds frames back: four with the
 # default preset, dozens with the slow ones.
 FRAGMENT_US = 250_000
+# Of a timescale, and of one frame's duration in it, with some room for the order in which frames are coded.
 MAX_TIMESCALE = 2**31 - 1
+MAX_DURATION = 2**31 - 2**20
 _FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: the encoder carries each frame's duration to its packet
 _BT709 = 1
 _LIMITED_RANGE = 1
@@ -57,6 +59,8 @@ class WrittenVideo:
         whole: whether it has its final name.
         audio: what became of the audio, in words; empty if there is none.
         padding: (rows, columns) added at the bottom and the right, since 4:2:0 needs even sizes.
+        shortened_s: seconds by which pauses between frames were shortened, since an MP4 holds none longer than 2^31
+            units of its clock: 6.6 hours at 90 kHz.
     """
 
     path: Path
@@ -64,6 +68,7 @@ class WrittenVideo:
     whole: bool
     audio: str = ""
     padding: tuple[int, int] = (0, 0)
+    shortened_s: float = 0.0
 
 
 class VideoWriter:
@@ -106,6 +111,7 @@ class VideoWriter:
         self._padded = np.empty((size[0] + self.padding[0], size[1] + self.padding[1], 3), np.uint8)
         self._converter = VideoReformatter()
         self._shift = 0
+        self._shortened = 0
         # When the last frame begins, and when it ends.
         self._last_pts = self._end_pts = 0
         self._audio: AudioTrack | None = None
@@ -132,6 +138,9 @@ class VideoWriter:
         if self.frames == 0:
             # Players drop what lies before zero, so a source that starts earlier is shifted as a whole.
             self._shift = max(0, -pts)
+        elif (beyond := pts + self._shift - self._last_pts - MAX_DURATION // self._time_base.numerator) > 0:
+            self._shift -= beyond
+            self._shortened += beyond
         frame = self._to_frame(image)
         frame.pts, frame.time_base, frame.duration = pts + self._shift, self._time_base, duration
         self._last_pts, self._end_pts = pts + self._shift, pts + self._shift + duration
@@ -181,7 +190,10 @@ class VideoWriter:
             self.partial.unlink(missing_ok=True)
 
     def _written(self, path: Path, frames: int, *, whole: bool, audio: str) -> WrittenVideo:
-        return WrittenVideo(path=path, frames=frames, whole=whole, audio=audio, padding=self.padding)
+        shortened_s = float(self._shortened * self._time_base)
+        return WrittenVideo(
+            path=path, frames=frames, whole=whole, audio=audio, padding=self.padding, shortened_s=shortened_s
+        )
 
     def _create(self) -> OutputContainer:
         options = {
@@ -195,7 +207,7 @@ class VideoWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Created here so that a folder without permission is an error now, not after the first second.
-            self.partial.open("wb").close()
+            create_anew(self.partial).close()
             # Without "file:", libav would take what stands before a colon in a name for a protocol.
             return av.open(f"file:{self.partial}", "w", format="mp4", container_options=options)
         except (av.error.FFmpegError, OSError) as error:

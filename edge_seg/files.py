@@ -8,15 +8,15 @@ import contextlib
 import errno
 import functools
 import hashlib
-import itertools
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import ConfigurationError, EdgeSegError, MediaError
 
@@ -28,14 +28,17 @@ with contextlib.suppress(ImportError):
 Seal = Callable[[Path, Path], None]
 
 # Hidden files that a killed process left are deleted by a later one once they are this old, and no sooner: a process in
-# another container, whose id means nothing here, may still be writing them.
+# another container, whose id means nothing here, may still be writing them. Once they are as old as the second, they
+# are deleted even if a process has that id: in a container the first one always does.
 STALE_S = 600.0
+LONG_STALE_S = 86_400.0
 LOCK_ATTEMPTS = 10
 # Errors that other files on the disk would meet too.
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_TEMPORARY = re.compile(r"[.]partial-(\d+)-\d+-")
+_TEMPORARY = re.compile(r"[.]partial-(\d+)-[0-9a-f]+-")
 _LOCK = ".partial-lock-"
-_numbers = itertools.count()
+# In a folder that others may write to: a link is not followed, and a pipe that nobody writes to does not block.
+_WARY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def name_of(given: str | os.PathLike[str], what: str) -> str:
@@ -108,10 +111,10 @@ class Claim:
 
 def _opened(lock: Path) -> int:
     try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(lock, os.O_RDWR | os.O_CREAT | _WARY, 0o666)
     except PermissionError as error:
         try:
-            return os.open(lock, os.O_RDONLY)  # Another user's file, which can be locked all the same.
+            return os.open(lock, os.O_RDONLY | _WARY)  # Another user's file, which can be locked all the same.
         except FileNotFoundError:
             raise PermissionError(error.errno, error.strerror, str(lock.parent)) from error
 
@@ -169,7 +172,18 @@ def temporary_path(path: Path) -> Path:
     _sweep_once(path.parent.absolute())
     # Keras and matplotlib pick their format by suffix, so the temporary name ends like the final one; only its end is
     # kept, since the final name may already be as long as names may be.
-    return path.with_name(f".partial-{os.getpid()}-{next(_numbers)}-{path.name[-50:]}")
+    # A random part, since processes in different containers have the same id.
+    return path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(8)}-{path.name[-50:]}")
+
+
+def create_anew(path: Path) -> BinaryIO:
+    """A new file, unbuffered, in place of what had that name: of a link the link is replaced, not what it points at.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    path.unlink(missing_ok=True)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb", buffering=0)
 
 
 def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | None = None) -> None:
@@ -242,12 +256,13 @@ def sweep(folder: Path) -> list[str]:
         if entry.name.startswith(_LOCK) and _swept(Path(entry.path)):
             gone.append(entry.name)
         found = _TEMPORARY.match(entry.name)
-        if found is None or _alive(int(found[1])):
+        if found is None:
             continue
         with contextlib.suppress(OSError):
-            if time.time() - entry.stat().st_mtime < STALE_S:
+            age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if age_s < (LONG_STALE_S if _alive(int(found[1])) else STALE_S):
                 continue
-            shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
+            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
             gone.append(entry.name)
     return gone
 
@@ -257,7 +272,7 @@ def _swept(lock: Path) -> bool:
     if fcntl is None:
         return False
     with contextlib.suppress(OSError):
-        handle = os.open(lock, os.O_RDONLY)
+        handle = os.open(lock, os.O_RDONLY | _WARY)
         try:
             if _locked(handle, lock):
                 lock.unlink()

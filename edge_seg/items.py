@@ -137,14 +137,13 @@ def _stream(scheme: str, address: str) -> Item:
     address = f"{scheme.lower()}{address[len(scheme) :]}"
     with contextlib.suppress(ValueError):
         remember_secrets(address)
+    # Parsed without its secrets, so that neither the results' names nor an error hold them.
     name = redact(address)
     try:
         parts = urlsplit(name)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigurationError(
-            f"{name} is not an address ({error}). Expected {scheme}://HOST[:PORT]/PATH."
-        ) from error
+        raise ConfigurationError(f"{name} is not an address ({error}). Expected {scheme}://HOST[:PORT]/PATH.") from None
     if urlsplit(address).hostname != host:
         raise ConfigurationError(f"{name}: write / ? # of a user name or password as %2F, %3F, %23.")
     if scheme.lower() in ("tcp", "udp"):

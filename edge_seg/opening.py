@@ -25,7 +25,7 @@ from .diagnose import explain_file
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
 from .leaving import native_code, program_is_ending
 from .media import MAX_PIXELS, STANDARD_INPUT
-from .redact import redact, remember_secrets
+from .redact import redact, redact_foreign, remember_secrets
 
 try:
     import av
@@ -217,7 +217,7 @@ def clock_origin_s(container: InputContainer) -> float:
 
 def reason_of(error: Exception) -> str:
     """The library's error text, without the file name and without credentials."""
-    return redact(str(getattr(error, "strerror", None) or type(error).__name__)).lower()
+    return redact_foreign(str(getattr(error, "strerror", None) or type(error).__name__)).lower()
 
 
 def _sized(container: InputContainer) -> bool:

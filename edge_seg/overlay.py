@@ -6,6 +6,7 @@ import numpy as np
 
 from .errors import ConfigurationError
 from .opencv import cv2
+from .preprocess import NEAREST
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -56,7 +57,7 @@ class Painter:
             self._colors = np.empty((*size, 3), np.uint8)
         # Look colours up before enlarging, while there are fewer pixels; nearest neighbour blends no colours either.
         small = cv2.applyColorMap(labels, self._table)
-        return cv2.resize(small, (size[1], size[0]), dst=self._colors, interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(small, (size[1], size[0]), dst=self._colors, interpolation=NEAREST)
 
     def overlay(self, frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """`labels` of any size laid over `frame` (H, W, 3) uint8 BGR: (H, W, 3) uint8 BGR."""

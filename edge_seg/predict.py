@@ -24,7 +24,7 @@ from .phrases import joined
 from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predictor
 from .progress import Progress
 from .records import Entry, Records
-from .redact import redact
+from .redact import redact, redact_foreign
 from .sources import open_item
 from .steady import Smoother, check_hold
 from .timings import StageTime, Stopwatch
@@ -179,7 +179,7 @@ class Run:
         try:
             return self._look(item, plan)
         except Exception as error:
-            return {}, SourceReport(source=item.name, status="failed", message=redact(_words(error)))
+            return {}, SourceReport(source=item.name, status="failed", message=_words(error))
 
     def _replaceable(self, plan: Plan) -> frozenset[Path]:
         """The existing results that may be replaced: with `look` those that it has just been shown."""
@@ -196,7 +196,7 @@ class Run:
             return SourceReport(source=item.name, status=MADE_ELSEWHERE, message=redact(str(error)))
         except Exception as error:
             # Even a bug of ours in one source must not stop the others.
-            return SourceReport(source=item.name, status="failed", message=redact(_words(error)))
+            return SourceReport(source=item.name, status="failed", message=_words(error))
 
     def _video(self, item: Item, plan: Plan) -> SourceReport:
         entry = self._records.begin(item, plan)
@@ -344,7 +344,9 @@ def _not_started(item: Item) -> SourceReport:
 
 def _words(error: BaseException) -> str:
     """The error's text; other errors than ours and `OSError` get their type's name in front."""
-    return str(error) if isinstance(error, (EdgeSegError, OSError)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, (EdgeSegError, OSError)):
+        return redact(str(error))
+    return redact_foreign(f"{type(error).__name__}: {error}")
 
 
 def _judge(source: Source, report: PipelineReport) -> tuple[str, str]:

@@ -12,6 +12,10 @@ import numpy as np
 from .errors import ConfigurationError
 from .opencv import cv2
 
+# Of pixels by their centres, as `resize_frame` has it; plain INTER_NEAREST goes by their corners, and shifts labels
+# against the frame by up to half a pixel.
+NEAREST = cv2.INTER_NEAREST_EXACT
+
 
 def check_frame(frame: np.ndarray) -> np.ndarray:
     """Return `frame` if it is (H, W, 3) uint8 with at least one pixel; raise `ConfigurationError` otherwise."""
@@ -57,7 +61,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize labels to `size` = (height, width) by nearest neighbour, which never blends ids; (H, W) uint8."""
     if labels.shape[:2] == tuple(size):
         return labels
-    return cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(labels, (size[1], size[0]), interpolation=NEAREST)
 
 
 def stack_frames(frames: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .errors import ConfigurationError
 from .opencv import cv2
+from .preprocess import NEAREST
 
 # OpenCV takes None for an omitted array, though its type stubs do not allow it; an empty array does not always do.
 NONE: Any = None
@@ -107,7 +108,7 @@ class Smoother:
         unexplained = cv2.blur(cv2.absdiff(grey, before), NEIGHBOURHOOD) > UNEXPLAINED_LEVELS
         if unexplained.mean() > CUT_SHARE:
             return shown, np.zeros_like(strength)
-        strength[cv2.resize(unexplained.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0] = 0
+        strength[cv2.resize(unexplained.view(np.uint8), size, interpolation=NEAREST) > 0] = 0
         return shown, strength
 
 

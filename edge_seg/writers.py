@@ -20,7 +20,7 @@ import numpy as np
 from .codecs import EncodeOptions
 from .encode import VideoWriter
 from .errors import MediaError
-from .files import Seal, publish, reason
+from .files import Seal, create_anew, publish, reason
 from .media import Frame, SourceInfo
 from .names import partial_path
 from .opencv import cv2
@@ -115,6 +115,8 @@ class PictureTrack:
         if any(result.padding):
             sides = [f"1 {side}" for side, added in zip(("column", "row"), result.padding[::-1], strict=True) if added]
             notes.append(f"padded by {' and '.join(sides)} to an even size, as H.264's 4:2:0 needs")
+        if result.shortened_s:
+            notes.append(f"pauses shortened by {result.shortened_s:.0f} s, since no frame of an MP4 may last so long")
         if result.audio:
             notes.append(f"audio: {result.audio}")
         return Written(kind=self._kind, path=result.path, frames=result.frames, whole=result.whole, notes=tuple(notes))
@@ -194,7 +196,7 @@ class ShareLines:
         self._share: dict[str, float] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._partial.open("wb", buffering=0)
+            self._file = create_anew(self._partial)
         except OSError as error:
             raise MediaError(f"{path}: cannot be written ({reason(error)}).") from error
 

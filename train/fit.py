@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -35,8 +34,6 @@ from .training_data import TrainingData, find_data
 from .weights import even_out
 
 RENDERED_POOL = 160
-# Above this share of the initial weights in the saved average, a warning is printed.
-BEGUN_WITH = 0.1
 
 
 @out_of_memory_told()
@@ -84,7 +81,6 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
             trainer = Trainer(recipe, options, pairs, data.validation, devices, folder, opinions)
             config["encoder"] = asdict(trainer.inherited)
             print_setup(trainer, config, data)
-            remark_on_average(recipe, recipe.epochs * len(trainer.batches))
             save_run(folder, config)
             trainer.train()
         config["training"] = {
@@ -220,19 +216,6 @@ class Trainer:
 def use_jit() -> bool:
     """Whether to compile the step with XLA: not on TensorFlow's CPU, where it runs at half the speed of oneDNN."""
     return keras.backend.backend() == "jax"
-
-
-def remark_on_average(recipe: Recipe, steps: int) -> None:
-    """Warn on stderr if a training is too short for its moving average, which is what is saved."""
-    begun_with = recipe.ema**steps
-    if begun_with > BEGUN_WITH:
-        enough = math.ceil(math.log(BEGUN_WITH) / math.log(recipe.ema))
-        print(
-            f"warning: {steps} steps in all are few for the moving average of the weights, which is what is saved: "
-            f"{begun_with:.0%} of it will be what training began with. More --epochs or a smaller --batch-size make at "
-            f"least {enough} steps.",
-            file=sys.stderr,
-        )
 
 
 def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class Recipe:
         encoder_rate: factor on the learning rate of layers that were given kernels whole: ImageNet's, or with `--start`
             and batch normalisation blocks 1 and 2 of the finished network. Their weight decay goes by the whole rate.
         weight_decay: decoupled (AdamW).
-        ema: decay per step of the moving average of the weights, which is what is validated and saved; 0 for none.
+        ema: decay per step of the moving average of the weights, which is what is validated and saved; 0 for none. Of a
+            short training it is less (`averaging`).
         ignore_unlabelled: leave unlabelled pixels out of loss and metrics.
         weighted: weight classes by `losses.class_weights`.
         weight_offset: the offset in those weights.
@@ -83,6 +84,9 @@ class Recipe:
         """As plain JSON types."""
         return asdict(self)
 
+
+# The default recipe's average reaches back over about this share of its 60 epochs.
+AVERAGED_SHARE = 0.055
 
 RECIPES = {
     "notebook": Recipe(
@@ -161,6 +165,12 @@ class ScaledAdamW(keras.optimizers.AdamW):
         super().update_step(gradient, variable, learning_rate * self._rate_of(path))
 
 
+def averaging(ema: float, steps: int) -> float:
+    """Decay per step of the moving average in a training of so many steps: `ema`, but looking back over no more than
+    `AVERAGED_SHARE` of them, lest it keep what the training began with."""
+    return min(ema, max(0.0, 1.0 - 1.0 / max(1.0, AVERAGED_SHARE * steps)))
+
+
 def make_optimizer(
     recipe: Recipe, steps_per_epoch: int, rates: Mapping[str, float] | None = None
 ) -> keras.optimizers.Optimizer:
@@ -176,7 +186,7 @@ def make_optimizer(
         schedule,
         weight_decay=recipe.weight_decay,
         use_ema=recipe.ema > 0,
-        ema_momentum=recipe.ema or 0.99,
+        ema_momentum=averaging(recipe.ema, steps),
         rate_of=lambda path: math.prod((rates or {}).get(part, 1.0) for part in path.split("/")),
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

@@ -27,8 +27,6 @@ from .fit_arguments import add_workers
 if TYPE_CHECKING:
     from .recipes import Recipe
 
-# The moving average of the default recipe reaches back over this share of its 60 epochs; a short study keeps the share.
-AVERAGED_SHARE = 0.055
 Widths = tuple[tuple[int, int, int, int, int], tuple[int, int]]
 NARROW: Widths = ((16, 32, 64, 128, 128), (128, 128))
 WIDTHS: dict[str, Widths] = {
@@ -125,7 +123,7 @@ def run_study(args: argparse.Namespace) -> int:
     check_input_size(args.crop_size)
     keep_freed_memory()
     variants = STUDIES[args.study]()
-    images = training_images(variants[0], args)
+    check_held_out(variants[0], args)
     if args.weights is None:
         # Without a weights file, the variant that leaves the kernels out would equal the base.
         variants = [variant for variant in variants if variant.name != "without ImageNet kernels"]
@@ -133,39 +131,30 @@ def run_study(args: argparse.Namespace) -> int:
     # Seed by seed, so that a study stopped early holds every variant at least once.
     for drawn in args.seeds:
         for variant in variants:
-            records.append(train_variant(variant, drawn, args, images))
+            records.append(train_variant(variant, drawn, args))
             write_study(args.out, args.study, variants, records)
     print(study_table(variants, records))
     print(f"done: {args.out / args.study}.md, {args.study}.json")
     return 0
 
 
-def training_images(variant: Variant, args: argparse.Namespace) -> int:
-    """Return how many images every variant and seed trains on.
-
-    Raises:
-        ConfigurationError: no image is held out to score trainings by.
-    """
+def check_held_out(variant: Variant, args: argparse.Namespace) -> None:
+    """Raise `ConfigurationError` if no image is held out to score trainings by."""
     from .recipes import RECIPES
     from .splits import split_samples
 
     samples = find_samples(args.dataset)
     recipe = replace(RECIPES["default"], held_out=args.hold_out, **variant.changes)
-    training, validation = split_samples(samples, recipe, args.seeds[0])
+    _, validation = split_samples(samples, recipe, args.seeds[0])
     if not validation:
         raise ConfigurationError(
             f"{args.dataset}: of {len(samples)} image(s) a share of {recipe.validation_share:g} holds none out, and "
             "trainings are compared by the images held out; give more images."
         )
-    return len(training)
 
 
-def train_variant(variant: Variant, seed: int, args: argparse.Namespace, images: int) -> dict[str, Any]:
-    """Train one variant, or read what an earlier call trained, and return its scores as plain JSON types.
-
-    Args:
-        images: how many are trained on.
-    """
+def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one variant, or read what an earlier call trained, and return its scores as plain JSON types."""
     import keras
 
     from .fit import fit
@@ -173,7 +162,7 @@ def train_variant(variant: Variant, seed: int, args: argparse.Namespace, images:
     from .policy import auto_policy
 
     folder = run_folder(args.out, variant.name, seed)
-    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, images, args.hold_out)
+    recipe = study_recipe(variant, args.epochs, args.crop_size, args.batch_size, args.hold_out)
     weights = args.weights if variant.pretrained else None
     if not _finished(folder, recipe, weights, args.dataset):
         print(f"study: {variant.name}, seed {seed}", file=sys.stderr)
@@ -194,26 +183,19 @@ def study_recipe(
     epochs: int,
     crop_size: tuple[int, int],
     batch_size: int,
-    images: int,
     held_out: tuple[str, ...] = (),
 ) -> Recipe:
-    """The default recipe at a study's schedule, with the variant's changes.
-
-    Args:
-        images: how many are trained on; they and the schedule make the steps that the average's length is a share of.
-    """
+    """The default recipe at a study's schedule, with the variant's changes."""
     from .recipes import RECIPES
 
     base = RECIPES["default"]
     assert base.augmentation is not None
-    steps = epochs * images // batch_size
     shortened = replace(
         base,
         epochs=epochs,
         crop_size=crop_size,
         batch_size=batch_size,
         held_out=held_out,
-        ema=round(max(0.0, 1.0 - 1.0 / max(1.0, AVERAGED_SHARE * steps)), 4),
         augmentation=replace(base.augmentation, **variant.augmentation),
     )
     return replace(shortened, **variant.changes)

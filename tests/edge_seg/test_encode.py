@@ -481,3 +481,19 @@ def test_a_time_that_no_mp4_holds_is_not_carried(tmp_path: Path, text: str) -> N
         assert container.metadata.get("creation_time", "")[:4] == text[:4]
     with VideoFile(source) as video:
         assert "creation_time" not in video.info.tags
+
+
+def test_a_pause_longer_than_an_mp4_can_hold_is_shown_as_long_as_it_can(tmp_path: Path) -> None:
+    """A recorder's clock that is set ahead by seven hours, in units of 1/90000 s."""
+    jump = 7 * 3600 * 90_000
+    times = [3600 * index + jump * (index >= 5) for index in range(10)]
+    writer = VideoWriter(tmp_path / "a.mp4", size=(48, 64), time_base=Fraction(1, 90_000))
+    for index, pts in enumerate(times):
+        writer.write(paint_number(index), pts=pts, duration=3600)
+    written = writer.close()
+    assert written.frames == 10
+    assert video_numbers(tmp_path / "a.mp4") == list(range(10))
+    shown = video_times(tmp_path / "a.mp4")
+    assert shown[5] - shown[4] == pytest.approx(2**31 / 90_000, abs=15)
+    assert shown[9] - shown[5] == pytest.approx(4 / 25)
+    assert written.shortened_s == pytest.approx(7 * 3600 + 0.04 - float(shown[5] - shown[4]), abs=1e-3)

@@ -94,7 +94,7 @@ def test_labels_come_back_at_the_frames_own_size_by_nearest_neighbour(fake, size
     frame = pictures(1, size)[0]
     result = Segmenter(fake).segment(frame)
     small = brightness_labels(cv2.resize(frame, (64, 32), interpolation=cv2.INTER_LINEAR), 12)
-    np.testing.assert_array_equal(result.labels, cv2.resize(small, size[::-1], interpolation=cv2.INTER_NEAREST))
+    np.testing.assert_array_equal(result.labels, cv2.resize(small, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
     assert result.labels.dtype == np.uint8
     assert result.frame is frame
 

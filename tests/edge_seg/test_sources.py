@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_seg import redact as redacting
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.image_files import read_header
 from edge_seg.images import ImageFiles, read_image
 from edge_seg.items import expand_sources
 from edge_seg.names import check_free, parse_kinds, partial_path, plan_outputs
 from edge_seg.record_lines import RECORDS_NAME
-from edge_seg.redact import redact, remember_secrets
+from edge_seg.redact import redact, redact_foreign, remember_secrets
 from edge_seg.sources import open_item, open_source
 from tests.edge_seg.clips import make_clip, paint_number, read_number, write_image
 
@@ -382,8 +383,17 @@ def test_one_file_as_a_stream(media: Path) -> None:
         "rtmp://live.example/app/hunter2",
         "rtmps://live.example:443/app/hunter2?x=1",
         "rtmp://live.example/app/stream token=hunter2 live=1",
-        "rtmp://live.example/app/s?st=hunter2&e=5",
+        "rtmp://live.example/app/s?st=hunter2x&e=5",
+        "rtmp://live.example/app playpath=hunter2",
         "https://host/a?hash=hunter2&x=1",
+        "http://host/clip.mp4?token=Zm9v/hunter2+a==",
+        "no 'http://host/a?psw=hunter2' here",
+        "http://host/a?jwt=hunter2",
+        "http://host/a?credential=hunter2",
+        "http://host/a?code=xhunter2x",
+        'http://host/a?password="hunter2"&x=1',
+        "http://host/a?password=it's/hunter2",
+        "rtsp:/admin:hunter2@cam/stream: no such file",
     ],
 )
 def test_credentials_are_redacted(text: str) -> None:
@@ -392,12 +402,32 @@ def test_credentials_are_redacted(text: str) -> None:
     assert "***" in redact(text)
 
 
-def test_remembered_secrets_are_redacted_anywhere() -> None:
+def test_remembered_secrets_are_redacted_anywhere_in_the_words_of_libraries() -> None:
     remember_secrets("rtsp://admin:corr%40ct-horse@cam/live")
-    assert redact("password is corr@ct-horse, really corr%40ct-horse") == "password is ***, really ***"
+    assert redact_foreign("password is corr@ct-horse, really corr%40ct-horse") == "password is ***, really ***"
     kept = ("nothing to hide at http://host/path", "rtsp://cam:554/user@home", "http://host/a@b", "udp://@239.1.2.3:5")
     for plain in kept:
-        assert redact(plain) == plain
+        assert redact(plain) == redact_foreign(plain) == plain
+
+
+def test_a_weak_password_garbles_no_name_and_no_address(tmp_path: Path) -> None:
+    """It may be a word of any path, and the host or port of its own address."""
+    for password in ("2024", "localhost", "554"):
+        (item,) = expand_sources([f"rtsp://admin:{password}@localhost:554/live_2024"])
+        assert (item.name, item.stem) == ("rtsp://***@localhost:554/live_2024", "localhost_live_2024")
+    clip = make_clip(tmp_path / "dash_2024.mp4", count=1)
+    with open_source(clip) as source:
+        assert source.info.name == str(clip)
+    with pytest.raises(MediaError, match=r"gone_2024\.mp4: no such file"):
+        open_source(tmp_path / "gone_2024.mp4")
+
+
+def test_of_many_secrets_the_latest_are_remembered() -> None:
+    for number in range(redacting._MOST_SECRETS + 5):
+        remember_secrets(f"http://host/a?token=secret{number:04}x")
+    assert len(redacting._secrets) == redacting._MOST_SECRETS
+    assert redact_foreign("secret0000x") == "secret0000x"
+    assert redact_foreign(f"secret{number:04}x") == "***"
 
 
 def test_a_key_to_publish_under_is_in_no_name_and_no_line() -> None:
@@ -432,11 +462,27 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["rtmp://h/live/hunter2: lost", "http://h/a?token=hunter2: lost.", "rtmp://h//hunter2.", "rtmp://h/hunter2"]
+    "line",
+    [
+        "'http://h/a?token=hunter2': lost",
+        "rtmp://h/live/hunter2: lost",
+        "http://h/a?token=hunter2: lost.",
+        "rtmp://h//hunter2.",
+        "rtmp://h/hunter2",
+    ],
 )
 def test_a_masked_line_is_masked_no_further(line: str) -> None:
     once = redact(line)
     assert redact(once) == once == line.replace("hunter2", "***")
+
+
+def test_a_link_that_leads_nowhere_is_already_there(media: Path, tmp_path: Path) -> None:
+    plans = plan_outputs(expand_sources([media / "drive.mp4"]), ("overlay",), tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    check_free(plans)
+    partial_path(plans[0]["overlay"]).symlink_to("gone.mp4")
+    with pytest.raises(ConfigurationError, match=r"Already there: .*partial"):
+        check_free(plans)
 
 
 def test_names_do_not_depend_on_how_a_folder_is_written(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:

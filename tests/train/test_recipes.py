@@ -13,7 +13,7 @@ import pytest
 from train.augmentation import Augmentation
 from train.callbacks import MovingAverage
 from train.fit_arguments import add_fit_arguments
-from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, make_optimizer
+from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, averaging, make_optimizer
 
 
 def test_notebook_rate_after_100_steps() -> None:
@@ -90,10 +90,22 @@ def test_the_average_is_put_in_and_taken_out(wrapped: bool) -> None:
     for _ in range(3):
         model.train_on_batch(rng.normal(size=(8, 4)), rng.normal(size=(8, 4)))
         seen.append(model.get_weights()[0])
-    ema = RECIPES["default"].ema
+    ema = averaging(RECIPES["default"].ema, 60 * 10)
+    assert ema < RECIPES["default"].ema
     expected = seen[0]
     for weight in seen[1:]:
         expected = ema * expected + (1 - ema) * weight
     with MovingAverage(model).swapped_in():
         np.testing.assert_allclose(model.get_weights()[0], expected, atol=1e-7)
     np.testing.assert_array_equal(model.get_weights()[0], seen[-1])
+
+
+def test_a_short_training_averages_over_a_share_of_it() -> None:
+    """An average over more would be, to a good part, the weights that it began with."""
+    whole = RECIPES["default"].ema
+    assert averaging(whole, 60 * 61) == whole
+    short, shorter = (1 - averaging(whole, steps) for steps in (1200, 300))
+    assert shorter / short == pytest.approx(4)
+    assert averaging(whole, 300) ** 300 < 1e-6
+    assert averaging(whole, 12) == 0
+    assert averaging(0.0, 300) == 0

@@ -149,7 +149,7 @@ def test_drives_are_named_each_once(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_study_holds_out_drives_too(two_drives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (base, *_) = study.part_variants()
-    recipe = study.study_recipe(base, 8, (160, 224), 8, 5, ("other",))
+    recipe = study.study_recipe(base, 8, (160, 224), 8, ("other",))
     assert [sample.stem for sample in split_samples(find_samples(two_drives), recipe, 1)[1]] == [
         "other_005", "other_006", "other_007",
     ]  # fmt: skip

@@ -25,36 +25,11 @@ def record(variant: str, seed: int, mean_iou: float) -> dict[str, Any]:
 
 def test_every_part_leaves_out_something_of_the_recipe_and_nothing_twice() -> None:
     base, *others = (
-        (json.dumps(asdict(study.study_recipe(variant, 8, (160, 224), 8, 312))), variant.pretrained)
+        (json.dumps(asdict(study.study_recipe(variant, 8, (160, 224), 8))), variant.pretrained)
         for variant in study.part_variants()
     )
     assert base not in others
     assert len(set(others)) == len(others)
-
-
-def test_a_short_schedule_averages_over_the_same_share_of_it() -> None:
-    base = study.part_variants()[0]
-    short, longer, more = (
-        study.study_recipe(base, epochs, (160, 224), 8, images).ema
-        for epochs, images in ((10, 312), (40, 312), (10, 1248))
-    )
-    assert (1 - short) / (1 - longer) == pytest.approx(4, rel=0.01)
-    assert longer == more
-
-
-def test_the_average_is_as_long_as_the_images_that_are_trained_on_make_it(
-    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained = []
-
-    def fitting(recipe: Any, options: Any) -> None:
-        trained.append(recipe.ema)
-        raise DatasetError("enough")
-
-    monkeypatch.setattr("train.fit.fit", fitting)
-    call = ["study", "parts", str(make_dataset(count=40)), "--out", str(tmp_path), "--epochs", "8", "--batch-size", "2"]
-    assert main(call) == 1
-    assert trained == [pytest.approx(1 - 1 / (0.055 * 8 * 34 / 2), abs=1e-4)]
 
 
 def test_table_gives_spread_and_difference_from_the_first() -> None:
