@@ -323,7 +323,7 @@ def _picture_report(
     status, message = ("done", "") if done else ("failed", problem)
     if not done and not problem:
         status = "failed" if report.error else "not started"
-        message = str(report.error) if report.error else "the run ended before it"
+        message = _words(report.error) if report.error else "the run ended before it"
     return SourceReport(
         source=item.name,
         status=status,
