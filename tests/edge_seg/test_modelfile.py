@@ -442,6 +442,7 @@ def test_a_mutated_model_is_read_or_refused_never_worse(tiny_model, edits, cut):
     [
         {"classes": None},
         {"classes": [1, 2]},
+        {"classes": ["road"] * 6 + ["car"] * 5 + ["unlabelled"]},
         {"input_size": [224]},
         {"input_size": ["a", "b"]},
         {"input_size": [10**9, 10**9]},
