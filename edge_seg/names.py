@@ -113,9 +113,10 @@ def _check_distinct(items: Sequence[Item], plans: Sequence[Plan]) -> None:
 
 def check_free(plans: Sequence[Plan]) -> None:
     """Raise `ConfigurationError` naming results of an earlier run, whole or partial, that would be overwritten."""
-    # os.path.exists: Path.exists raises for a name that is too long, which would end the run for all the others.
+    # A link that leads nowhere has the name all the same. os.path: for a name too long to be one, Path.exists raises,
+    # which would end the run for all the others.
     finals = [final for plan in plans for final in plan.values()]
-    found = [path for final in finals for path in (final, partial_path(final)) if os.path.exists(path)]
+    found = [path for final in finals for path in (final, partial_path(final)) if os.path.lexists(path)]
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise ConfigurationError(

@@ -19,7 +19,7 @@ import numpy as np
 from .errors import MediaError
 from .files import DISK_FULL, Claim, Seal, reason, write_atomically
 from .media import Frame, SourceInfo
-from .names import Plan
+from .names import Plan, partial_path
 from .opencv import cv2
 from .overlay import Painter
 from .preprocess import resize_labels
@@ -128,6 +128,9 @@ def _claimed(path: Path, *, may_replace: bool) -> Claim:
     """Claim a result for this run alone; unless it may be replaced, it must not exist yet."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Through a link, which anyone may have put into a shared folder, some other file would be written.
+        if (partial := partial_path(path)).is_symlink():
+            partial.unlink()
         claim = _patiently(path)
     except BlockingIOError as error:
         raise MadeElsewhere(f"{path}: {reason(error)}.") from error

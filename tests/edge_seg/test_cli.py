@@ -236,6 +236,24 @@ def test_nothing_is_overwritten_unless_asked(predict: Any, tmp_path: Path) -> No
     assert result.stat().st_mtime_ns > before
 
 
+@pytest.mark.parametrize("again", ["--overwrite", "--resume"])
+@pytest.mark.parametrize("name", ["drive_overlay.mp4", "drive_overlay.partial.mp4"])
+def test_a_link_in_place_of_a_result_is_named_and_never_written_through(
+    predict: Any, tmp_path: Path, name: str, again: str
+) -> None:
+    """It was called a result that another run had made meanwhile."""
+    clip = make_clip(tmp_path / "drive.mp4", count=2)
+    link = tmp_path / "out" / name
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "nowhere.mp4")
+    code, _, err = predict(clip)
+    assert code == 2
+    assert f"error: Already there: {link}. --resume" in err
+    assert predict(clip, again)[0] == 0
+    assert not (tmp_path / "nowhere.mp4").exists()
+    assert not (tmp_path / "out" / "drive_overlay.mp4").is_symlink()
+
+
 def test_standard_input_may_stand_behind_an_option() -> None:
     options = parse_arguments(["predict", "a.mp4", "--stride", "2", "-", "b.mp4"])
     assert options.source == ["a.mp4", "-", "b.mp4"]
