@@ -21,6 +21,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 ANIMATION = "an animation, of which the first picture alone would be read; make it a video, or save the picture meant"
 TIFF_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 TIFF_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
+PIECE = 1 << 16  # bytes of compressed pixels that are unpacked at a time
 
 
 class ImageFault(ValueError):
@@ -139,9 +140,14 @@ def _inflated_bytes(data: bytes, enough: int) -> int:
     inflater = zlib.decompressobj()
     count = 0
     try:
-        while count < enough and (piece := inflater.decompress(data, 1 << 20)):
-            count += len(piece)
-            data = inflater.unconsumed_tail
+        # In slices, since what an inflater leaves of its input is copied each time.
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            while count < enough and not inflater.eof and (made := inflater.decompress(piece, 1 << 20)):
+                count += len(made)
+                piece = inflater.unconsumed_tail
+            if count >= enough or inflater.eof:
+                break
     except zlib.error as error:
         raise ImageFault("damaged: its compressed pixels cannot be unpacked") from error
     return count
@@ -150,7 +156,7 @@ def _inflated_bytes(data: bytes, enough: int) -> int:
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(marker, body) of each segment, the end marker included; pixels are skipped."""
     # Within pixels, FF00 stands for a byte FF and FFD0..FFD7 are restart points; any other FFxx ends them.
-    after_pixels = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
+    after_pixels = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
     truncated = ImageFault(f"truncated: the file ends at byte {len(data)}, before its JPEG end marker")
     position = 2
     while position < len(data):
@@ -228,8 +234,12 @@ def _check_bmp(data: bytes) -> None:
         raise ImageFault(f"truncated: {len(data)} of {needed} bytes are there")
 
 
-def _tiff_tags(data: bytes, *, whole: bool = True) -> dict[int, list[int]]:
-    """The whole-number tags of a TIFF's first directory; with `whole`, everything it points at must be there."""
+def _tiff_tags(data: bytes, *, whole: bool = True) -> dict[int, Iterator[int]]:
+    """The whole-number tags of a TIFF's first directory; with `whole`, everything it points at must be there.
+
+    Their values are read only as they are asked for: tags may all point at the same bytes, so that a small file would
+    have more of them than memory holds.
+    """
     order = "<" if data.startswith(b"II") else ">"
     (position,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, position)
@@ -243,30 +253,38 @@ def _tiff_tags(data: bytes, *, whole: bool = True) -> dict[int, list[int]]:
         start = entry + 8 if size <= 4 else struct.unpack_from(f"{order}I", data, entry + 8)[0]
         needed = max(needed, start + size)
         if kind in TIFF_WHOLE_NUMBERS and start + size <= len(data):
-            tags[tag] = list(struct.unpack_from(f"{order}{number}{TIFF_WHOLE_NUMBERS[kind]}", data, start))
+            tags[tag] = _whole_numbers(order + TIFF_WHOLE_NUMBERS[kind], memoryview(data)[start : start + size])
     if whole and needed > len(data):
         raise ImageFault(f"truncated: the file ends at byte {len(data)}, before its TIFF tables")
     return tags
 
 
+def _whole_numbers(form: str, data: memoryview) -> Iterator[int]:
+    for (number,) in struct.iter_unpack(form, data):
+        yield number
+
+
+def _first(tags: dict[int, Iterator[int]], tag: int, default: int) -> int:
+    return next(tags.get(tag, iter(())), default)
+
+
 def _tiff_header(data: bytes) -> ImageHeader:
     tags = _tiff_tags(data)
-    channels, photometric = tags.get(277, [1])[0], tags.get(262, [1])[0]
+    channels, photometric = _first(tags, 277, 1), _first(tags, 262, 1)
     color = {1: "grey", 2: "grey+alpha", 3: "RGB", 4: "CMYK" if photometric == 5 else "RGBA"}.get(channels, "RGB")
-    orientation = tags.get(274, [1])[0]
-    bits = tags.get(258, [1])[0]
-    return ImageHeader("TIFF", tags[256][0], tags[257][0], "palette" if photometric == 3 else color, bits, orientation)
+    width, height = _first(tags, 256, 0), _first(tags, 257, 0)
+    bits, orientation = _first(tags, 258, 1), _first(tags, 274, 1)
+    return ImageHeader("TIFF", width, height, "palette" if photometric == 3 else color, bits, orientation)
 
 
 def _check_tiff(data: bytes) -> None:
     tags = _tiff_tags(data)
-    strips = [
-        *zip(tags.get(273, []), tags.get(279, []), strict=False),
-        *zip(tags.get(324, []), tags.get(325, []), strict=False),
-    ]
-    if not strips:
+    strips = (
+        zip(tags.get(starts, ()), tags.get(lengths, ()), strict=False) for starts, lengths in ((273, 279), (324, 325))
+    )
+    needed = max((start + length for pairs in strips for start, length in pairs), default=0)
+    if not needed:
         raise ImageFault("damaged: a TIFF without pixels")
-    needed = max(start + length for start, length in strips)
     if len(data) < needed:
         raise ImageFault(f"truncated: {len(data)} of {needed} bytes are there")
 
@@ -317,8 +335,8 @@ def _webp_orientation(data: bytes) -> int:
 def _orientation(exif: bytes) -> int:
     """EXIF orientation 1..8 from a TIFF block; 1 if it is missing or invalid."""
     try:
-        value = _tiff_tags(exif, whole=False).get(274, [1])[0]
-    except (struct.error, IndexError):
+        value = _first(_tiff_tags(exif, whole=False), 274, 1)
+    except struct.error:
         return 1
     return value if 1 <= value <= 8 else 1
 

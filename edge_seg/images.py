@@ -25,9 +25,15 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         MediaError: no such file, not one of these formats, damaged, cut short, or with more pixels in its header than
-            `media.MAX_PIXELS`.
+            `media.MAX_PIXELS` or than memory holds.
     """
-    data = _read(Path(path))
+    try:
+        return _decoded(path, _read(Path(path)))
+    except MemoryError as error:
+        raise MediaError(f"{path}: no memory is left to decode it. Free some, or scale the picture down.") from error
+
+
+def _decoded(path: str | Path, data: bytes) -> np.ndarray:
     try:
         header = read_header(data)
         if header.kind not in READABLE:

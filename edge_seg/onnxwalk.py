@@ -28,6 +28,7 @@ ELEMENT_BITS = {
 _INT64 = 7
 # AttributeProto.type
 _WHOLE, _TEXT, _WHOLES = 2, 3, 7
+_ATTRIBUTE_TYPES = range(15)
 _STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -77,7 +78,7 @@ class _Walk:
         metadata_bytes = 0
         for item in self.reader.fields(0, size):
             if item.number == 1:
-                self.found.ir_version = item.value
+                self.found.ir_version = self.reader.whole(item)
             elif item.number == 2:
                 self.found.producer = self.reader.text(item, limit=MAX_NAME)
             elif item.number == 7:
@@ -106,7 +107,7 @@ class _Walk:
             if part.number == 1:
                 domain = self.reader.text(part, limit=MAX_NAME)
             elif part.number == 2:
-                version = part.value
+                version = self.reader.whole(part)
         self.known_domain(domain)
         self.found.opsets["" if domain == "ai.onnx" else domain] = version
 
@@ -178,7 +179,7 @@ class _Walk:
             if part.number == 1:
                 name = self.reader.text(part, limit=MAX_NAME)
             elif part.number == 3:
-                whole = signed(part.value)
+                whole = signed(self.reader.whole(part))
             elif part.number == 4:
                 text = self.reader.text(part, limit=MAX_NAME)
             elif part.number in (5, 10):
@@ -191,7 +192,10 @@ class _Walk:
             elif part.number == 8:
                 numbers += map(signed, self.reader.numbers(part))
             elif part.number == 20:
-                kind = part.value
+                kind = self.reader.whole(part)
+                # protobuf drops what is above 32 bits, and a type that it does not know leaves the one read before.
+                if kind not in _ATTRIBUTE_TYPES:
+                    raise DamagedError(f"an attribute has the type {kind}")
         if kind == _TEXT:
             return name, text
         return name, (whole,) if kind == _WHOLE else tuple(numbers) if kind == _WHOLES else ()
@@ -205,31 +209,37 @@ class _Walk:
     def tensor(self, item: Field, *, stored: bool = False) -> None:
         """Check a tensor; an initializer of the main graph (`stored`) is also kept by its name."""
         dims: list[int] = []
-        data_type, payload, external = 0, 0, False
+        data_type, external = 0, False
         place = name = ""
-        last: Field | None = None
+        values: Field | None = None
         for part in self.reader.fields(item.start, item.end):
             if part.number == 1:
                 dims += self.reader.numbers(part)
             elif part.number == 2:
-                data_type = part.value
+                data_type = self.reader.whole(part)
             elif part.number in (4, 5, 6, 7, 9, 10, 11):
-                payload += part.size
-                last = part
+                # Of values in several fields the runtime takes some of the first kind that it looks for.
+                if values is not None:
+                    raise DamagedError("a tensor gives its values twice")
+                values = self.message(part)
             elif part.number == 8:
                 name = self.reader.text(part, limit=MAX_NAME)
             elif part.number == 13:
                 key, value = self.pair(self.message(part))
                 place, external = (value if key == "location" else place), True
             elif part.number == 14:
-                external = external or part.value != 0
+                external = external or self.reader.whole(part) != 0
         if external:
             self.found.external = repr((place or name)[:200])
             return
-        bits = self.judge_tensor(name, dims, data_type, payload)
+        bits = self.judge_tensor(name, dims, data_type, values.size if values else 0)
         if stored:
-            few = data_type == _INT64 and last is not None and payload <= 10 * MAX_RANK
-            self.store(name, Tensor(tuple(dims), -(-bits // 8), self.small_integers(last) if few and last else None))
+            few = None
+            if values is not None and data_type == _INT64 and values.size <= 10 * MAX_RANK:
+                few = self.small_integers(values)
+            if few is not None and len(few) != math.prod(dims):
+                raise DamagedError(f"tensor {name[:80]!r} declares {math.prod(dims)} values and holds {len(few)}")
+            self.store(name, Tensor(tuple(dims), -(-bits // 8), few))
 
     def store(self, name: str, tensor: Tensor) -> None:
         if name in self.found.tensors:

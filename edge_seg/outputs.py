@@ -193,6 +193,8 @@ class ImageOutputs:
             if getattr(error.__cause__, "errno", None) in DISK_FULL:
                 raise
             self.problems[frame.name] = str(error)
+        except MemoryError:
+            self.problems[frame.name] = f"{frame.name}: no memory is left to draw it. Free some, or scale it down."
         record(spent, watches)
 
     def _write_one(self, kind: str, path: Path, frame: Frame, labels: np.ndarray, spent: Spent) -> None:

@@ -305,7 +305,13 @@ class Run:
             return
         files = [Path(item.location) for item, _ in waiting]
         plans = {str(path): plan for path, (_, plan) in zip(files, waiting, strict=True)}
-        seals = {str(path): self._records.begin(*pair).seal for path, pair in zip(files, waiting, strict=True)}
+        try:
+            seals = {str(path): self._records.begin(*pair).seal for path, pair in zip(files, waiting, strict=True)}
+        except MediaError as error:
+            # All results of a run have one file of records.
+            failed = SourceReport(source="", status="failed", message=redact(str(error)))
+            yield from (replace(failed, source=item.name) for item, _ in waiting)
+            return
         replaceable = frozenset[Path]().union(*(self._replaceable(plan) for _, plan in waiting))
         sink = ImageOutputs(plans, self._predictor.spec, style=self._options.style, seals=seals, replaces=replaceable)
         problems = sink.problems
@@ -323,7 +329,7 @@ def _picture_report(
     status, message = ("done", "") if done else ("failed", problem)
     if not done and not problem:
         status = "failed" if report.error else "not started"
-        message = str(report.error) if report.error else "the run ended before it"
+        message = _words(report.error) if report.error else "the run ended before it"
     return SourceReport(
         source=item.name,
         status=status,

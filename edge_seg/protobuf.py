@@ -1,7 +1,8 @@
 """A reader of protobuf field headers: just enough to look inside an ONNX file without the onnx package.
 
 Payloads are skipped, never copied, so a 540 MB file costs only its few thousand headers. The bytes are not trusted:
-every length is checked against the enclosing message, and a budget bounds the work. Knows wire types, nothing of ONNX.
+every length is checked against the enclosing message, and a budget bounds the work. What protobuf's own parser, which
+the runtime reads the file with, would read otherwise than this one is refused. Knows wire types, nothing of ONNX.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ class Reader:
             self.budget -= 1
             if self.budget < 0:
                 raise DamagedError("it has more fields than any model of ours")
-            key, position = self.varint(position, end)
+            key, position = self.short(position, end)
             number, wire = key >> 3, key & 7
             value, first = 0, position
             if wire == VARINT:
                 value, position = self.varint(position, end)
             elif wire == BYTES:
-                size, first = self.varint(position, end)
+                size, first = self.short(position, end)
                 position = first + size
             elif wire in (FIXED32, FIXED64):
                 position += 4 if wire == FIXED32 else 8
@@ -82,6 +83,23 @@ class Reader:
             if byte < 0x80:
                 return value & 0xFFFF_FFFF_FFFF_FFFF, position
         raise DamagedError(f"a number longer than 64 bits at byte {position}")
+
+    def short(self, position: int, end: int) -> tuple[int, int]:
+        """A tag or a length, and the position after it.
+
+        protobuf reads at most 5 bytes of one and drops what is above 32 bits of a tag: with those bits kept, a field
+        would be unknown here and real to the runtime.
+        """
+        value, after = self.varint(position, end)
+        if after - position > 5 or value > 0xFFFF_FFFF:
+            raise DamagedError(f"a tag or a length of more than 32 bits at byte {position}")
+        return value, after
+
+    def whole(self, field: Field) -> int:
+        """The value of a whole-number field; protobuf passes over one of another wire type."""
+        if field.wire != VARINT:
+            raise DamagedError(f"field {field.number} should hold a whole number")
+        return field.value
 
     def numbers(self, field: Field) -> list[int]:
         """The values of a repeated integer field, packed or not."""

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import MediaError
 from .files import reason
 from .items import Item
 from .names import Plan
-from .record_lines import RECORDS_NAME, append_line, read_lines
+from .record_lines import RECORDS_NAME, append_line, check_lines, read_lines
 
 OptionsOf = Callable[[Item, str], Mapping[str, Any]]
 
@@ -69,7 +70,20 @@ class Records:
         self._read: dict[Path, tuple[tuple[int, int] | None, dict[str, dict[str, Any]]]] = {}
 
     def begin(self, item: Item, plan: Plan) -> Entry:
-        """The lines to write for a source, which is identified as it is now, before it is read."""
+        """The lines to write for a source, which is identified as it is now, before it is read.
+
+        Raises:
+            MediaError: they could not be written; its results, once made, would not get their names.
+        """
+        for path in plan.values():
+            file = path.with_name(RECORDS_NAME)
+            try:
+                check_lines(file)
+            except OSError as error:
+                raise MediaError(
+                    f"{file}, which records what results are made from, cannot be written ({reason(error)}). "
+                    "Choose another OUT, or make it a file that you may write to."
+                ) from error
         return Entry(origins={str(path): self._origin(item, kind) for kind, path in plan.items()})
 
     def find(self, item: Item, kind: str, path: Path) -> Finding:

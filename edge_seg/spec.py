@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral
@@ -86,6 +87,16 @@ def plain_palette(palette: Iterable[Iterable[int]]) -> tuple[tuple[int, int, int
     return tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
 
 
+def finite(value: Any) -> Any:
+    """Plain JSON types with None in place of each number that is infinite or NaN: Python writes those, and JSON lacks
+    them."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def palette_for(classes: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
     """CamVid's colours for CamVid's class list, evenly spaced hues for any other; RGB."""
     return CAMVID_PALETTE_RGB if classes == CAMVID_CLASSES else hls_palette(len(classes))
@@ -135,6 +146,10 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):
             raise ConfigurationError(f"{len(self.classes)} classes need as many colours, got {len(self.palette)}.")
+        # Shares are given by name, and those of one of the two would be lost.
+        if len(set(self.classes)) < len(self.classes):
+            name = next(name for name in self.classes if self.classes.count(name) > 1)
+            raise ConfigurationError(f"classes must have different names; two are called {str(name)[:80]!a}.")
         object.__setattr__(self, "palette", plain_palette(self.palette))
         if self.precision not in PRECISIONS:
             raise ConfigurationError(f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}.")
@@ -225,8 +240,10 @@ class ModelSpec:
         try:
             for key in ("classes", "input_size", "outputs"):
                 values[key] = tuple(values[key])
+            for key in ("training", "parity"):
+                values[key] = finite(values.get(key, {}))
             spec = cls(**values)
             spec.check_types()
             return spec
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, RecursionError) as error:
             raise ModelFileError(f"{source}: its {METADATA_KEY!r} metadata does not fit ({error}).") from error

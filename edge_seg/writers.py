@@ -145,6 +145,8 @@ class LabelFolder:
         self._labels: np.ndarray | None = None
         self._png = b""
         try:
+            if self._partial.is_symlink():
+                self._partial.unlink()
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
         except OSError as error:

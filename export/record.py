@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_seg.spec import finite
+
 if TYPE_CHECKING:
     from train.run import Run
 
@@ -35,7 +37,8 @@ def training_summary(run: Run) -> dict[str, Any]:
     recipe = run.config.get("recipe")
     if isinstance(recipe, dict) and recipe.get("rendered_share"):
         training["rendered_share"] = recipe["rendered_share"]
-    return training
+    # A validation in which nothing is labelled has no accuracy.
+    return finite(training)
 
 
 def versions() -> dict[str, str]:

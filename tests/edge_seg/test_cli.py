@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import socket
@@ -103,6 +104,28 @@ def test_a_picture_that_cannot_be_written_does_not_stop_the_others(predict: Any,
     assert [line for line in err.splitlines() if line.startswith("error:")] == [
         f"error: {pictures[1]}: failed: {tmp_path / 'out' / '1_overlay.png'} cannot be written (is a directory)."
     ]
+
+
+@pytest.mark.parametrize("place", ["edge_seg.images.check_complete", "edge_seg.outputs.Painter.overlay"])
+def test_a_picture_that_memory_does_not_hold_does_not_stop_the_others(
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    module, _, name = place.rpartition(".")
+    real, calls = getattr(pkgutil.resolve_name(module), name), []
+
+    def full(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise MemoryError
+        return real(*arguments)
+
+    monkeypatch.setattr(place, full)
+    pictures = [write_image(tmp_path / f"{number}.png", number) for number in range(3)]
+    code, summary, err = predict(*pictures)
+    assert code == 1
+    assert [source["status"] for source in summary["sources"]] == ["done", "failed", "done"]
+    (line,) = (line for line in err.splitlines() if line.startswith("error:"))
+    assert line.startswith(f"error: {pictures[1]}: no memory is left to d")
 
 
 @pytest.mark.parametrize("again", ["--overwrite", "--resume", None])
@@ -211,6 +234,24 @@ def test_nothing_is_overwritten_unless_asked(predict: Any, tmp_path: Path) -> No
     assert result.stat().st_mtime_ns == before
     assert predict(clip, "--overwrite")[0] == 0
     assert result.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("again", ["--overwrite", "--resume"])
+@pytest.mark.parametrize("name", ["drive_overlay.mp4", "drive_overlay.partial.mp4"])
+def test_a_link_in_place_of_a_result_is_named_and_never_written_through(
+    predict: Any, tmp_path: Path, name: str, again: str
+) -> None:
+    """It was called a result that another run had made meanwhile."""
+    clip = make_clip(tmp_path / "drive.mp4", count=2)
+    link = tmp_path / "out" / name
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "nowhere.mp4")
+    code, _, err = predict(clip)
+    assert code == 2
+    assert f"error: Already there: {link}. --resume" in err
+    assert predict(clip, again)[0] == 0
+    assert not (tmp_path / "nowhere.mp4").exists()
+    assert not (tmp_path / "out" / "drive_overlay.mp4").is_symlink()
 
 
 def test_standard_input_may_stand_behind_an_option() -> None:

@@ -329,6 +329,41 @@ def test_graphs_inside_graphs_do_not_exhaust_the_stack():
         read_model_header(b"\x08\x08" + message(7, graph))
 
 
+def number(field: int, value: int) -> bytes:
+    return varint(field << 3) + varint(value)
+
+
+OTHERWISE = {
+    "a tag above 32 bits": varint((14 << 3 | 2) + 2**32) + b"\0",
+    "a tag of 6 bytes": b"\xf2\x80\x80\x80\x80\0" + b"\0",
+    "a length of 6 bytes": varint(14 << 3 | 2) + b"\x80" * 5 + b"\0",
+    "a group": varint(14 << 3 | 3) + varint(14 << 3 | 4),
+    "values in two fields": message(7, message(5, number(2, 7) + message(9, b"\0" * 8) + message(7, b"\0"))),
+    "values one by one": message(7, message(5, number(2, 7) + number(7, 1) + number(7, 1))),
+    "more values than declared": message(7, message(5, number(1, 1) + number(2, 7) + message(7, b"\0\0"))),
+    "an attribute's type above 32 bits": message(7, message(1, message(5, number(3, 1) + number(20, 2 + 2**32)))),
+    "an attribute of an unknown type": message(7, message(1, message(5, number(3, 1) + number(20, 99)))),
+    "an attribute's value as another wire type": message(7, message(1, message(5, varint(3 << 3 | 5) + b"\0" * 4))),
+}
+
+
+@pytest.mark.parametrize("added", OTHERWISE.values(), ids=OTHERWISE)
+def test_what_the_runtimes_parser_reads_otherwise_is_refused(added):
+    """A field that is unknown here and real to the runtime would pass every check: data outside the file, operators,
+    sizes."""
+    with pytest.raises(ModelFileError, match="is not a whole ONNX model"):
+        read_model_header(onnx_bytes() + added)
+
+
+def test_data_outside_the_file_cannot_hide_behind_wide_tags():
+    hidden = message(8, b"w") + number(1, 4) + number(2, 1)
+    for field, payload in ((13, message(1, b"location") + message(2, b"x.bin")), (14, b"")):
+        tag = varint((field << 3 | (2 if payload else 0)) + 2**32)
+        hidden += tag + (varint(len(payload)) + payload if payload else b"\x01")
+    with pytest.raises(ModelFileError, match="a tag or a length of more than 32 bits"):
+        read_model_header(onnx_bytes() + message(7, message(5, hidden)))
+
+
 def test_a_file_of_a_million_fields_ends_at_the_budget():
     data = b"\x08\x08" * 50_000
     with pytest.raises(DamagedError, match="more fields"):
@@ -407,6 +442,7 @@ def test_a_mutated_model_is_read_or_refused_never_worse(tiny_model, edits, cut):
     [
         {"classes": None},
         {"classes": [1, 2]},
+        {"classes": ["road"] * 6 + ["car"] * 5 + ["unlabelled"]},
         {"input_size": [224]},
         {"input_size": ["a", "b"]},
         {"input_size": [10**9, 10**9]},

@@ -181,6 +181,13 @@ def test_a_provider_that_computes_other_labels_is_found_by_verify(
     assert json.loads(capsys.readouterr().out)["passed"] is False
 
 
+def test_info_prints_json_whatever_numbers_a_file_holds(tiny_model: Any, capsys: Any) -> None:
+    path = tiny_model(training={"val_accuracy": float("nan"), "start": [{"loss": float("inf")}]})
+    assert main(["info", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["training"] == {"val_accuracy": None, "start": [{"loss": None}]}
+
+
 def test_info_gives_a_terminal_no_orders(tiny_model: Any, capsys: Any) -> None:
     path = tiny_model(
         training={"notes": "\x1b]0;owned\x07\x9b2J"}, change=lambda m: setattr(m, "producer_name", "\x1b[2J")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -254,6 +255,81 @@ def test_half_a_line_of_the_records_costs_one_result(predict: Predict, clips: li
     assert json.loads(rows[-1])["result"] == "c_overlay.mp4", "a new line after the broken one"
     code, sources, _ = predict(*clips, "--resume")
     assert (code, statuses(sources)) == (0, ["already there"] * 3)
+
+
+def test_a_line_that_no_parser_ends_costs_nothing(predict: Predict, clips: list[Path], tmp_path: Path) -> None:
+    """In a folder of sources, and in that of results."""
+    assert predict(clips[0])[0] == 0
+    for folder in (tmp_path / "in", tmp_path / "out"):
+        with (folder / RECORDS_NAME).open("a") as file:
+            file.write("[" * 200_000 + "\n")
+    code, sources, _ = predict(tmp_path / "in", "--resume")
+    assert (code, statuses(sources)) == (0, ["already there", "done", "done"])
+
+
+def pipe(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(records)
+
+
+def link(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.symlink_to(records.with_name("theirs.txt"))
+
+
+def dangling_link(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.symlink_to(records.with_name("nowhere"))
+
+
+def folder(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.mkdir()
+
+
+def anothers(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's file; root, who may run the tests, may write to any."""
+    records.touch()
+    opened = os.open
+
+    def refusing(path: Any, flags: int, *more: Any, **options: Any) -> int:
+        if path == records and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes, links and permissions")
+@pytest.mark.parametrize(
+    ("put", "why"),
+    [
+        (pipe, "not a file"),
+        (link, "a link, which is not followed"),
+        (dangling_link, "a link, which is not followed"),
+        (folder, "is a directory"),
+        (anothers, "permission denied"),
+    ],
+)
+def test_records_that_cannot_be_written_are_named_before_anything_is_made(
+    predict: Predict, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Any, why: str
+) -> None:
+    """Each clip used to be made in full first; a pipe hung, and through a link its target was appended to."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "theirs.txt").write_text("theirs\n")
+    put(out / RECORDS_NAME, monkeypatch)
+    before = sorted(out.iterdir())
+    pictures = [write_image(tmp_path / f"{name}.png", 1) for name in "pq"]
+    for options in ([], ["--resume"]):
+        code, sources, err = predict(clips[0], *pictures, *options)
+        assert (code, statuses(sources)) == (1, ["failed"] * 3)
+        words = f"{out / RECORDS_NAME}, which records what results are made from, cannot be written ({why}). Choose"
+        assert err.count(words) == 3
+        assert not any(source["wall_s"] for source in sources.values())
+    assert sorted(out.iterdir()) == before
+    assert (out / "theirs.txt").read_text() == "theirs\n"
+
+
+def test_a_folder_of_sources_with_a_pipe_for_records_is_read(clips: list[Path]) -> None:
+    os.mkfifo(clips[0].with_name(RECORDS_NAME))
+    assert len(expand_sources([clips[0].parent])) == 3
 
 
 def test_the_line_is_on_disk_before_the_result_has_its_name(tmp_path: Path, clips: list[Path]) -> None:

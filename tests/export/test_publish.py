@@ -483,6 +483,20 @@ def test_a_network_of_any_size_needs_one(run_folder, model, tmp_path, capsys):
     assert "--input-size HxW" in capsys.readouterr().err
 
 
+def test_a_run_with_two_classes_of_one_name_is_refused_before_anything_is_done(run_folder, model, tmp_path, capsys):
+    config = json.loads((run_folder / "config.json").read_text())
+    config["classes"] = ["sky", "sky", *spec_module.CAMVID_CLASSES[2:]]
+    folder = save_run(tmp_path / "run", config, model).folder
+    assert export(folder, tmp_path / "model.onnx") == 2
+    assert capsys.readouterr().err == "error: classes must have different names; two are called 'sky'.\n"
+
+
+def test_the_file_holds_no_number_that_json_lacks(run_folder, tmp_path):
+    config = json.loads((run_folder / "config.json").read_text())
+    run = save_run(tmp_path, config | {"training": {"epochs": 1, "val_accuracy": float("nan")}})
+    assert record.training_summary(run)["val_accuracy"] is None
+
+
 def test_whether_a_run_is_trained(run_folder, tmp_path):
     assert record.is_trained(open_run(run_folder))
     assert not record.is_trained(save_run(tmp_path, {"fcn8": {}}))
