@@ -32,7 +32,7 @@ from .audio import AudioTrack
 from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
-from .files import DISK_FULL, Seal, create_anew, reason, replacing
+from .files import DISK_FULL, Seal, create_anew, other_file, reason, replacing
 from .media import TAGS
 from .names import partial_path
 from .opencv import cv2
@@ -266,9 +266,9 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
-            # The error may name the record beside it instead; "file:...", from libav, is the video under either name.
-            name = str(error.filename or self.path)
-            other = "" if name == str(self.path) or name.startswith("file:") else f"{name}: "
+            # "file:...", from libav, is the video under either name.
+            other = other_file(error, self.path)
+            other = "" if other.startswith("file:") else other
             full = error.errno in (*DISK_FULL, errno.EFBIG)
             raise MediaError(
                 f"{self.path}: all {self.frames} frames are in {self.partial}, but the final file could not be made "

@@ -163,7 +163,7 @@ def write_atomically(target: Path, data: bytes, *, seal: Seal | None = None) -> 
         with replacing(target, seal=seal) as temporary:
             temporary.write_bytes(data)
     except OSError as error:
-        raise MediaError(f"{target} cannot be written ({reason(error)}).") from error
+        raise MediaError(f"{target} cannot be written ({other_file(error, target)}{reason(error)}).") from error
     return target
 
 
@@ -209,6 +209,12 @@ def publish(made: Path, final: Path, *, seal: Seal | None = None, keep: Path | N
     sync_folder(final.parent)
     if aside is not None and aside != keep:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def other_file(error: Any, *known: Path) -> str:
+    """The file that an `OSError`, or one of FFmpeg's, is about, to go before its reason; "" for one of the known."""
+    name = "" if error.filename is None else str(error.filename)
+    return f"{name}: " if name and name not in map(str, known) else ""
 
 
 def reason(error: BaseException) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from .codecs import EncodeOptions
 from .encode import VideoWriter
 from .errors import MediaError
-from .files import Seal, create_anew, publish, reason
+from .files import Seal, create_anew, other_file, publish, reason
 from .media import Frame, SourceInfo
 from .names import partial_path
 from .opencv import cv2
@@ -131,8 +131,9 @@ def _give_name(made: Path, final: Path, seal: Seal | None, content: str) -> None
         publish(made, final, seal=seal)
     except OSError as error:
         place = made if made.exists() else final
+        why = f"{other_file(error, made, final)}{reason(error)}"
         raise MediaError(
-            f"{final}: all {content} are in {place}, but could not be given their name for good ({reason(error)})."
+            f"{final}: all {content} are in {place}, but could not be given their name for good ({why})."
         ) from error
 
 

@@ -327,6 +327,21 @@ def test_records_that_cannot_be_written_are_named_before_anything_is_made(
     assert (out / "theirs.txt").read_text() == "theirs\n"
 
 
+def test_records_that_can_no_longer_be_written_are_named_by_every_result(
+    predict: Predict, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: Path, line: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("edge_seg.records.append_line", refusing)
+    picture = write_image(tmp_path / "p.png", 1)
+    code, sources, _ = predict(clips[0], picture, "--save", "overlay,labels,jsonl")
+    assert (code, statuses(sources)) == (1, ["failed"] * 2)
+    named = f"({tmp_path / 'out' / RECORDS_NAME}: permission denied)"
+    clip, still = sources.values()
+    assert (clip["message"].count(named), still["message"].count(named)) == (3, 1)
+
+
 def test_a_folder_of_sources_with_a_pipe_for_records_is_read(clips: list[Path]) -> None:
     os.mkfifo(clips[0].with_name(RECORDS_NAME))
     assert len(expand_sources([clips[0].parent])) == 3
