@@ -16,7 +16,7 @@ from .console import answer
 from .devices import parse_device
 from .errors import ConfigurationError
 from .leaving import end_program
-from .signals import asked_twice, interrupt
+from .signals import asked_twice, held_back, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
 MODEL_HELP = "ONNX file, or fast, the bundled model for speed (default: best, the accurate one)"
@@ -212,10 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = parse_arguments(arguments)
     with asked_twice(interrupt, last_words="error: stopped at once."):
-        # Imported only now, since nothing before it needs anything heavy.
-        from . import commands
+        with held_back():
+            options = parse_arguments(arguments)
+            # Imported only now, since nothing before it needs anything heavy.
+            from . import commands
 
         command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
         return command(options)

@@ -1,6 +1,9 @@
 """What the `edge-seg` commands do: put the pieces together, print, and return the exit code. Knows nothing about
 argparse beyond the options it is given. With `--json`, stdout carries one JSON object and nothing else; remarks go to
 stderr.
+
+An interruption amid an import may be lost, break the module or change the exit code, so imports of native code hold it
+back.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from . import bundled_clip
 from .arguments import model_named
 from .console import printable, put
-from .signals import asked_twice
+from .signals import asked_twice, held_back
 
 if TYPE_CHECKING:
     from .modelfile import ModelHeader
@@ -35,17 +38,19 @@ STOPPED_PIPE = "error: stopped at once; what was written has .partial in its nam
 
 def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
-    from .errors import ConfigurationError
-    from .items import expand_sources
-    from .modelfile import read_model_header
-    from .names import check_free, names_a_file, parse_kinds, plan_outputs
-    from .opencv import cv2
-    from .predict import Run, options_that_matter
-    from .progress import Progress
-    from .records import Records
-    from .resume import names_kept, take_up
-    from .segmenter import Segmenter
-    from .threads import available_threads
+    with held_back():
+        from .errors import ConfigurationError
+        from .items import expand_sources
+        from .modelfile import read_model_header
+        from .names import check_free, names_a_file, parse_kinds, plan_outputs
+        from .opencv import cv2
+        from .predict import Run, options_that_matter
+        from .progress import Progress
+        from .records import Records
+        from .resume import names_kept, take_up
+        from .segmenter import Segmenter
+        from .session import load_runtime
+        from .threads import available_threads
 
     settings = _predict_options(options)
     progress = Progress()
@@ -69,6 +74,8 @@ def predict(options: argparse.Namespace) -> int:
         check_free(plans)
     # Overlapping batches would delay live frames, and a single picture has nothing to overlap with.
     overlapped = not any(item.live for item in items) and [item.kind for item in items] != ["image"]
+    with held_back():
+        load_runtime()
     with Segmenter(model, device=options.device, batch_size=options.batch, overlapped=overlapped) as segmenter:
         progress.note(_device_line(segmenter))
         run = Run(segmenter, options=settings, progress=progress, records=records, look=look)
@@ -90,7 +97,8 @@ def predict(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """`edge-seg info`."""
-    from .modelfile import read_model_header
+    with held_back():
+        from .modelfile import read_model_header
 
     header = read_model_header(model_named(options.model))
     facts = _info_facts(header)
@@ -106,9 +114,12 @@ def info(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """`edge-seg verify`."""
-    from .phrases import counted
-    from .verify import verify as verify_model
+    with held_back():
+        from .phrases import counted
+        from .session import load_runtime
+        from .verify import verify as verify_model
 
+        load_runtime()
     report = verify_model(model_named(options.model), options.device)
     if options.json:
         _print_json(report.to_dict())
@@ -123,9 +134,11 @@ def verify(options: argparse.Namespace) -> int:
 
 def checks(options: argparse.Namespace) -> int:
     """`edge-seg checks`."""
-    from .checks import collect_checks
+    # It imports one library after the other, and says of each whether it loads.
+    with held_back():
+        from .checks import collect_checks
 
-    report = collect_checks()
+        report = collect_checks()
     if options.json:
         _print_json(report.to_dict())
     else:
