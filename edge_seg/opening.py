@@ -21,7 +21,7 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 
 from .boxes import refers_elsewhere
-from .diagnose import explain_file
+from .diagnose import explain_file, reading
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
 from .leaving import native_code, program_is_ending
 from .media import MAX_PIXELS, STANDARD_INPUT
@@ -75,13 +75,14 @@ def open_file(path: str | Path) -> InputContainer:
     if not os.path.isfile(path):
         # Opening a named pipe would wait for ever if nothing writes to it.
         raise MediaError(explain_file(Path(path), ""))
-    if refers_elsewhere(Path(path)):
-        raise MediaError(f"{path}: its pictures lie in another file, which is not opened; give that file itself.")
-    # With the prefix, a name like "concat:a|b" is the name of a file, never a protocol.
-    opened = _open(f"file:{path}", "file", timeout=None)
-    if isinstance(opened, InputContainer):
-        return opened
-    raise MediaError(explain_file(Path(path), reason_of(opened)))
+    with reading(str(path)):
+        if refers_elsewhere(Path(path)):
+            raise MediaError(f"{path}: its pictures lie in another file, which is not opened; give that file itself.")
+        # With the prefix, a name like "concat:a|b" is the name of a file, never a protocol.
+        opened = _open(f"file:{path}", "file", timeout=None)
+        if isinstance(opened, InputContainer):
+            return opened
+        raise MediaError(explain_file(Path(path), reason_of(opened)))
 
 
 def open_address(
