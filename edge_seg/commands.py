@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import warnings
 from collections import Counter
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import bundled_clip
 from .arguments import model_named
-from .console import printable, put
+from .console import put, put_json
 from .signals import asked_twice, held_back
 
 if TYPE_CHECKING:
@@ -89,9 +88,7 @@ def predict(options: argparse.Namespace) -> int:
             progress.note(line)
         code = 0 if all(report.good for report in reports) else 1
         if options.json:
-            _print_json(
-                {"exit_code": code, **_model_facts(model, segmenter), "sources": [r.to_dict() for r in reports]}
-            )
+            put_json({"exit_code": code, **_model_facts(model, segmenter), "sources": [r.to_dict() for r in reports]})
     return code
 
 
@@ -103,7 +100,7 @@ def info(options: argparse.Namespace) -> int:
     header = read_model_header(model_named(options.model))
     facts = _info_facts(header)
     if options.json:
-        _print_json(facts)
+        put_json(facts)
         return 0
     for name, value in facts.items():
         for line in _fact_lines(name.replace("_", " "), value):
@@ -122,7 +119,7 @@ def verify(options: argparse.Namespace) -> int:
         load_runtime()
     report = verify_model(model_named(options.model), options.device)
     if options.json:
-        _print_json(report.to_dict())
+        put_json(report.to_dict())
     else:
         put(f"{report.model}: {counted(report.frames, 'golden frame')}")
         for verdict in report.verdicts:
@@ -140,7 +137,7 @@ def checks(options: argparse.Namespace) -> int:
 
         report = collect_checks()
     if options.json:
-        _print_json(report.to_dict())
+        put_json(report.to_dict())
     else:
         put(*report.lines())
     return 1 if report.problems else 0
@@ -309,9 +306,3 @@ def _fact(value: Any) -> str:
 
 def _side(spec: Any, axis: int) -> str:
     return f"{'HW'[axis]}={spec.input_size[axis]}" if spec.dynamic_size else str(spec.input_size[axis])
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    lines = json.dumps(value, indent=2, ensure_ascii=False, default=str).split("\n")
-    # Characters that stdout lacks, that a terminal obeys or that are not valid text are written as JSON escapes.
-    put(*(lines if all(map(printable, lines)) else json.dumps(value, indent=2, default=str).split("\n")))
