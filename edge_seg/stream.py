@@ -105,8 +105,11 @@ class ResultStream(Iterator["Segmentation"]):
 
         Files and cameras that the stream opened are closed. Of an iterable or a `cv2.VideoCapture` it lets go: one that
         nobody else holds ends here, a generator by its `finally`, and one that the caller holds stays open.
+
         A loop in another thread ends with the frames that are being segmented, or at once if it is waiting for a live
-        source. If it is waiting for the caller's own iterable, it ends when that gives its next frame.
+        source or connecting to one; if it is waiting for the caller's own iterable, when that gives its next frame.
+        libav cannot be interrupted: an opening that was given up goes on until its timeout, and a camera that has gone
+        silent stays connected for up to 8 s.
         """
         self._progress.closed = True
         if not self._let_go() and self._progress.source is not None:
