@@ -11,9 +11,16 @@ from .errors import ModelFileError
 
 
 def run_in_parts(
-    run: Callable[[np.ndarray], dict[str, np.ndarray]], batch: np.ndarray, size: int, *, whole: bool = True
+    run: Callable[[np.ndarray], dict[str, np.ndarray]],
+    batch: np.ndarray,
+    size: int,
+    *,
+    whole: bool = True,
+    copied: bool = False,
 ) -> dict[str, np.ndarray]:
     """The outputs by name for a batch (N, H, W, 3) uint8, `size` frames a run; `whole` pads the last run to `size`.
+
+    `copied`: `run` may write its outputs into the same arrays each time, so they are copied.
 
     Raises:
         ModelFileError: `run` does not return uint8 labels of its frames' size.
@@ -24,7 +31,8 @@ def run_in_parts(
         given = filled_up(part, size) if whole else part
         outputs = run(given)
         _check_outputs(outputs, given.shape)
-        parts.append({name: array[: len(part)] for name, array in outputs.items()})
+        own = {name: array[: len(part)] for name, array in outputs.items()}
+        parts.append({name: np.array(array) for name, array in own.items()} if copied else own)
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

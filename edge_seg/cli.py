@@ -6,25 +6,36 @@ Imports nothing heavy, so that `--help` answers at once. Exit codes: 0 all done,
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from . import __version__
 from .arguments import Parser, name, number, positive
 from .codecs import CODECS
-from .console import answer
+from .console import answer, put_error
 from .devices import parse_device
 from .errors import ConfigurationError
 from .leaving import end_program
-from .signals import asked_twice, interrupt
+from .signals import asked_twice, held_back, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
 MODEL_HELP = "ONNX file, or fast, the bundled model for speed (default: best, the accurate one)"
 
 
+class _Parser(Parser):
+    """With `--json`, an error of the call is an object on stdout too."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Print the message, and exit."""
+        if message and "--json" in self._given:
+            put_error(message.removeprefix("error: ").rstrip())
+        super().exit(status, message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = Parser(prog="edge-seg", description="Road-scene segmentation of video from one ONNX file.")
+    parser = _Parser(prog="edge-seg", description="Road-scene segmentation of video from one ONNX file.")
     parser.add_argument("--version", action="version", version=f"edge-seg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)
@@ -47,11 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(commands: argparse._SubParsersAction[Parser], name: str, text: str) -> argparse.ArgumentParser:
+def _add_command(commands: argparse._SubParsersAction[_Parser], name: str, text: str) -> argparse.ArgumentParser:
     return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
 
-def _add_predict(commands: argparse._SubParsersAction[Parser]) -> None:
+def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
     predict = commands.add_parser(
         "predict",
         help="segment videos, pictures, folders, cameras and streams",
@@ -157,7 +168,11 @@ def _add_encoding(predict: argparse.ArgumentParser) -> None:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout (default: text)")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help='print one JSON object on stdout, {"error": TEXT} if there is nothing else (default: text)',
+    )
 
 
 def _device(text: str) -> str:
@@ -208,14 +223,16 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return answer(lambda: _run(arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    return answer(lambda: _run(given), as_json="--json" in given)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
-    options = parse_arguments(arguments)
+def _run(arguments: Sequence[str]) -> int:
     with asked_twice(interrupt, last_words="error: stopped at once."):
-        # Imported only now, since nothing before it needs anything heavy.
-        from . import commands
+        with held_back():
+            options = parse_arguments(arguments)
+            # Imported only now, since nothing before it needs anything heavy.
+            from . import commands
 
         command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
         return command(options)

@@ -1,13 +1,15 @@
 """What the `edge-seg` commands do: put the pieces together, print, and return the exit code. Knows nothing about
 argparse beyond the options it is given. With `--json`, stdout carries one JSON object and nothing else; remarks go to
 stderr.
+
+An interruption amid an import may be lost, break the module or change the exit code, so imports of native code hold it
+back.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import warnings
 from collections import Counter
@@ -18,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import bundled_clip
 from .arguments import model_named
-from .console import printable, put
-from .signals import asked_twice
+from .console import put, put_json
+from .signals import asked_twice, held_back
 
 if TYPE_CHECKING:
     from .modelfile import ModelHeader
@@ -35,17 +37,19 @@ STOPPED_PIPE = "error: stopped at once; what was written has .partial in its nam
 
 def predict(options: argparse.Namespace) -> int:
     """`edge-seg predict`."""
-    from .errors import ConfigurationError
-    from .items import expand_sources
-    from .modelfile import read_model_header
-    from .names import check_free, names_a_file, parse_kinds, plan_outputs
-    from .opencv import cv2
-    from .predict import Run, options_that_matter
-    from .progress import Progress
-    from .records import Records
-    from .resume import names_kept, take_up
-    from .segmenter import Segmenter
-    from .threads import available_threads
+    with held_back():
+        from .errors import ConfigurationError
+        from .items import expand_sources
+        from .modelfile import read_model_header
+        from .names import check_free, names_a_file, parse_kinds, plan_outputs
+        from .opencv import cv2
+        from .predict import Run, options_that_matter
+        from .progress import Progress
+        from .records import Records
+        from .resume import names_kept, take_up
+        from .segmenter import Segmenter
+        from .session import load_runtime
+        from .threads import available_threads
 
     settings = _predict_options(options)
     progress = Progress()
@@ -69,6 +73,8 @@ def predict(options: argparse.Namespace) -> int:
         check_free(plans)
     # Overlapping batches would delay live frames, and a single picture has nothing to overlap with.
     overlapped = not any(item.live for item in items) and [item.kind for item in items] != ["image"]
+    with held_back():
+        load_runtime()
     with Segmenter(model, device=options.device, batch_size=options.batch, overlapped=overlapped) as segmenter:
         progress.note(_device_line(segmenter))
         run = Run(segmenter, options=settings, progress=progress, records=records, look=look)
@@ -82,20 +88,19 @@ def predict(options: argparse.Namespace) -> int:
             progress.note(line)
         code = 0 if all(report.good for report in reports) else 1
         if options.json:
-            _print_json(
-                {"exit_code": code, **_model_facts(model, segmenter), "sources": [r.to_dict() for r in reports]}
-            )
+            put_json({"exit_code": code, **_model_facts(model, segmenter), "sources": [r.to_dict() for r in reports]})
     return code
 
 
 def info(options: argparse.Namespace) -> int:
     """`edge-seg info`."""
-    from .modelfile import read_model_header
+    with held_back():
+        from .modelfile import read_model_header
 
     header = read_model_header(model_named(options.model))
     facts = _info_facts(header)
     if options.json:
-        _print_json(facts)
+        put_json(facts)
         return 0
     for name, value in facts.items():
         for line in _fact_lines(name.replace("_", " "), value):
@@ -106,12 +111,15 @@ def info(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """`edge-seg verify`."""
-    from .phrases import counted
-    from .verify import verify as verify_model
+    with held_back():
+        from .phrases import counted
+        from .session import load_runtime
+        from .verify import verify as verify_model
 
+        load_runtime()
     report = verify_model(model_named(options.model), options.device)
     if options.json:
-        _print_json(report.to_dict())
+        put_json(report.to_dict())
     else:
         put(f"{report.model}: {counted(report.frames, 'golden frame')}")
         for verdict in report.verdicts:
@@ -123,11 +131,13 @@ def verify(options: argparse.Namespace) -> int:
 
 def checks(options: argparse.Namespace) -> int:
     """`edge-seg checks`."""
-    from .checks import collect_checks
+    # It imports one library after the other, and says of each whether it loads.
+    with held_back():
+        from .checks import collect_checks
 
-    report = collect_checks()
+        report = collect_checks()
     if options.json:
-        _print_json(report.to_dict())
+        put_json(report.to_dict())
     else:
         put(*report.lines())
     return 1 if report.problems else 0
@@ -296,9 +306,3 @@ def _fact(value: Any) -> str:
 
 def _side(spec: Any, axis: int) -> str:
     return f"{'HW'[axis]}={spec.input_size[axis]}" if spec.dynamic_size else str(spec.input_size[axis])
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    lines = json.dumps(value, indent=2, ensure_ascii=False, default=str).split("\n")
-    # Characters that stdout lacks, that a terminal obeys or that are not valid text are written as JSON escapes.
-    put(*(lines if all(map(printable, lines)) else json.dumps(value, indent=2, default=str).split("\n")))

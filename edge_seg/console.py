@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -21,12 +22,13 @@ STDOUT = "standard output"
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> int:
+def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str, as_json: bool = False) -> int:
     """Prepare the streams and run a command line; returns its exit code. An error is one line on stderr.
 
     Args:
         work: parses and runs the command; returns the exit code.
         afterwards: returns a sentence on what exists now, said after an interruption or a system error.
+        as_json: print an error as an object on stdout too.
     """
     prepare_streams()
     try:
@@ -45,15 +47,15 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str) -> i
             stdout.settle()
             return code
     except EdgeSegError as error:
-        complain(str(error))
+        complain(str(error), as_json=as_json)
         return error.exit_code
     except KeyboardInterrupt:
-        complain(f"interrupted. {afterwards()}".rstrip())
+        complain(f"interrupted. {afterwards()}".rstrip(), as_json=as_json)
     except OSError as error:
         # The reader of our output may have gone away (`| head`): nobody needs to be told.
         if not (isinstance(error, BrokenPipeError) and error.filename == STDOUT):
             named = f"{error.filename}: " if error.filename else ""
-            complain(f"{named}{error.strerror or error}. {afterwards()}".removesuffix(". "))
+            complain(f"{named}{error.strerror or error}. {afterwards()}".removesuffix(". "), as_json=as_json)
     return 1
 
 
@@ -113,16 +115,32 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def complain(text: str) -> None:
-    """Print an error on stderr; where that fails too, only the exit code tells of it."""
+def complain(text: str, *, as_json: bool = False) -> None:
+    """Print an error on stderr, and as the object `{"error": text}` on stdout if `as_json`; where that fails too, only
+    the exit code tells of it."""
     with contextlib.suppress(OSError):
         # The error of a dataset has a line for each bad file.
         print("error: " + "\n".join(map(harmless, text.split("\n"))), file=sys.stderr, flush=True)
+    if as_json:
+        put_error(text)
+
+
+def put_error(text: str) -> None:
+    """Print the object `{"error": text}` on stdout, if that can be written."""
+    with contextlib.suppress(OSError):
+        put_json({"error": text})
 
 
 def put(*lines: str) -> None:
     """Print a result's lines on stdout and flush."""
     print(*map(harmless, lines), sep="\n", flush=True)
+
+
+def put_json(value: dict[str, Any]) -> None:
+    """Print an object as JSON on stdout and flush."""
+    lines = json.dumps(value, indent=2, ensure_ascii=False, default=str).split("\n")
+    # Characters that stdout lacks, that a terminal obeys or that are not valid text are written as JSON escapes.
+    put(*(lines if all(map(printable, lines)) else json.dumps(value, indent=2, default=str).split("\n")))
 
 
 def harmless(line: str) -> str:

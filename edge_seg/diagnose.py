@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from .boxes import INDEXED_KINDS, SEGMENT_KINDS, has_moov
+from .errors import MediaError
 from .extent import measure
 from .files import reason
 
@@ -32,6 +35,17 @@ WITH_HEADER = (b"\x1a\x45\xdf\xa3", b"FLV")
 UNTELLING = frozenset({"", "invalid argument", "end of file"})
 PICTURES = "PNG, JPEG, BMP and WebP"
 READABLE = "MP4, MOV, MKV, WebM, AVI, MPEG, TS, FLV, ASF, OGG, GIF, MXF, raw H.264 and H.265"
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Within the block the system's refusal to read, for want of rights or of file descriptors, is a `MediaError`."""
+    try:
+        yield
+    except MediaError:
+        raise  # an OSError itself
+    except OSError as error:
+        raise MediaError(f"{name}: cannot be read ({reason(error)}).") from error
 
 
 def explain_file(path: Path, detail: str) -> str:

@@ -20,16 +20,22 @@ PATIENCE_S = 10.0
 
 
 class _Door:
-    """The threads inside native code, once for each time they entered; closed for good at the program's exit."""
+    """The threads inside native code, once for each time they entered; closed for good at the program's exit.
+
+    A signal's handler may raise anywhere in the main thread, and cut `enter` or `leave` short. What it leaves behind is
+    harmless: whoever asks for others than itself is that thread. The lock is taken without `Condition`'s own methods,
+    in which it would stay locked.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._inside: list[int] = []
         self._closed = False
 
     def enter(self) -> None:
         thread = threading.get_ident()
-        with self._changed:
+        with self._lock:
             # A thread that is already inside is waited for, so it may enter again: it has to finish.
             if not self._closed or not threading.current_thread().daemon or thread in self._inside:
                 self._inside.append(thread)
@@ -37,13 +43,14 @@ class _Door:
         threading.Event().wait()  # until the process is gone
 
     def leave(self) -> None:
-        with self._changed:
+        with self._lock:
             self._inside.remove(threading.get_ident())
             self._changed.notify_all()
 
-    def somebody_inside(self) -> bool:
-        with self._changed:
-            return bool(self._inside)
+    def others_inside(self) -> bool:
+        """Whether a thread other than this one is inside."""
+        with self._lock:
+            return any(thread != threading.get_ident() for thread in self._inside)
 
     @property
     def closed(self) -> bool:
@@ -52,7 +59,7 @@ class _Door:
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            self._changed.wait_for(lambda: not self._inside, PATIENCE_S)
+            self._changed.wait_for(lambda: not self.others_inside(), PATIENCE_S)
 
 
 _door = _Door()
@@ -94,7 +101,7 @@ def program_is_ending() -> bool:
 
 def end_program(code: int) -> NoReturn:
     """Exit a program that has finished its work; at once, without cleanup, if abandoned native code still runs."""
-    if _door.somebody_inside():
+    if _door.others_inside():
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -136,7 +136,9 @@ class LiveSource(Source):
     def _release(self) -> None:
         with self._changed:
             self._generation += 1
-        # The reader closes the connection it was given; one that was never read is closed here.
+        # The reader closes the connection it was given; one that was never read is closed here. libav cannot be
+        # interrupted, and closing a container amid a read is not safe: a silent camera stays connected until its read
+        # times out, after `STALL_S`.
         if self._first is not None:
             self._first.close()
 

@@ -21,9 +21,9 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 
 from .boxes import refers_elsewhere
-from .diagnose import explain_file
+from .diagnose import explain_file, reading
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
-from .leaving import native_code, program_is_ending
+from .leaving import program_is_ending
 from .media import MAX_PIXELS, STANDARD_INPUT
 from .redact import redact, redact_foreign, remember_secrets
 
@@ -75,13 +75,14 @@ def open_file(path: str | Path) -> InputContainer:
     if not os.path.isfile(path):
         # Opening a named pipe would wait for ever if nothing writes to it.
         raise MediaError(explain_file(Path(path), ""))
-    if refers_elsewhere(Path(path)):
-        raise MediaError(f"{path}: its pictures lie in another file, which is not opened; give that file itself.")
-    # With the prefix, a name like "concat:a|b" is the name of a file, never a protocol.
-    opened = _open(f"file:{path}", "file", timeout=None)
-    if isinstance(opened, InputContainer):
-        return opened
-    raise MediaError(explain_file(Path(path), reason_of(opened)))
+    with reading(str(path)):
+        if refers_elsewhere(Path(path)):
+            raise MediaError(f"{path}: its pictures lie in another file, which is not opened; give that file itself.")
+        # With the prefix, a name like "concat:a|b" is the name of a file, never a protocol.
+        opened = _open(f"file:{path}", "file", timeout=None)
+        if isinstance(opened, InputContainer):
+            return opened
+        raise MediaError(explain_file(Path(path), reason_of(opened)))
 
 
 def open_address(
@@ -229,25 +230,25 @@ def _waited_for(
 ) -> InputContainer | Exception | None:
     """The result of `opening`, whose argument tells it whether it was given up; None if `stopped` came first.
 
-    libav waits in native code, where Ctrl-C does not reach the main thread, so `opening` runs on a thread of its own.
-    If the wait is given up, that thread closes what it opens; the end of the program waits for it.
+    libav waits in native code, where neither Ctrl-C nor `stopped` is heard, so `opening` runs on a thread of its own.
+    If the wait is given up, that thread closes what it opens. The end of the program does not wait for it: libav is C,
+    and a thread that ends amid C harms nothing.
     """
-    if threading.current_thread() is not threading.main_thread() or program_is_ending():
+    if program_is_ending():  # Python starts no thread any more.
         return opening(stopped)
     opened: Future[InputContainer | Exception] = Future()
 
     def work() -> None:
-        with native_code():
-            try:
-                result = opening(opened.cancelled)
-            except BaseException as error:
-                if opened.set_running_or_notify_cancel():
-                    opened.set_exception(error)
-                return
+        try:
+            result = opening(opened.cancelled)
+        except BaseException as error:
             if opened.set_running_or_notify_cancel():
-                opened.set_result(result)
-            elif isinstance(result, InputContainer):
-                result.close()
+                opened.set_exception(error)
+            return
+        if opened.set_running_or_notify_cancel():
+            opened.set_result(result)
+        elif isinstance(result, InputContainer):
+            result.close()
 
     threading.Thread(target=work, name="edge_seg-open", daemon=True).start()
     try:

@@ -20,6 +20,7 @@ from .modelfile import ModelHeader
 from .spec import AGREEMENT_BOUNDS, CLASS_IOU_BOUND, GOLDEN_KEY, VISIBLE_SHARE
 
 if TYPE_CHECKING:
+    from .ort_session import OrtSession
     from .session import Session
 
 CURE = (
@@ -28,10 +29,10 @@ CURE = (
 )
 
 
-Candidate = tuple[str, Callable[[], "Session"]]
+Candidate = tuple[str, Callable[[], "OrtSession"]]
 
 
-def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch_size: int = 1) -> Session:
+def open_first_proved(candidates: list[Candidate], header: ModelHeader, *, batch_size: int = 1) -> OrtSession:
     """The first candidate that opens and agrees with the golden frames; its `reason` says why others were passed over.
 
     The last candidate is the CPU, on which the export gate proved the file, so it needs no second proof.

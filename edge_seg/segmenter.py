@@ -39,7 +39,8 @@ class Segmenter:
 
     Args:
         model: path of an ONNX file exported by this project, its bytes, or an open session: any object with the members
-            of `edge_seg.Session` (`edge_seg.fake` has one), for networks that other programs run.
+            of `edge_seg.Session` (`edge_seg.fake` has one), for networks that other programs run. The Segmenter closes
+            it too.
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one, or a `DeviceError`.
         batch_size: frames per run; halved, with a `RuntimeWarning`, if the device's memory no longer holds them.
         threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
@@ -82,6 +83,7 @@ class Segmenter:
         self.device: DeviceReport = session.device
         self.input_size = model_size(session.spec, input_size)
         self._session = session
+        self._session_is_callers = session is model
 
     @property
     def runs_at_once(self) -> int:
@@ -154,7 +156,7 @@ class Segmenter:
             return self._run(session, batch)
 
     def close(self) -> None:
-        """Release the model's memory. Closing twice is fine."""
+        """Release the model's memory; a session that was given is closed. Closing twice is fine."""
         session, self._session = self._session, None
         if session is not None:
             session.close()
@@ -201,7 +203,9 @@ class Segmenter:
         while True:
             size = self.batch_size
             try:
-                return run_in_parts(session.run, batch, size, whole=_wants_whole(session))
+                return run_in_parts(
+                    session.run, batch, size, whole=_wants_whole(session), copied=self._session_is_callers
+                )
             except OutOfMemoryError as error:
                 if size == 1:
                     raise

@@ -73,15 +73,25 @@ class Session(Protocol):
     other (default True).
     """
 
-    spec: ModelSpec
-    device: DeviceReport
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's contract; an attribute or a property."""
+        ...
+
+    @property
+    def device(self) -> DeviceReport:
+        """Where it runs; an attribute or a property."""
+        ...
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8."""
+        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8.
+
+        The arrays may be the same ones each time: a Segmenter copies what the caller's own session gives.
+        """
         ...
 
     def close(self) -> None:
-        """Release the memory. Closing twice is fine."""
+        """Release the memory; called by the Segmenter that was given the session. Closing twice is fine."""
         ...
 
 
@@ -218,8 +228,8 @@ def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
     ):
         names.insert(0, engine)
 
-    def opener(name: DeviceName) -> Callable[[], Session]:
-        def attempt() -> Session:
+    def opener(name: DeviceName) -> Callable[[], OrtSession]:
+        def attempt() -> OrtSession:
             problem = device_problem(ort, name) or no_gain(ort, plan, name)
             if problem:
                 raise DeviceError(problem)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .diagnose import reading
 from .errors import ConfigurationError, MediaError, RefusedError
 from .items import Item, expand_sources
 from .media import Event, Frame, Source
+from .redact import redact
 
 FIRST_REOPENING_S = 1.0
 QUICKEST_REOPENING_S, SLOWEST_REOPENING_S = 2.5, 10.0
@@ -125,7 +127,8 @@ def open_source(
         ConfigurationError: it names nothing that can be read, or a track below 1.
         MediaError: it cannot be opened.
     """
-    items = expand_sources([source], track=track)
+    with reading(redact(str(source))):
+        items = expand_sources([source], track=track)
     return open_item(items[0], stopped=stopped) if len(items) == 1 else SourceChain(items)
 
 

@@ -77,7 +77,8 @@ class ResultStream(Iterator["Segmentation"]):
                 "A source is a path, an address, a camera's index or an iterable of frames; "
                 f"got {type(source).__name__}."
             )
-        self._given = source
+        # Not the source itself: a stream that is kept for its report keeps no frames.
+        self._name = _printable(source)
         self._progress = _Progress(source if isinstance(source, Source) else None)
         self._results = _results(segment, batch_size, source, self._progress)
 
@@ -97,13 +98,18 @@ class ResultStream(Iterator["Segmentation"]):
 
     def __repr__(self) -> str:
         state = "closed" if self._progress.closed else f"{counted(self._progress.segmented, 'frame')} segmented"
-        return f"ResultStream({_printable(self._given)!r}, {state})"
+        return f"ResultStream({self._name!r}, {state})"
 
     def close(self) -> None:
         """Stop here and release the source. Safe from any thread, and when called twice.
 
+        Files and cameras that the stream opened are closed. Of an iterable or a `cv2.VideoCapture` it lets go: one that
+        nobody else holds ends here, a generator by its `finally`, and one that the caller holds stays open.
+
         A loop in another thread ends with the frames that are being segmented, or at once if it is waiting for a live
-        source. If it is waiting for the caller's own iterable, it ends when that gives its next frame.
+        source or connecting to one; if it is waiting for the caller's own iterable, when that gives its next frame.
+        libav cannot be interrupted: an opening that was given up goes on until its timeout, and a camera that has gone
+        silent stays connected for up to 8 s.
         """
         self._progress.closed = True
         if not self._let_go() and self._progress.source is not None:
@@ -127,7 +133,7 @@ class ResultStream(Iterator["Segmentation"]):
             frames = frame_counts(source.counts, segmented=segmented, lost=taken - segmented)
             return StreamReport(frames=frames, **source_facts(source))
         frames = frame_counts(SourceCounts(read=taken), segmented=segmented, lost=taken - segmented)
-        return StreamReport(source=_printable(self._given), frames=frames)
+        return StreamReport(source=self._name, frames=frames)
 
 
 def _is_capture(given: Any) -> bool:
@@ -193,6 +199,8 @@ def _batches(
     try:
         for item in frames:
             image, index = getattr(item, "image", item), getattr(item, "index", progress.taken)
+            # A named tuple without such a field has a method of this name.
+            index = progress.taken if callable(index) else index
             progress.taken += 1
             image = check_frame(image)
             image = image.copy() if copied else image

@@ -42,12 +42,19 @@ def has_cached_engine(ort: Any, header: ModelHeader, batch_size: int, input_size
     """Whether an engine for exactly this case is in the cache already; building one takes minutes."""
     if TENSORRT_PROVIDER not in ort.get_available_providers() or not nvidia_gpus():
         return False
-    folder = cache_folder(ort, header, batch_size, input_size, 0)
+    try:
+        folder = cache_folder(ort, header, batch_size, input_size, 0)
+    except DeviceError:
+        return False
     return folder.is_dir() and any(folder.glob("*.engine"))
 
 
 def cache_folder(ort: Any, header: ModelHeader, batch_size: int, input_size: tuple[int, int], index: int) -> Path:
-    """The folder for this model on this GPU; another model, library version, GPU or shape has another folder."""
+    """The folder for this model on this GPU; another model, library version, GPU or shape has another folder.
+
+    Raises:
+        DeviceError: this user has no home folder.
+    """
     key = {
         "model": header.sha256,
         "onnxruntime": ort.__version__,
@@ -57,7 +64,10 @@ def cache_folder(ort: Any, header: ModelHeader, batch_size: int, input_size: tup
         "precision": header.spec.precision,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise DeviceError("TensorRT's cache has no place: this user has no home folder. Set XDG_CACHE_HOME.") from error
     return base / "edge_seg" / "tensorrt" / digest
 
 

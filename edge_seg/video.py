@@ -31,6 +31,7 @@ from av.video.stream import VideoStream
 
 from . import cycles, rotation
 from .clock import Clock
+from .diagnose import reading
 from .errors import MediaError
 from .extent import Extent, measure
 from .gaps import GapWatch
@@ -104,7 +105,8 @@ class VideoFile(Source):
             self._container = open_file(location)
         try:
             # For a download, the connection itself reports whether it was complete.
-            self._extent = Extent() if network or location is None else measure(Path(location))
+            with reading(self.name):
+                self._extent = Extent() if network or location is None else measure(Path(location))
             self._stream = pick_track(self._container, track, self.name, cut=self._extent.cut, live=network)
             self._time_base = time_base(self._stream)
             context = self._stream.codec_context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_seg import bundled_clip
 from edge_seg.encode import count_frames
 from tests.edge_seg.clips import make_clip, video_times
-from tests.terminal import Terminal
+from tests.terminal import ROOT, Terminal
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX terminals")
 SLOW_CLI = Path(__file__).parent / "edge_seg" / "slow_cli.py"
@@ -100,6 +102,44 @@ def test_a_signal_before_the_first_frame_is_an_error_line(tmp_path: Path, number
         assert terminal.ended(20) == 1
     assert "error: interrupted." in terminal.text
     assert "Traceback" not in terminal.text
+
+
+# Loses what is raised amid the import of a module, as a callback of importlib's own locks does.
+LOSING = """
+import os, signal, sys
+from edge_seg.cli import main
+number, module, *arguments = sys.argv[1:]
+
+class Losing:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            try: os.kill(os.getpid(), int(number)); os.getpid()
+            except KeyboardInterrupt: print("lost", file=sys.stderr)
+
+sys.meta_path.insert(0, Losing())
+raise SystemExit(main(arguments))
+"""
+
+
+@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("shutil", "info"),
+        ("edge_seg.commands", "info"),
+        ("edge_seg.modelfile", "info"),
+        ("numpy", "predict"),
+        ("onnxruntime", "predict"),
+        ("onnxruntime", "verify"),
+        ("cv2", "checks"),
+    ],
+)
+def test_a_signal_amid_an_import_is_not_lost(tmp_path: Path, number: signal.Signals, module: str, command: str) -> None:
+    arguments = [command, bundled_clip(), "-o", tmp_path] if command == "predict" else [command]
+    call = [sys.executable, "-c", LOSING, str(int(number)), module, *map(str, arguments)]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: interrupted.\n")
 
 
 @pytest.fixture

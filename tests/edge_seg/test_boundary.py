@@ -116,6 +116,35 @@ def test_a_type_checker_knows_which_names_there_are(tmp_path):
     assert [line.partition(": error:")[0] for line in found] == ["wrong.py:1", "wrong.py:5", "wrong.py:7"], done.stdout
 
 
+def test_a_type_checker_takes_sessions_whose_members_are_read_only(tmp_path):
+    own = tmp_path / "own.py"
+    methods = (
+        "    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]: return {}\n    def close(self) -> None: ...\n"
+    )
+    own.write_text(
+        "from dataclasses import dataclass\n"
+        "import numpy as np\n"
+        "from edge_seg import DeviceReport, ModelSpec, Segmenter\n"
+        "class Plain:\n"
+        "    spec: ModelSpec\n    device: DeviceReport\n"
+        f"{methods}"
+        "class Computed:\n"
+        "    @property\n    def spec(self) -> ModelSpec: return ModelSpec()\n"
+        "    @property\n    def device(self) -> DeviceReport: raise NotImplementedError\n"
+        f"{methods}"
+        "@dataclass(frozen=True)\n"
+        "class Frozen:\n"
+        "    spec: ModelSpec\n    device: DeviceReport\n"
+        f"{methods}"
+        "def use(frozen: Frozen) -> None:\n"
+        "    Segmenter(Plain()), Segmenter(Computed()), Segmenter(frozen)\n"
+    )
+    environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", str(own)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert not [line for line in done.stdout.splitlines() if line.startswith("own.py")], done.stdout
+
+
 def imports_of(file: Path) -> set[str]:
     tree = ast.parse(file.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

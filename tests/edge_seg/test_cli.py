@@ -32,6 +32,7 @@ from edge_seg.steady import Smoother
 from tests.edge_seg.clips import audio_packets, make_clip, video_times, write_image
 
 SLOW_CLI = Path(__file__).with_name("slow_cli.py")
+NO_MODEL = "No model at missing.onnx. Export one: python -m export RUN --out missing.onnx"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
 
 
@@ -226,7 +227,7 @@ def test_nothing_is_overwritten_unless_asked(predict: Any, tmp_path: Path) -> No
     result = tmp_path / "out" / "a_overlay.mp4"
     before = result.stat().st_mtime_ns
     code, summary, err = predict(clip)
-    assert (code, summary) == (2, None)
+    assert (code, list(summary)) == (2, ["error"])
     assert "a_overlay.mp4" in err
     assert "--overwrite" in err
     code, summary, _ = predict(clip, "--resume")
@@ -452,6 +453,45 @@ def test_wrong_calls_exit_with_2(arguments: list[str], capsys: pytest.CaptureFix
         code = int(stop.code or 0)
     assert code == 2
     assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["info", "missing.onnx"], 1),
+        (["verify", "missing.onnx"], 1),
+        (["predict", "a.mp4", "-m", "missing.onnx"], 1),
+        (["checks"], 1),
+        (["predict", "ftp://host/a.mp4"], 2),
+        (["predict", "a.mp4", "--alpha", "nan"], 2),
+        (["predict", "a.mp4", "--nonsense"], 2),
+        (["nonsense"], 2),
+        ([], 2),
+    ],
+)
+def test_an_error_is_one_object_too_where_json_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_seg.checks.collect_checks", interrupted)
+    try:
+        ended = main([*arguments, "--json"])
+    except SystemExit as stop:
+        ended = int(stop.code or 0)
+    printed = capsys.readouterr()
+    assert ended == code
+    assert printed.err == f"error: {json.loads(printed.out)['error']}\n"
+
+
+def test_an_error_that_cannot_be_printed_is_told_by_the_exit_code_and_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge_seg", "info", "missing.onnx", "--json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, env=child_env(), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"error: {NO_MODEL}\n")
 
 
 def test_a_model_that_is_none_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

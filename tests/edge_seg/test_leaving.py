@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -97,7 +99,7 @@ def test_the_end_waits_for_who_is_inside_and_keeps_daemons_out() -> None:
 def test_a_device_that_hangs_does_not_keep_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving, "PATIENCE_S", 0.1)
     door = _Door()
-    door.enter()
+    in_a_daemon(door.enter).join()
     began = time.monotonic()
     door.close()
     assert 0.09 < time.monotonic() - began < 5
@@ -108,11 +110,12 @@ def test_a_forked_child_waits_for_nobody() -> None:
     program = (
         "import os, threading, time\n"
         "from edge_seg import leaving\n"
-        "leaving._door.enter()\n"
+        "inside = threading.Thread(target=leaving._door.enter)\n"
+        "inside.start(), inside.join()\n"
         "began = time.monotonic()\n"
         "child = os.fork()\n"
         "if child:\n"
-        "    leaving._door.leave()\n"
+        "    leaving._begin_anew()\n"
         "    status = os.waitpid(child, 0)[1]\n"
         "    print(status, time.monotonic() - began)\n"
     )
@@ -120,3 +123,56 @@ def test_a_forked_child_waits_for_nobody() -> None:
     status, took = done.stdout.split()
     assert status == "0"
     assert float(took) < 0.5 * leaving.PATIENCE_S
+
+
+class Interruption(Exception):
+    """Raised by a signal's handler."""
+
+
+def interrupted_at(step: int, work: Callable[[], None]) -> bool:
+    """Do the work, and raise amid it after so many steps, as a handler may; returns whether it had as many.
+
+    A step is a beginning or an end of a function, as Python runs handlers there and not wherever a line begins.
+    """
+    steps = 0
+
+    def count(frame: FrameType, event: str, value: object) -> Any:
+        nonlocal steps
+        if not frame.f_code.co_filename.endswith(("leaving.py", "threading.py", "contextlib.py")):
+            return None
+        steps += event != "line"
+        if event != "line" and steps == step:
+            raise Interruption
+        return count
+
+    sys.settrace(count)
+    try:
+        work()
+    except Interruption:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_an_exception_from_a_signals_handler_leaves_nobody_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        with leaving.native_code():
+            pass
+
+    def others() -> None:
+        door.enter()
+        door.leave()
+
+    step = 1
+    while True:
+        door = _Door()
+        monkeypatch.setattr(leaving, "_door", door)
+        if not interrupted_at(step, work):
+            break
+        other = in_a_daemon(others)
+        other.join(20)
+        assert not other.is_alive(), f"locked for good by an interruption at step {step}"
+        assert not door.others_inside(), step
+        step += 1
+    assert step > 10

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -27,9 +28,10 @@ import av
 import numpy as np
 import pytest
 
-from edge_seg import opening
+from edge_seg import Segmenter, opening
 from edge_seg.boxes import MOST_BOXES
 from edge_seg.errors import MediaError
+from edge_seg.fake import FakeSession
 from edge_seg.items import expand_sources
 from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
@@ -327,6 +329,56 @@ def test_an_opening_that_was_given_up_asks_the_camera_no_second_time(monkeypatch
         if thread.name == "edge_seg-open":
             thread.join(10)
     assert len(calls) == 1
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes every connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{}", "rtsp://127.0.0.1:{}/x", "http://127.0.0.1:{}/x"])
+def test_a_loop_in_another_thread_that_is_connecting_ends_when_its_stream_is_closed(
+    silent: int, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    connecting, wait = threading.Event(), opening.wait
+
+    def waiting(*given: Any) -> Any:
+        connecting.set()
+        return wait(*given)
+
+    monkeypatch.setattr(opening, "OPEN_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(opening, "wait", waiting)
+    stream, results = Segmenter(FakeSession()).stream(address.format(silent)), []
+    loop = threading.Thread(target=lambda: results.extend(stream), daemon=True)
+    loop.start()
+    connecting.wait(10)
+    stream.close()
+    loop.join(30)
+    assert not loop.is_alive()
+    assert results == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX exit codes")
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{}", "rtsp://127.0.0.1:{}/x", "http://127.0.0.1:{}/x"])
+def test_a_program_that_is_interrupted_while_it_connects_ends_at_once(silent: int, address: str) -> None:
+    """Amid its end, which here takes long enough for libav to ask for Python, nothing crashes."""
+    script = (
+        "import _thread, sys, threading, time\n"
+        "from edge_seg import leaving, opening\n"
+        "leaving.PATIENCE_S = 60.0\n"
+        "class Last:\n"
+        "    def __del__(self, sleep=time.sleep): sleep(0.5)\n"
+        "sys.last = Last()\n"
+        "threading.Timer(0.5, _thread.interrupt_main).start()\n"
+        "opening.open_address(sys.argv[1], open_timeout_s=60.0)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", script, address.format(silent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40, cwd=root)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+    assert done.returncode == -signal.SIGINT
 
 
 def test_an_address_may_be_opened_while_the_program_ends() -> None:

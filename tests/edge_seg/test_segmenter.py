@@ -536,6 +536,28 @@ def test_a_session_of_ones_own_needs_no_more_than_four_names() -> None:
     assert own.closed
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_session_of_ones_own_may_refill_one_array(batch_size: int) -> None:
+    refilled = np.empty((batch_size, 32, 64), np.uint8)
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        np.remainder(batch[..., 0], 12, out=refilled)
+        return {"labels": refilled}
+
+    frames = pictures(4)
+    with Segmenter(Own(run=run), batch_size=batch_size) as segmenter:
+        results = [*segmenter.segment_batch(frames[:2]), *segmenter.segment_batch(frames[2:])]
+        assert np.array_equal(np.stack([result.labels for result in results]), frames[..., 0] % 12)
+        assert np.array_equal(segmenter.predict_labels(frames), frames[..., 0] % 12)
+
+
+def test_the_results_of_a_model_of_ours_are_not_copied(tiny_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Segmenter(tiny_model(), device="cpu") as segmenter:
+        given, run = [], segmenter._session.run
+        monkeypatch.setattr(segmenter._session, "run", lambda batch: given.append(run(batch)) or given[-1])
+        assert np.shares_memory(segmenter.segment(pictures(1)[0]).labels, given[0]["labels"])
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [({"device": "cpu"}, "device"), ({"spec": None}, "spec"), ({"run": None, "close": None}, "run, close")],

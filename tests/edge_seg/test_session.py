@@ -437,6 +437,19 @@ def test_auto_takes_tensorrt_only_with_an_engine_in_its_cache(tiny_model, gpu_ma
     assert open_session(path, batch_size=2).device.name == "cuda:0", "an engine for another batch"
 
 
+def test_auto_needs_no_home_folder_and_tensorrt_names_the_cure(tiny_model, gpu_machine, monkeypatch):
+    """As in a container that runs as an unknown user."""
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert open_session(tiny_model()).device.name == "cuda:0"
+    with pytest.raises(DeviceError, match=r"this user has no home folder\. Set XDG_CACHE_HOME\.$"):
+        open_session(tiny_model(), device="tensorrt")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o755, 0o710])
 def test_a_cache_that_is_open_to_others_is_refused(tmp_path, mode):

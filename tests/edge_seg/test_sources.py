@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,6 +89,31 @@ def test_what_may_not_be_looked_at_is_an_item_and_opening_it_says_so(
     assert names == ["drive.mkv", "drive.mp4"]
     with pytest.raises(MediaError, match=r"drive\.mp4: cannot be read \(permission denied\)"):
         open_source(media / "drive.mp4")
+
+
+@pytest.mark.parametrize("refusal", [errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("reader", ["opening.refers_elsewhere", "video.measure"])
+def test_a_video_that_the_system_refuses_to_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, refusal: int
+) -> None:
+    """For want of rights, or of file descriptors."""
+
+    def refusing(path: Path) -> Any:
+        raise OSError(refusal, os.strerror(refusal), str(path))
+
+    clip = make_clip(tmp_path / "drive.mp4", count=4)
+    monkeypatch.setattr(f"edge_seg.{reader}", refusing)
+    with pytest.raises(MediaError, match=rf"^{clip}: cannot be read \({os.strerror(refusal).lower()}\)\.$"):
+        open_source(clip)
+
+
+def test_a_folder_that_the_system_refuses_to_list_is_named(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(path: Path) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    with pytest.raises(MediaError, match=rf"^{media}: cannot be read \(too many open files\)\.$"):
+        open_source(media)
 
 
 def test_a_folder_gives_its_media_in_order(media: Path) -> None:

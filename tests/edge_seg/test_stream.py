@@ -6,10 +6,11 @@ import gc
 import multiprocessing
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -306,6 +307,59 @@ def test_a_stream_that_is_closed_does_not_wait_for_its_batch_to_fill() -> None:
     for _ in stream:
         pass
     assert len(taken) == 5
+
+
+def test_a_stream_that_was_closed_lets_go_of_what_it_was_given() -> None:
+    said = []
+
+    def camera() -> Iterator[np.ndarray]:
+        try:
+            while True:
+                yield pictures(1)[0]
+        finally:
+            said.append("released")
+
+    with Segmenter(FakeSession()).stream(camera()) as stream:
+        next(stream)
+    assert said == ["released"]
+    assert stream.report.source == "generator"
+    ours = camera()
+    with Segmenter(FakeSession()).stream(ours) as stream:
+        next(stream)
+    assert said == ["released"]
+    assert next(ours).shape == (32, 64, 3), "who holds it may read on"
+
+
+def test_a_stream_that_is_kept_for_its_report_keeps_no_frames() -> None:
+    class Watched(np.ndarray):
+        """An array that a weak reference may point at."""
+
+    frames = [picture.copy().view(Watched) for picture in pictures(3)]
+    watched = [weakref.ref(frame) for frame in frames]
+    stream = Segmenter(FakeSession()).stream(frames)
+    for _ in stream:
+        pass
+    del frames, _
+    assert [frame() for frame in watched] == [None] * 3
+    assert stream.report.frames["segmented"] == 3
+
+
+def test_a_named_tuple_may_be_an_item() -> None:
+    """It has a method `index`, which is no field."""
+
+    class Item(NamedTuple):
+        image: np.ndarray
+        time_s: float
+
+    class Numbered(NamedTuple):
+        image: np.ndarray
+        index: int
+
+    segmenter = Segmenter(FakeSession())
+    results = list(segmenter.stream(Item(picture, place / 25) for place, picture in enumerate(pictures(3))))
+    assert [(result.index, result.time_s) for result in results] == [(0, 0.0), (1, 0.04), (2, 0.08)]
+    (result,) = segmenter.stream([Numbered(pictures(1)[0], 7)])
+    assert result.index == 7
 
 
 def test_a_stream_is_a_context_manager_and_says_what_it_is(tmp_path: Path) -> None:
