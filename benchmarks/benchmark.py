@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterable
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from edge_seg.modelfile import read_model_header
-from train.files import CONFIG_NAME
 
 from .data import FrameSet, load_data
 from .environment import environment
@@ -23,7 +21,7 @@ from .pipeline import describe_clip, measure_clip
 from .process import Say, Start, Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
-from .settings import Settings, check_run, run_classes
+from .settings import Settings, check_run, read_config, run_classes
 from .suite import Plan, measure_batch
 
 # A worker that uses more than this share of a core while it waits for its turn disturbs the others.
@@ -182,5 +180,5 @@ def _models(settings: Settings, field: Field, run_digest: str) -> list[dict[str,
 
 def _recipe(run: Path) -> str | None:
     """Name of the recipe that a run was trained with; None for an untrained network."""
-    recipe = json.loads((run / CONFIG_NAME).read_text()).get("recipe")
+    recipe = read_config(run).get("recipe")
     return recipe.get("name", "unnamed") if isinstance(recipe, dict) else recipe

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import Parser, positive
+from edge_seg.console import harmless, put
 from edge_seg.devices import parse_device
 from edge_seg.errors import ConfigurationError
 from train.arguments import path
@@ -66,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     _progress("")
     try:
         # Neither a full disk nor a closed pipe may lose the figures: they are printed first and written in any case.
-        print(result.to_json() if options.json else render(result), end="", flush=True)
+        put(*(result.to_json() if options.json else render(result)).removesuffix("\n").split("\n"))
     finally:
         paths = write_report(result, new_folder(settings.out))
     print("wrote " + ", ".join(str(path) for path in paths), file=sys.stderr)
@@ -243,6 +244,7 @@ def _peers(text: str) -> tuple[str, ...]:
 
 def _progress(text: str) -> None:
     """Show progress on standard error: one line that is overwritten on a terminal, a new line each elsewhere."""
+    text = harmless(text)
     if sys.stderr.isatty():
         print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
     elif text:

@@ -23,7 +23,7 @@ from .family import draw_family, family, trained
 from .growth import FILE_NAME, read_growth
 from .growth_chart import draw_growth, noisy_points
 from .measure import NOISE_BOUND
-from .rows import OUTRUN, ClipRow, Result, Row, read_result
+from .rows import DAMAGE, OUTRUN, ClipRow, Result, Row, read_result
 from .table import NONE, number, peak_speed, percent, timed_calls
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
@@ -254,7 +254,7 @@ def read_gpu(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         gpu_blocks(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, *DAMAGE) as error:
         raise ConfigurationError(f"{path} is not a whole file of `benchmarks gpu` ({error!r}).") from error
     return dict(found)
 

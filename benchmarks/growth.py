@@ -20,6 +20,7 @@ from typing import Any
 
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import number
+from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 from edge_seg.threads import available_threads
 from train.arguments import path, positive
@@ -33,7 +34,7 @@ from .growth_chart import draw_growth, noisy_points
 from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Say, Start, Worker
 from .report import check_save, save_json
-from .rows import Row
+from .rows import DAMAGE, Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
 from .suite import measure_batch, rendered_plan
 
@@ -115,6 +116,7 @@ def run_growth(options: argparse.Namespace) -> int:
     surroundings = environment()
     if kept is not None:
         check_like(kept, surroundings, check_run(settings.run), options.save)
+        check_drawn(kept, options.save)
     picture = options.save.with_suffix(".png")
 
     def beside_kept(found: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +136,8 @@ def run_growth(options: argparse.Namespace) -> int:
     print(json.dumps(beside_kept(found), indent=1) if options.json else f"wrote {options.save} and {picture}")
     for point in points:
         if point["status"] == "failed":
-            print(f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}", file=sys.stderr)
+            words = f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}"
+            print(harmless(words), file=sys.stderr)
     if noisy := noisy_points(points, surroundings["cores"]):
         named = ", ".join(f"{point['name']} at {point['axis']} {point['value']:g}" for point in noisy[:4])
         print(
@@ -154,8 +157,10 @@ def read_growth(path: Path) -> dict[str, Any]:
         for name in ("cpu", "cores"):
             values["environment"][name]
         for point in (one for points in values["axes"].values() for one in points):
-            point["value"], point["name"], point["status"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if type(point["value"]) not in (int, float) or not isinstance(point["name"], str):
+                raise TypeError(f"a point of {point['name']!r} at {point['value']!r}")
+            point["status"]
+    except (OSError, *DAMAGE) as error:
         raise ConfigurationError(
             f"{path} is not a growth file of this version ({error}); name another with --save."
         ) from error
@@ -188,6 +193,17 @@ def check_like(kept: dict[str, Any], surroundings: dict[str, Any], run_digest: s
             raise ConfigurationError(
                 f"{path} has points of another {what}: {old}, here {new}; name another with --save."
             )
+
+
+def check_drawn(kept: dict[str, Any], path: Path) -> None:
+    """Raise `ConfigurationError` if the kept points cannot be drawn, which would else show after all the measuring."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
+            draw_growth({**kept, "axes": merged(kept["axes"], {})}, Path(scratch) / "growth.png")
+    except DAMAGE as error:
+        raise ConfigurationError(
+            f"{path} has points that cannot be drawn ({type(error).__name__}: {error}); name another with --save."
+        ) from error
 
 
 def measure_growth(

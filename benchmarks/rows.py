@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 
 FORMAT = 1
@@ -23,6 +25,8 @@ NEEDED = {
 }
 # Above this share, the peak was measured too low; two measurements of one limit differ by a hundredth.
 OUTRUN = 1.02
+# What a JSON file that anyone may have written can raise where it is read and used.
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,18 +168,21 @@ class Result:
 
 
 def read_result(path: Path | str) -> Result:
-    """Read a results.json, or the one in a benchmark's folder. Raises `ConfigurationError` if it is not one."""
+    """Read a results.json, or the one in a benchmark's folder. Raises `ConfigurationError` if it is not one.
+
+    Control characters in its texts become "?": it may come from anyone, and terminals obey them.
+    """
     path = Path(path)
     if path.is_dir():
         path /= RESULTS_NAME
     try:
-        values = json.loads(path.read_text())
+        values = _harmless(json.loads(path.read_text()))
         version = values.pop("format")
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read ({error.strerror}); expected a benchmark's results.json."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise ConfigurationError(
             f"{path} is not a benchmark's results.json ({type(error).__name__}: {error})."
         ) from error
@@ -187,17 +194,31 @@ def read_result(path: Path | str) -> Result:
         values["notes"] = tuple(values["notes"])
         result = Result(**values)
         _check(result)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except DAMAGE as error:
         raise ConfigurationError(f"{path} is not a whole results.json ({error}).") from error
     return result
+
+
+def _harmless(value: Any) -> Any:
+    """A JSON value, each text and name in it as `console.harmless` gives it."""
+    if isinstance(value, dict):
+        return {harmless(name): _harmless(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_harmless(item) for item in value]
+    return harmless(value) if isinstance(value, str) else value
 
 
 def _check(result: Result) -> None:
     """Raise `KeyError` with the name of a missing key, or another error that `read_result` catches."""
     parts = [(getattr(result, part), names) for part, names in NEEDED.items()]
-    for values, names in (*parts, *((model, ("label", "digest")) for model in result.models)):
+    for values, names in parts:
         for name in names:
             values[name]
+    words = [(f"a model's {name}", model[name]) for model in result.models for name in ("label", "digest")]
+    words += [("an instruction set", name) for name in result.environment.get("cpu_features") or ()]
+    for what, word in words:
+        if not isinstance(word, str):
+            raise TypeError(f"{what} is {word!r}")
     for part in (result.clip, result.environment, result.environment["packages"], result.limits, result.operations):
         part.keys()
     for row in result.everything:
@@ -213,8 +234,12 @@ def _check_figures(row: Row | ClipRow) -> None:
     """Raise `TypeError` if a figure is not a finite number, or a text not a string."""
     for item in fields(row):
         value = getattr(row, item.name)
+        # Only these hold several: a list is no name, and no median.
+        several = {"tuple[float, ...]": tuple, "dict[str, float]": dict}.get(str(item.type))
+        if several is not None and not isinstance(value, several):
+            raise TypeError(f"{row.name}: {item.name} is {value!r}")
+        values: Iterable[Any] = value.values() if several is dict else value if several is tuple else (value,)
         texts = item.type == "str"
-        values = value if isinstance(value, tuple) else value.values() if isinstance(value, dict) else (value,)
         for one in values:
             figure = type(one) in (int, float) and math.isfinite(one)
             if not (isinstance(one, str) if texts else figure or (one is None and "None" in str(item.type))):

@@ -135,27 +135,40 @@ def default_data() -> Path | None:
 
 
 def check_run(folder: Path) -> str:
-    """Digest of a run's configuration and weights; raises `ModelFileError` if it is not a finished run."""
+    """Digest of a run's configuration and weights; raises `ModelFileError` if it is damaged or has not finished."""
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelFileError(
                 f"{folder} is not a finished run: it has no {name}. Make one with `python -m train fit DATASET "
                 "--out RUN`, and name it with --run."
             )
+    read_config(folder)
     return file_hash(folder / CONFIG_NAME)[:8] + file_hash(folder / WEIGHTS_NAME)[:8]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.json, without importing Keras. Raises `ModelFileError` if it is no record of a run's classes."""
+    path = folder / CONFIG_NAME
+    try:
+        config = json.loads(path.read_text())
+        if not all(isinstance(name, str) for name in config.get("classes", ())):
+            raise TypeError("class names must be texts")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: damaged ({str(error)[:200]}). Copy the run again.") from error
+    return dict(config)
 
 
 def run_classes(folder: Path) -> ClassList:
     """A run's classes from its config.json, without importing Keras; CamVid's if that file is damaged."""
     try:
-        config = json.loads((folder / CONFIG_NAME).read_text())
-        return ClassList(
-            names=tuple(config.get("classes", CAMVID.names)),
-            unlabelled=config.get("unlabelled", CAMVID.unlabelled),
-            ignored=config.get("ignored"),
-        )
-    except (OSError, ValueError, TypeError, AttributeError):
+        config = read_config(folder)
+    except ModelFileError:
         return CAMVID
+    return ClassList(
+        names=tuple(config.get("classes", CAMVID.names)),
+        unlabelled=config.get("unlabelled", CAMVID.unlabelled),
+        ignored=config.get("ignored"),
+    )
 
 
 def refuse_other_classes(run: Path, model: Path) -> None:

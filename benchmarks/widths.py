@@ -24,6 +24,7 @@ from .chart import FAINT, FAMILIES, INK, import_pyplot, style
 from .environment import environment, processor
 from .process import Say, Start, Worker
 from .report import check_save, save_json
+from .rows import DAMAGE
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
 from .suite import measure_batch, rendered_plan
 
@@ -88,8 +89,9 @@ def _recipe(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
         recipe = config["recipe"]
         schedule = {name: recipe[name] for name in ("epochs", "batch_size", "crop_size")}
-        return {"size": recipe["input_size"], "schedule": schedule}
-    except (KeyError, TypeError) as error:
+        height, width = recipe["input_size"]
+        return {"size": [height, width], "schedule": schedule}
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"{folder}: its runs do not say by which recipe they were fitted ({error})."
         ) from error
@@ -101,10 +103,12 @@ def read_study(folder: Path) -> dict[str, dict[str, Any]]:
         records = json.loads((folder / "widths.json").read_text())["runs"]
         points: dict[str, dict[str, Any]] = {}
         for record in records:
+            if not isinstance(record["variant"], str) or not 0.0 <= record["mean_iou"] <= 1.0:
+                raise ValueError(f"{record['variant']!r} with a mean IoU of {record['mean_iou']!r}")
             point = points.setdefault(record["variant"], {"name": record["variant"], "seeds": [], "mean_iou": []})
             point["seeds"].append(int(record["seed"]))
             point["mean_iou"].append(float(record["mean_iou"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *DAMAGE) as error:
         raise ConfigurationError(
             f"{folder} holds no study of widths ({error}); make one with `python -m train study widths DATASET --out "
             f"{folder}`."

@@ -258,7 +258,10 @@ def _outputs(text: str) -> tuple[str, ...]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from edge_seg.console import harmless
+
+    # A run's folders and files may have any name.
+    print(harmless(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
             )
             _assign(model.variables, arrays, "model")
             _assign(model.optimizer.variables, arrays, "optimizer")
+            _check_record(record)
         except NPZ_DAMAGE as error:
             if isinstance(error, OSError):
                 raise
@@ -82,10 +83,11 @@ def kept(folder: Path) -> str:
     for name in (NAME, PREVIOUS):
         try:
             with np.load(folder / name, allow_pickle=False) as file:
-                epoch = json.loads(file["record"].tobytes())["epoch"]
+                record = json.loads(file["record"].tobytes())
+            _check_record(record)
         except (*NPZ_DAMAGE, MemoryError):
             continue
-        return f"The checkpoint after epoch {epoch} is kept; go on from it with --resume"
+        return f"The checkpoint after epoch {record['epoch']} is kept; go on from it with --resume"
     if (folder / CONFIG_NAME).exists():
         return "No checkpoint had been written; start over with --resume"
     return "No epoch had been begun; start over with the same command"
@@ -94,6 +96,13 @@ def kept(folder: Path) -> str:
 def _read(path: Path, *, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = read_npz(path, max_bytes=max_bytes)
     return arrays, json.loads(arrays.pop("record").tobytes())
+
+
+def _check_record(record: dict[str, Any]) -> None:
+    """Raise `ValueError` unless the record has an epoch, and a history of which each line has its seconds."""
+    lines = record.get("history", [])
+    if type(record["epoch"]) is not int or not all(isinstance(line["seconds"], int | float) for line in lines):
+        raise ValueError("its record of epochs makes no sense")
 
 
 def _bytes(variables: list[Any]) -> int:

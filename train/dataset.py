@@ -97,7 +97,11 @@ def dataset_folders(
     else:
         folders = Path(root) / f"images_prepped_{split}", Path(root) / f"annotations_prepped_{split}"
     for folder in folders:
-        if not folder.is_dir():
+        try:
+            there = folder.is_dir()
+        except OSError as error:  # A name that no folder can have, or one that may not be looked into.
+            raise DatasetError(f"{str(folder)[:200]} is no folder to read ({error.strerror}); name another.") from error
+        if not there:
             raise DatasetError(
                 f"{folder} is not a folder. Expected the dataset1 layout (images_prepped_{split} beside "
                 f"annotations_prepped_{split}), or plain folders given with --images and --masks."

@@ -18,6 +18,7 @@ import numpy as np
 
 import edge_seg
 from edge_seg.arguments import model_named
+from edge_seg.console import put
 from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
@@ -29,7 +30,7 @@ from .augment import Pair
 from .classes import ClassList
 from .dataset import Sample, find_samples, read_pair
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
-from .files import write_csv
+from .files import refuse_link, write_csv
 from .labelers import Labeler, open_keras, open_onnx
 from .metrics import Scores, none_if_nan
 from .night import NEEDED, make_night
@@ -144,15 +145,17 @@ def run_evaluate(args: argparse.Namespace) -> int:
     # Nothing is written into the package: a user's pictures do not belong among the bundled files.
     apart = onnx or args.model.resolve().is_relative_to(Path(edge_seg.__file__).parent)
     out = args.out or (Path(f"{args.model.stem}-{folder_name}") if apart else args.model / folder_name)
+    if not args.out:
+        refuse_link(out)
     evaluation = evaluate_subject(subject, batch=args.batch)
     print_evaluation(subject, evaluation)
     options = {"flip": args.flip, "scales": list(args.scales), "ignore_id": subject.ignored}
     write_evaluation(subject, evaluation, out, options=options)
-    print(f"\nwritten to {out}: summary.json, classes.csv, images.csv, confusion.csv and pictures")
+    put("", f"written to {out}: summary.json, classes.csv, images.csv, confusion.csv and pictures")
     if not apart and args.out is None:
         from .report import write_report
 
-        print(f"page brought up to date: {write_report(args.model)}")
+        put(f"page brought up to date: {write_report(args.model)}")
     return 0
 
 
@@ -254,11 +257,10 @@ def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:
     """Print a table for each protocol and variant: each class, then the means."""
     height, width = evaluation.size
     images, speed = len(evaluation.images), f"{evaluation.label_ms:.1f} ms/frame"
-    print(f"{subject.name} on {subject.split}: {images} images, labelled at {speed}")
+    put(f"{subject.name} on {subject.split}: {images} images, labelled at {speed}")
     for result in evaluation.results:
         size = "each mask's own size" if result.protocol == FULL_FRAME else f"{height}x{width}"
-        print(f"\n{result.protocol} ({size}), {result.variant}")
-        print("\n".join(table_lines(result.scores, subject.classes)))
+        put("", f"{result.protocol} ({size}), {result.variant}", *table_lines(result.scores, subject.classes))
 
 
 def table_lines(found: Scores, classes: Sequence[str]) -> list[str]:

@@ -44,6 +44,18 @@ def sole_writer(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
+def refuse_link(folder: Path) -> None:
+    """Raise `ConfigurationError` if a run's own folder for results is a link: files elsewhere would be replaced.
+
+    A run may come from anyone, links and all; a folder that is named by --out may be one.
+    """
+    if folder.is_symlink():
+        raise ConfigurationError(
+            f"{folder} is a link: what is written there would replace files elsewhere. Remove the link, or name a "
+            "folder with --out."
+        )
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as UTF-8 CSV, whole or not at all; file names that are not UTF-8 keep their own bytes."""
     with (

@@ -10,6 +10,7 @@ from typing import Any
 from .arguments import add_class_options, augmentations, drives, folder, natural, path, positive, seed, size
 
 RECIPE_NAMES = ("default", "notebook")
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,9 +139,8 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    policies = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
     text = "precision of training; auto: float32 for notebook, mixed_bfloat16 for default where the hardware has it"
-    add("--policy", choices=policies, help=text)
+    add("--policy", choices=("auto", *POLICIES), help=text)
     add(
         "--devices",
         type=device_names,

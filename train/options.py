@@ -17,7 +17,8 @@ from .checkpoint import has_checkpoint
 from .classes import CAMVID, ClassList
 from .dataset import data_hash
 from .fcn8 import Fcn8Config
-from .files import CONFIG_NAME, WEIGHTS_NAME
+from .files import CONFIG_NAME, WEIGHTS_NAME, refuse_link
+from .fit_arguments import POLICIES
 from .recipes import Recipe
 from .run import Run, open_run, versions
 from .teacher import frames_hash, teacher_record
@@ -142,16 +143,19 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
         data, network, record = config["data"], Fcn8Config.from_dict(config["fcn8"]), config["encoder"]
         paths = {name: _path(config["paths"][name]) for name in PATHS}
         inherited = Inherited(bool(record["whole"]), tuple(map(str, record["loaded"])), tuple(record["began"]))
+        seed, policy = int(config["seed"]), str(config["policy"])
+        if seed not in range(2**32) or policy not in POLICIES:
+            raise ValueError(f"seed {seed}, policy {policy!a}")
         return recipe_from(config["recipe"]), FitOptions(
             out=out, dataset=_path(data["root"]), images=_path(data["images"]), masks=_path(data["masks"]),
             block_widths=network.block_widths, head_widths=network.head_widths,
-            weights=paths["weights"], start=paths["start"], teacher=paths["teacher"], seed=int(config["seed"]),
+            weights=paths["weights"], start=paths["start"], teacher=paths["teacher"], seed=seed,
             unlabelled=tuple(map(Path, data["unlabelled"])),
-            classes=run.class_list, policy=str(config["policy"]), resume=True, tensorboard=False,
+            classes=run.class_list, policy=policy, resume=True, tensorboard=False,
             license=str(config.get("license", "")),
             inherited=inherited if has_checkpoint(out) else None,
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ConfigurationError(
             f"--resume: {out / CONFIG_NAME} does not say how its run began ({type(error).__name__}: {error}); "
             "train it again with another --out."
@@ -177,7 +181,11 @@ def _path(text: str | None) -> Path | None:
 
 
 def refuse_folder(options: FitOptions) -> None:
-    """Raise `ConfigurationError` if there is no run to resume, or a run that would be overwritten; reads no data."""
+    """Raise `ConfigurationError` if there is no run to resume, or a run or files elsewhere that would be overwritten.
+
+    Reads no data.
+    """
+    refuse_link(options.out / "evaluate-val")
     begun = (options.out / CONFIG_NAME).exists()
     if options.resume and not begun:
         raise ConfigurationError(f"--resume: {options.out} holds no run to go on with.")

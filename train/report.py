@@ -1,6 +1,7 @@
 """A run's page, RUN/report.html: one self-contained file that shows what the folder holds, to read or to send.
 
-Reads config.json, history.csv and evaluate-*/ and leaves out what is missing. `write_run_pictures` first makes what can
+Reads config.json, history.csv and evaluate-*/, leaves out what is missing, and says what it leaves out because it is
+damaged: a run may come from anyone. `write_run_pictures` first makes what can
 be made from the finished network. Evaluates through `train.evaluate`; knows nothing of training.
 """
 
@@ -8,14 +9,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
+from edge_seg.console import harmless
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
 from edge_seg.spec import CAMVID_CLASSES, palette_for
@@ -34,6 +37,12 @@ DAY_NAMES = {
     "plain-folders": "Plain folders",
 }
 SPLIT_NAMES = DAY_NAMES | {f"{split}-by-night": f"{name}, relit as by night" for split, name in DAY_NAMES.items()}
+# What a file that anyone may have written can raise where it is read and used.
+DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, StopIteration),
+    cv2.error,
+)
+Made = TypeVar("Made")
 STYLE = Path(__file__).with_name("report.css").read_text()
 
 
@@ -77,21 +86,36 @@ def write_run_pictures(run: Any, model: Any = None) -> Path:
 
 
 def write_report(folder: Path | str) -> Path:
-    """Write the page of a run's folder from what is there; returns its path."""
+    """Write the page of a run's folder from what is there; returns its path.
+
+    What is damaged is left out, and named on the page and, a line each, on stderr.
+    """
     folder = Path(folder)
-    config = _read_json(folder / "config.json")
-    classes = tuple(config.get("classes", CAMVID_CLASSES))
-    palette = palette_for(classes)
-    rows = read_history(folder / "history.csv") if (folder / "history.csv").is_file() else []
-    evaluations = _evaluations(folder)
+    damaged: list[str] = []
+
+    def whole(path: Path, read: Callable[[Path], Made], without: Made) -> Made:
+        try:
+            return read(path) if path.is_file() else without
+        except DAMAGE as error:
+            words = (str(error) or type(error).__name__).splitlines()[0].removeprefix(f"{path}: ")
+            damaged.append(f"{path.relative_to(folder)} ({words[:200]})")
+            return without
+
+    nothing: tuple[tuple[str, ...], str, str] = (CAMVID_CLASSES, "", "")
+    classes, note, settings = whole(folder / "config.json", _config_parts, nothing)
+    rows: list[dict[str, str]] = whole(folder / "history.csv", read_history, [])
+    found = [whole(path, _evaluation_parts, ("", "")) for path in _summaries(folder)]
+    evaluations = [parts for parts in found if all(parts)]
     sections = [
-        _heading(folder, config, rows, evaluations),
+        _heading(folder, note, rows, [cards for cards, _ in evaluations], damaged),
         _curves_section(rows),
-        _classes_over_time(rows, classes, palette),
-        *(_evaluation_section(place, record, palette_for(tuple(record["classes"]))) for place, record in evaluations),
+        _classes_over_time(rows, classes, palette_for(classes)),
+        *(section for _, section in evaluations),
         "" if evaluations else _pictures_section(folder, ("samples",)),
-        _config_section(config),
+        settings,
     ]
+    for name in damaged:
+        print(f"warning: {harmless(f'{folder / PAGE_NAME} leaves out, damaged: {name}')}", file=sys.stderr)
     title = escape(folder.resolve().name)
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -104,15 +128,18 @@ def write_report(folder: Path | str) -> Path:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return dict(json.loads(path.read_text()))
 
 
-def _evaluations(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The folders evaluate-* that hold a summary, validation first, and their summaries."""
+def _summaries(folder: Path) -> list[Path]:
+    """The summaries in the folders evaluate-*, validation first."""
     order = list(SPLIT_NAMES)
-    found = [path for path in folder.glob("evaluate-*") if (path / "summary.json").is_file()]
-    found.sort(key=lambda path: (order.index(_split(path)) if _split(path) in order else len(order), path.name))
-    return [(path, _read_json(path / "summary.json")) for path in found]
+
+    def place(path: Path) -> tuple[int, str]:
+        split = _split(path.parent)
+        return order.index(split) if split in order else len(order), split
+
+    return sorted(folder.glob("evaluate-*/summary.json"), key=place)
 
 
 def _split(folder: Path) -> str:
@@ -120,30 +147,44 @@ def _split(folder: Path) -> str:
 
 
 def _heading(
-    folder: Path, config: dict[str, Any], rows: Sequence[dict[str, str]], evaluations: Sequence[tuple[Path, dict]]
+    folder: Path, note: str, rows: Sequence[dict[str, str]], evaluations: Sequence[str], damaged: Sequence[str]
 ) -> str:
-    recipe = config.get("recipe", {})
-    name = recipe.get("name", "") if isinstance(recipe, dict) else str(recipe)
-    cards = []
-    for place, record in evaluations:
-        full = _full_frame(record)
-        split = SPLIT_NAMES.get(_split(place), _split(place)).lower()
-        with_all = _figure(full["mean_iou_with_unlabelled"])
-        cards.append(_card(_figure(full["mean_iou"]), f"mean IoU, {split} ({with_all} with unlabelled)"))
-        cards.append(_card(_percent(full["accuracy"]), f"global accuracy, {split}"))
+    """The run's name, what it was trained on, the cards of evaluations and history, and what is left out."""
+    cards = [*evaluations]
     if rows:
         seconds = float(np.nansum(column(rows, "seconds")))
         cards.append(_card(str(len(rows)), f"epochs in {_duration(seconds)}"))
+    none = "" if rows or evaluations else '<p class="note">This run has no history and no evaluation yet.</p>'
+    if damaged:
+        none = f'<p class="note">{escape("Left out, damaged: " + "; ".join(damaged))}</p>'
+    title = f'<h1>{escape(folder.resolve().name)}</h1><p class="note">{escape(note)}</p>'
+    return f'{title}{none}<div class="cards">{"".join(cards)}</div>'
+
+
+def _config_parts(path: Path) -> tuple[tuple[str, ...], str, str]:
+    """What config.json says: the classes, the heading's line on recipe and images, and the section of settings."""
+    config = _read_json(path)
+    recipe = config.get("recipe", {})
+    name = recipe.get("name", "") if isinstance(recipe, dict) else str(recipe)
     data = config.get("data", {})
     counts = [
         f"{len(data[key])} {word} images"
         for key, word in (("train", "training"), ("val", "validation"))
         if data.get(key)
     ]
-    note = ", ".join([*([f"recipe {name}"] if name else []), *counts])
-    none = "" if rows or evaluations else '<p class="note">This run has no history and no evaluation yet.</p>'
-    title = f'<h1>{escape(folder.resolve().name)}</h1><p class="note">{escape(note)}</p>'
-    return f'{title}{none}<div class="cards">{"".join(cards)}</div>'
+    classes = tuple(map(str, config.get("classes", CAMVID_CLASSES)))
+    return classes, ", ".join([*([f"recipe {name}"] if name else []), *counts]), _config_section(config)
+
+
+def _evaluation_parts(path: Path) -> tuple[str, str]:
+    """The cards for the heading, and the section, of an evaluation's summary.json."""
+    record, place = _read_json(path), path.parent
+    full = _full_frame(record)
+    split = SPLIT_NAMES.get(_split(place), _split(place)).lower()
+    with_all = _figure(full["mean_iou_with_unlabelled"])
+    mean = _card(_figure(full["mean_iou"]), f"mean IoU, {split} ({with_all} with unlabelled)")
+    cards = mean + _card(_percent(full["accuracy"]), f"global accuracy, {split}")
+    return cards, _evaluation_section(place, record, palette_for(tuple(record["classes"])))
 
 
 def _curves_section(rows: Sequence[dict[str, str]]) -> str:

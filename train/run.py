@@ -135,6 +135,9 @@ def _check_config(run: Run) -> None:
         raise TypeError("the network's sizes must be whole numbers")
     if len(run.classes) != config.classes or not all(isinstance(name, str) for name in run.classes):
         raise ValueError(f"{len(run.classes)} class names for {config.classes} classes")
+    # They are printed to terminals, which obey control characters; a model file refuses those, too.
+    if strange := [name for name in run.classes if not name.isprintable()]:
+        raise ValueError(f"class names must be of printable characters, in one line; got {strange[0][:80]!a}")
     if run.unlabelled is not None and run.unlabelled not in range(config.classes):
         raise ValueError(f"unlabelled is {run.unlabelled!r}")
     ignored = run.class_list.ignored
@@ -145,6 +148,20 @@ def _check_config(run: Run) -> None:
             raise TypeError(f"{part!r} must be a record")
     if type(run.config.get("training", {}).get("epochs", 0)) is not int:
         raise TypeError("the number of epochs must be a whole number")
+    _check_data(run.config.get("data", {}))
+
+
+def _check_data(data: dict[str, Any]) -> None:
+    """Raise `TypeError` unless the folders and the names of images that config.json records are texts."""
+    for part in ("root", "images", "masks"):
+        if not isinstance(data.get(part), str | None):
+            raise TypeError(f"the data's {part!r} must be a folder's name")
+    for part, stems in (
+        *((part, data.get(part, [])) for part in ("train", "val")),
+        ("seen", (data.get("seen") or {}).get("names", [])),
+    ):
+        if not isinstance(stems, list) or not all(isinstance(stem, str) for stem in stems):
+            raise TypeError(f"the data's {part!r} must be a list of images' names")
 
 
 def save_run(folder: Path | str, config: dict[str, Any], model: keras.Model | None = None) -> Run:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 
 from .options import FitOptions, recipe_from
@@ -39,10 +40,8 @@ def seen_held_out(options: FitOptions, data: TrainingData, data_hash: str) -> di
             continue
         was = "was" if known is not None else "may have been, which it does not record,"
         few = f"{len(theirs)} of the {len(held_out)} held-out images"
-        print(
-            f"warning: {option} {folder} {was} trained on {few}: their scores will be too good. {_cure(run)}",
-            file=sys.stderr,
-        )
+        words = f"{option} {folder} {was} trained on {few}: their scores will be too good. {_cure(run)}"
+        print(f"warning: {harmless(words)}", file=sys.stderr)
         seen |= theirs
     return {"count": len(seen), "names": sorted(seen)} if seen else None
 
@@ -71,11 +70,14 @@ def trained_on(run: Run, samples: list[Sample]) -> set[str] | None:
 def _cure(run: Run) -> str:
     """How to hold out what a network's own training held out."""
     recipe = run.config.get("recipe") or {}
-    if recipe.get("held_out"):
-        split = f"--hold-out {','.join(recipe['held_out'])}"
-    elif recipe.get("validation_share"):
-        split = f"--split {recipe.get('split')} --validation-share {recipe['validation_share']:g}"
-        split += f" --seed {run.config.get('seed')}" if recipe.get("split") == "random" else ""
-    else:
-        return "It held out none; score by other images."
+    try:
+        if recipe.get("held_out"):
+            split = f"--hold-out {','.join(recipe['held_out'])}"
+        elif recipe.get("validation_share"):
+            split = f"--split {recipe.get('split')} --validation-share {recipe['validation_share']:g}"
+            split += f" --seed {run.config.get('seed')}" if recipe.get("split") == "random" else ""
+        else:
+            return "It held out none; score by other images."
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return "It does not record what it held out; score by other images."
     return f"Hold out what it held out: {split}."

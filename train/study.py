@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 
 from . import arguments
 from .dataset import data_hash, find_samples
@@ -208,21 +208,32 @@ def run_scores(folder: Path, name: str, seed: int) -> dict[str, Any]:
 
     Raises:
         DatasetError: nothing is labelled in those images.
+        ModelFileError: its history.csv is damaged, or has no scores.
     """
     from .history import read_history
 
-    last = read_history(folder / "history.csv")[-1]
-    if not last["val_mean_iou"]:
+    path = folder / "history.csv"
+    try:
+        last = read_history(path)[-1]
+        unscored = not last["val_mean_iou"]
+        mean_iou, accuracy = (float(last[name] or 0) for name in ("val_mean_iou", "val_accuracy"))
+        ious = {
+            key.removeprefix("iou_"): float(value) for key, value in last.items() if key.startswith("iou_") and value
+        }
+    except (LookupError, ValueError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path}: holds no scores of a last epoch ({error}). Copy the run again.") from error
+    if unscored:
         raise DatasetError(
             f"{folder}: nothing is labelled in the images held out, and trainings are compared by them; the ends of "
             "the drives need masks."
         )
-    ious = {key.removeprefix("iou_"): float(value) for key, value in last.items() if key.startswith("iou_") and value}
     return {
         "variant": name,
         "seed": seed,
-        "mean_iou": float(last["val_mean_iou"]),
-        "accuracy": float(last["val_accuracy"]),
+        "mean_iou": mean_iou,
+        "accuracy": accuracy,
         "iou": ious,
     }
 

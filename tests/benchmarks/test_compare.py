@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks.cases import REFERENCE
 from benchmarks.compare import compare, render_comparison
+from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 
 
@@ -205,3 +208,30 @@ def test_a_reference_that_is_gone_is_one_loss(result):
     assert compare(before, replace(before, rows=rows)).losses == [
         f"LOSS: {REFERENCE}, batch {batch} ran before and failed now" for batch in (1, 4)
     ]
+
+
+def test_names_of_a_result_cannot_command_the_terminal(result, tmp_path, capsys):
+    values = json.loads(result.to_json())
+    for row in values["rows"] + values["clip_rows"]:
+        row["name"] += "\x1b]0;PWNED\x07\nLOSS: forged"
+    values["environment"]["packages"]["evil\x1b[2J"] = "1"
+    before, after = tmp_path / "a.json", tmp_path / "b.json"
+    before.write_text(json.dumps(values))
+    values["environment"]["revision"] = "x\x9b2J"
+    values["environment"]["packages"]["evil\x1b[2J"] = "2"
+    after.write_text(json.dumps(values))
+    assert command.main(["compare", str(before), str(after)]) == 0
+    out = capsys.readouterr().out
+    assert all(line == harmless(line) for line in out.splitlines())
+    assert "\nLOSS" not in out
+    for part in ("Keras predict?]0;PWNED??LOSS: forged", "evil?[2J: 1 -> 2", "-> x?2J"):
+        assert part in out
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "no JSON"], ids=["deep", "words"])
+def test_a_damaged_result_is_a_wrong_call_and_no_loss(result, text, tmp_path, capsys):
+    (tmp_path / "a.json").write_text(result.to_json())
+    (tmp_path / "b.json").write_text(text)
+    assert command.main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "b.json is not a benchmark's results.json" in line

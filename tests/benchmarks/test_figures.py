@@ -113,7 +113,7 @@ def test_results_that_have_no_place_in_one_picture_change_nothing(folder, fitted
     assert not list(folder.parent.rglob("*.png"))
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"operations": null, "limits": {}}', "[]"])
+@pytest.mark.parametrize("text", ["{", "{}", '{"operations": null, "limits": {}}', "[]", "[" * 100_000])
 def test_a_broken_file_of_the_gpu_is_one_line(folder, capsys, text):
     (folder / "gpu.json").write_text(text)
     assert command.main(["readme"]) == 2

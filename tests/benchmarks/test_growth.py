@@ -82,6 +82,7 @@ def test_points_of_another_machine_or_run_are_not_mixed(fakes, tmp_path, capsys)
         (other, "another processor: Other CPU"),
         ({**kept, "size": [224, 224]}, "another size: [224, 224], here [352, 480]"),
         ({key: kept[key] for key in kept if key != "run"}, "another run: None"),
+        ({**kept, "axes": {"threads": [{"value": 1, "name": "x", "status": "ok"}]}}, "cannot be drawn (KeyError"),
     ):
         (tmp_path / "growth.json").write_text(json.dumps(unlike))
         capsys.readouterr()
@@ -142,6 +143,11 @@ def test_threads_reach_the_contenders(fakes, tmp_path):
         '{"kind": "growth", "format": 1, "environment": {"cpu": "x"}, "axes": {}}',
         '{"kind": "growth", "format": 1, "environment": {"cpu": "x", "cores": 2}, "axes": {"batch": [{"value": 1}]}}',
         '{"kind": "growth", "format": 1, "environment": {"cpu": "x", "cores": 2}, "axes": []}',
+        '{"kind": "growth", "format": 1, "environment": {"cpu": "x", "cores": 2}, "axes": {"batch": '
+        '[{"value": "1", "name": "x", "status": "ok"}]}}',
+        '{"kind": "growth", "format": 1, "environment": {"cpu": "x", "cores": 2}, "axes": {"batch": '
+        '[{"value": 1, "name": ["x"], "status": "ok"}]}}',
+        "[" * 100_000,
     ],
 )
 def test_another_file_is_no_growth_file(tmp_path, text):

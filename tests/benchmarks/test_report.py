@@ -131,7 +131,12 @@ def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 99}', '{"format": 1, "rows": [{}], "clip_rows": []}']
+    "text",
+    [
+        *("", "[]", "{}", '{"format": 1}', '{"format": 99}', '{"format": 1, "rows": [{}], "clip_rows": []}'),
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:60],
 )
 def test_other_files_are_no_results(tmp_path, text):
     path = tmp_path / "results.json"
@@ -155,6 +160,15 @@ def test_other_files_are_no_results(tmp_path, text):
         (("rows", 0, "repeats_ms"), [100.0, 0], "figures of Keras predict"),
         (("clip_rows", 0, "stage_ms"), {"decode": None}, "edge_seg cpu int8: stage_ms is None"),
         (("environment", "packages"), [], "'list' object"),
+        (("environment", "cpu_features"), 5, "not iterable"),
+        (("environment", "cpu_features"), [5], "an instruction set is 5"),
+        (("rows", 0, "repeats_ms"), [100.0, 10**400], "int too large"),
+        (("rows", 0, "name"), ["x"], "name is ('x',)"),
+        (("rows", 0, "name"), {}, "name is {}"),
+        (("rows", 0, "ms_median"), [1], "Keras predict: ms_median is (1,)"),
+        (("rows", 0, "repeats_ms"), 100.0, "Keras predict: repeats_ms is 100.0"),
+        (("models", 0, "label"), ["x"], "a model's label is ['x']"),
+        (("models", 0, "digest"), {}, "a model's digest is {}"),
     ],
 )
 def test_a_result_that_lacks_a_part_is_one_line(result, tmp_path, where, value, named):

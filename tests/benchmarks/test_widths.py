@@ -9,6 +9,9 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import widths
+from benchmarks.settings import check_run, run_classes
+from edge_seg.errors import ModelFileError
+from train.classes import CAMVID
 from train.fcn8 import Fcn8Config
 
 NETWORKS = {
@@ -76,6 +79,33 @@ def test_a_run_that_lacks_something_is_told_before_anything_is_measured(
     assert command.main(["widths", str(study), "--save", str(tmp_path / "x.json")]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert named in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[" * 100_000, "5", '{"runs": 5}', '{"runs": [5]}', '{"runs": []}'),
+        '{"runs": [{"variant": 5, "seed": 1, "mean_iou": 0.5}]}',
+        '{"runs": [{"variant": "width 8", "seed": 1, "mean_iou": 1e999}]}',
+        '{"runs": [{"variant": "width 8", "seed": 1e999, "mean_iou": 0.5}]}',
+        '{"runs": [{"variant": "width 8", "seed": 1, "mean_iou": "0.5"}]}',
+    ],
+    ids=lambda text: text[:70],
+)
+def test_a_damaged_study_is_one_line(tmp_path, capsys, text):
+    (tmp_path / "widths.json").write_text(text)
+    assert command.main(["widths", str(tmp_path), "--save", str(tmp_path / "x.json")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in line
+
+
+def test_a_damaged_config_is_told_before_anything_is_measured(tmp_path):
+    (tmp_path / "model.weights.h5").write_bytes(b"weights")
+    for text in ("{", "5", "[" * 100_000, '{"classes": [5]}', '{"classes": 5}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ModelFileError, match=r"config\.json: damaged \(.*Copy the run again"):
+            check_run(tmp_path)
+        assert run_classes(tmp_path) == CAMVID
 
 
 def test_what_is_no_study_is_told(tmp_path, capsys):

@@ -22,7 +22,7 @@ from edge_seg.golden import decode_golden
 from edge_seg.modelfile import read_model_header
 from edge_seg.session import open_session
 from export import cpu, half, publish, record
-from export.__main__ import main
+from export.__main__ import _say, main
 from export.evidence import find
 from export.stages import Stages
 from train.run import load_model, open_run, save_run
@@ -327,6 +327,11 @@ def test_an_interrupt_leaves_nothing(run_folder, tmp_path, monkeypatch, capsys):
     assert export(run_folder, tmp_path / "model.onnx") == 1
     assert "interrupted. Nothing was published." in capsys.readouterr().err
     assert not only_files(tmp_path)
+
+
+def test_notes_on_a_run_cannot_command_the_terminal(capsys):
+    _say("note: images are not at hand (/data\x1b]0;PWNED\x07\n is not a folder)")
+    assert capsys.readouterr().err == "note: images are not at hand (/data?]0;PWNED?? is not a folder)\n"
 
 
 def test_a_run_whose_dataset_is_gone_is_gated_on_rendered_scenes(run_folder, model, tmp_path, capsys):

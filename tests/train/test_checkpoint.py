@@ -127,6 +127,17 @@ def test_one_of_another_network_is_not_taken(folder: Path) -> None:
     assert "holds 4 model variables, this network has 3" in note
 
 
+@pytest.mark.parametrize(
+    "record", [{"epoch": "\x1b[2J"}, {"epoch": 3, "history": [5]}, {"epoch": 3, "history": [{}]}, {"epoch": [3]}]
+)
+def test_one_whose_record_makes_no_sense_is_not_taken(folder: Path, record: dict[str, Any]) -> None:
+    save_checkpoint(folder, Stand(3), record)  # type: ignore[arg-type]
+    epoch, note, values = load(folder)
+    assert (epoch, values) == (2, {2.0})
+    assert f"going on from {PREVIOUS}" in note
+    assert "\x1b" not in kept(folder)
+
+
 def test_a_save_that_fails_keeps_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")

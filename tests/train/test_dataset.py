@@ -74,6 +74,9 @@ def test_a_name_outside_utf8_is_read_as_any_other(tmp_path: Path) -> None:
 def test_a_missing_folder_and_half_a_pair_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="is not a folder"):
         find_samples(tmp_path)
+    with pytest.raises(DatasetError, match=r"is no folder to read .File name too long.") as caught:
+        find_samples("a" * 5000)
+    assert len(str(caught.value)) < 300
     with pytest.raises(ConfigurationError, match="come as a pair"):
         find_samples(None, images=tmp_path)
     with pytest.raises(ConfigurationError, match="Give a dataset folder"):

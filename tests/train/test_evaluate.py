@@ -313,6 +313,31 @@ def test_what_cannot_be_evaluated(small_run: SmallRun, make_dataset: Callable[..
         assert exited.value.code == 2
 
 
+def test_a_link_in_a_run_is_refused_before_anything_runs(
+    small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, elsewhere = shutil.copytree(small_run.folder, tmp_path / "run"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "summary.json").write_text("mine")
+    (run / "evaluate-test").symlink_to(elsewhere)
+    monkeypatch.setattr("train.evaluate.evaluate_subject", lambda *_, **__: pytest.fail("it was evaluated"))
+    with pytest.raises(ConfigurationError, match=r"evaluate-test is a link: .* Remove the link, or name a folder"):
+        command(run, "--split", "test")
+    assert [(path.name, path.read_text()) for path in elsewhere.iterdir()] == [("summary.json", "mine")]
+
+
+def test_what_else_is_damaged_in_a_run_does_not_end_an_evaluation(
+    small_run: SmallRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(small_run.folder, tmp_path / "run")
+    (run / "evaluate-zz").mkdir()
+    (run / "evaluate-zz" / "summary.json").write_text("{")
+    assert command(run, "--split", "test") == 0
+    said = capsys.readouterr()
+    assert "page brought up to date" in said.out
+    assert "leaves out, damaged: evaluate-zz/summary.json" in said.err
+
+
 def test_a_bad_file_is_named_before_anything_runs(
     small_run: SmallRun, make_dataset: Callable[..., Path], tmp_path: Path
 ) -> None:

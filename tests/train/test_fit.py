@@ -230,6 +230,10 @@ def test_a_folder_that_cannot_be_is_told_before_the_data_is_read(
     assert resume(tmp_path / "none") == 2
     assert f"--resume: {tmp_path / 'none'} holds no run to go on with" in capsys.readouterr().err
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "evaluate-val").symlink_to(dataset)
+    assert fit(dataset, tmp_path / "run") == 2
+    assert "evaluate-val is a link" in capsys.readouterr().err
+    (tmp_path / "run" / "evaluate-val").unlink()
     (tmp_path / "run" / "config.json").write_text("{}")
     (dataset / "images_prepped_train" / "drive_001.png").write_bytes(b"not a picture")
     assert fit(dataset, tmp_path / "run") == 2

@@ -18,6 +18,8 @@ from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
 from train.fit import Trainer
 from train.fit_command import options_anew
+from train.options import read_begun
+from train.recipes import RECIPES
 from train.run import open_run
 
 
@@ -161,3 +163,35 @@ def test_a_start_is_recorded_by_the_folders_own_name(
     options = DEFAULT[4:]
     assert fit(dataset, tmp_path / "second", "--start", ".", options=options) == 1
     assert open_run(tmp_path / "second").config["start"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"policy": "\x1b[2J"}, "policy"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**32}, "seed 4294967296"),
+        ({"recipe": {**RECIPES["default"].to_dict(), "augmentation": {"scale": []}}}, "tuple index"),
+        ({"recipe": {**RECIPES["default"].to_dict(), "augmentation": {"light": 10**400}}}, "too large"),
+    ],
+    ids=str,
+)
+def test_a_beginning_that_no_training_can_have_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: str
+) -> None:
+    config = {
+        "fcn8": {},
+        "recipe": RECIPES["default"].to_dict(),
+        "seed": 1,
+        "policy": "float32",
+        "encoder": {"whole": False, "loaded": [], "began": []},
+        "paths": {"weights": None, "start": None, "teacher": None},
+        "data": {"root": str(tmp_path), "images": None, "masks": None, "unlabelled": []},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_begun(tmp_path)[1].seed == 1
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    assert main(["fit", "--out", str(tmp_path), "--resume"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not say how its run began" in line
+    assert words in line

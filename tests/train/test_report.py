@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -175,6 +176,70 @@ def test_a_folder_whose_name_is_not_utf8_has_its_pictures(tmp_path: Path) -> Non
     done = subprocess.run([sys.executable, "-c", code, place], cwd=Path(__file__).parents[2], capture_output=True)
     assert done.returncode == 0, done.stderr
     assert (place / "report.html").read_text().count('src="data:image/jpeg') == 2
+
+
+HEAD = "epoch,loss,seconds\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("history.csv", HEAD + "1,2," + "9" * 200_000, "field larger than field limit"),
+        ("history.csv", HEAD.encode() + b"1,\xff,3\n", "can't decode"),
+        ("history.csv", "loss,seconds\n1,2\n", "damaged ('epoch')"),
+        ("history.csv", HEAD + "nan,2,3\n", "invalid literal"),
+        ("history.csv", HEAD + "2,2,3\n1,2,3\n", "not in order"),
+        ("history.csv", HEAD + "1,2,3,4\n", "different lengths"),
+        ("history.csv", HEAD + "1\n", "different lengths"),
+        ("evaluate-zz/summary.json", "{", "Expecting property name"),
+        ("evaluate-zz/summary.json", "[" * 100_000, "recursion"),
+        ("evaluate-zz/summary.json", "{}", "'results'"),
+        ("evaluate-zz/summary.json", '{"results": []}', "StopIteration"),
+        ("config.json", '{"versions": 5}', "'int' object"),
+        ("config.json", '{"classes": 5}', "'int' object"),
+    ],
+)
+def test_what_is_damaged_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | bytes, words: str
+) -> None:
+    write_config(tmp_path)
+    write_history(tmp_path, 4, CAMVID_CLASSES)
+    write_evaluation_of(tmp_path, "test", CAMVID_CLASSES)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = outline(write_report(tmp_path))
+    page, (line,) = (tmp_path / "report.html").read_text(), capsys.readouterr().err.splitlines()
+    assert f"Left out, damaged: {name} (" in page
+    assert line.startswith(f"warning: {tmp_path / 'report.html'} leaves out, damaged: {name} (")
+    assert words in line
+    assert "Test folder" in found.headings
+    assert ("Loss" in found.headings) == (name != "history.csv")
+    assert ("Configuration" in found.headings) == (name != "config.json")
+    assert "zz" not in found.headings
+
+
+@pytest.mark.parametrize("values", [("1e999", "3"), ("1e308", "-1e308"), ("5e-324", "5e-324"), ("-inf", "inf")])
+def test_figures_that_no_chart_can_show_do_no_harm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: tuple[str, str]
+) -> None:
+    lines = (f"{epoch},{value},{value},0.1,{value},{value}" for epoch, value in enumerate(values, 1))
+    (tmp_path / "history.csv").write_text("\n".join(["epoch,loss,seconds,val_loss,iou_sky,learning_rate", *lines]))
+    outline(write_report(tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    assert "2</b><span>epochs in 0" in page or "2</b><span>epochs in 3" in page
+    assert "nan" not in page
+    assert not capsys.readouterr().err
+
+
+def test_a_picture_that_declares_too_much_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_evaluation_of(tmp_path, "test", CAMVID_CLASSES)
+    path = tmp_path / "evaluate-test" / "best.png"
+    data = bytearray(path.read_bytes())
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    write_report(tmp_path)
+    assert "leaves out, damaged: evaluate-test/summary.json (OpenCV" in capsys.readouterr().err
 
 
 def test_the_page_is_made_anew_each_time(tmp_path: Path) -> None:

@@ -89,6 +89,26 @@ def test_a_shipped_network_whose_split_gives_other_numbers_may_know_all(
     assert "may have been, which it does not record, trained on 2 of the 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"validation_share": 0.1, "split": "\x1b[2Jtime"}, "--split ?[2Jtime --validation-share 0.1"),
+        ({"validation_share": "all"}, "It does not record what it held out"),
+        ({"held_out": [5]}, "It does not record what it held out"),
+        (["default"], "It does not record what it held out"),
+    ],
+)
+def test_a_recipe_of_any_content_is_one_harmless_line(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: Any, words: str
+) -> None:
+    dataset = make_dataset(count=4)
+    config = {"fcn8": {}, "recipe": recipe, "data": {"hash": data_hash(find_samples(dataset))}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert looked(dataset, 0.25, start=tmp_path) == {"count": 1, "names": ["drive_003"]}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
 @pytest.mark.skipif("EDGE_SEG_DATA" not in os.environ, reason="needs EDGE_SEG_DATA")
 @pytest.mark.parametrize("name", ["keras", "keras_fast"])
 def test_what_the_bundled_networks_were_trained_on_is_known(name: str) -> None:

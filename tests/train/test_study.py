@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_seg.errors import DatasetError
+from edge_seg.errors import DatasetError, ModelFileError
 from train import study
 from train.__main__ import main
 from train.batches import rendered_scenes
@@ -89,6 +89,16 @@ def test_a_damaged_training_is_one_line(
     (tmp_path / "width-8-seed1" / "config.json").write_text("{")
     assert main(["study", "widths", str(make_dataset(count=8)), "--out", str(tmp_path)]) == 1
     assert "config.json: damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "epoch,loss\n1,2\n", "epoch,val_mean_iou,val_accuracy\n1,x,0.5\n", "epoch,loss\n1," + "9" * 200_000]
+)
+def test_a_training_whose_history_is_damaged_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(ModelFileError, match=r"history\.csv: .*Copy the run again") as caught:
+        study.run_scores(tmp_path, "all parts", 1)
+    assert "\n" not in str(caught.value)
 
 
 def test_trainings_of_one_seed_share_their_scenes() -> None:
