@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -59,7 +60,7 @@ def run_fit(args: argparse.Namespace) -> int:
         run = fit(recipe, options)
     except KeyboardInterrupt:
         begun = (options.out / CONFIG_NAME).exists()
-        command = f": python -m train fit --out {options.out} --resume" if begun else "."
+        command = f": python -m train fit --out {shlex.quote(str(options.out))} --resume" if begun else "."
         print(f"stopped. {kept(options.out)}{command}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -6,6 +6,7 @@ Knows nothing of batches, steps or networks; reads no weights.
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,7 +189,7 @@ def refuse_folder(options: FitOptions) -> None:
     if begun and (options.out / WEIGHTS_NAME).exists() and not has_checkpoint(options.out):
         raise ConfigurationError(
             f"--resume: {options.out} holds a finished network and no checkpoint to go on from; begin another run from "
-            f"it: --start {options.out}, with another --out."
+            f"it: --start {shlex.quote(str(options.out))}, with another --out."
         )
 
 
@@ -217,4 +218,6 @@ def differences(stored: Any, ours: Any, name: str) -> list[str]:
 
 
 def _plain(value: Any) -> str:
+    if value in (None, "", []):
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from train.__main__ import main
 from train.batches import TrainingBatches
 from train.fcn8 import Fcn8Config
 from train.files import sole_writer
+from train.options import differences
 from train.preflight import WARNINGS_TOLD
 from train.run import load_model, open_run, save_run
 from train.weights import ENCODER_LAYERS
@@ -292,13 +294,20 @@ def test_resume_refuses_what_contradicts_and_names_both(
         (["--recipe", "notebook"], "recipe.name is default there, notebook here"),
         (["--head-widths", "8,8"], "fcn8.head_widths is 4,4 there, 8,8 here"),
         (["--policy", "mixed_float16"], "policy is float32 there, mixed_float16 here"),
-        (["--start", str(out)], "start is None there, run here"),
+        (["--start", str(out)], "start is none there, run here"),
     ):
         assert resume(out, *given) == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count(" there, ") == 1, "nothing that was not given differs"
     assert resume(out) == 0, "a call that was refused has changed nothing"
+
+
+def test_an_option_that_one_side_lacks_is_none_there() -> None:
+    assert differences({"held_out": [], "start": None}, {"held_out": ["Zo\u00eb"], "start": "run"}, "recipe") == [
+        "recipe.held_out is none there, Zo\u00eb here",
+        "recipe.start is none there, run here",
+    ]
 
 
 def test_a_run_without_a_checkpoint_needs_its_weights_file_again(
@@ -375,6 +384,22 @@ def test_a_run_that_is_stopped_before_it_begins_names_no_way_to_go_on(
     assert fit(dataset, tmp_path / "run") == 1
     said = capsys.readouterr().err
     assert said == "stopped. No epoch had been begun; start over with the same command.\n"
+
+
+def test_the_command_that_goes_on_can_be_pasted(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my run's first"
+
+    def interrupted(*given: object) -> None:
+        (out / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    out.mkdir()
+    monkeypatch.setattr("train.fit.fit", interrupted)
+    assert fit(dataset, out) == 1
+    command = capsys.readouterr().err.partition("with --resume: ")[2]
+    assert shlex.split(command) == ["python", "-m", "train", "fit", "--out", str(out), "--resume"]
 
 
 def test_bad_files_are_all_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,14 +83,14 @@ def test_a_crop_is_no_larger_than_the_network_unless_asked(tmp_path: Path) -> No
 def test_resume_never_trains_anew_over_a_finished_network(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     assert fit(dataset, out, "--epochs", "1") == 0
     for path in out.glob("checkpoint*.npz"):
         path.unlink()
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     capsys.readouterr()
     assert main(["fit", "--out", str(out), "--resume"]) == 2
-    assert f"no checkpoint to go on from; begin another run from it: --start {out}" in capsys.readouterr().err
+    assert f"no checkpoint to go on from; begin another run from it: --start '{out}', with" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
