@@ -105,6 +105,21 @@ def dataset_folders(
     return folders
 
 
+def refuse_gone(run: Path, *places: Path | str | None) -> None:
+    """Raise `DatasetError`, with the cure, if a folder is gone that a run's config.json records as its data's.
+
+    Args:
+        run: its folder.
+        places: those that it records; None for one that it does not.
+    """
+    for place in filter(None, places):
+        if not Path(place).is_dir():
+            raise DatasetError(
+                f"{place} is not a folder (any more), and {run} records its data there; say where that is now: give "
+                "DATASET, or --images and --masks."
+            )
+
+
 def by_stem(paths: Iterable[Path]) -> tuple[dict[str, Path], list[str]]:
     """The image files among `paths` by `composed` stem, and a problem for each file whose stem is already taken."""
     found: dict[str, Path] = {}

@@ -16,6 +16,7 @@ from edge_seg.errors import ConfigurationError, EdgeSegError
 
 from .arguments import one_source
 from .classes import CAMVID, ClassList, changed, missing
+from .dataset import refuse_gone
 from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -241,6 +242,8 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     data = ("dataset", "images", "masks")
     if given(args, data):
         changes |= {name: getattr(args, name) for name in data}
+    else:
+        refuse_gone(args.out, options.dataset, options.images, options.masks)
     running = {name: getattr(args, name) for name in ("tensorboard", "devices", "every", "workers")}
     options = replace(options, **running, **changes)
     if options.inherited is None and options.weights and not args.weights and not options.weights.is_file():

@@ -6,6 +6,7 @@ Knows nothing of batches, steps or networks; reads no weights.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -114,20 +115,25 @@ def run_config(
         "weights": options.weights.name if options.weights else None,
         "start": Run(options.start, {}).name if options.start else None,
         "teacher": teacher_record(options.teacher) if options.teacher else None,
-        "paths": {name: str(path) if (path := getattr(options, name)) else None for name in PATHS},
+        "paths": {name: _recorded(getattr(options, name)) for name in PATHS},
         "license": options.license,
         "data": {
-            "root": str(options.dataset) if options.dataset else None,
-            "images": str(options.images) if options.images else None,
-            "masks": str(options.masks) if options.masks else None,
+            "root": _recorded(options.dataset),
+            "images": _recorded(options.images),
+            "masks": _recorded(options.masks),
             "hash": data_hash(data.samples),
             "train": [sample.stem for sample in data.training],
             "val": [sample.stem for sample in data.validation],
-            "unlabelled": list(map(str, options.unlabelled)),
+            "unlabelled": list(map(_recorded, options.unlabelled)),
             "frames": {"count": len(data.frames), "hash": frames_hash(data.frames)} if len(data.frames) else None,
         },
         "versions": versions(),
     }
+
+
+def _recorded(path: Path | None) -> str | None:
+    """A path as config.json keeps it: from the root, since a run may be opened from any folder."""
+    return os.path.abspath(path) if path else None
 
 
 def read_begun(out: Path) -> tuple[Recipe, FitOptions]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,13 +17,15 @@ import pytest
 
 from edge_seg.spec import CAMVID_CLASSES
 from train import callbacks
-from train.__main__ import main
+from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
 from train.fcn8 import Fcn8Config
 from train.files import sole_writer
-from train.options import differences
+from train.fit_command import options_anew
+from train.options import differences, run_config
 from train.preflight import WARNINGS_TOLD
 from train.run import load_model, open_run, save_run
+from train.training_data import TrainingData
 from train.weights import ENCODER_LAYERS
 
 TINY = [
@@ -301,6 +305,39 @@ def test_resume_refuses_what_contradicts_and_names_both(
         assert said in error
         assert error.count(" there, ") == 1, "nothing that was not given differs"
     assert resume(out) == 0, "a call that was refused has changed nothing"
+
+
+def test_a_run_finds_its_data_from_any_folder(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(dataset.parent)
+    weights_file = vgg_like(dataset.parent / "vgg.npz", 4)
+    stop_after_an_epoch(monkeypatch, Path(dataset.name), out, "--epochs", "2", "--weights", weights_file.name)
+    config = open_run(out).config
+    assert (config["data"]["root"], config["data"]["images"]) == (str(dataset), None)
+    assert config["paths"]["weights"] == str(weights_file)
+    monkeypatch.chdir(elsewhere)
+    assert len(open_run(out).samples("train")) == 7
+    assert fit(Path(os.path.relpath(dataset)), out, "--resume", options=["--epochs", "2"]) == 0
+    assert open_run(out).config["data"]["root"] == str(dataset)
+    dataset.rename(dataset.with_name("moved"))
+    capsys.readouterr()
+    assert resume(out) == 1
+    said = capsys.readouterr().err
+    assert f"{dataset} is not a folder (any more), and {out} records its data there; say where" in said
+    assert resume(out, str(dataset.with_name("moved"))) == 0
+
+
+def test_plain_folders_and_frames_are_recorded_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = ["fit", "--out", "run", "--images", "a", "--masks", "b", "--rendered-share", "0"]
+    recipe, options = options_anew(build_parser().parse_args(call))
+    options = replace(options, unlabelled=(Path("clips/one.mp4"), Path("two.mp4")))
+    data = run_config(recipe, options, TrainingData([], [], []))["data"]
+    assert [data["root"], data["images"], data["masks"]] == [None, str(tmp_path / "a"), str(tmp_path / "b")]
+    assert data["unlabelled"] == [str(tmp_path / "clips" / "one.mp4"), str(tmp_path / "two.mp4")]
 
 
 def test_an_option_that_one_side_lacks_is_none_there() -> None:

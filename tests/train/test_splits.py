@@ -95,10 +95,10 @@ def test_a_drive_is_held_out_however_its_umlauts_are_spelt(make_dataset: Callabl
     root = make_dataset(count=8)
     for path in root.glob("*/drive_00[567].png"):
         path.rename(path.with_name(path.name.replace("drive", two)))
-    for given in (one, two):
-        call = build_parser().parse_args(["fit", str(root), "--out", str(tmp_path / "run"), "--hold-out", given])
+    for spelt in (one, two):
+        call = build_parser().parse_args(["fit", str(root), "--out", str(tmp_path / "run"), "--hold-out", spelt])
         assert call.held_out == (one,)
-        validation = drive_split(find_samples(root), [given])[1]
+        validation = drive_split(find_samples(root), [spelt])[1]
         assert [sample.image.stem for sample in validation] == [f"{two}_00{number}" for number in (5, 6, 7)]
 
 
