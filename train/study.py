@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edge_seg.errors import ConfigurationError, DatasetError
 
 from . import arguments
+from .classes import CAMVID
 from .dataset import data_hash, find_samples
 from .files import CONFIG_NAME, replacing
 from .fit_arguments import add_workers
@@ -91,7 +92,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m train study`."""
     add = parser.add_argument
     add("study", choices=tuple(STUDIES), help="parts: the recipe without each part; widths: the recipe at each width")
-    add("dataset", type=arguments.path, metavar="DATASET", help="folder in the dataset1 layout")
+    add("dataset", type=arguments.path, metavar="DATASET", help="folder in the dataset1 layout, of CamVid's 12 classes")
     add("--out", type=arguments.folder, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
     add("--epochs", type=arguments.positive, default=10, help="of each training (default: %(default)s)")
     add("--crop-size", type=arguments.size, default=(160, 224), metavar="HxW", help="training crop (default: 160x224)")
@@ -145,7 +146,9 @@ def training_images(variant: Variant, args: argparse.Namespace) -> int:
 
     Raises:
         ConfigurationError: no image is held out to score trainings by.
+        DatasetError: bad files, each named.
     """
+    from .preflight import check_pairs, refuse_problems
     from .recipes import RECIPES
     from .splits import split_samples
 
@@ -157,6 +160,8 @@ def training_images(variant: Variant, args: argparse.Namespace) -> int:
             f"{args.dataset}: of {len(samples)} image(s) a share of {recipe.validation_share:g} holds none out, and "
             "trainings are compared by the images held out; give more images."
         )
+    # `fit` would offer its own cure for other classes' masks, which a study has no options for.
+    refuse_problems(check_pairs(samples, CAMVID.names, unlabelled=CAMVID.unlabelled))
     return len(training)
 
 
