@@ -112,8 +112,8 @@ def refuse_gone(run: Path, *places: Path | str | None) -> None:
         run: its folder.
         places: those that it records; None for one that it does not.
     """
-    for place in filter(None, places):
-        if not Path(place).is_dir():
+    for place in places:
+        if place is not None and not Path(place).is_dir():
             raise DatasetError(
                 f"{place} is not a folder (any more), and {run} records its data there; say where that is now: give "
                 "DATASET, or --images and --masks."
