@@ -43,7 +43,8 @@ class Change:
         speed: how many times faster it became, with quartiles over all pairs of repeats.
         verdict: "faster", "slower", "no difference" (within the noise, or the quartiles enclose 1), or "too few
             repeats".
-        noise: share of the speed that counts as noise: the wider spread of the two runs, at least `SPEED_NOISE`.
+        noise: share of the time that counts as noise: the wider spread of the two runs, at least `SPEED_NOISE`. A
+            speed from 1 / (1 + noise) to 1 + noise is within it.
         losses: "speed" if it is slower by more than the noise, "mean IoU" if that fell by more than `IOU_NOISE` or is
             missing now, "agreement" likewise.
         keras_before, keras_after: times faster than Keras in the same run, which a slow machine does not change.
@@ -206,7 +207,13 @@ def _noise(before: Row | ClipRow, after: Row | ClipRow) -> float:
 
 def _slower(speed: Ratio, noise: float) -> tuple[str, ...]:
     """("speed",) if the median is below 1 by more than the noise and even the upper quartile is below 1."""
-    return ("speed",) if speed.median < 1.0 - noise and speed.high < 1.0 else ()
+    return ("speed",) if not _within(speed, noise) and speed.high < 1.0 else ()
+
+
+def _within(speed: Ratio, noise: float) -> bool:
+    """Whether noise alone may have made either run so much faster. A ratio both ways: no speed is below 1 - noise where
+    repeats spread by their whole median."""
+    return 1.0 / (1.0 + noise) <= speed.median <= 1.0 + noise
 
 
 def _loss(change: Change, kind: str) -> str:
@@ -224,7 +231,7 @@ def _loss(change: Change, kind: str) -> str:
 def _verdict(speed: Ratio, noise: float, *, enough: bool) -> str:
     if not enough:
         return "too few repeats"
-    if speed.low <= 1.0 <= speed.high or abs(speed.median - 1.0) <= noise:
+    if speed.low <= 1.0 <= speed.high or _within(speed, noise):
         return "no difference"
     return "faster" if speed.low > 1.0 else "slower"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ def read_study(folder: Path) -> dict[str, dict[str, Any]]:
     except (OSError, *DAMAGE) as error:
         raise ConfigurationError(
             f"{folder} holds no study of widths ({error}); make one with `python -m train study widths DATASET --out "
-            f"{folder}`."
+            f"{shlex.quote(str(folder))}`."
         ) from error
     if not points:
         raise ConfigurationError(f"{folder}: the study of widths has not finished a training; start it again.")

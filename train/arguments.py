@@ -12,6 +12,7 @@ from edge_seg.arguments import name, positive
 from edge_seg.errors import ConfigurationError
 
 from .augmentation import BOUNDS
+from .dataset import composed
 
 __all__ = [
     "add_class_options",
@@ -84,8 +85,8 @@ def scales(text: str) -> tuple[float, ...]:
 
 
 def drives(text: str) -> tuple[str, ...]:
-    """ "0006R0,0016E5" -> ("0006R0", "0016E5"): names of drives, none empty or repeated."""
-    found = tuple(part.strip() for part in text.split(","))
+    """ "0006R0,0016E5" -> ("0006R0", "0016E5"): names of drives, `composed`, none empty or repeated."""
+    found = tuple(part.strip() for part in composed(text).split(","))
     if not all(found) or len(set(found)) != len(found):
         raise argparse.ArgumentTypeError(f"expected different names of drives with commas between; got {text!r}")
     return found

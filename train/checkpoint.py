@@ -17,7 +17,7 @@ import numpy as np
 from edge_seg.errors import ModelFileError
 from edge_seg.files import replacing
 
-from .files import CONFIG_NAME
+from .files import CONFIG_NAME, WEIGHTS_NAME
 from .stored import NPZ_DAMAGE, read_npz
 
 NAME = "checkpoint.npz"
@@ -81,16 +81,32 @@ def has_checkpoint(folder: Path) -> bool:
 def kept(folder: Path) -> str:
     """In words, what a run that ends here can be resumed from."""
     for name in (NAME, PREVIOUS):
-        try:
-            with np.load(folder / name, allow_pickle=False) as file:
-                record = json.loads(file["record"].tobytes())
-            _check_record(record)
-        except (*NPZ_DAMAGE, MemoryError):
-            continue
-        return f"The checkpoint after epoch {record['epoch']} is kept; go on from it with --resume"
+        if (epoch := _epoch(folder / name)) is not None:
+            return f"The checkpoint after epoch {epoch} is kept; go on from it with --resume"
     if (folder / CONFIG_NAME).exists():
         return "No checkpoint had been written; start over with --resume"
     return "No epoch had been begun; start over with the same command"
+
+
+def has_finished(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a run's folder holds its last epoch's checkpoint and the network made from it, as its config.json says.
+
+    One whose last checkpoint is damaged has not: `load_checkpoint` goes on from the one before.
+    """
+    epochs = config.get("recipe", {}).get("epochs")
+    made = "training" in config and (folder / WEIGHTS_NAME).is_file()
+    return made and epochs is not None and _epoch(folder / NAME) == epochs
+
+
+def _epoch(path: Path) -> int | None:
+    """The epoch after which a checkpoint was written; None where there is none, or it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            record = json.loads(file["record"].tobytes())
+        _check_record(record)
+        return int(record["epoch"])
+    except (*NPZ_DAMAGE, MemoryError):
+        return None
 
 
 def _read(path: Path, *, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

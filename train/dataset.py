@@ -29,7 +29,7 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image: paths of the image and of its mask.
+    """One labelled image: its name without suffix, `composed`, and the paths of the image and of its mask.
 
     `ignored` is (mask value that means unlabelled, id of the unlabelled class), where the two differ.
     """
@@ -109,37 +109,50 @@ def dataset_folders(
     return folders
 
 
+def refuse_gone(run: Path, *places: Path | str | None) -> None:
+    """Raise `DatasetError`, with the cure, if a folder is gone that a run's config.json records as its data's.
+
+    Args:
+        run: its folder.
+        places: those that it records; None for one that it does not.
+    """
+    for place in places:
+        if place is not None and not Path(place).is_dir():
+            raise DatasetError(
+                f"{place} is not a folder (any more), and {run} records its data there; say where that is now: give "
+                "DATASET, or --images and --masks."
+            )
+
+
 def by_stem(paths: Iterable[Path]) -> tuple[dict[str, Path], list[str]]:
-    """The image files among `paths` by stem, and a problem for each file whose stem is already taken."""
+    """The image files among `paths` by `composed` stem, and a problem for each file whose stem is already taken."""
     found: dict[str, Path] = {}
     problems = []
     for path in sorted(paths):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        if path.stem in found:
-            problems.append(f"{path}: shares its stem with {found[path.stem].name}; keep one of the two")
+        stem = composed(path.stem)
+        if stem in found:
+            alike = "" if path.stem == found[stem].stem else " (spelt with other Unicode code points)"
+            problems.append(f"{path}: shares its stem with {found[stem].name}{alike}; keep one of the two")
         else:
-            found[path.stem] = path
+            found[stem] = path
     return found, problems
+
+
+def composed(name: str) -> str:
+    """A name with each umlaut or accent as one code point (NFC), as keyboards write it: some disks and archives keep
+    them as two, and the names that a run records must be found there too. Files are opened by the name they have."""
+    return unicodedata.normalize("NFC", name)
 
 
 def orphans(images: dict[str, Path], masks: dict[str, Path], image_dir: Path, mask_dir: Path) -> list[str]:
     """A problem for each image without a mask and each mask without an image, sorted by stem."""
     return [
-        f"{mine[stem]}: no {other} of that name in {folder}{_lookalike(stem, theirs)}"
+        f"{mine[stem]}: no {other} of that name in {folder}"
         for mine, theirs, other, folder in ((images, masks, "mask", mask_dir), (masks, images, "image", image_dir))
         for stem in sorted(mine.keys() - theirs.keys())
     ]
-
-
-def _lookalike(stem: str, others: dict[str, Path]) -> str:
-    """A note if another name looks the same as `stem`: Unicode can spell one umlaut in two ways."""
-    same = (other for other in others if other != stem and _composed(other) == _composed(stem))
-    return " (one looks the same, but is spelt with other Unicode code points: rename it)" if any(same) else ""
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -192,10 +205,11 @@ def read_ids(sample: Sample) -> np.ndarray:
 
 
 def data_hash(samples: list[Sample]) -> str:
-    """SHA-256 over the names and bytes of every image and mask, first 16 hex digits: what a run records of its data."""
+    """SHA-256 over the `composed` names and the bytes of every image and mask, first 16 hex digits: what a run records
+    of its data."""
     digest = hashlib.sha256()
     for sample in samples:
         for path in (sample.image, sample.mask):
-            digest.update(os.fsencode(path.name))
+            digest.update(os.fsencode(composed(path.name)))
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,8 @@ from edge_seg.errors import ConfigurationError, EdgeSegError
 
 from .arguments import one_source
 from .classes import CAMVID, ClassList, changed, missing
-from .files import CONFIG_NAME
+from .dataset import refuse_gone
+from .files import CONFIG_NAME, sole_writer
 
 if TYPE_CHECKING:
     from .fcn8 import Fcn8Config
@@ -42,10 +44,11 @@ RECIPE_VALUES = (
 def run_fit(args: argparse.Namespace) -> int:
     """Run `python -m train fit`; returns the exit code."""
     # These import Keras, which `--help` should not wait for.
-    from .checkpoint import kept
+    from .checkpoint import has_finished, kept
     from .distribute import join_hosts
     from .fit import fit
     from .memory import keep_freed_memory
+    from .run import open_run
 
     one_source(args)
     refuse_two_splits(args)
@@ -56,10 +59,12 @@ def run_fit(args: argparse.Namespace) -> int:
     recipe, options = options_begun(args) if args.resume and (args.out / CONFIG_NAME).exists() else options_anew(args)
     check_recipe(recipe)
     try:
+        if options.resume and has_finished(options.out, open_run(options.out).config):
+            return leave_finished(recipe, options)
         run = fit(recipe, options)
     except KeyboardInterrupt:
         begun = (options.out / CONFIG_NAME).exists()
-        command = f": python -m train fit --out {options.out} --resume" if begun else "."
+        command = f": python -m train fit --out {shlex.quote(str(options.out))} --resume" if begun else "."
         print(f"stopped. {kept(options.out)}{command}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -72,6 +77,32 @@ def run_fit(args: argparse.Namespace) -> int:
         print(f"done: the first host has written {options.out}{os.sep}")
         return 0
     print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
+    return 0
+
+
+def leave_finished(recipe: Recipe, options: FitOptions) -> int:
+    """Answer --resume of a finished run, of whose record the terms alone may still change; returns the exit code.
+
+    Raises what `fit` raises for options and data that are not the run's.
+    """
+    from .distribute import join_hosts
+    from .options import refuse_changes, run_config
+    from .report import PAGE_NAME, write_run_pictures
+    from .run import open_run, save_run
+    from .training_data import find_data
+
+    if join_hosts().index == 0:
+        with sole_writer(options.out):
+            refuse_changes(options, run_config(recipe, options, find_data(recipe, options)))
+            run = open_run(options.out)
+            if options.license != run.config.get("license", ""):
+                run = save_run(options.out, {**run.config, "license": options.license})
+            if not (options.out / PAGE_NAME).exists():  # The training ended, but something stopped its pictures.
+                write_run_pictures(run)
+    print(
+        f"nothing left to train: {options.out}{os.sep} has all of its {recipe.epochs} epochs, and config.json keeps "
+        "what they were trained with"
+    )
     return 0
 
 
@@ -240,6 +271,8 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     data = ("dataset", "images", "masks")
     if given(args, data):
         changes |= {name: getattr(args, name) for name in data}
+    else:
+        refuse_gone(args.out, options.dataset, options.images, options.masks)
     running = {name: getattr(args, name) for name in ("tensorboard", "devices", "every", "workers")}
     options = replace(options, **running, **changes)
     if options.inherited is None and options.weights and not args.weights and not options.weights.is_file():

@@ -6,6 +6,8 @@ Knows nothing of batches, steps or networks; reads no weights.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,20 +116,25 @@ def run_config(
         "weights": options.weights.name if options.weights else None,
         "start": Run(options.start, {}).name if options.start else None,
         "teacher": teacher_record(options.teacher) if options.teacher else None,
-        "paths": {name: str(path) if (path := getattr(options, name)) else None for name in PATHS},
+        "paths": {name: _recorded(getattr(options, name)) for name in PATHS},
         "license": options.license,
         "data": {
-            "root": str(options.dataset) if options.dataset else None,
-            "images": str(options.images) if options.images else None,
-            "masks": str(options.masks) if options.masks else None,
+            "root": _recorded(options.dataset),
+            "images": _recorded(options.images),
+            "masks": _recorded(options.masks),
             "hash": data_hash(data.samples),
             "train": [sample.stem for sample in data.training],
             "val": [sample.stem for sample in data.validation],
-            "unlabelled": list(map(str, options.unlabelled)),
+            "unlabelled": list(map(_recorded, options.unlabelled)),
             "frames": {"count": len(data.frames), "hash": frames_hash(data.frames)} if len(data.frames) else None,
         },
         "versions": versions(),
     }
+
+
+def _recorded(path: Path | None) -> str | None:
+    """A path as config.json keeps it: from the root, since a run may be opened from any folder."""
+    return os.path.abspath(path) if path else None
 
 
 def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
@@ -196,7 +203,7 @@ def refuse_folder(options: FitOptions) -> None:
     if begun and (options.out / WEIGHTS_NAME).exists() and not has_checkpoint(options.out):
         raise ConfigurationError(
             f"--resume: {options.out} holds a finished network and no checkpoint to go on from; begin another run from "
-            f"it: --start {options.out}, with another --out."
+            f"it: --start {shlex.quote(str(options.out))}, with another --out."
         )
 
 
@@ -225,4 +232,6 @@ def differences(stored: Any, ours: Any, name: str) -> list[str]:
 
 
 def _plain(value: Any) -> str:
+    if value in (None, "", []):
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

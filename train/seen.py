@@ -5,6 +5,7 @@ Knows names of images alone, as runs record them; reads no image and no weights.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def _cure(run: Run) -> str:
     recipe = run.config.get("recipe") or {}
     try:
         if recipe.get("held_out"):
-            split = f"--hold-out {','.join(recipe['held_out'])}"
+            split = f"--hold-out {shlex.quote(','.join(recipe['held_out']))}"
         elif recipe.get("validation_share"):
             split = f"--split {recipe.get('split')} --validation-share {recipe['validation_share']:g}"
             split += f" --seed {run.config.get('seed')}" if recipe.get("split") == "random" else ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError
 
-from .dataset import Sample
+from .dataset import Sample, composed
 
 if TYPE_CHECKING:
     from .recipes import Recipe
@@ -74,7 +74,7 @@ def drive_split(samples: list[Sample], held_out: Sequence[str]) -> tuple[list[Sa
     Raises:
         ConfigurationError: one of them has no image.
     """
-    drives = by_drive(samples)
+    drives, held_out = by_drive(samples), [composed(name) for name in held_out]
     if missing := [name for name in held_out if name not in drives]:
         raise ConfigurationError(
             f"--hold-out: no image is of {_some(missing)}. By what stands before their numbers, they are of "

@@ -118,6 +118,22 @@ def test_a_slowdown_within_the_noise_is_no_loss(result):
     assert compare(result, one_row(result, "edge_seg cpu int8", ms_median=20.4, repeats_ms=(20.4,) * 3)).losses == []
 
 
+@pytest.mark.parametrize("factor", [3.0, 100.0])
+def test_a_slowdown_is_seen_however_widely_the_repeats_spread(result, factor):
+    """As a speed-up of the same size is: a spread above the median leaves no speed below 1 - noise."""
+    wide = (20.0, 46.0, 79.0)
+    noisy = {"spread": (79.0 - 20.0) / 46.0}
+    rows = tuple(replace(row, ms_median=46.0, repeats_ms=wide, **noisy) for row in result.rows if row.status == "ok")
+    clip_rows = tuple(replace(row, frames_per_s=46.0, repeats_fps=wide, **noisy) for row in result.clip_rows)
+    before = replace(result, rows=rows, clip_rows=clip_rows)
+    found = compare(before, scaled(before, factor))
+    changes = (*found.changes, *found.clip_changes)
+    assert {(change.verdict, change.losses) for change in changes} == {("slower", ("speed",))}
+    back = compare(scaled(before, factor), before)
+    assert {change.verdict for change in (*back.changes, *back.clip_changes)} == {"faster"}
+    assert back.losses == []
+
+
 @pytest.mark.parametrize(("points", "lost"), [(-0.2, True), (-0.04, False), (0.2, False)])
 def test_a_planted_loss_of_accuracy_is_a_loss_at_any_speed(result, points, lost):
     worse = one_row(scaled(result, 0.5), "edge_seg cpu int8", mean_iou=0.579 + points / 100)

@@ -109,8 +109,9 @@ def test_a_damaged_config_is_told_before_anything_is_measured(tmp_path):
 
 
 def test_what_is_no_study_is_told(tmp_path, capsys):
-    assert command.main(["widths", str(tmp_path), "--save", str(tmp_path / "x.json")]) == 2
+    folder = tmp_path / "my study"
+    assert command.main(["widths", str(folder), "--save", str(tmp_path / "x.json")]) == 2
     error = capsys.readouterr().err
-    assert str(tmp_path) in error
-    assert "python -m train study widths" in error
+    assert f"{folder} holds no study" in error
+    assert f"`python -m train study widths DATASET --out '{folder}'`" in error
     assert not (tmp_path / "x.json").exists()

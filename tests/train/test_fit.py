@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,12 +17,15 @@ import pytest
 
 from edge_seg.spec import CAMVID_CLASSES
 from train import callbacks
-from train.__main__ import main
+from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
 from train.fcn8 import Fcn8Config
 from train.files import sole_writer
+from train.fit_command import options_anew
+from train.options import differences, run_config
 from train.preflight import WARNINGS_TOLD
 from train.run import load_model, open_run, save_run
+from train.training_data import TrainingData
 from train.weights import ENCODER_LAYERS
 
 TINY = [
@@ -296,13 +302,53 @@ def test_resume_refuses_what_contradicts_and_names_both(
         (["--recipe", "notebook"], "recipe.name is default there, notebook here"),
         (["--head-widths", "8,8"], "fcn8.head_widths is 4,4 there, 8,8 here"),
         (["--policy", "mixed_float16"], "policy is float32 there, mixed_float16 here"),
-        (["--start", str(out)], "start is None there, run here"),
+        (["--start", str(out)], "start is none there, run here"),
     ):
         assert resume(out, *given) == 2
         error = capsys.readouterr().err
         assert said in error
         assert error.count(" there, ") == 1, "nothing that was not given differs"
     assert resume(out) == 0, "a call that was refused has changed nothing"
+
+
+def test_a_run_finds_its_data_from_any_folder(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(dataset.parent)
+    weights_file = vgg_like(dataset.parent / "vgg.npz", 4)
+    stop_after_an_epoch(monkeypatch, Path(dataset.name), out, "--epochs", "2", "--weights", weights_file.name)
+    config = open_run(out).config
+    assert (config["data"]["root"], config["data"]["images"]) == (str(dataset), None)
+    assert config["paths"]["weights"] == str(weights_file)
+    monkeypatch.chdir(elsewhere)
+    assert len(open_run(out).samples("train")) == 7
+    assert fit(Path(os.path.relpath(dataset)), out, "--resume", options=["--epochs", "2"]) == 0
+    assert open_run(out).config["data"]["root"] == str(dataset)
+    dataset.rename(dataset.with_name("moved"))
+    capsys.readouterr()
+    assert resume(out) == 1
+    said = capsys.readouterr().err
+    assert f"{dataset} is not a folder (any more), and {out} records its data there; say where" in said
+    assert resume(out, str(dataset.with_name("moved"))) == 0
+
+
+def test_plain_folders_and_frames_are_recorded_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = ["fit", "--out", "run", "--images", "a", "--masks", "b", "--rendered-share", "0"]
+    recipe, options = options_anew(build_parser().parse_args(call))
+    options = replace(options, unlabelled=(Path("clips/one.mp4"), Path("two.mp4")))
+    data = run_config(recipe, options, TrainingData([], [], []))["data"]
+    assert [data["root"], data["images"], data["masks"]] == [None, str(tmp_path / "a"), str(tmp_path / "b")]
+    assert data["unlabelled"] == [str(tmp_path / "clips" / "one.mp4"), str(tmp_path / "two.mp4")]
+
+
+def test_an_option_that_one_side_lacks_is_none_there() -> None:
+    assert differences({"held_out": [], "start": None}, {"held_out": ["Zo\u00eb"], "start": "run"}, "recipe") == [
+        "recipe.held_out is none there, Zo\u00eb here",
+        "recipe.start is none there, run here",
+    ]
 
 
 def test_a_run_without_a_checkpoint_needs_its_weights_file_again(
@@ -379,6 +425,22 @@ def test_a_run_that_is_stopped_before_it_begins_names_no_way_to_go_on(
     assert fit(dataset, tmp_path / "run") == 1
     said = capsys.readouterr().err
     assert said == "stopped. No epoch had been begun; start over with the same command.\n"
+
+
+def test_the_command_that_goes_on_can_be_pasted(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my run's first"
+
+    def interrupted(*given: object) -> None:
+        (out / "config.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    out.mkdir()
+    monkeypatch.setattr("train.fit.fit", interrupted)
+    assert fit(dataset, out) == 1
+    command = capsys.readouterr().err.partition("with --resume: ")[2]
+    assert shlex.split(command) == ["python", "-m", "train", "fit", "--out", str(out), "--resume"]
 
 
 def test_bad_files_are_all_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

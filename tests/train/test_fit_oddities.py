@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,43 @@ def test_a_crop_is_no_larger_than_the_network_unless_asked(tmp_path: Path) -> No
 def test_resume_never_trains_anew_over_a_finished_network(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     assert fit(dataset, out, "--epochs", "1") == 0
     for path in out.glob("checkpoint*.npz"):
         path.unlink()
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     capsys.readouterr()
     assert main(["fit", "--out", str(out), "--resume"]) == 2
-    assert f"no checkpoint to go on from; begin another run from it: --start {out}" in capsys.readouterr().err
+    assert f"no checkpoint to go on from; begin another run from it: --start '{out}', with" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_a_finished_run_keeps_its_record_when_it_is_resumed(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    resume = ["fit", "--out", str(out), "--resume"]
+    assert fit(dataset, out, "--epochs", "1") == 0
+    monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("there is nothing to train"))
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+    before = files()
+    capsys.readouterr()
+    assert main([*resume, "--learning-rate", "1e-4"]) == 0
+    assert f"nothing left to train: {out}{os.sep} has all of its 1 epochs" in capsys.readouterr().out
+    assert files() == before
+    assert main([*resume, "--epochs", "2"]) == 2
+    assert "recipe.epochs is 1 there, 2 here" in capsys.readouterr().err
+    assert files() == before
+    # The terms are no part of what was trained, and the page is made where it had not come to be.
+    (out / "report.html").unlink()
+    assert main([*resume, "--license", "own data"]) == 0
+    for name in ("model.weights.h5", "checkpoint.npz", "history.csv"):
+        assert files()[name] == before[name]
+    assert strict_json(out / "config.json") == {**json.loads(before["config.json"]), "license": "own data"}
+    assert (out / "report.html").is_file()
 
 
 def test_what_a_run_says_of_its_training_is_said_of_the_weights_beside_it(
@@ -100,12 +129,14 @@ def test_what_a_run_says_of_its_training_is_said_of_the_weights_beside_it(
 
     with monkeypatch.context() as patch:
         patch.setattr("train.run.weights_in_memory", full)
-        assert fit(dataset, out, "--epochs", "1") == 1
-    assert "The checkpoint after epoch 1 is kept" in capsys.readouterr().err
+        assert fit(dataset, out, "--epochs", "2") == 1
+    assert "The checkpoint after epoch 2 is kept" in capsys.readouterr().err
     assert "training" not in strict_json(out / "config.json")
     assert main(["fit", "--out", str(out), "--resume"]) == 0
     finished = strict_json(out / "config.json")["training"]
-    # Gone on with once more, and stopped: the finished weights are still there, and so is what is known of them.
+    # Gone on with once more, from the checkpoint before the last, and stopped: the finished weights are still there,
+    # and so is what is known of them.
+    (out / "checkpoint.npz").unlink()
     monkeypatch.setattr(Trainer, "train", lambda self: exit_now())
     assert main(["fit", "--out", str(out), "--resume"]) == 1
     assert strict_json(out / "config.json")["training"] == finished

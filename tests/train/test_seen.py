@@ -76,6 +76,20 @@ def test_a_network_of_the_same_split_or_of_other_data_knows_none(
     assert "Hold out what it held out: --split time --validation-share 0.25." in said
 
 
+def test_the_drives_to_hold_out_can_be_pasted(
+    make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = find_samples(make_dataset(count=8))
+    config = json.loads((ASSETS / "keras_fast" / "config.json").read_text())
+    config["data"] = {"hash": "ab", "train": [sample.stem for sample in samples]}
+    config["recipe"]["held_out"] = ["old town", "K\u00f6ln"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options: Any = SimpleNamespace(start=tmp_path, teacher=None)
+    data: Any = SimpleNamespace(samples=samples, validation=samples[6:])
+    assert seen_held_out(options, data, "ab")
+    assert "Hold out what it held out: --hold-out 'old town,K\u00f6ln'." in capsys.readouterr().err
+
+
 def test_a_shipped_network_whose_split_gives_other_numbers_may_know_all(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

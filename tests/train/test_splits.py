@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_seg.errors import ConfigurationError
 from train import study
-from train.__main__ import main
+from train.__main__ import build_parser, main
 from train.dataset import Sample, find_samples
 from train.options import read_begun
 from train.splits import drive_split, random_split, split_samples, time_split
@@ -88,6 +88,18 @@ def test_whole_drives_are_held_out_by_their_names() -> None:
     for unknown, told in (("0016E5", r"of 0016E5\. .* are of 0001TP, 0006R0"), ("0006", r"of 0006\.")):
         with pytest.raises(ConfigurationError, match=told):
             drive_split(samples(*stems), ["0006R0", unknown])
+
+
+def test_a_drive_is_held_out_however_its_umlauts_are_spelt(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    one, two = "K\u00f6ln S\u00fcd", "Ko\u0308ln Su\u0308d"
+    root = make_dataset(count=8)
+    for path in root.glob("*/drive_00[567].png"):
+        path.rename(path.with_name(path.name.replace("drive", two)))
+    for spelt in (one, two):
+        call = build_parser().parse_args(["fit", str(root), "--out", str(tmp_path / "run"), "--hold-out", spelt])
+        assert call.held_out == (one,)
+        validation = drive_split(find_samples(root), [spelt])[1]
+        assert [sample.image.stem for sample in validation] == [f"{two}_00{number}" for number in (5, 6, 7)]
 
 
 @pytest.fixture

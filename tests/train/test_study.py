@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from edge_seg.errors import DatasetError, ModelFileError
@@ -72,6 +74,19 @@ def test_images_of_which_none_are_held_out_are_refused_before_anything_is_traine
     assert main(["study", "widths", str(few), "--out", str(out)]) == 2
     assert "of 3 image(s) a share of 0.15 holds none out" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_masks_of_other_classes_are_refused_without_a_cure_that_a_study_lacks(
+    tmp_path: Path, make_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = make_dataset(count=8)
+    mask = dataset / "annotations_prepped_train" / "drive_001.png"
+    cv2.imwrite(str(mask), np.full((48, 64), 255, np.uint8))
+    assert main(["study", "widths", str(dataset), "--out", str(tmp_path / "study")]) == 1
+    error = capsys.readouterr().err
+    assert f"{mask}: a 0/255 mask; expected class ids 0 to 11" in error
+    assert "--ignore-id" not in error
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_training_without_a_score_says_why(tmp_path: Path) -> None:
