@@ -117,7 +117,7 @@ def refuse_gone(run: Path, *places: Path | str | None) -> None:
         places: those that it records; None for one that it does not.
     """
     for place in places:
-        if place is not None and not Path(place).is_dir():
+        if place is not None and not os.path.isdir(place):
             raise DatasetError(
                 f"{place} is not a folder (any more), and {run} records its data there; say where that is now: give "
                 "DATASET, or --images and --masks."

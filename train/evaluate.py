@@ -28,7 +28,7 @@ from edge_seg.spec import palette_for
 from . import arguments
 from .augment import Pair
 from .classes import ClassList
-from .dataset import Sample, find_samples, read_pair
+from .dataset import Sample, composed, find_samples, read_pair
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
 from .files import refuse_link, write_csv
 from .labelers import Labeler, open_keras, open_onnx
@@ -206,7 +206,7 @@ def samples_of_split(run: Any, split: str, root: Path | str | None = None) -> li
     """All samples of a run's split. Raises `DatasetError` if the dataset lacks any that the run recorded."""
     samples: list[Sample] = run.samples(split, root)
     recorded = run.config.get("data", {}).get(split, ()) if split != "test" else ()
-    missing = sorted(set(recorded) - {sample.stem for sample in samples})
+    missing = sorted(set(map(composed, recorded)) - {sample.stem for sample in samples})
     if missing:
         raise DatasetError(
             f"the dataset lacks {len(missing)} of the {len(recorded)} {split} images that the run recorded; give the "

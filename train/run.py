@@ -29,7 +29,7 @@ from edge_seg.files import replacing
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 
 from .classes import ClassList
-from .dataset import Sample, find_samples
+from .dataset import Sample, composed, find_samples, refuse_gone
 from .fcn8 import Fcn8Config, fcn8
 from .files import CONFIG_NAME, WEIGHTS_NAME
 from .stored import check_h5
@@ -83,9 +83,11 @@ class Run:
         data = self.config.get("data", {})
         plain = {"images": data.get("images"), "masks": data.get("masks")} if root is None else {}
         where = root if root is not None else data.get("root")
+        if root is None:
+            refuse_gone(self.folder, *map(data.get, ("root", "images", "masks")))
         if split == "test":
             return find_samples(where, "test", classes=self.class_list)
-        stems = set(data.get(split, ()))
+        stems = set(map(composed, data.get(split, ())))
         if not stems:
             raise ConfigurationError(
                 f"{self.folder} records no {split!r} images: it was fitted without, or shipped without their names. "

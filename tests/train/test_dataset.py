@@ -60,11 +60,21 @@ def test_a_name_is_one_however_its_umlauts_are_spelt(tmp_path: Path) -> None:
     assert [sample.stem for sample in find_samples(tmp_path)] == [sample.stem for sample in named]
     assert data_hash(find_samples(tmp_path)) == before
     # As a run recorded it, and as the disk has it now.
-    run = Run(Path("run"), {"data": {"root": str(tmp_path), "val": [one]}})
-    assert [sample.image.name for sample in run.samples("val")] == [f"{two}.png"]
+    for recorded in (one, two):
+        run = Run(Path("run"), {"data": {"root": str(tmp_path), "val": [recorded]}})
+        assert [sample.image.name for sample in run.samples("val")] == [f"{two}.png"]
     (images / f"{one}.png").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"spelt with other Unicode code points\); keep one of the two"):
         find_samples(tmp_path)
+
+
+def test_a_run_whose_data_is_gone_says_where_it_was(tmp_path: Path) -> None:
+    write_layout(tmp_path, ("a", "b"))
+    gone = Run(Path("runs/mine"), {"data": {"root": str(tmp_path / "gone"), "val": ["a"]}})
+    for split in ("val", "test"):
+        with pytest.raises(DatasetError, match=r"gone is not a folder \(any more\), and runs/mine records .* DATASET"):
+            gone.samples(split)
+    assert [sample.stem for sample in gone.samples("val", tmp_path)] == ["a"]
 
 
 def test_a_name_outside_utf8_is_read_as_any_other(tmp_path: Path) -> None:
