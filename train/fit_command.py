@@ -56,10 +56,11 @@ def run_fit(args: argparse.Namespace) -> int:
     keep_freed_memory()
     join_hosts()
     # `fit` refuses to resume in a folder without a run.
-    recipe, options = options_begun(args) if args.resume and (args.out / CONFIG_NAME).exists() else options_anew(args)
+    resumed = args.resume and (args.out / CONFIG_NAME).exists()
+    recipe, options = options_begun(args) if resumed else options_anew(args)
     check_recipe(recipe)
     try:
-        if options.resume and has_finished(options.out, open_run(options.out).config):
+        if resumed and has_finished(options.out, open_run(options.out).config):
             return leave_finished(recipe, options)
         run = fit(recipe, options)
     except KeyboardInterrupt:
