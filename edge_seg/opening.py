@@ -23,7 +23,7 @@ from pathlib import Path
 from .boxes import refers_elsewhere
 from .diagnose import explain_file, reading
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
-from .leaving import program_is_ending
+from .leaving import native_code, program_is_ending
 from .media import MAX_PIXELS, STANDARD_INPUT
 from .redact import redact, redact_foreign, remember_secrets
 
@@ -231,24 +231,25 @@ def _waited_for(
     """The result of `opening`, whose argument tells it whether it was given up; None if `stopped` came first.
 
     libav waits in native code, where neither Ctrl-C nor `stopped` is heard, so `opening` runs on a thread of its own.
-    If the wait is given up, that thread closes what it opens. The end of the program does not wait for it: libav is C,
-    and a thread that ends amid C harms nothing.
+    If the wait is given up, that thread closes what it opens; the end of the program waits for it.
     """
     if program_is_ending():  # Python starts no thread any more.
         return opening(stopped)
     opened: Future[InputContainer | Exception] = Future()
 
     def work() -> None:
-        try:
-            result = opening(opened.cancelled)
-        except BaseException as error:
+        # At the program's end OpenSSL tidies up behind itself: a thread that is still connecting would crash it.
+        with native_code():
+            try:
+                result = opening(opened.cancelled)
+            except BaseException as error:
+                if opened.set_running_or_notify_cancel():
+                    opened.set_exception(error)
+                return
             if opened.set_running_or_notify_cancel():
-                opened.set_exception(error)
-            return
-        if opened.set_running_or_notify_cancel():
-            opened.set_result(result)
-        elif isinstance(result, InputContainer):
-            result.close()
+                opened.set_result(result)
+            elif isinstance(result, InputContainer):
+                result.close()
 
     threading.Thread(target=work, name="edge_seg-open", daemon=True).start()
     try:

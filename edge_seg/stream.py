@@ -108,8 +108,8 @@ class ResultStream(Iterator["Segmentation"]):
 
         A loop in another thread ends with the frames that are being segmented, or at once if it is waiting for a live
         source or connecting to one; if it is waiting for the caller's own iterable, when that gives its next frame.
-        libav cannot be interrupted: an opening that was given up goes on until its timeout, and a camera that has gone
-        silent stays connected for up to 8 s.
+        libav cannot be interrupted: an opening that was given up goes on until its timeout, for which the end of the
+        program waits, and a camera that has gone silent stays connected for up to 8 s.
         """
         self._progress.closed = True
         if not self._let_go() and self._progress.source is not None:

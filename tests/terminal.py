@@ -16,9 +16,12 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parents[1]
 CTRL_C = b"\x03"
-# Makes the terminal the one that controls the child, which a new session is without.
+# Makes the terminal the one that controls the child, which a new session is without. The tests themselves may have been
+# begun under nohup, or in the background, whose ignored signals a child would inherit.
 _TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "[signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)]; "
+    "os.execv(sys.argv[1], sys.argv[1:])"
 )
 
 

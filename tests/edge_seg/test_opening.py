@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -358,27 +357,6 @@ def test_a_loop_in_another_thread_that_is_connecting_ends_when_its_stream_is_clo
     loop.join(30)
     assert not loop.is_alive()
     assert results == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX exit codes")
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{}", "rtsp://127.0.0.1:{}/x", "http://127.0.0.1:{}/x"])
-def test_a_program_that_is_interrupted_while_it_connects_ends_at_once(silent: int, address: str) -> None:
-    """Amid its end, which here takes long enough for libav to ask for Python, nothing crashes."""
-    script = (
-        "import _thread, sys, threading, time\n"
-        "from edge_seg import leaving, opening\n"
-        "leaving.PATIENCE_S = 60.0\n"
-        "class Last:\n"
-        "    def __del__(self, sleep=time.sleep): sleep(0.5)\n"
-        "sys.last = Last()\n"
-        "threading.Timer(0.5, _thread.interrupt_main).start()\n"
-        "opening.open_address(sys.argv[1], open_timeout_s=60.0)\n"
-    )
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", script, address.format(silent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=40, cwd=root)
-    assert done.stderr.endswith("KeyboardInterrupt\n")
-    assert done.returncode == -signal.SIGINT
 
 
 def test_an_address_may_be_opened_while_the_program_ends() -> None:

@@ -45,7 +45,7 @@ def predict(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         options = ["-m", str(model), "--device", "cpu", "--json", "-o", str(tmp_path / "out")]
         code = main(["predict", *map(str, arguments), *options])
         printed = capsys.readouterr()
-        sources = json.loads(printed.out)["sources"] if printed.out else []
+        sources = json.loads(printed.out).get("sources", []) if printed.out else []
         return code, {Path(source["source"]).stem: source for source in sources}, printed.err
 
     return run
