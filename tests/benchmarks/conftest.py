@@ -18,6 +18,7 @@ from benchmarks.environment import ROOT
 from benchmarks.process import Worker
 from benchmarks.rows import ClipRow, Result, Row
 from benchmarks.suite import Plan
+from tests.streets import streets_are_drawn_once  # noqa: F401
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 SIZE = (32, 64)

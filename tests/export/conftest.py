@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.streets import streets_are_drawn_once  # noqa: F401
+
 SIZE = (64, 96)
 WIDTHS = {"block_widths": (8, 8, 16, 16, 16), "head_widths": (32, 32)}
 

@@ -23,6 +23,13 @@ def write_pair(images: Path, masks: Path, stem: str, seed: int, size: tuple[int,
     cv2.imwrite(str(masks / f"{stem}.png"), ids)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def plain_graphs() -> None:
+    """TensorFlow's graphs run as they were traced: to improve one takes longer than a training of a few steps."""
+    tensorflow = pytest.importorskip("tensorflow")
+    tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 @pytest.fixture(autouse=True)
 def threads_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches are drawn in this process, whatever the cores: others would not know what a test has changed."""
