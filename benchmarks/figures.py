@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_seg.errors import ConfigurationError
-from train.files import replacing
+from train.files import DAMAGE, replacing
 
 from .cases import REFERENCE
 from .chart import draw_chart
@@ -23,7 +23,7 @@ from .family import draw_family, family, trained
 from .growth import FILE_NAME, read_growth
 from .growth_chart import draw_growth, noisy_points
 from .measure import NOISE_BOUND
-from .rows import DAMAGE, OUTRUN, ClipRow, Result, Row, read_result
+from .rows import OUTRUN, ClipRow, Result, Row, read_result
 from .table import NONE, number, peak_speed, percent, timed_calls
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"

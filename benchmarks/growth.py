@@ -24,7 +24,7 @@ from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 from edge_seg.threads import available_threads
 from train.arguments import path, positive
-from train.files import replacing
+from train.files import DAMAGE, replacing
 
 from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot
@@ -34,7 +34,7 @@ from .growth_chart import draw_growth, noisy_points
 from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Say, Start, Worker
 from .report import check_save, save_json
-from .rows import DAMAGE, Row
+from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
 from .suite import measure_batch, rendered_plan
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
+from train.files import DAMAGE
 
 FORMAT = 1
 RESULTS_NAME = "results.json"
@@ -25,8 +26,6 @@ NEEDED = {
 }
 # Above this share, the peak was measured too low; two measurements of one limit differ by a hundredth.
 OUTRUN = 1.02
-# What a JSON file that anyone may have written can raise where it is read and used.
-DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True)

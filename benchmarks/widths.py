@@ -18,14 +18,13 @@ from typing import Any
 
 from edge_seg.errors import ConfigurationError
 from train.arguments import path, positive
-from train.files import replacing
+from train.files import DAMAGE, replacing
 
 from .cases import session_contenders
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
 from .environment import environment, processor
 from .process import Say, Start, Worker
 from .report import check_save, save_json
-from .rows import DAMAGE
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
 from .suite import measure_batch, rendered_plan
 

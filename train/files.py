@@ -14,6 +14,8 @@ from edge_seg.files import Claim, replacing
 # The two files of a finished run, named here for modules that must not import Keras.
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.weights.h5"
+# What a JSON or CSV file that anyone may have written can raise where it is read and used.
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 @contextlib.contextmanager

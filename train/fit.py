@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from .augment import Pair
 from .batches import PairStore, ResizedBatches, TrainingBatches, check_processes, class_shares, rendered_scenes
 from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
-from .checkpoint import has_checkpoint, load_checkpoint
+from .checkpoint import has_checkpoint, has_finished, load_checkpoint
 from .dataset import Sample
 from .distribute import Devices, choose_devices, join_hosts
 from .fcn8 import logits_model
@@ -62,10 +63,13 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
     config = run_config(recipe, options, data)
     if options.resume:
         refuse_changes(options, config)
-        known = open_run(options.out).config
-        config["data"]["seen"] = known["data"].get("seen")
-        if "training" in known:
-            config["training"] = known["training"]  # describes the old weights, which stay until new ones replace them
+        known = open_run(options.out)
+        if has_finished(options.out, known.config):
+            return left_as_it_is(known, options)
+        config["data"]["seen"] = known.config["data"].get("seen")
+        if "training" in known.config:
+            # It describes the old weights, which stay until new ones replace them.
+            config["training"] = known.config["training"]
     else:
         config["data"]["seen"] = seen_held_out(options, data, config["data"]["hash"])
     pairs = data.pairs(options.classes)
@@ -98,6 +102,21 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
         from .report import write_run_pictures
 
         write_run_pictures(run, plain)
+    return run
+
+
+def left_as_it_is(run: Run, options: FitOptions) -> Run:
+    """The answer to --resume of a finished run: config.json keeps what it was trained with, and only its terms may
+    change."""
+    if join_hosts().index == 0:
+        if options.license != run.config.get("license", ""):
+            run = save_run(run.folder, {**run.config, "license": options.license})
+        from .report import PAGE_NAME, write_run_pictures
+
+        if not (run.folder / PAGE_NAME).exists():  # The training ended, but something stopped its pictures.
+            write_run_pictures(run)
+    epochs = run.config["recipe"]["epochs"]
+    print(f"nothing left to train: {run.folder}{os.sep} has all of its {epochs} epochs, and keeps its record of them")
     return run
 
 

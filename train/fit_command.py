@@ -17,7 +17,7 @@ from edge_seg.errors import ConfigurationError, EdgeSegError
 from .arguments import one_source
 from .classes import CAMVID, ClassList, changed, missing
 from .dataset import refuse_gone
-from .files import CONFIG_NAME, sole_writer
+from .files import CONFIG_NAME
 
 if TYPE_CHECKING:
     from .fcn8 import Fcn8Config
@@ -44,11 +44,10 @@ RECIPE_VALUES = (
 def run_fit(args: argparse.Namespace) -> int:
     """Run `python -m train fit`; returns the exit code."""
     # These import Keras, which `--help` should not wait for.
-    from .checkpoint import has_finished, kept
+    from .checkpoint import kept
     from .distribute import join_hosts
     from .fit import fit
     from .memory import keep_freed_memory
-    from .run import open_run
 
     one_source(args)
     refuse_two_splits(args)
@@ -56,12 +55,9 @@ def run_fit(args: argparse.Namespace) -> int:
     keep_freed_memory()
     join_hosts()
     # `fit` refuses to resume in a folder without a run.
-    resumed = args.resume and (args.out / CONFIG_NAME).exists()
-    recipe, options = options_begun(args) if resumed else options_anew(args)
+    recipe, options = options_begun(args) if args.resume and (args.out / CONFIG_NAME).exists() else options_anew(args)
     check_recipe(recipe)
     try:
-        if resumed and has_finished(options.out, open_run(options.out).config):
-            return leave_finished(recipe, options)
         run = fit(recipe, options)
     except KeyboardInterrupt:
         begun = (options.out / CONFIG_NAME).exists()
@@ -78,32 +74,6 @@ def run_fit(args: argparse.Namespace) -> int:
         print(f"done: the first host has written {options.out}{os.sep}")
         return 0
     print(f"done: {run.folder}{os.sep} (model.weights.h5, history.csv, curves.png, report.html)")
-    return 0
-
-
-def leave_finished(recipe: Recipe, options: FitOptions) -> int:
-    """Answer --resume of a finished run, of whose record the terms alone may still change; returns the exit code.
-
-    Raises what `fit` raises for options and data that are not the run's.
-    """
-    from .distribute import join_hosts
-    from .options import refuse_changes, run_config
-    from .report import PAGE_NAME, write_run_pictures
-    from .run import open_run, save_run
-    from .training_data import find_data
-
-    if join_hosts().index == 0:
-        with sole_writer(options.out):
-            refuse_changes(options, run_config(recipe, options, find_data(recipe, options)))
-            run = open_run(options.out)
-            if options.license != run.config.get("license", ""):
-                run = save_run(options.out, {**run.config, "license": options.license})
-            if not (options.out / PAGE_NAME).exists():  # The training ended, but something stopped its pictures.
-                write_run_pictures(run)
-    print(
-        f"nothing left to train: {options.out}{os.sep} has all of its {recipe.epochs} epochs, and config.json keeps "
-        "what they were trained with"
-    )
     return 0
 
 

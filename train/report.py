@@ -1,8 +1,8 @@
 """A run's page, RUN/report.html: one self-contained file that shows what the folder holds, to read or to send.
 
 Reads config.json, history.csv and evaluate-*/, leaves out what is missing, and says what it leaves out because it is
-damaged: a run may come from anyone. `write_run_pictures` first makes what can
-be made from the finished network. Evaluates through `train.evaluate`; knows nothing of training.
+damaged: a run may come from anyone. `write_run_pictures` first makes what can be made from the finished network.
+Evaluates through `train.evaluate`; knows nothing of training.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edge_seg.overlay import Palette
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from .evaluation import FULL_FRAME
+from .files import DAMAGE
 from .history import column, read_history
 from .metrics import scores
 from .pictures import curves
@@ -37,11 +38,6 @@ DAY_NAMES = {
     "plain-folders": "Plain folders",
 }
 SPLIT_NAMES = DAY_NAMES | {f"{split}-by-night": f"{name}, relit as by night" for split, name in DAY_NAMES.items()}
-# What a file that anyone may have written can raise where it is read and used.
-DAMAGE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, StopIteration),
-    cv2.error,
-)
 Made = TypeVar("Made")
 STYLE = Path(__file__).with_name("report.css").read_text()
 
@@ -96,7 +92,7 @@ def write_report(folder: Path | str) -> Path:
     def whole(path: Path, read: Callable[[Path], Made], without: Made) -> Made:
         try:
             return read(path) if path.is_file() else without
-        except DAMAGE as error:
+        except (OSError, StopIteration, cv2.error, *DAMAGE) as error:
             words = (str(error) or type(error).__name__).splitlines()[0].removeprefix(f"{path}: ")
             damaged.append(f"{path.relative_to(folder)} ({words[:200]})")
             return without

@@ -7,9 +7,11 @@ import json
 import os
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ from train.files import sole_writer
 from train.fit_command import options_anew
 from train.options import differences, run_config
 from train.preflight import WARNINGS_TOLD
+from train.recipes import ScaledAdamW
 from train.run import load_model, open_run, save_run
 from train.training_data import TrainingData
 from train.weights import ENCODER_LAYERS
@@ -425,6 +428,20 @@ def test_a_run_that_is_stopped_before_it_begins_names_no_way_to_go_on(
     assert fit(dataset, tmp_path / "run") == 1
     said = capsys.readouterr().err
     assert said == "stopped. No epoch had been begun; start over with the same command.\n"
+
+
+def test_a_step_is_traced_once(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, where the optimizer is built amid it: the longest part of a short training."""
+    updated: Counter[str] = Counter()
+    step = ScaledAdamW.update_step
+
+    def counted(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        updated[str(self._get_variable_index(variable))] += 1
+        step(self, gradient, variable, learning_rate)
+
+    monkeypatch.setattr(ScaledAdamW, "update_step", counted)
+    assert fit(dataset, tmp_path / "run", "--epochs", "1") == 0
+    assert set(updated.values()) == {1}
 
 
 def test_the_command_that_goes_on_can_be_pasted(
