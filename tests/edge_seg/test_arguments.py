@@ -25,6 +25,8 @@ from train.__main__ import main as train
             "predict a.mp4 --alpha 2",
             "--alpha: expected a number from 0 to 1; got '2'. Help: edge-seg predict",
         ),
+        (edge_seg, "predict a.mp4 -m https://me:x@host/m.onnx", "--model: expected a file or folder of this machine;"),
+        (edge_seg, "predict a.mp4 -o rtsp://me:x@host/out", "--out: expected a file or folder of this machine; got an"),
         (edge_seg, "predict a.mp4 --stride 0", "--stride: expected a whole number above 0; got '0'"),
         (edge_seg, "predict a.mp4 --device gpu", "--device: device must be auto, cpu, openvino"),
         (edge_seg, "verify --device everything", "got 'everything'"),

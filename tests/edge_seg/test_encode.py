@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
+from collections import defaultdict
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +22,9 @@ from edge_seg.codecs import CODECS, EncodeOptions
 from edge_seg.encode import VideoWriter, WrittenVideo, count_frames, playable
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.names import partial_path
+from edge_seg.spec import ModelSpec
 from edge_seg.video import VideoFile
+from edge_seg.writers import OutputStyle, PictureTrack
 from tests.edge_seg.clips import audio_packets, make_clip, paint_number, video_numbers, video_times
 
 
@@ -481,6 +485,18 @@ def test_a_time_that_no_mp4_holds_is_not_carried(tmp_path: Path, text: str) -> N
         assert container.metadata.get("creation_time", "")[:4] == text[:4]
     with VideoFile(source) as video:
         assert "creation_time" not in video.info.tags
+
+
+def test_a_shortened_pause_is_told(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "a.ts", count=4, pts=[0, 1, 2, 8 * 3600 * 25])
+    with VideoFile(source) as video:
+        frames = list(video)
+        spec, labels = ModelSpec(input_size=(32, 64)), np.zeros((32, 64), np.uint8)
+        track = PictureTrack("mask", tmp_path / "m.mp4", video.info, spec, OutputStyle(), None, None)
+        for frame in frames:
+            track.add(frame, labels, defaultdict(float))
+        (note,) = [note for note in track.close(True, True).notes if "pauses" in note]
+    assert re.fullmatch(r"pauses shortened by \d{4} s, since no frame of an MP4 may last so long", note)
 
 
 def test_a_pause_longer_than_an_mp4_can_hold_is_shown_as_long_as_it_can(tmp_path: Path) -> None:

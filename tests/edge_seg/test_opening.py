@@ -32,6 +32,7 @@ from edge_seg.boxes import MOST_BOXES
 from edge_seg.errors import MediaError
 from edge_seg.fake import FakeSession
 from edge_seg.items import expand_sources
+from edge_seg.redact import remember_secrets
 from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip
@@ -401,3 +402,8 @@ def test_plain_libav_would_have_followed(tmp_path: Path, canaries: Canaries) -> 
     with pytest.raises((av.error.FFmpegError, OSError)):
         av.open(str(path))
     assert canaries.touched() == ["file"]
+
+
+def test_a_library_that_repeats_a_password_in_its_error_does_not_have_it_shown() -> None:
+    remember_secrets("rtsp://admin:corr-horse@cam/live")
+    assert opening.reason_of(OSError(5, "Login as corr-horse failed")) == "login as *** failed"
