@@ -109,11 +109,7 @@ class VideoFile(Source):
                 self._extent = Extent() if network or location is None else measure(Path(location))
             self._stream = pick_track(self._container, track, self.name, cut=self._extent.cut, live=network)
             self._time_base = time_base(self._stream)
-            context = self._stream.codec_context
-            context.thread_type = "SLICE" if low_delay else "AUTO"
-            context.thread_count = available_threads()
-            context.flags |= _OUTPUT_CORRUPT
-            context.options = {"max_pixels": str(MAX_PIXELS)}
+            _set_up_decoder(self._stream, low_delay=low_delay)
             self.origin_s = clock_origin_s(self._container)
             self._clock = Clock(self._time_base, self.origin_s, rounds=is_of(self._container, CLOCKS_WITHOUT_ZERO))
             self.info = describe(
@@ -135,7 +131,7 @@ class VideoFile(Source):
         # AVI stores decoding times alone, and libav guesses the others: a frame late, and wrong with B-frames. Pictures
         # come out in order, so they get the packets' decoding times in order.
         self._avi = is_of(self._container, frozenset({"avi"}))
-        self._reordered = self._avi and bool(context.has_b_frames)
+        self._reordered = self._avi and bool(self._stream.codec_context.has_b_frames)
         self._decoding_times: list[int] = []
         self._broken = ""
         self._stopped = self._reading = False
@@ -352,6 +348,14 @@ class VideoFile(Source):
         slack = 0.75 * frame_s if self.info.frame_count else 0.25 + 2 * frame_s
         short = end.expected_s is not None and end.at_s < end.expected_s - slack
         return "the file declares more than it holds" if short else ""
+
+
+def _set_up_decoder(track: VideoStream, *, low_delay: bool) -> None:
+    context = track.codec_context
+    context.thread_type = "SLICE" if low_delay else "AUTO"
+    context.thread_count = available_threads()
+    context.flags |= _OUTPUT_CORRUPT
+    context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def _own_time(picture: VideoFrame) -> int | None:
