@@ -42,6 +42,8 @@ define assets
 		--report docs/$(3)_int8.report.json --out edge_seg/assets/$(3)_int8.onnx
 endef
 
+include train/bundled.mk
+
 python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 with venv on PATH; set PYTHON=/path/to/python3"; exit 2; }
 
