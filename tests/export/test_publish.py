@@ -351,7 +351,7 @@ def test_a_run_whose_dataset_is_gone_is_gated_on_rendered_scenes(run_folder, mod
     # Found out before Keras was asked anything.
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    more = ("--precision", "int8", "--calibration-data", "rendered", *plain)
+    more = ("--precision", "int8", "--calibration-data", "rendered", "--calibration-frames", "2", *plain)
     assert export(moved, tmp_path / "int8.onnx", *more) == 0
 
 

@@ -90,6 +90,7 @@ def test_a_class_that_is_called_where_it_is_not_counts_as_in_the_numpy_scores(un
 SECOND_BACKEND = """
 import os
 os.environ["KERAS_BACKEND"] = "jax"
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # quick to compile, slow to run
 import keras, numpy as np
 from train.fcn8 import Fcn8Config, fcn8, logits_model
 from train.losses import ConfusionMetric, SegmentationLoss
