@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from .augment import Pair
-from .batches import PairStore, ResizedBatches, TrainingBatches, check_processes, class_shares, rendered_scenes
+from .batches import ResizedBatches, TrainingBatches, check_processes
 from .begin import begin_network, learning_rates, some_frames
 from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
 from .checkpoint import has_checkpoint, has_finished, load_checkpoint
@@ -30,6 +30,7 @@ from .policy import policy_kept
 from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
 from .seen import seen_held_out
+from .stores import PairStore, class_shares, rendered_scenes
 from .teacher import opinions_of
 from .training_data import TrainingData, find_data
 from .weights import even_out
@@ -136,6 +137,7 @@ class Trainer:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.classes = options.classes
         self.ignored = self.classes.unlabelled if recipe.ignore_unlabelled else None
+        # Also fills the store: processes that draw batches share the images that are read by then.
         self.shares = class_shares(pairs, len(self.classes), self.ignored) if not recipe.is_notebook else None
         self.fcn8_config = fcn8_config(recipe, options)
         self.batches = self._training_batches(pairs, opinions)

@@ -27,9 +27,10 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from train import batches as batches_module
 from train import drawing, shared
 from train.augmentation import Augmentation
-from train.batches import PairStore, RenderedStore, TrainingBatches, WithFrames, drawing_processes
+from train.batches import TrainingBatches, drawing_processes
 from train.dataset import find_samples
 from train.drawing import Drawers, DrawingError, Packed, SharedScenes
+from train.stores import PairStore, RenderedStore
 
 SIZE = (32, 48)
 # As `fit` takes it where nothing is asked for; the tests' own stand-in says 0.
@@ -92,7 +93,7 @@ def test_a_process_loads_no_framework() -> None:
 
 def test_what_a_process_is_sent_loads_no_framework_either(make_dataset: Callable[..., Path]) -> None:
     frames = [np.zeros((48, 64, 3), np.uint8)]
-    pairs = WithFrames(PairStore(find_samples(make_dataset(count=2))), frames, 11)
+    pairs = PairStore(find_samples(make_dataset(count=2)), frames, 11)
     batches = TrainingBatches(pairs, size=(32, 32), batch_size=2, seed=1, augmentation=Augmentation())
     script = (
         "import pickle, sys; pickle.load(sys.stdin.buffer).unscaled(0, 0); "
