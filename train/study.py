@@ -159,7 +159,7 @@ def check_data(variant: Variant, args: argparse.Namespace) -> None:
             "trainings are compared by the images held out; give more images."
         )
     # `fit` would offer its own cure for other classes' masks, which a study has no options for.
-    refuse_problems(check_pairs(samples, CAMVID.names, unlabelled=CAMVID.unlabelled))
+    refuse_problems(check_pairs(samples, CAMVID))
 
 
 def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
     """
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
     classes = options.classes
-    report = check_dataset(*folders, classes.names, unlabelled=classes.unlabelled, ignored=classes.ignored)
+    report = check_dataset(*folders, classes)
     print_warnings(report, WARNINGS_TOLD)
     samples = find_samples(None, images=folders[0], masks=folders[1], classes=classes)
     training, validation = split_samples(samples, recipe, options.seed)
