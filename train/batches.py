@@ -136,25 +136,16 @@ class TrainingBatches:
         drawn = [self._draw(int(position), rng) for position in chosen]
         return np.stack([image for image, _ in drawn]), np.stack([target for _, target in drawn])
 
-    def stream(
-        self, first_epoch: int = 0, *, threads: int | None = None, processes: int | None = None
-    ) -> Generator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, first_epoch: int = 0) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """Yield batches in order from an epoch on, without end, drawn ahead of their use.
-
-        Args:
-            first_epoch: where to begin.
-            threads: draw with this many threads of this process.
-            processes: draw with this many processes. Without either, `self.processes` decides.
 
         Raises:
             ConfigurationError: processes were asked for and cannot be started. If they are only the default, threads
                 draw instead.
         """
-        if processes is None:
-            processes = 0 if threads else self.processes
-        drawers = self._begun(processes)
+        drawers = self._begun()
         if drawers is None:
-            yield from self._in_order(self.batch, first_epoch, threads or drawing_threads())
+            yield from self._in_order(self.batch, first_epoch, drawing_threads())
             return
         from .drawing import DrawingError
 
@@ -170,8 +161,9 @@ class TrainingBatches:
                 if drawers in self._drawers:
                     self._drawers.remove(drawers)
 
-    def _begun(self, asked: int | None) -> Drawers | None:
+    def _begun(self) -> Drawers | None:
         """Start the processes that draw, as many as asked for or the default by cores; None where threads draw."""
+        asked = self.processes
         count = drawing_processes() if asked is None else asked
         if not count:
             return None
