@@ -28,6 +28,7 @@ from train.files import DAMAGE, replacing
 
 from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot
+from .data import load_data
 from .environment import environment, processor
 from .field import present_devices
 from .growth_chart import draw_growth, noisy_points
@@ -36,7 +37,7 @@ from .process import Say, Start, Worker
 from .report import check_save, save_json
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
-from .suite import measure_batch, rendered_plan
+from .suite import measure_batch, workload
 
 FORMAT = 1
 AXES = ("batch", "resolution", "threads", "length")
@@ -267,16 +268,17 @@ def _measure_axis(
         size = (value, value) if axis == "resolution" else SIZE
         batch = value if axis == "batch" else 1
         contenders = growing_contenders(settings, digest, size, value if axis == "threads" else None, say)
-        plan = rendered_plan(
+        classes = run_classes(settings.run)
+        work = workload(
             contenders,
+            load_data(None, limit=settings.frames, classes=classes),
             size,
+            classes=classes,
             repeats=settings.repeats,
             frames=settings.frames,
             scratch=scratch,
-            scenes=settings.frames,
-            classes=run_classes(settings.run),
         )
-        measured = measure_batch(plan, batch, say=say, start=start)
+        measured = measure_batch(work, batch, say=say, start=start)
         points += [point(axis, value, row, measured.others_cores) for row in measured.rows]
     return points
 

@@ -18,15 +18,17 @@ from typing import Any
 
 from edge_seg.errors import ConfigurationError
 from train.arguments import path, positive
+from train.classes import CAMVID
 from train.files import DAMAGE, replacing
 
 from .cases import session_contenders
 from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .data import load_data
 from .environment import environment, processor
 from .process import Say, Start, Worker
 from .report import check_save, save_json
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
-from .suite import measure_batch, rendered_plan
+from .suite import measure_batch, workload
 
 FORMAT = 1
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
@@ -129,8 +131,9 @@ def _times(runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start:
     known, size = model_files(list(files.values()))
     contenders = session_contenders(known, ("cpu",), size, optional=False)
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
-        plan = rendered_plan(contenders, size, repeats=repeats, frames=frames, scratch=Path(scratch), scenes=frames)
-        rows = measure_batch(plan, 1, say=say, start=start).rows
+        data = load_data(None, limit=frames)
+        work = workload(contenders, data, size, classes=CAMVID, repeats=repeats, frames=frames, scratch=Path(scratch))
+        rows = measure_batch(work, 1, say=say, start=start).rows
     for row in rows:
         if row.ms_median is None:
             raise ConfigurationError(f"{row.name} could not be timed: {row.reason}")
