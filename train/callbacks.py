@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import keras
 import numpy as np
@@ -190,9 +190,9 @@ class Checkpoints(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One line an epoch; on a terminal also a bar for its steps, with loss, mean IoU and the whole run's time left."""
 
-    def __init__(self, epochs: int, steps: int, stream: TextIO | None = None) -> None:
+    def __init__(self, epochs: int, steps: int) -> None:
         super().__init__()
-        self.epochs, self.steps, self.stream = epochs, steps, stream or sys.stderr
+        self.epochs, self.steps, self.stream = epochs, steps, sys.stderr
         self.epoch, self.first_epoch, self.began = 0, -1, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
