@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_co
 from .data import load_data
 from .environment import environment
 from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
-from .report import check_save, save_json
+from .report import begun, check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
 from .settings import (
@@ -46,7 +45,6 @@ from .suite import Workload, labels_of, measure_batch, workload
 from .table import HEAD as ROW_HEAD
 from .table import align, cells, peak_speed
 
-FORMAT = 1
 BATCHES = (1, 8, 32, 64)
 HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GOP/s", "of peak", "agreement")
 # The row that all others are compared with.
@@ -158,10 +156,7 @@ def measure_gpu(settings: GpuSettings, *, say: Say, start: Start = Worker) -> di
     surroundings = environment()
     rows = [row for part in measured for row in part.rows]
     return {
-        "format": FORMAT,
-        "kind": "gpu",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": surroundings,
+        **begun("gpu", surroundings),
         "size": list(shape),
         "repeats": settings.repeats,
         "notes": [*settings.notes, *noise_notes(rows, [], [part.others_cores for part in measured], surroundings)],

@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,11 @@ from .field import present_devices
 from .growth_chart import draw_growth, noisy_points
 from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Say, Start, Worker
-from .report import check_save, save_json
+from .report import FORMAT, begun, check_save, save_json
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
 from .suite import measure_batch, workload
 
-FORMAT = 1
 AXES = ("batch", "resolution", "threads", "length")
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
@@ -221,10 +219,7 @@ def measure_growth(
     digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
     axes: dict[str, list[dict[str, Any]]] = {}
     found = {
-        "format": FORMAT,
-        "kind": "growth",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": surroundings,
+        **begun("growth", surroundings),
         "run": digest,
         "parameters": parameters,
         "size": list(SIZE),

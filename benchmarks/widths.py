@@ -12,7 +12,6 @@ import shlex
 import statistics
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,10 @@ from .chart import FAINT, FAMILIES, import_pyplot, logarithmic, saved_figure, st
 from .data import load_data
 from .environment import environment, processor
 from .process import Say, Start, Worker
-from .report import check_save, save_json
+from .report import begun, check_save, save_json
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
 from .suite import measure_batch, workload
 
-FORMAT = 1
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
 
 
@@ -77,10 +75,7 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
         point |= {"block_widths": list(network.block_widths), "head_widths": list(network.head_widths)}
         point |= {"parameters": network.parameters, "ms_median": measured[name]}
     return {
-        "format": FORMAT,
-        "kind": "widths",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": surroundings,
+        **begun("widths", surroundings),
         **shared,
         "widths": sorted(points.values(), key=lambda point: point["parameters"]),
     }
