@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,13 @@ def measure_batch(work: Workload, batch: int, *, say: Say, start: Start = Worker
         _load(seats, work, batch)
         for seat in seats:
             say(f"batch {batch}: labels of {seat.contender.name}")
-            seat.attempt(lambda seat=seat: _label(seat, work))  # type: ignore[misc]
+            seat.attempt(partial(_label, seat, work))
         others = others_cores(
             lambda: _take_turns(seats, work, batch, say),
             lambda: sum(turn["all_cpu_s"] for seat in seats for turn in seat.turns),
         )
         for seat in seats:
-            seat.attempt(lambda seat=seat: _remember_peak(seat))  # type: ignore[misc]
+            seat.attempt(partial(_remember_peak, seat))
     reference = next((seat for seat in seats if seat.contender.name == REFERENCE and seat.failure is None), None)
     return Measured([_row(seat, reference, work, batch) for seat in seats], others)
 
@@ -142,7 +143,7 @@ def labels_of(contender: Contender, work: Workload, batch: int, *, say: Say, sta
     with start(contender.name) as worker:
         seat = Seat(contender, worker)
         _load([seat], work, batch)
-        seat.attempt(lambda: _label(seat, work))
+        seat.attempt(partial(_label, seat, work))
     if seat.failure is not None:
         raise seat.failure
     assert seat.labels is not None
@@ -153,7 +154,7 @@ def _load(seats: Sequence[Seat], work: Workload, batch: int) -> None:
     """Load all contenders in parallel: nothing is timed yet, and TensorFlow takes seconds to import."""
     for seat in seats:
         request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(work.inputs)}
-        seat.attempt(lambda seat=seat, request=request: seat.worker.send("load", **request))  # type: ignore[misc]
+        seat.attempt(partial(seat.worker.send, "load", **request))
     for seat in seats:
         seat.attempt(seat.loaded)
 
@@ -178,7 +179,7 @@ def _take_turns(seats: Sequence[Seat], work: Workload, batch: int, say: Say) -> 
             raise error
         alive[index].failure = error
 
-    turns = {index: (lambda seat=seat: turn(seat)) for index, seat in enumerate(alive)}
+    turns = {index: partial(turn, seat) for index, seat in enumerate(alive)}
     times = interleave(
         turns, work.repeats, failed=failed, after_round=lambda n: say(f"batch {batch}: round {n + 1} of {work.repeats}")
     )
@@ -192,23 +193,18 @@ def _remember_peak(seat: Seat) -> None:
 
 def _row(seat: Seat, reference: Seat | None, work: Workload, batch: int) -> Row:
     contender = seat.contender
-    known = {
-        "name": contender.name,
-        "kind": contender.kind,
-        "precision": contender.precision,
-        "device": contender.device,
-    }
-    known |= {"model": contender.model, "detail": seat.detail, "arithmetic": seat.arithmetic, "batch": batch}  # type: ignore[dict-item]
+    known: dict[str, Any] = {key: getattr(contender, key) for key in ("name", "kind", "precision", "device", "model")}
+    known |= {"detail": seat.detail, "arithmetic": seat.arithmetic, "batch": batch}
     try:
         accuracy = _accuracy(seat, reference, work)
     except (WorkerError, ConfigurationError) as error:
         skipped = contender.optional and getattr(error, "kind", "") in CANNOT_BE_HAD
-        return Row(**known, status="skipped" if skipped else "failed", reason=str(error))  # type: ignore[arg-type]
+        return Row(**known, status="skipped" if skipped else "failed", reason=str(error))
     summary = summarize(seat.times, batch)
     compared = ratio(summarize(reference.times, batch).repeats_ms, summary.repeats_ms) if reference else None
     spread = compared if len(summary.repeats_ms) >= QUARTILES_FROM else None
     return Row(
-        **known,  # type: ignore[arg-type]
+        **known,
         ms_median=summary.ms_median,
         ms_p95=summary.ms_p95,
         frames_per_s=summary.frames_per_s,
