@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edge_seg.modelfile import read_model_header
+from train.classes import ClassList
 
-from .data import FrameSet, load_data
+from .data import load_data
 from .environment import environment
 from .field import Field, find_field
 from .measure import NOISE_BOUND, OTHERS_BOUND
@@ -22,7 +21,7 @@ from .process import Say, Start, Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
 from .settings import Settings, check_run, read_config, run_classes
-from .suite import Plan, measure_batch
+from .suite import measure_batch, workload
 
 # A worker that uses more than this share of a core while it waits for its turn disturbs the others.
 IDLE_BOUND = 0.03
@@ -48,10 +47,17 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     limits = ask_limits(settings.limits, say=say, start=start)
     counts, uncounted = ask_operations(field.files, field.size, start=start)
     with tempfile.TemporaryDirectory(prefix="edge_seg_bench_") as scratch:
-        measured = [
-            measure_batch(plan, batch, say=say, start=start)
-            for plan, batch in _plans(settings, field, data, Path(scratch))
-        ]
+        spec = read_model_header(field.files[0].path).spec
+        work = workload(
+            field.contenders,
+            data,
+            field.size,
+            classes=ClassList(names=spec.classes, unlabelled=spec.unlabelled),
+            repeats=settings.repeats,
+            frames=settings.frames,
+            scratch=Path(scratch),
+        )
+        measured = [measure_batch(work, batch, say=say, start=start) for batch in settings.batch_sizes]
         clip_rows, clip_others = (
             measure_clip(settings, field.contenders, Path(scratch), say=say, start=start)
             if settings.clip
@@ -138,23 +144,6 @@ def limit_notes(limits: dict[str, Any], uncounted: str) -> list[str]:
     problem = limits.get("problem")
     missing = [f"no {name} peak: {peak['reason']}" for name, peak in limits.get("peaks", {}).items() if peak["reason"]]
     return [*([f"limits were not measured: {problem}"] if problem else []), *missing, *filter(None, [uncounted])]
-
-
-def _plans(settings: Settings, field: Field, data: FrameSet, scratch: Path) -> Iterable[tuple[Plan, int]]:
-    spec = read_model_header(field.files[0].path).spec
-    inputs = scratch / "inputs.npy"
-    np.save(inputs, data.inputs(field.size))
-    plan = Plan(
-        contenders=field.contenders,
-        data=data,
-        inputs=inputs,
-        classes=len(spec.classes),
-        unlabelled=spec.unlabelled,
-        repeats=settings.repeats,
-        frames=settings.frames,
-        scratch=scratch,
-    )
-    return [(plan, batch) for batch in settings.batch_sizes]
 
 
 def _recorded(settings: Settings, size: tuple[int, int]) -> dict[str, Any]:

@@ -86,10 +86,10 @@ class Contender:
 
 def keras_contenders(run: Path | str, size: tuple[int, int], digest: str) -> list[Contender]:
     """Keras as the notebook calls it, and at its fastest, as one compiled function."""
-    shared = {"path": str(run), "device": "cpu", "precision": "fp32", "size": size, "model": digest}
+    shared: dict[str, Any] = {"path": str(run), "device": "cpu", "precision": "fp32", "size": size, "model": digest}
     return [
-        Contender(name=REFERENCE, kind="keras-predict", **shared),  # type: ignore[arg-type]
-        Contender(name="Keras compiled", kind="keras-compiled", **shared),  # type: ignore[arg-type]
+        Contender(name=REFERENCE, kind="keras-predict", **shared),
+        Contender(name="Keras compiled", kind="keras-compiled", **shared),
     ]
 
 
@@ -116,8 +116,8 @@ def session_contenders(
 def plain_contenders(kinds: Iterable[str], path: Path | str, size: tuple[int, int], digest: str) -> list[Contender]:
     """Other runtimes on a plain export, as a newcomer would run them; `digest` is that of the run's weights."""
     names = {"onnxruntime": "onnxruntime default fp32", "opencv": "OpenCV dnn fp32", "litert": "LiteRT fp32"}
-    shared = {"path": str(path), "device": "cpu", "precision": "fp32", "size": size, "optional": True, "model": digest}
-    return [Contender(name=names[kind], kind=kind, **shared) for kind in kinds]  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"path": str(path), "precision": "fp32", "size": size, "model": digest}
+    return [Contender(name=names[kind], kind=kind, device="cpu", optional=True, **shared) for kind in kinds]
 
 
 def openvino_contenders(files: Sequence[ModelFile], size: tuple[int, int]) -> list[Contender]:

@@ -5,7 +5,8 @@ Knows rows and matplotlib; the tables hold everything that it shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,23 @@ def import_pyplot() -> Any:
     return pyplot
 
 
+@contextlib.contextmanager
+def saved_figure(path: Path, size: tuple[float, float], *, x_ticks: str = INK) -> Iterator[Any]:
+    """A figure of (width, height) inches in the colours of all pictures, written as PNG at the end of the block.
+
+    Raises `MissingDependencyError` without matplotlib.
+    """
+    plt = import_pyplot()
+    colours = {"text.color": INK, "axes.labelcolor": INK, "xtick.color": x_ticks, "ytick.color": INK}
+    with plt.rc_context({"font.size": 9.5, **colours}):
+        figure = plt.figure(figsize=size, layout="constrained")
+        yield figure
+        figure.savefig(path, dpi=130, facecolor="white")
+        plt.close(figure)
+
+
 def draw_chart(result: Result, path: Path) -> None:
     """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
-    plt = import_pyplot()
     rows = [row for row in result.rows if row.status == "ok"]
     # The naive loop's inference takes so long that no other stage would be visible.
     clip_rows = [row for row in result.clip_rows if row.status == "ok" and row.name != NAIVE]
@@ -56,10 +71,7 @@ def draw_chart(result: Result, path: Path) -> None:
     # A contender's row needs room for its bars and for two lines of text beside them.
     top = max(2.8, 1.3 + len(names) * max(0.38, 0.27 * len(batches) ** 0.75))
     bottom = 1.5 + 0.5 * len(clip_rows) if clip_rows else 0.0
-    with plt.rc_context(
-        {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": FAINT, "ytick.color": INK}
-    ):
-        figure = plt.figure(figsize=(12.5, 1.0 + top + bottom), layout="constrained")
+    with saved_figure(path, (12.5, 1.0 + top + bottom), x_ticks=FAINT) as figure:
         parts: Any = figure.subfigures(2, 1, height_ratios=(top, bottom)) if clip_rows else (figure, None)
         upper, lower = parts
         speed, quality, memory = upper.subplots(
@@ -71,8 +83,6 @@ def draw_chart(result: Result, path: Path) -> None:
         if lower is not None:
             _draw_stages(lower.subplots(), clip_rows, result.clip)
         figure.suptitle(_title(result), x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-        figure.savefig(path, dpi=130, facecolor="white")
-        plt.close(figure)
 
 
 def _title(result: Result) -> str:
@@ -167,6 +177,15 @@ def _draw_stages(axes: Any, rows: Sequence[ClipRow], clip: dict[str, Any]) -> No
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.legend(ncols=len(stages), frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
     style(axes, "end to end: ms a frame of each stage; stages overlap", clip_line(clip))
+
+
+def logarithmic(axes: Any, low: float, high: float) -> None:
+    """Make the x axis logarithmic from `low` to `high`, labelled at 1, 2, 3 and 5 times the powers of ten."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "235" else "")
+    axes.tick_params(which="minor", length=0, labelsize=8, labelcolor=FAINT)
 
 
 def style(axes: Any, title: str, label: str, *, grid: str = "x") -> None:

@@ -57,7 +57,7 @@ def _bound(ort: Any, contender: Contender, batch: int, search: str) -> Loaded:
     return predict, f"onnxruntime {ort.__version__}, CUDA, I/O bound, {how}", contender.precision
 
 
-def gpu_limits(*, side: int = PEAK_SIDE, calls: int = 20) -> dict[str, Any]:
+def gpu_limits() -> dict[str, Any]:
     """Peak of matrix products in fp32, tf32 and fp16, and copy bandwidth, by torch on the first GPU, and its name.
 
     Raises:
@@ -66,23 +66,24 @@ def gpu_limits(*, side: int = PEAK_SIDE, calls: int = 20) -> dict[str, Any]:
     torch = need("torch", "torch")
     if not torch.cuda.is_available():
         raise DeviceError("torch sees no CUDA device, so the matrix peak cannot be measured.")
+    side = PEAK_SIDE
     peaks: dict[str, Any] = {}
     for name, dtype, tf32 in (("fp32", "float32", False), ("tf32", "float32", True), ("fp16", "float16", False)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         left, right = (torch.randn(side, side, device="cuda", dtype=getattr(torch, dtype)) for _ in range(2))
-        seconds = _best(torch, lambda left=left, right=right: left @ right, calls)  # type: ignore[misc]
+        seconds = _best(torch, lambda left=left, right=right: left @ right)  # type: ignore[misc]
         peaks[name] = {"gflops": 2e-9 * side**3 / seconds, "library": "torch", "what": f"{side} x {side} product"}
     source = torch.empty(COPY_MB * 2**20, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    seconds = _best(torch, lambda: target.copy_(source), calls)
+    seconds = _best(torch, lambda: target.copy_(source))
     copied = 2e-9 * COPY_MB * 2**20 / seconds
     return {"gpu": torch.cuda.get_device_name(), "peaks": peaks, "bandwidth": {"best_gb_s": copied}}
 
 
-def _best(torch: Any, call: Callable[[], object], calls: int) -> float:
-    """Seconds of the fastest call; each is waited for."""
+def _best(torch: Any, call: Callable[[], object]) -> float:
+    """Seconds of the fastest of twenty calls after three to warm up; each is waited for."""
     times = []
-    for _ in range(calls + 3):
+    for _ in range(3 + 20):
         torch.cuda.synchronize()
         began = time.perf_counter()
         call()

@@ -21,7 +21,7 @@ from train.dataset import find_samples, read_pair
 
 RENDERED_FRAMES = 24
 RENDERED_SIZE = (360, 480)
-# First seeds of the benchmark's scenes: none that training draws at any `--seed` (`train.batches.SEEDS_APART`). From
+# First seeds of the benchmark's scenes: none that training draws at any `--seed` (`train.stores.SEEDS_APART`). From
 # 900,027 on they would be those of `fit --seed 9`, so that scenes beyond the usual number begin elsewhere.
 RENDERED_SEED, FURTHER_SEED = 900_000, 850_000
 

@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edge_seg.processor import cpu_features, cpu_name
 from edge_seg.threads import available_threads, cgroup_quota
+from edge_seg.versions import installed
 
 PACKAGES = (
     "ai-edge-litert",
@@ -122,13 +122,7 @@ def gpus() -> list[str]:
 
 def package_versions() -> dict[str, str]:
     """Package -> version of each of `PACKAGES` that is installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed(PACKAGES)
 
 
 def revision() -> str | None:

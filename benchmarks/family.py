@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_seg.errors import ConfigurationError
 
-from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .chart import FAMILIES, logarithmic, saved_figure, style
 from .environment import processor
 from .rows import Result, Row
 
@@ -29,12 +29,11 @@ class Member:
     mean_iou: float | None
 
 
-def family(results: Sequence[tuple[str, Result]], batch: int = 1) -> list[Member]:
-    """The rows of edge_seg's sessions, and of Keras compiled to compare them with, at one batch size.
+def family(results: Sequence[tuple[str, Result]]) -> list[Member]:
+    """The rows of edge_seg's sessions, and of Keras compiled to compare them with, at batch 1.
 
     Args:
         results: each network's name and result.
-        batch: frames a call.
 
     Raises:
         ConfigurationError: the results are of different machines or frames, or have no row at that batch size.
@@ -54,10 +53,10 @@ def family(results: Sequence[tuple[str, Result]], batch: int = 1) -> list[Member
         Member(model=name, row=row, mean_iou=row.mean_iou if trained(result) else None)
         for name, result in results
         for row in result.rows
-        if row.status == "ok" and row.batch == batch and row.kind in ("session", "keras-compiled")
+        if row.status == "ok" and row.batch == 1 and row.kind in ("session", "keras-compiled")
     ]
     if not members:
-        raise ConfigurationError(f"No result has a row at batch {batch}; measure with --batch-sizes {batch}.")
+        raise ConfigurationError("No result has a row at batch 1; measure with --batch-sizes 1.")
     return members
 
 
@@ -69,11 +68,8 @@ def trained(result: Result) -> bool:
 def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
     """Write the picture as PNG. Raises as `family`, and `MissingDependencyError` without matplotlib."""
     members = family(results)
-    plt = import_pyplot()
     names = list(dict.fromkeys(member.model for member in members))
-    colours = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with plt.rc_context(colours):
-        figure = plt.figure(figsize=(8.6, 4.8), layout="constrained")
+    with saved_figure(path, (8.6, 4.8)) as figure:
         axes = figure.subplots()
         # Of untrained networks only the files are drawn, not Keras, with their names at different heights.
         points = [one for one in members if one.mean_iou is not None]
@@ -98,8 +94,6 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
         machine = f"{processor(first.environment)}, {first.environment['cores']} core(s), batch 1"
         style(axes, f"Accuracy against speed: {machine}", "frames/s (logarithmic)", grid="both")
         axes.set_ylabel(f"mean IoU, %: {first.data['frames']} frames of {first.data['name']}")
-        figure.savefig(path, dpi=130, facecolor="white")
-        plt.close(figure)
 
 
 def _label(row: Row) -> str:
@@ -133,8 +127,4 @@ def _scale(axes: Any, members: Sequence[Member]) -> None:
     middle, half = (min(values) + max(values)) / 2, max(3.0, (max(values) - min(values)) * 0.8)
     axes.set_ylim(middle - half, middle + half)
     speeds = [member.row.frames_per_s or 1.0 for member in members]
-    axes.set_xscale("log")
-    axes.set_xlim(min(speeds) / 1.5, max(speeds) * 1.5)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "235" else "")
-    axes.tick_params(which="minor", length=0, labelsize=8, labelcolor=FAINT)
+    logarithmic(axes, min(speeds) / 1.5, max(speeds) * 1.5)

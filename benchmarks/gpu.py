@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ from train.arguments import path, positive, size
 
 from .benchmark import noise_notes
 from .cases import REFERENCE, Contender, ModelFile, keras_contenders, session_contenders, torch_contenders
+from .data import load_data
 from .environment import environment
 from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
-from .report import check_save, save_json
+from .report import begun, check_save, save_json
 from .roofline import ask_operations, summed
 from .rows import Row
 from .settings import (
@@ -41,11 +41,10 @@ from .settings import (
     refuse_other_classes,
     run_classes,
 )
-from .suite import Plan, labels_of, measure_batch, rendered_plan
+from .suite import Workload, labels_of, measure_batch, workload
 from .table import HEAD as ROW_HEAD
 from .table import align, cells, peak_speed
 
-FORMAT = 1
 BATCHES = (1, 8, 32, 64)
 HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GOP/s", "of peak", "agreement")
 # The row that all others are compared with.
@@ -142,23 +141,22 @@ def measure_gpu(settings: GpuSettings, *, say: Say, start: Start = Worker) -> di
     counts, _ = ask_operations(files[:1], shape, start=start)
     count = next(iter(summed(counts).values()), None)
     with tempfile.TemporaryDirectory(prefix="edge_seg_gpu_") as scratch:
-        plan = rendered_plan(
+        classes = run_classes(settings.run)
+        work = workload(
             gpu_contenders(settings, files, shape, digest),
+            load_data(None, classes=classes),
             shape,
+            classes=classes,
             repeats=settings.repeats,
             frames=settings.frames,
             scratch=Path(scratch),
-            classes=run_classes(settings.run),
         )
-        plan, reference = with_reference(plan, settings, files, shape, digest, say=say, start=start)
-        measured = [measure_batch(plan, batch, say=say, start=start) for batch in settings.batches]
+        work, reference = with_reference(work, settings, files, shape, digest, say=say, start=start)
+        measured = [measure_batch(work, batch, say=say, start=start) for batch in settings.batches]
     surroundings = environment()
     rows = [row for part in measured for row in part.rows]
     return {
-        "format": FORMAT,
-        "kind": "gpu",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": surroundings,
+        **begun("gpu", surroundings),
         "size": list(shape),
         "repeats": settings.repeats,
         "notes": [*settings.notes, *noise_notes(rows, [], [part.others_cores for part in measured], surroundings)],
@@ -219,7 +217,7 @@ def gpu_contenders(
 
 
 def with_reference(
-    plan: Plan,
+    work: Workload,
     settings: GpuSettings,
     files: Sequence[ModelFile],
     shape: tuple[int, int],
@@ -227,8 +225,8 @@ def with_reference(
     *,
     say: Say,
     start: Start = Worker,
-) -> tuple[Plan, str]:
-    """The plan with reference labels, and their contender's name: Keras, or without TensorFlow the fp32 file on the
+) -> tuple[Workload, str]:
+    """The work with reference labels, and their contender's name: Keras, or without TensorFlow the fp32 file on the
     processor, which export proved to agree with Keras. It is not timed, since only the GPU is measured here.
     """
     keras = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
@@ -236,7 +234,7 @@ def with_reference(
     problem: WorkerError | None = None
     for contender in [*keras, *own]:
         try:
-            return replace(plan, reference=labels_of(contender, plan, 1, say=say, start=start)), contender.name
+            return replace(work, reference=labels_of(contender, work, 1, say=say, start=start)), contender.name
         except WorkerError as error:
             if error.kind not in (*CANNOT_BE_HAD, "ModuleNotFoundError"):
                 raise

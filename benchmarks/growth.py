@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,17 @@ from train.files import DAMAGE, replacing
 
 from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot
+from .data import load_data
 from .environment import environment, processor
 from .field import present_devices
 from .growth_chart import draw_growth, noisy_points
 from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Say, Start, Worker
-from .report import check_save, save_json
+from .report import FORMAT, begun, check_save, save_json
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
-from .suite import measure_batch, rendered_plan
+from .suite import measure_batch, workload
 
-FORMAT = 1
 AXES = ("batch", "resolution", "threads", "length")
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
@@ -220,10 +219,7 @@ def measure_growth(
     digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
     axes: dict[str, list[dict[str, Any]]] = {}
     found = {
-        "format": FORMAT,
-        "kind": "growth",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": surroundings,
+        **begun("growth", surroundings),
         "run": digest,
         "parameters": parameters,
         "size": list(SIZE),
@@ -267,16 +263,17 @@ def _measure_axis(
         size = (value, value) if axis == "resolution" else SIZE
         batch = value if axis == "batch" else 1
         contenders = growing_contenders(settings, digest, size, value if axis == "threads" else None, say)
-        plan = rendered_plan(
+        classes = run_classes(settings.run)
+        work = workload(
             contenders,
+            load_data(None, limit=settings.frames, classes=classes),
             size,
+            classes=classes,
             repeats=settings.repeats,
             frames=settings.frames,
             scratch=scratch,
-            scenes=settings.frames,
-            classes=run_classes(settings.run),
         )
-        measured = measure_batch(plan, batch, say=say, start=start)
+        measured = measure_batch(work, batch, say=say, start=start)
         points += [point(axis, value, row, measured.others_cores) for row in measured.rows]
     return points
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .chart import FAINT, FAMILIES, INK, saved_figure, style
 from .environment import processor
 from .measure import is_noisy
 
@@ -26,7 +26,6 @@ Points = Sequence[dict[str, Any]]
 
 def draw_growth(growth: dict[str, Any], path: Path) -> None:
     """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
-    plt = import_pyplot()
     panels: dict[str, Callable[[Any, Points], None]] = {
         "batch": _draw_batch,
         "resolution": _draw_resolution,
@@ -36,9 +35,7 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
     shown = [axis for axis in panels if growth["axes"].get(axis)]
     columns = 2 if len(shown) > 1 else 1
     lines, cores = -(-len(shown) // columns), growth["environment"]["cores"]
-    colours = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with plt.rc_context(colours):
-        figure = plt.figure(figsize=(6.2 * columns, 0.7 + 3.7 * lines), layout="constrained")
+    with saved_figure(path, (6.2 * columns, 0.7 + 3.7 * lines)) as figure:
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
         for place, axis in enumerate(shown, start=1):
             noisy = noisy_points(growth["axes"][axis], cores)
@@ -51,8 +48,6 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
         if any(noisy_points(growth["axes"][axis], cores) for axis in shown):
             title += "; hollow: noisy"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-        figure.savefig(path, dpi=130, facecolor="white")
-        plt.close(figure)
 
 
 def noisy_points(points: Points, cores: int) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from .chart import draw_chart
 from .page import render_page
 from .rows import RESULTS_NAME, Result
 
+# Of the JSON files that `--save` names.
+FORMAT = 1
 CHART_NAME = "chart.png"
 PAGE_NAME = "report.html"
 
@@ -55,6 +57,12 @@ def check_save(path: Path) -> None:
         what = "is a folder" if path.is_dir() else "is what the picture is called"
         raise ConfigurationError(f"{path} {what}; name a JSON file with --save.")
     check_out(path.parent, "--save")
+
+
+def begun(kind: str, environment: dict[str, Any]) -> dict[str, Any]:
+    """How the JSON file of a command begins: its format and kind, and when and where it was measured."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"format": FORMAT, "kind": kind, "created": created, "environment": environment}
 
 
 def save_json(found: dict[str, Any], path: Path) -> None:

@@ -19,9 +19,7 @@ from edge_seg.threads import available_threads
 
 from . import peers
 from .cases import Contender
-
-Predict = Callable[[np.ndarray], np.ndarray]
-Loaded = tuple[Predict, str, str]
+from .peers import Loaded, Predict
 
 
 def build(contender: Contender, batch: int) -> Loaded:

@@ -10,7 +10,6 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,9 @@ from train.ship import write_frames
 from .environment import environment, file_hash
 from .growth import whole_numbers
 from .process import Say
-from .report import check_save, save_json
+from .report import begun, check_save, save_json
 from .settings import DEFAULT_OUT
 
-FORMAT = 1
 FILE_NAME = "smoothing.json"
 RATE = 25
 SIZE = (480, 640)  # of a drive's frames, as in the bundled clip
@@ -152,10 +150,7 @@ def measure_smoothing(
                 shown = Shown(*segment(segmenter, frames))
             real.append({"name": clip.name, "digest": file_hash(clip), **steadiness_record(shown, held)})
     return {
-        "format": FORMAT,
-        "kind": "smoothing",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
+        **begun("smoothing", environment()),
         "model": {"name": model.name, "digest": file_hash(model), "size": list(spec.input_size)},
         "drives": drives,
         "clips": real,

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
-from train.classes import CAMVID, ClassList
+from train.classes import ClassList
 
 from .accuracy import Accuracy, measure_accuracy
 from .cases import REFERENCE, Contender
-from .data import FrameSet, load_data
+from .data import FrameSet
 from .environment import others_cores
 from .measure import QUARTILES_FROM, interleave, ratio, summarize
 from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
@@ -26,14 +27,14 @@ from .rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Workload:
     """What to measure at each batch size.
 
     Attributes:
         contenders: with the reference among them, or there are no ratios.
         data: frames and truth.
         inputs: file of the frames at the model's size, (N, height, width, 3) uint8, .npy.
-        classes, unlabelled: number of the model's classes, and the unlabelled id or None.
+        classes: of the model.
         repeats, frames: turns of each contender, frames a turn.
         scratch: folder for the workers' labels.
         reference: labels for agreement, (N, height, width) uint8, if no contender is the reference.
@@ -42,37 +43,31 @@ class Plan:
     contenders: tuple[Contender, ...]
     data: FrameSet
     inputs: Path
-    classes: int
-    unlabelled: int | None
+    classes: ClassList
     repeats: int
     frames: int
     scratch: Path
     reference: np.ndarray | None = None
 
 
-def rendered_plan(
+def workload(
     contenders: Sequence[Contender],
+    data: FrameSet,
     size: tuple[int, int],
     *,
+    classes: ClassList,
     repeats: int,
     frames: int,
     scratch: Path,
-    scenes: int | None = None,
-    classes: ClassList = CAMVID,
-) -> Plan:
-    """A plan over rendered scenes (`scenes` of them, or as many as there are) at one (height, width).
-
-    Writes the scenes at that size to `scratch`/inputs.npy.
-    """
-    data = load_data(None, limit=scenes, classes=classes)
+) -> Workload:
+    """The work on some frames at a (height, width), at which they are written to `scratch`/inputs.npy."""
     inputs = scratch / "inputs.npy"
     np.save(inputs, data.inputs(size))
-    return Plan(
+    return Workload(
         contenders=tuple(contenders),
         data=data,
         inputs=inputs,
-        classes=len(classes),
-        unlabelled=classes.unlabelled,
+        classes=classes,
         repeats=repeats,
         frames=frames,
         scratch=scratch,
@@ -116,25 +111,25 @@ class Seat:
         self.detail, self.arithmetic = answer["detail"], answer["arithmetic"]
 
 
-def measure_batch(plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> Measured:
+def measure_batch(work: Workload, batch: int, *, say: Say, start: Start = Worker) -> Measured:
     """Measure every contender at one batch size; if one fails, it gets a failed row and the others go on."""
     with ExitStack() as stack:
-        seats = [Seat(contender, stack.enter_context(start(contender.name))) for contender in plan.contenders]
+        seats = [Seat(contender, stack.enter_context(start(contender.name))) for contender in work.contenders]
         # All inputs are closed before any worker is waited for: after an error, one that still loads takes up to 10 s.
         stack.callback(_dismiss, seats)
         say(f"batch {batch}: loading {len(seats)} contenders")
-        _load(seats, plan, batch)
+        _load(seats, work, batch)
         for seat in seats:
             say(f"batch {batch}: labels of {seat.contender.name}")
-            seat.attempt(lambda seat=seat: _label(seat, plan))  # type: ignore[misc]
+            seat.attempt(partial(_label, seat, work))
         others = others_cores(
-            lambda: _take_turns(seats, plan, batch, say),
+            lambda: _take_turns(seats, work, batch, say),
             lambda: sum(turn["all_cpu_s"] for seat in seats for turn in seat.turns),
         )
         for seat in seats:
-            seat.attempt(lambda seat=seat: _remember_peak(seat))  # type: ignore[misc]
+            seat.attempt(partial(_remember_peak, seat))
     reference = next((seat for seat in seats if seat.contender.name == REFERENCE and seat.failure is None), None)
-    return Measured([_row(seat, reference, plan, batch) for seat in seats], others)
+    return Measured([_row(seat, reference, work, batch) for seat in seats], others)
 
 
 def _dismiss(seats: Sequence[Seat]) -> None:
@@ -142,37 +137,37 @@ def _dismiss(seats: Sequence[Seat]) -> None:
         seat.worker.dismiss()
 
 
-def labels_of(contender: Contender, plan: Plan, batch: int, *, say: Say, start: Start = Worker) -> np.ndarray:
-    """A contender's labels for the plan's frames, (N, height, width) uint8, untimed; raises `WorkerError`."""
+def labels_of(contender: Contender, work: Workload, batch: int, *, say: Say, start: Start = Worker) -> np.ndarray:
+    """A contender's labels for the work's frames, (N, height, width) uint8, untimed; raises `WorkerError`."""
     say(f"labels of {contender.name}, to compare with")
     with start(contender.name) as worker:
         seat = Seat(contender, worker)
-        _load([seat], plan, batch)
-        seat.attempt(lambda: _label(seat, plan))
+        _load([seat], work, batch)
+        seat.attempt(partial(_label, seat, work))
     if seat.failure is not None:
         raise seat.failure
     assert seat.labels is not None
     return seat.labels
 
 
-def _load(seats: Sequence[Seat], plan: Plan, batch: int) -> None:
+def _load(seats: Sequence[Seat], work: Workload, batch: int) -> None:
     """Load all contenders in parallel: nothing is timed yet, and TensorFlow takes seconds to import."""
     for seat in seats:
-        request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(plan.inputs)}
-        seat.attempt(lambda seat=seat, request=request: seat.worker.send("load", **request))  # type: ignore[misc]
+        request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(work.inputs)}
+        seat.attempt(partial(seat.worker.send, "load", **request))
     for seat in seats:
         seat.attempt(seat.loaded)
 
 
-def _label(seat: Seat, plan: Plan) -> None:
-    target = plan.scratch / "labels.npy"
+def _label(seat: Seat, work: Workload) -> None:
+    target = work.scratch / "labels.npy"
     seat.worker.ask("label", to=str(target))
     seat.labels = np.load(target)
 
 
-def _take_turns(seats: Sequence[Seat], plan: Plan, batch: int, say: Say) -> None:
+def _take_turns(seats: Sequence[Seat], work: Workload, batch: int, say: Say) -> None:
     alive = [seat for seat in seats if seat.failure is None]
-    calls = max(1, -(-plan.frames // batch))
+    calls = max(1, -(-work.frames // batch))
 
     def turn(seat: Seat) -> Sequence[float]:
         answer = seat.worker.ask("time", calls=calls)
@@ -184,9 +179,9 @@ def _take_turns(seats: Sequence[Seat], plan: Plan, batch: int, say: Say) -> None
             raise error
         alive[index].failure = error
 
-    turns = {index: (lambda seat=seat: turn(seat)) for index, seat in enumerate(alive)}
+    turns = {index: partial(turn, seat) for index, seat in enumerate(alive)}
     times = interleave(
-        turns, plan.repeats, failed=failed, after_round=lambda n: say(f"batch {batch}: round {n + 1} of {plan.repeats}")
+        turns, work.repeats, failed=failed, after_round=lambda n: say(f"batch {batch}: round {n + 1} of {work.repeats}")
     )
     for index, seat in enumerate(alive):
         seat.times = times[index]
@@ -196,25 +191,20 @@ def _remember_peak(seat: Seat) -> None:
     seat.peak_mb = seat.worker.ask("memory")["peak_mb"]
 
 
-def _row(seat: Seat, reference: Seat | None, plan: Plan, batch: int) -> Row:
+def _row(seat: Seat, reference: Seat | None, work: Workload, batch: int) -> Row:
     contender = seat.contender
-    known = {
-        "name": contender.name,
-        "kind": contender.kind,
-        "precision": contender.precision,
-        "device": contender.device,
-    }
-    known |= {"model": contender.model, "detail": seat.detail, "arithmetic": seat.arithmetic, "batch": batch}  # type: ignore[dict-item]
+    known: dict[str, Any] = {key: getattr(contender, key) for key in ("name", "kind", "precision", "device", "model")}
+    known |= {"detail": seat.detail, "arithmetic": seat.arithmetic, "batch": batch}
     try:
-        accuracy = _accuracy(seat, reference, plan)
+        accuracy = _accuracy(seat, reference, work)
     except (WorkerError, ConfigurationError) as error:
         skipped = contender.optional and getattr(error, "kind", "") in CANNOT_BE_HAD
-        return Row(**known, status="skipped" if skipped else "failed", reason=str(error))  # type: ignore[arg-type]
+        return Row(**known, status="skipped" if skipped else "failed", reason=str(error))
     summary = summarize(seat.times, batch)
     compared = ratio(summarize(reference.times, batch).repeats_ms, summary.repeats_ms) if reference else None
     spread = compared if len(summary.repeats_ms) >= QUARTILES_FROM else None
     return Row(
-        **known,  # type: ignore[arg-type]
+        **known,
         ms_median=summary.ms_median,
         ms_p95=summary.ms_p95,
         frames_per_s=summary.frames_per_s,
@@ -232,17 +222,17 @@ def _row(seat: Seat, reference: Seat | None, plan: Plan, batch: int) -> Row:
     )
 
 
-def _accuracy(seat: Seat, reference: Seat | None, plan: Plan) -> Accuracy:
+def _accuracy(seat: Seat, reference: Seat | None, work: Workload) -> Accuracy:
     """Accuracy of the seat's labels; raises the worker's failure, or `ConfigurationError` for impossible labels."""
     if seat.failure is not None:
         raise seat.failure
     assert seat.labels is not None
     return measure_accuracy(
         seat.labels,
-        plan.data.truth,
-        classes=plan.classes,
-        unlabelled=plan.unlabelled,
-        reference=reference.labels if reference else plan.reference,
+        work.data.truth,
+        classes=len(work.classes),
+        unlabelled=work.classes.unlabelled,
+        reference=reference.labels if reference else work.reference,
     )
 
 

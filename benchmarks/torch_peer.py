@@ -7,7 +7,6 @@ backend, so that TensorFlow is not loaded beside torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from edge_seg.errors import DeviceError, MissingDependencyError
 from edge_seg.threads import available_threads
 
 from .cases import Contender
-
-Predict = Callable[[np.ndarray], np.ndarray]
+from .peers import Predict
 
 
 def torch_installed() -> bool:

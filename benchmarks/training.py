@@ -159,7 +159,6 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
     """The trainer that `fit --recipe default` would use, with all images of the train folder."""
     import keras
 
-    from train.batches import PairStore
     from train.dataset import find_samples
     from train.distribute import Devices
     from train.fit import Trainer
@@ -168,6 +167,7 @@ def build_trainer(settings: TrainingSettings, root: Path, scratch: Path) -> Trai
     from train.policy import auto_policy, policy_kept
     from train.recipes import RECIPES
     from train.run import open_run
+    from train.stores import PairStore
 
     asked = {name: getattr(settings, name) for name in ("batch_size", "crop_size")}
     recipe = replace(RECIPES["default"], **{name: value for name, value in asked.items() if value is not None})

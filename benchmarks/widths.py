@@ -12,23 +12,23 @@ import shlex
 import statistics
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edge_seg.errors import ConfigurationError
 from train.arguments import path, positive
+from train.classes import CAMVID
 from train.files import DAMAGE, replacing
 
 from .cases import session_contenders
-from .chart import FAINT, FAMILIES, INK, import_pyplot, style
+from .chart import FAINT, FAMILIES, import_pyplot, logarithmic, saved_figure, style
+from .data import load_data
 from .environment import environment, processor
 from .process import Say, Start, Worker
-from .report import check_save, save_json
+from .report import begun, check_save, save_json
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
-from .suite import measure_batch, rendered_plan
+from .suite import measure_batch, workload
 
-FORMAT = 1
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
 
 
@@ -75,10 +75,7 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
         point |= {"block_widths": list(network.block_widths), "head_widths": list(network.head_widths)}
         point |= {"parameters": network.parameters, "ms_median": measured[name]}
     return {
-        "format": FORMAT,
-        "kind": "widths",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": surroundings,
+        **begun("widths", surroundings),
         **shared,
         "widths": sorted(points.values(), key=lambda point: point["parameters"]),
     }
@@ -129,8 +126,9 @@ def _times(runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start:
     known, size = model_files(list(files.values()))
     contenders = session_contenders(known, ("cpu",), size, optional=False)
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
-        plan = rendered_plan(contenders, size, repeats=repeats, frames=frames, scratch=Path(scratch), scenes=frames)
-        rows = measure_batch(plan, 1, say=say, start=start).rows
+        data = load_data(None, limit=frames)
+        work = workload(contenders, data, size, classes=CAMVID, repeats=repeats, frames=frames, scratch=Path(scratch))
+        rows = measure_batch(work, 1, say=say, start=start).rows
     for row in rows:
         if row.ms_median is None:
             raise ConfigurationError(f"{row.name} could not be timed: {row.reason}")
@@ -155,11 +153,8 @@ def widths_table(points: Sequence[dict[str, Any]]) -> str:
 
 def draw_widths(found: dict[str, Any], path: Path) -> None:
     """Write the picture as PNG. Raises `MissingDependencyError` without matplotlib."""
-    plt = import_pyplot()
     points, machine = found["widths"], found["environment"]
-    colours = {"font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with plt.rc_context(colours):
-        figure = plt.figure(figsize=(9.6, 4.2), layout="constrained")
+    with saved_figure(path, (9.6, 4.2)) as figure:
         size, speed = figure.subplots(1, 2, sharey=True)
         _draw_curve(size, points, [point["parameters"] / 1e6 for point in points])
         _draw_curve(speed, points, [point["ms_median"] for point in points])
@@ -170,8 +165,6 @@ def draw_widths(found: dict[str, Any], path: Path) -> None:
         epochs = found["schedule"]["epochs"]
         title = f"FCN8 by width, {epochs} epochs each: {processor(machine)}, {machine['cores']} core(s)"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-        figure.savefig(path, dpi=130, facecolor="white")
-        plt.close(figure)
 
 
 def _draw_curve(axes: Any, points: Sequence[dict[str, Any]], places: Sequence[float]) -> None:
@@ -183,8 +176,4 @@ def _draw_curve(axes: Any, points: Sequence[dict[str, Any]], places: Sequence[fl
             [place] * len(point["mean_iou"]), [100 * score for score in point["mean_iou"]], "_", color=FAINT, ms=9
         )
         axes.annotate(point["name"], (place, mean), (8, -12), textcoords="offset points", fontsize=8.2)
-    axes.set_xscale("log")
-    axes.set_xlim(min(places) / 1.4, max(places) * 2.2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "235" else "")
-    axes.tick_params(which="minor", length=0, labelsize=8, labelcolor=FAINT)
+    logarithmic(axes, min(places) / 1.4, max(places) * 2.2)

@@ -65,8 +65,8 @@ class StreamReport:
             parts.append(f"no frame for {Gap(self.gap_s, self.gap_at_s)}")
         if self.ended_at_s is not None:
             word = "stopped" if self.ended_early is None else "ended"
-            length = "no length declared" if self.expected_end_s is None else f"of {self.expected_end_s:.2f} s"
-            parts.append(f"{word} at {self.ended_at_s:.2f} s {length}".replace(" no length", ", no length"))
+            length = ", no length declared" if self.expected_end_s is None else f" of {self.expected_end_s:.2f} s"
+            parts.append(f"{word} at {self.ended_at_s:.2f} s{length}")
         return "; ".join(parts)
 
 
@@ -80,25 +80,25 @@ def losses(source: Source) -> str:
     return ""
 
 
-def frame_counts(counts: SourceCounts, *, segmented: int = 0, lost: int = 0) -> dict[str, int]:
+def frame_counts(
+    counts: SourceCounts, *, segmented: int = 0, skipped: int = 0, lost: int = 0, left_out: int = 0
+) -> dict[str, int]:
     """The `frames` of a report, from a source's own counts and what became of the frames it delivered.
 
     Args:
         counts: the source's own counts.
         segmented: frames delivered and segmented.
+        skipped: frames delivered and shown with the labels of an earlier one.
         lost: frames delivered, but then lost to an error.
+        left_out: frames delivered, but left out as damaged.
     """
     return {
         "read": counts.read,
         "segmented": segmented,
-        "skipped": 0,
+        "skipped": skipped,
         "failed": counts.failed + lost,
-        "dropped": counts.dropped,
-        "corrupt": counts.corrupt,
-        "damaged_packets": counts.damaged_packets,
-        "resized": counts.resized,
-        "retimed": counts.retimed,
-        "reconnects": counts.reconnects,
+        "dropped": counts.dropped + left_out,
+        **{key: getattr(counts, key) for key in _REMARKS},
     }
 
 

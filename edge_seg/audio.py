@@ -1,7 +1,7 @@
 """A source's audio into an MP4: copied where browsers play its codec, else encoded as AAC.
 
-Only this module, `opening.py`, `tracks.py`, `video.py` and `encode.py` import av. The source is opened a second time,
-so that the video pipeline never waits for audio and damaged audio never costs a frame. Knows nothing about video.
+The source is opened a second time, so that the video pipeline never waits for audio and damaged audio never costs a
+frame. Knows nothing about video.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from .errors import EdgeSegError
 from .processor import cpu_features, cpu_name
 from .session import installed_builds, load_runtime, open_session
 from .threads import affinity_count, available_threads, cgroup_quota
+from .versions import installed
 
 PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "av", "onnxruntime-ep-openvino")
 
@@ -90,7 +90,12 @@ def collect_checks(model: str | Path | None = None) -> Checks:
     devices, runtime_problem = _devices()
     path, auto_device, auto_reason = _ask_auto(model)
     return Checks(
-        versions=_versions(),
+        versions={
+            "edge_seg": __version__,
+            "python": sys.version.split()[0],
+            **installed_builds(),
+            **installed(PACKAGES),
+        },
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=cpu_name(),
         features=cpu_features(),
@@ -103,16 +108,6 @@ def collect_checks(model: str | Path | None = None) -> Checks:
         auto_reason=auto_reason,
         problems=tuple(filter(None, [_opencv_problem(), runtime_problem])),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"edge_seg": __version__, "python": sys.version.split()[0], **installed_builds()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _opencv_problem() -> str:

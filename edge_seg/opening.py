@@ -1,6 +1,6 @@
 """Opening media: what may be opened at all, how long that may take, and a one-line error if it fails.
 
-With `tracks.py`, `video.py`, `audio.py` and `encode.py` the only importer of av. Knows no frames.
+With `tracks.py`, `video.py`, `audio.py`, `encode.py` and `mp4.py` the only importer of av. Knows no frames.
 
 A file opens nothing but itself, an address nothing but its own kind of connection: playlists, which open other files
 and addresses, are not accepted, and libav may use only the protocols that the source itself needs. A web server may

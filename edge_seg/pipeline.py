@@ -21,11 +21,11 @@ from typing import Protocol
 
 import numpy as np
 
-from .account import OUTCOMES, frame_counts
+from .account import frame_counts
 from .channel import Channel
 from .errors import MediaError
 from .labelling import Labelled, Labeller, PipelineOptions, Predictor
-from .media import Frame, Source, SourceCounts, SourceInfo
+from .media import Frame, Source, SourceInfo
 from .memory import amount, available_memory
 from .phrases import counted
 from .timings import StageTime, Stopwatch
@@ -48,14 +48,10 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineReport:
-    """What became of every frame: read = segmented + failed + dropped + skipped.
+    """How a run went.
 
     Attributes:
-        read: frames the source had, as far as it was read.
-        segmented: written with labels of their own.
-        skipped: written with the labels of an earlier frame (stride).
-        failed: gave no picture, or were lost to the error.
-        dropped: replaced by a newer one (live), or left out as damaged.
+        frames: what became of every frame, as in a `StreamReport`.
         wall_s: seconds from the first read to the last write.
         stages: stage -> milliseconds per frame.
         age: milliseconds from a live frame's arrival until it is written, None for files.
@@ -67,11 +63,7 @@ class PipelineReport:
         limited: the run reached its limit.
     """
 
-    read: int
-    segmented: int
-    skipped: int
-    failed: int
-    dropped: int
+    frames: dict[str, int]
     wall_s: float
     stages: dict[str, StageTime] = field(default_factory=dict)
     age: StageTime | None = None
@@ -81,15 +73,10 @@ class PipelineReport:
     interrupted: bool = False
     limited: bool = False
 
-    def frames(self, counts: SourceCounts) -> dict[str, int]:
-        """What became of the frames: the run's own counts, and the source's for what only the source knows."""
-        own = {key: getattr(self, key) for key in ("read", *OUTCOMES)}
-        return {**frame_counts(counts), **own}
-
     @property
     def written(self) -> int:
         """Frames in the output."""
-        return self.segmented + self.skipped
+        return self.frames["segmented"] + self.frames["skipped"]
 
     @property
     def frames_per_s(self) -> float:
@@ -266,15 +253,15 @@ class Pipeline:
                 self._on_progress(self._segmented + self._skipped)
 
     def _report(self, wall_s: float, error: Exception | None) -> PipelineReport:
-        counts = self._source.counts
-        lost = self._delivered - self._segmented - self._skipped
         summaries = {stage: watch.summary() for stage, watch in self.watches.items()}
         return PipelineReport(
-            read=counts.read,
-            segmented=self._segmented,
-            skipped=self._skipped,
-            failed=counts.failed + lost,
-            dropped=counts.dropped + self._left_out,
+            frames=frame_counts(
+                self._source.counts,
+                segmented=self._segmented,
+                skipped=self._skipped,
+                lost=self._delivered - self._segmented - self._skipped,
+                left_out=self._left_out,
+            ),
             wall_s=wall_s,
             stages={stage: summary for stage, summary in summaries.items() if summary is not None},
             age=self._ages.summary(),

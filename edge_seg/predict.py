@@ -284,7 +284,7 @@ class Run:
             status=status,
             message=redact(message),
             outputs={result.kind: str(result.path) for result in written},
-            frames=report.frames(source.counts),
+            frames=report.frames,
             **source_facts(source),
             wall_s=report.wall_s,
             frames_per_s=report.frames_per_s,

@@ -15,16 +15,11 @@ BAR_WIDTH = 24
 
 
 class Progress:
-    """Remarks and a progress bar on `stream`. Safe from several threads.
+    """Remarks and, on a terminal, a progress bar on `stream`, stderr by default. Safe from several threads."""
 
-    Args:
-        stream: where to write; stderr by default.
-        bar: whether to draw the bar; by default only on a terminal.
-    """
-
-    def __init__(self, stream: TextIO | None = None, *, bar: bool | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
-        self._bar = self._stream.isatty() if bar is None else bar
+        self._bar = self._stream.isatty()
         self._lock = threading.Lock()
         self._title, self._total = "", 0
         self._started_at = self._drawn_at = 0.0

@@ -40,7 +40,7 @@ HEAVY_OPERATORS = {"Conv", "ConvTranspose", "FusedConv", "NhwcConv", "QLinearCon
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SessionPlan:
     """What every attempt to open a session has in common.
 
     Attributes:
@@ -70,7 +70,7 @@ class Made:
     bound: BoundRuns | None = None
 
 
-def make_inner(ort: Any, plan: Plan, device: DeviceName) -> Made:
+def make_inner(ort: Any, plan: SessionPlan, device: DeviceName) -> Made:
     """Open a session on exactly this device; raises `DeviceError` if onnxruntime put it on another.
 
     onnxruntime's own exceptions pass through: `session` explains them.
@@ -92,7 +92,7 @@ def _quiet(ort: Any) -> Iterator[None]:
         ort.set_default_logger_severity(2)
 
 
-def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
+def _options(ort: Any, plan: SessionPlan, *, strict: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = plan.threads
     options.inter_op_num_threads = 1
@@ -105,7 +105,7 @@ def _options(ort: Any, plan: Plan, *, strict: bool) -> Any:
     return options
 
 
-def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> Made:
+def _make_cpu(ort: Any, plan: SessionPlan, device: DeviceName) -> Made:
     options = _options(ort, plan, strict=False)
     if plan.overlapped:
         # Each of the two runs also uses the thread that calls it. On two cores this leaves one thread per run, which
@@ -120,7 +120,7 @@ def _make_cpu(ort: Any, plan: Plan, device: DeviceName) -> Made:
     return Made(inner=inner, arithmetic=arithmetic_of("cpu", spec.precision))
 
 
-def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> Made:
+def _make_openvino(ort: Any, plan: SessionPlan, device: DeviceName) -> Made:
     found = openvino_devices(ort)[:1]
     # Set explicitly, so that the reported arithmetic is what was asked for and not a default that may change.
     bf16 = openvino_has_bf16(found[0])
@@ -138,7 +138,7 @@ def _make_openvino(ort: Any, plan: Plan, device: DeviceName) -> Made:
     return Made(inner=inner, arithmetic=arithmetic_of("openvino", plan.header.spec.precision, bf16=bf16), remark=remark)
 
 
-def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
+def _make_cuda(ort: Any, plan: SessionPlan, device: DeviceName) -> Made:
     def make(graph: bool, search: str) -> Made:
         options = cuda_options(plan.header.spec.precision, device.index, graph=graph, search=search)
         return _make_nvidia(ort, plan, device, [(CUDA_PROVIDER, options)], graph=graph)
@@ -152,7 +152,7 @@ def _make_cuda(ort: Any, plan: Plan, device: DeviceName) -> Made:
     return _with_or_without_graph(by_any_search, plan)
 
 
-def _make_tensorrt(ort: Any, plan: Plan, device: DeviceName) -> Made:
+def _make_tensorrt(ort: Any, plan: SessionPlan, device: DeviceName) -> Made:
     precision = plan.header.spec.precision
     problem = precision_problem(device, precision)
     if problem:
@@ -180,7 +180,7 @@ def searched(make: Callable[[str], T]) -> tuple[T, str]:
     return make("EXHAUSTIVE"), "EXHAUSTIVE"
 
 
-def _with_or_without_graph(make: Callable[[bool], Made], plan: Plan) -> Made:
+def _with_or_without_graph(make: Callable[[bool], Made], plan: SessionPlan) -> Made:
     """Make a session with a captured CUDA graph for single frames, without one for larger batches.
 
     For single frames most of the time is kernel launches, which a graph saves; larger batches gain by overlapping their
@@ -222,7 +222,9 @@ def cuda_options(precision: str, index: int, *, graph: bool = False, search: str
     return options
 
 
-def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple[str, Any]], *, graph: bool) -> Made:
+def _make_nvidia(
+    ort: Any, plan: SessionPlan, device: DeviceName, providers: list[tuple[str, Any]], *, graph: bool
+) -> Made:
     """Make a session on NVIDIA's providers, with no node on the CPU if possible, else only light ones."""
     preload(ort)
     precision = plan.header.spec.precision
@@ -253,7 +255,7 @@ def _make_nvidia(ort: Any, plan: Plan, device: DeviceName, providers: list[tuple
     )
 
 
-def _open_nvidia(ort: Any, plan: Plan, providers: list[tuple[str, Any]], *, strict: bool) -> Any:
+def _open_nvidia(ort: Any, plan: SessionPlan, providers: list[tuple[str, Any]], *, strict: bool) -> Any:
     options = _options(ort, plan, strict=strict)
     if plan.header.spec.precision == "int8":
         # Convert kernels and biases to float once, at the start. CUDA has no int8 convolutions, and with Q/DQ pairs
@@ -269,13 +271,13 @@ def preload(ort: Any) -> None:
             ort.preload_dlls()
 
 
-def _bind(ort: Any, inner: Any, plan: Plan, device: DeviceName, *, graph: bool) -> BoundRuns:
+def _bind(ort: Any, inner: Any, plan: SessionPlan, device: DeviceName, *, graph: bool) -> BoundRuns:
     """Make this session's buffers: one set for a captured graph, else two, for two runs at once."""
     shape = (plan.batch_size, *plan.input_size, 3)
     return BoundRuns(ort, inner, index=device.index, shape=shape, sets=1 if graph else 2, captured=graph)
 
 
-def _try_out(inner: Any, plan: Plan, bound: BoundRuns | None, *, graph: bool) -> None:
+def _try_out(inner: Any, plan: SessionPlan, bound: BoundRuns | None, *, graph: bool) -> None:
     """Run once, since algorithms are chosen only then; with a graph three times, to warm up, capture and replay.
 
     Running out of memory is ignored here, except with a graph: `warm_up` reports it, and which batch would fit.

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .encode import playable
 from .errors import MediaError
 from .files import Claim
 from .items import Item
+from .mp4 import playable
 from .names import Plan, partial_path, result_name
 from .predict import SourceReport
 from .records import Finding, Records

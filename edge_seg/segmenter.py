@@ -203,9 +203,8 @@ class Segmenter:
         while True:
             size = self.batch_size
             try:
-                return run_in_parts(
-                    session.run, batch, size, whole=_wants_whole(session), copied=self._session_is_callers
-                )
+                whole = getattr(session, "whole_batches", True)
+                return run_in_parts(session.run, batch, size, whole=whole, copied=self._session_is_callers)
             except OutOfMemoryError as error:
                 if size == 1:
                     raise
@@ -258,10 +257,6 @@ def _demand_device(session: Session, asked: str) -> None:
             f"device {asked} was asked for, and the session that was given is on {session.device.name}. "
             "Leave device out, or pass the model's path."
         )
-
-
-def _wants_whole(session: Session) -> bool:
-    return getattr(session, "whole_batches", True)
 
 
 def _confidence(outputs: dict[str, np.ndarray], position: int, frame: np.ndarray) -> np.ndarray | None:

@@ -43,7 +43,7 @@ from .memory import amount, available_memory
 from .modelfile import check_model_argument, read_model_header
 from .ort_session import OrtSession, is_out_of_memory
 from .proof import Candidate, open_first_proved
-from .providers import Plan, make_inner
+from .providers import SessionPlan, make_inner
 from .spec import ModelSpec
 from .threads import available_threads
 from .warmup import warm_up
@@ -128,7 +128,7 @@ def open_session(
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise ConfigurationError(f"threads must be a whole number from 1 to {MAX_THREADS}; got {threads!r}.")
     header = read_model_header(model)
-    plan = Plan(
+    plan = SessionPlan(
         source=model if isinstance(model, bytes) else os.fspath(model),
         header=header,
         batch_size=batch_size,
@@ -215,7 +215,7 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
+def auto_candidates(ort: Any, plan: SessionPlan) -> list[Candidate]:
     """Devices that `auto` tries, the fastest first, as the benchmarks found them (docs/performance.md).
 
     TensorRT only with an engine already built for exactly this case; openvino only where it multiplies in less than
@@ -240,14 +240,14 @@ def auto_candidates(ort: Any, plan: Plan) -> list[Candidate]:
     return [(str(name), opener(name)) for name in names]
 
 
-def no_gain(ort: Any, plan: Plan, name: DeviceName) -> str:
+def no_gain(ort: Any, plan: SessionPlan, name: DeviceName) -> str:
     """Why an available device is not worth using, or ""."""
     if name.kind != "openvino" or plan.header.spec.precision == "int8" or openvino_has_bf16(openvino_devices(ort)[0]):
         return ""
     return "no faster than cpu: this processor does not multiply in bf16"
 
 
-def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtSession:
+def open_on(ort: Any, plan: SessionPlan, device: DeviceName, *, requested: str) -> OrtSession:
     """Open a session on exactly this device, warmed up where that matters, or raise an error."""
     if device.kind in ("cpu", "openvino"):
         _check_memory(plan, device)
@@ -285,7 +285,7 @@ def open_on(ort: Any, plan: Plan, device: DeviceName, *, requested: str) -> OrtS
     return session
 
 
-def _check_memory(plan: Plan, device: DeviceName) -> None:
+def _check_memory(plan: SessionPlan, device: DeviceName) -> None:
     """Raise `OutOfMemoryError` if a run needs more memory than is free: the system would kill the process."""
     asked, free = plan.header.demand(plan.batch_size, plan.input_size).bytes, available_memory()
     if free is not None and asked > free:
@@ -297,7 +297,7 @@ def _check_memory(plan: Plan, device: DeviceName) -> None:
         )
 
 
-def _check_interface(inner: Any, plan: Plan) -> None:
+def _check_interface(inner: Any, plan: SessionPlan) -> None:
     """Raise an error unless the graph's inputs and outputs are those that its metadata promises."""
     name, spec = plan.header.name, plan.header.spec
     inputs = {item.name: item for item in inner.get_inputs()}
@@ -327,7 +327,7 @@ def _upgrade() -> str:
     return f"pip install -U {' '.join(installed_builds()) or 'onnxruntime'}"
 
 
-def _raise_open_error(ort: Any, error: Exception, plan: Plan, device: DeviceName) -> NoReturn:
+def _raise_open_error(ort: Any, error: Exception, plan: SessionPlan, device: DeviceName) -> NoReturn:
     """Raise the error of ours that explains a runtime's exception while opening."""
     text = str(error)
     name, opset = plan.header.name, plan.header.opsets.get("", 0)

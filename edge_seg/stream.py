@@ -129,11 +129,9 @@ class ResultStream(Iterator["Segmentation"]):
     def report(self) -> StreamReport:
         """What became of the frames so far; it balances once the stream has ended or was closed."""
         source, taken, segmented = self._progress.source, self._progress.taken, self._progress.segmented
-        if source is not None:
-            frames = frame_counts(source.counts, segmented=segmented, lost=taken - segmented)
-            return StreamReport(frames=frames, **source_facts(source))
-        frames = frame_counts(SourceCounts(read=taken), segmented=segmented, lost=taken - segmented)
-        return StreamReport(source=self._name, frames=frames)
+        counts = SourceCounts(read=taken) if source is None else source.counts
+        facts = {"source": self._name} if source is None else source_facts(source)
+        return StreamReport(frames=frame_counts(counts, segmented=segmented, lost=taken - segmented), **facts)
 
 
 def _is_capture(given: Any) -> bool:

@@ -1,7 +1,4 @@
-"""Which track of an opened video is read, and what its header says about it. Decodes no picture.
-
-One of the few importers of av, with `opening.py`, `video.py`, `audio.py` and `encode.py`.
-"""
+"""Which track of an opened video is read, and what its header says about it. Decodes no picture."""
 
 from __future__ import annotations
 

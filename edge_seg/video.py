@@ -1,7 +1,6 @@
 """Videos in, through PyAV: files, pipes and network streams as frames with timestamps, upright, damage counted.
 
-With `opening.py`, `tracks.py`, `audio.py` and `encode.py` the only importer of av. Knows nothing of models, live queues
-or the command line.
+Knows nothing of models, live queues or the command line.
 
 Policies: frames keep the source's own pts and time base, variable rate included; in formats whose clock has no zero
 (MPEG program and transport streams, RTSP) time counts from the first timestamp. Where a clock restarts, as in joined

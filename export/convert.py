@@ -11,7 +11,6 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 import keras
@@ -20,6 +19,7 @@ import onnx
 from onnx import helper
 
 from edge_seg.errors import ConversionError
+from edge_seg.versions import installed
 from train.fcn8 import logits_model
 
 from .draft import Draft, adopt, attributes, fresh_name
@@ -83,19 +83,14 @@ def _trace(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
             traced = tf.function(network, input_signature=signature, autograph=False)
             proto, _ = tf2onnx.convert.from_function(traced, input_signature=signature, opset=TRACE_OPSET)
     except Exception as error:  # tf2onnx raises errors of any type; the versions are what a user needs
-        found = ", ".join(f"{name} {_version(name)}" for name in ("tf2onnx", "tensorflow", "keras", "onnx", "numpy"))
+        packages = ("tf2onnx", "tensorflow", "keras", "onnx", "numpy")
+        versions = installed(packages)
+        found = ", ".join(f"{name} {versions.get(name, 'missing')}" for name in packages)
         raise ConversionError(
             f"tf2onnx could not convert the network ({type(error).__name__}: {str(error).strip()[:200]}). "
             f"Installed: {found}. Install the tested versions: pip install -r requirements/test.txt"
         ) from error
     return proto
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "missing"
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ def check_pictures(run: Run, split: str, *, data: Path | None, count: int) -> No
 
     Raises what `find` raises, and `DatasetError` that names every bad file.
     """
-    refuse_problems(check_pairs(spread(find(run, split, data), count), run.classes, unlabelled=run.unlabelled))
+    refuse_problems(check_pairs(spread(find(run, split, data), count), run.class_list))
 
 
 def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:

@@ -193,17 +193,12 @@ def unpack_logits(packed: np.ndarray, block: int) -> np.ndarray:
 def _iou_figures(
     labels: np.ndarray, evidence: Evidence, classes: tuple[str, ...], unlabelled: int | None
 ) -> dict[str, Any]:
+    figures: dict[str, Any] = dict.fromkeys(("mean_iou_keras", "mean_iou_onnx", "mean_iou_points"))
+    figures |= {"iou_points": {}, "iou_with_keras": {}}
     if labels.shape != evidence.labels.shape or int(labels.max(initial=0)) >= len(classes):
-        return dict.fromkeys(("mean_iou_keras", "mean_iou_onnx", "mean_iou_points")) | {
-            "iou_points": {},
-            "iou_with_keras": {},
-        }
+        return figures
     mutual = scores(confusion_matrix(evidence.labels, labels, len(classes)), None).iou
-    figures: dict[str, Any] = {
-        "iou_with_keras": _by_class(classes, mutual),
-        "iou_points": {},
-        **dict.fromkeys(("mean_iou_keras", "mean_iou_onnx", "mean_iou_points")),
-    }
+    figures["iou_with_keras"] = _by_class(classes, mutual)
     truth = evidence.pictures.truth
     if truth is not None:
         keras, onnx = (

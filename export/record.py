@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_seg.spec import finite
+from edge_seg.versions import installed
 
 if TYPE_CHECKING:
     from train.run import Run
@@ -43,13 +43,7 @@ def training_summary(run: Run) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that made the file."""
-    found = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": sys.version.split()[0], **installed(PACKAGES)}
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:

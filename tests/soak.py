@@ -76,6 +76,7 @@ class Nowhere:
 
 def watch_camera(address: str, segmenter: Any) -> tuple[Any, threading.Thread, dict[str, Any]]:
     """A camera through the model until its pipeline is stopped, on a thread of its own."""
+    from edge_seg.account import OUTCOMES
     from edge_seg.items import expand_sources
     from edge_seg.pipeline import Pipeline
     from edge_seg.sources import open_item
@@ -90,10 +91,10 @@ def watch_camera(address: str, segmenter: Any) -> tuple[Any, threading.Thread, d
             report = pipeline.run()
         told.update(
             frames=sink.frames,
-            dropped=report.dropped,
+            dropped=report.frames["dropped"],
             reconnects=source.counts.reconnects,
             error=str(report.error or source.end.reason),
-            balanced=report.read == report.segmented + report.failed + report.dropped + report.skipped,
+            balanced=report.frames["read"] == sum(report.frames[key] for key in OUTCOMES),
         )
 
     thread = threading.Thread(target=run)

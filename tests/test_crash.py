@@ -29,15 +29,8 @@ def kill(work: str, manner: str, folder: Path, seed: int = SEED, before: tuple[s
     return done.returncode, json.loads(done.stdout) if done.returncode == 0 else None, done.stderr
 
 
-@pytest.mark.parametrize("work", WORKS[:4])
+@pytest.mark.parametrize("work", [*WORKS[:4], *(pytest.param(work, marks=pytest.mark.slow) for work in WORKS[4:])])
 def test_what_is_renamed_was_synced_before_and_its_folder_after(tmp_path: Path, work: str) -> None:
-    code, _, said = kill(work, "order", tmp_path)
-    assert code == 0, said
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("work", WORKS[4:])
-def test_training_too_syncs_before_and_after_a_rename(tmp_path: Path, work: str) -> None:
     code, _, said = kill(work, "order", tmp_path)
     assert code == 0, said
 

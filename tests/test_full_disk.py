@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_seg.encode import count_frames
 from edge_seg.errors import MediaError
+from edge_seg.mp4 import count_frames
 from edge_seg.names import partial_path
 from edge_seg.video import VideoFile
 from tests.test_signals import TINY

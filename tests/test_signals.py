@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_seg import bundled_clip
-from edge_seg.encode import count_frames
+from edge_seg.mp4 import count_frames
 from tests.edge_seg.clips import make_clip, video_times
 from tests.terminal import ROOT, Terminal
 

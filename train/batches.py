@@ -1,4 +1,4 @@
-"""Samples -> batches for Keras: reading, rendered scenes mixed in, augmentation, scaling. Knows nothing of models.
+"""Pairs -> batches for Keras: rendered scenes mixed in, augmentation, scaling. Knows nothing of files or models.
 
 Each batch depends only on (seed, epoch, index): threads, processes, a restart or --resume change nothing.
 """
@@ -14,27 +14,20 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.errors import ConfigurationError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.threads import available_threads
 
 from .augment import IDS, Example, Pair, augment
 from .augmentation import Augmentation
-from .dataset import Sample, read_pair
 
 if TYPE_CHECKING:
     from .drawing import Drawers
 
-# Size of a store's cache: 2000 images of 360x480 with their masks, or 160 of 1080x1920.
-CACHE_BYTES = 1_400_000_000
-MOMENTS_PER_STREET = 4
-# Distance between the first street numbers of two consecutive seeds.
-SEEDS_APART = 100_003
 # In one process; more would only wait for Python's global lock.
 MOST_THREADS = 8
 MOST_PROCESSES = 32
@@ -70,93 +63,6 @@ def _no_processes() -> str:
     if multiprocessing.current_process().daemon:
         return "A daemonic process of multiprocessing begins"
     return ""
-
-
-class PairStore(Sequence[Pair]):
-    """Images and masks by index, read on first access and kept while there is room for them.
-
-    A pair is ((H, W, 3) uint8 BGR, (H, W) uint8).
-    """
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = list(samples)
-        self._cache: dict[int, Pair] = {}
-        self._held = 0  # bytes
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index in self._cache:
-            return self._cache[index]
-        sample = self.samples[index]
-        pair = read_pair(sample)
-        if pair[0].shape[:2] != pair[1].shape:
-            raise DatasetError(f"{sample.image} is {pair[0].shape[:2]} but its mask {sample.mask} is {pair[1].shape}.")
-        size = sum(array.nbytes for array in pair)
-        if self._held + size <= CACHE_BYTES:
-            self._cache[index] = pair
-            self._held += size
-        return pair
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The cache travels as memory that processes share; each counts only what it reads itself as held.
-        return self.__dict__ | {"_held": 0}
-
-
-class WithFrames(Sequence[Pair]):
-    """Labelled pairs, followed by frames whose masks are `unlabelled` throughout."""
-
-    def __init__(self, pairs: Sequence[Pair], frames: Sequence[np.ndarray], unlabelled: int) -> None:
-        self._pairs, self._frames = pairs, frames
-        self._mask = np.full(frames[0].shape[:2], unlabelled, np.uint8) if len(frames) else None
-
-    def __len__(self) -> int:
-        return len(self._pairs) + len(self._frames)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index < len(self._pairs):
-            return self._pairs[index]
-        return self._frames[index - len(self._pairs)], self._mask
-
-
-class RenderedStore(Sequence[Pair]):
-    """Procedural scenes with exact labels, by index; drawn on first access, then kept.
-
-    Each street is drawn at several moments of its drive, since making the street is most of a first frame's cost.
-    """
-
-    def __init__(self, count: int, size: tuple[int, int], seed: int) -> None:
-        self._length, self.size, self.seed = count, size, seed
-        self.drawn: dict[int, list[Pair]] = {}  # by street
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: Any) -> Any:
-        street, moment = divmod(index, MOMENTS_PER_STREET)
-        if street not in self.drawn:
-            self.drawn[street] = self.draw(street)
-        return self.drawn[street][moment]
-
-    @property
-    def streets(self) -> int:
-        """Number of streets that the scenes show."""
-        return -(-self._length // MOMENTS_PER_STREET)
-
-    def draw(self, street: int) -> list[Pair]:
-        """Draw a street at each of its moments; takes seconds."""
-        from .scenes import Scene, render
-
-        scene = Scene.from_seed(self.seed * SEEDS_APART + street)
-        times = ((street * 7.31 + moment * 4.7) % 60.0 for moment in range(MOMENTS_PER_STREET))
-        return [render(scene, time_s=time_s, height=self.size[0], width=self.size[1]) for time_s in times]
-
-
-@lru_cache(maxsize=1)
-def rendered_scenes(count: int, size: tuple[int, int], seed: int) -> RenderedStore:
-    """The store of these scenes; the last one is cached, since a study trains many networks on the same scenes."""
-    return RenderedStore(count, size, seed)
 
 
 class TrainingBatches:
@@ -230,25 +136,16 @@ class TrainingBatches:
         drawn = [self._draw(int(position), rng) for position in chosen]
         return np.stack([image for image, _ in drawn]), np.stack([target for _, target in drawn])
 
-    def stream(
-        self, first_epoch: int = 0, *, threads: int | None = None, processes: int | None = None
-    ) -> Generator[tuple[np.ndarray, np.ndarray]]:
+    def stream(self, first_epoch: int = 0) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """Yield batches in order from an epoch on, without end, drawn ahead of their use.
-
-        Args:
-            first_epoch: where to begin.
-            threads: draw with this many threads of this process.
-            processes: draw with this many processes. Without either, `self.processes` decides.
 
         Raises:
             ConfigurationError: processes were asked for and cannot be started. If they are only the default, threads
                 draw instead.
         """
-        if processes is None:
-            processes = 0 if threads else self.processes
-        drawers = self._begun(processes)
+        drawers = self._begun()
         if drawers is None:
-            yield from self._in_order(self.batch, first_epoch, threads or drawing_threads())
+            yield from self._in_order(self.batch, first_epoch, drawing_threads())
             return
         from .drawing import DrawingError
 
@@ -264,8 +161,9 @@ class TrainingBatches:
                 if drawers in self._drawers:
                     self._drawers.remove(drawers)
 
-    def _begun(self, asked: int | None) -> Drawers | None:
+    def _begun(self) -> Drawers | None:
         """Start the processes that draw, as many as asked for or the default by cores; None where threads draw."""
+        asked = self.processes
         count = drawing_processes() if asked is None else asked
         if not count:
             return None
@@ -371,13 +269,3 @@ class ResizedBatches:
             pairs = [self.pairs[index] for index in range(start, min(len(self.pairs), start + self.batch_size))]
             frames = np.stack([resize_frame(image, self.size) for image, _ in pairs])
             yield scale_frames(frames), np.stack([resize_labels(mask, self.size) for _, mask in pairs])
-
-
-def class_shares(pairs: Sequence[Pair], classes: int, unlabelled: int | None) -> np.ndarray:
-    """Share of each class among the labelled pixels: (classes,) float64, 0 for the unlabelled class."""
-    counts = np.zeros(classes)
-    for _, mask in pairs:
-        counts += np.bincount(mask.ravel(), minlength=classes)[:classes]
-    if unlabelled is not None:
-        counts[unlabelled] = 0
-    return counts / max(1.0, counts.sum())

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,36 +52,29 @@ class StopOnNan(keras.callbacks.Callback):
             )
 
 
-class MovingAverage:
-    """The optimizer's exponential moving average of the trainable weights, put into the model temporarily.
+@contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """The model holds the optimizer's exponential moving average of its weights inside the block, if there is one.
 
     Keras keeps it on the device; each step, average = ema * average + (1 - ema) * weight.
     """
+    # mixed_float16 wraps the optimizer in one that scales the loss; the average is the inner one's.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    variables = model.trainable_variables
+    own = [np.asarray(variable).copy() for variable in variables]
+    _assign(variables, [np.asarray(value) for value in optimizer._model_variables_moving_average])
+    try:
+        yield
+    finally:
+        _assign(variables, own)
 
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
 
-    @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """The model holds the averaged weights inside the block; does nothing if the optimizer keeps none."""
-        # mixed_float16 wraps the optimizer in one that scales the loss; the average is the inner one's.
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if not optimizer.use_ema:
-            yield
-            return
-        variables = self.model.trainable_variables
-        own = [np.asarray(variable).copy() for variable in variables]
-        averages = optimizer._model_variables_moving_average
-        self._assign(variables, [np.asarray(value) for value in averages])
-        try:
-            yield
-        finally:
-            self._assign(variables, own)
-
-    @staticmethod
-    def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 class Validation(keras.callbacks.Callback):
@@ -93,22 +86,22 @@ class Validation(keras.callbacks.Callback):
     def __init__(
         self,
         batches: ResizedBatches | None,
-        average: MovingAverage,
         classes: int,
         unlabelled: int | None,
-        every: int = 1,
-        epochs: int = 0,
+        *,
+        every: int,
+        epochs: int,
     ) -> None:
         super().__init__()
         self.every, self.epochs = every, epochs
-        self.batches, self.average, self.classes, self.unlabelled = batches, average, classes, unlabelled
+        self.batches, self.classes, self.unlabelled = batches, classes, unlabelled
         self.class_iou: list[float] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.class_iou = []
         if self.batches is None or logs is None or not due(epoch, self.every, self.epochs):
             return
-        with self.average.swapped_in():
+        with averaged(self.model):
             confusion, loss = self._confusion()
         found = scores(confusion, self.unlabelled)
         ignored = self.unlabelled is not None
@@ -179,7 +172,7 @@ class Checkpoints(keras.callbacks.Callback):
         OSError: the checkpoint cannot be written; the previous one is kept.
     """
 
-    def __init__(self, folder: Path, history: History, *, every: int = 1, epochs: int = 0) -> None:
+    def __init__(self, folder: Path, history: History, *, every: int, epochs: int) -> None:
         super().__init__()
         self.folder, self.history, self.every, self.epochs = folder, history, every, epochs
 
@@ -197,9 +190,9 @@ class Checkpoints(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One line an epoch; on a terminal also a bar for its steps, with loss, mean IoU and the whole run's time left."""
 
-    def __init__(self, epochs: int, steps: int, stream: TextIO | None = None) -> None:
+    def __init__(self, epochs: int, steps: int) -> None:
         super().__init__()
-        self.epochs, self.steps, self.stream = epochs, steps, stream or sys.stderr
+        self.epochs, self.steps, self.stream = epochs, steps, sys.stderr
         self.epoch, self.first_epoch, self.began = 0, -1, 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

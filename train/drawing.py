@@ -34,10 +34,10 @@ from edge_seg.errors import ConfigurationError, EdgeSegError
 from edge_seg.preprocess import scale_frames
 from edge_seg.signals import NUMBERS
 
-from . import batches as drawn_here
 from .augment import Pair
-from .batches import MOMENTS_PER_STREET, RenderedStore, TrainingBatches
+from .batches import TrainingBatches
 from .shared import Shared
+from .stores import MOMENTS_PER_STREET, PairStore, RenderedStore
 
 # Bytes; shared arrays begin on a line of the processor's cache.
 ALIGNMENT = 64
@@ -89,12 +89,14 @@ class Drawers:
         if self._store is not None:
             self._scenes = SharedScenes(self._store)
             plan.rendered = ()
+        if isinstance(plan.pairs, PairStore):
+            plan.pairs = plan.pairs.shared_by(count)
         packed = Packed(plan)
         places = [Place(batches) for _ in range(count)]  # All shared memory is reserved before a process starts.
         context = multiprocessing.get_context("spawn")
         with _beginning():
             for place in places:
-                self._workers.append(_Worker(context, packed, self._scenes, place, count))
+                self._workers.append(_Worker(context, packed, self._scenes, place))
         # Registered after a process was started, so that it runs before multiprocessing's own handler waits for them.
         atexit.register(self.stop)
 
@@ -152,24 +154,21 @@ class Drawers:
 class _Worker:
     """One process, our end of its pipe, and the memory that its batches arrive in."""
 
-    def __init__(self, context: Any, packed: Packed, scenes: SharedScenes | None, place: Place, count: int) -> None:
+    def __init__(self, context: Any, packed: Packed, scenes: SharedScenes | None, place: Place) -> None:
         self.place = place
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_draw, args=(theirs, packed, scenes, place, count), name="batches", daemon=True
-        )
+        self.process = context.Process(target=_draw, args=(theirs, packed, scenes, place), name="batches", daemon=True)
         self.process.start()
         theirs.close()  # Only the process has it now, so the pipe closes when the process ends.
 
 
-def _draw(connection: Any, packed: Packed, scenes: SharedScenes | None, place: Place, count: int) -> None:
+def _draw(connection: Any, packed: Packed, scenes: SharedScenes | None, place: Place) -> None:
     """The main function of a process: answer each (epoch, index) until the pipe closes."""
     # The training's own process handles these signals and decides what happens.
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
     cv2.setNumThreads(1)
-    drawn_here.CACHE_BYTES //= count
     batches = packed.opened()
     if scenes is not None:
         batches.rendered = scenes

@@ -46,20 +46,17 @@ class Subject:
         name: the run's folder or the model file, as it was given.
         split: "train", "val", "test" or "plain folders".
         samples: the pairs to evaluate on.
-        classes, palette, unlabelled: of the model.
+        classes, palette: of the model; `classes.ignored` is of the samples' masks.
         labeler: what labels frames.
-        ignored: mask value that means unlabelled, where it is not one of the ids.
         night: relight each image as if at night first.
     """
 
     name: str
     split: str
     samples: Sequence[Sample]
-    classes: tuple[str, ...]
+    classes: ClassList
     palette: Palette
-    unlabelled: int | None
     labeler: Labeler
-    ignored: int | None = None
     night: bool = False
 
     def read(self, sample: Sample) -> Pair:
@@ -67,7 +64,7 @@ class Subject:
         image, mask = read_pair(sample)
         if self.night:
             # Seeded by the image's name: the same night for every model, whatever else is evaluated.
-            ids = {name: index for index, name in enumerate(self.classes)}
+            ids = {name: index for index, name in enumerate(self.classes.names)}
             image = make_night(image, mask, ids, np.random.default_rng(crc32(sample.stem.encode(errors="replace"))))
         return image, mask
 
@@ -135,10 +132,10 @@ def run_evaluate(args: argparse.Namespace) -> int:
     onnx = args.model.is_file() or (args.model.suffix.lower() == ".onnx" and not args.model.is_dir())
     subject = _onnx_subject(args) if onnx else _run_subject(args)
     if args.night:
-        if any(name not in subject.classes for name in NEEDED):
+        if any(name not in subject.classes.names for name in NEEDED):
             raise ConfigurationError(
                 f"--night relights streets by the classes {', '.join(NEEDED)}; got a model of "
-                f"{', '.join(subject.classes)}."
+                f"{', '.join(subject.classes.names)}."
             )
         subject = replace(subject, split=f"{subject.split} by night", night=True)
     folder_name = f"evaluate-{subject.split.replace(' ', '-')}"
@@ -149,7 +146,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
         refuse_link(out)
     evaluation = evaluate_subject(subject, batch=args.batch)
     print_evaluation(subject, evaluation)
-    options = {"flip": args.flip, "scales": list(args.scales), "ignore_id": subject.ignored}
+    options = {"flip": args.flip, "scales": list(args.scales), "ignore_id": subject.classes.ignored}
     write_evaluation(subject, evaluation, out, options=options)
     put("", f"written to {out}: summary.json, classes.csv, images.csv, confusion.csv and pictures")
     if not apart and args.out is None:
@@ -161,14 +158,14 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 def evaluate_subject(subject: Subject, *, batch: int = 8) -> Evaluation:
     """Check the files, then evaluate; raises `DatasetError` that names every bad file."""
-    curable = subject.unlabelled is not None
-    report = check_pairs(subject.samples, subject.classes, unlabelled=subject.unlabelled, curable=curable)
+    curable = subject.classes.unlabelled is not None
+    report = check_pairs(subject.samples, subject.classes, curable=curable)
     print_warnings(refuse_problems(report), WARNINGS_TOLD)
     return evaluate_samples(
         subject.labeler,
         subject.samples,
         classes=len(subject.classes),
-        unlabelled=subject.unlabelled,
+        unlabelled=subject.classes.unlabelled,
         batch=batch,
         read=subject.read,
         on_batch=_progress,
@@ -194,11 +191,9 @@ def _run_subject(args: argparse.Namespace) -> Subject:
         name=str(args.model),
         split=split,
         samples=samples,
-        classes=run.classes,
+        classes=known,
         palette=palette_for(run.classes),
-        unlabelled=run.unlabelled,
         labeler=labeler,
-        ignored=known.ignored,
     )
 
 
@@ -233,11 +228,9 @@ def _onnx_subject(args: argparse.Namespace) -> Subject:
         name=str(args.model),
         split="plain folders" if plain else "test",
         samples=samples,
-        classes=spec.classes,
+        classes=known,
         palette=spec.palette,
-        unlabelled=spec.unlabelled,
         labeler=labeler,
-        ignored=known.ignored,
     )
 
 
@@ -260,7 +253,7 @@ def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:
     put(f"{subject.name} on {subject.split}: {images} images, labelled at {speed}")
     for result in evaluation.results:
         size = "each mask's own size" if result.protocol == FULL_FRAME else f"{height}x{width}"
-        put("", f"{result.protocol} ({size}), {result.variant}", *table_lines(result.scores, subject.classes))
+        put("", f"{result.protocol} ({size}), {result.variant}", *table_lines(result.scores, subject.classes.names))
 
 
 def table_lines(found: Scores, classes: Sequence[str]) -> list[str]:
@@ -289,19 +282,19 @@ def write_evaluation(
     """Write summary.json, the CSV tables and the pictures; confusion and pictures are of full frame, plain."""
     from . import pictures  # matplotlib takes seconds to load, which `--help` and a wrong call need not wait for
 
+    classes, palette = subject.classes.names, subject.palette
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [row for result in evaluation.results for row in _class_rows(result, subject.classes)]
+    rows = [row for result in evaluation.results for row in _class_rows(result, classes)]
     header = ("protocol", "variant", "id", "class", "tp", "fp", "fn", "iou_with_unlabelled", "iou", "accuracy")
     write_csv(folder / "classes.csv", header, rows)
     images = [(item.sample.stem, _cell(item.mean_iou), _cell(item.accuracy)) for item in evaluation.images]
     write_csv(folder / "images.csv", ("image", "mean_iou", "accuracy"), images)
     full = evaluation.result(FULL_FRAME).scores
-    confusion_rows = [(name, *row) for name, row in zip(subject.classes, full.confusion.tolist(), strict=True)]
-    write_csv(folder / "confusion.csv", ("truth", *subject.classes), confusion_rows)
+    confusion_rows = [(name, *row) for name, row in zip(classes, full.confusion.tolist(), strict=True)]
+    write_csv(folder / "confusion.csv", ("truth", *classes), confusion_rows)
     with replacing(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary(subject, evaluation, options or {}), indent=2) + "\n")
     title = f"{subject.split}, {len(evaluation.images)} images, full frame"
-    classes, palette = subject.classes, subject.palette
     pictures.confusion_picture(full.confusion, classes, folder / "confusion.png", title=f"Confusion, {title}")
     pictures.iou_bars(full.iou, classes, palette, folder / "iou.png", title=f"IoU by class, {title}")
     for name, shown in (("best", evaluation.best), ("worst", evaluation.worst), ("samples", evaluation.evenly)):
@@ -318,8 +311,9 @@ def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
     frames, truths = zip(*(subject.read(item.score.sample) for item in shown), strict=True)
     found = [resize_labels(item.labels, truth.shape) for item, truth in zip(shown, truths, strict=True)]
     titles = [f"{item.score.sample.stem}: mean IoU {_figure(item.score.mean_iou)}" for item in shown]
+    classes = subject.classes
     pictures.sample_predictions(
-        frames, truths, found, subject.classes, subject.palette, path, titles=titles, unlabelled=subject.unlabelled
+        frames, truths, found, classes.names, subject.palette, path, titles=titles, unlabelled=classes.unlabelled
     )
 
 
@@ -332,9 +326,9 @@ def summary(subject: Subject, evaluation: Evaluation, options: dict[str, Any]) -
         "input_size": list(evaluation.size),
         "options": options,
         "label_ms": round(evaluation.label_ms, 3),
-        "classes": list(subject.classes),
-        "unlabelled": subject.unlabelled,
-        "results": [_result_record(result, subject.classes) for result in evaluation.results],
+        "classes": list(subject.classes.names),
+        "unlabelled": subject.classes.unlabelled,
+        "results": [_result_record(result, subject.classes.names) for result in evaluation.results],
     }
 
 

@@ -21,6 +21,8 @@ from .labelers import Labeler
 from .metrics import Scores, confusion_matrix, scores
 
 MODEL_SIZE, FULL_FRAME = "model size", "full frame"
+# How many of the best, the worst and the evenly spaced images are kept to be shown.
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,15 @@ class Evaluation:
     evenly: tuple[Shown, ...]
     label_ms: float
 
-    def result(self, protocol: str, variant: str = "plain") -> Result:
-        """The result of a protocol and variant."""
-        return next(result for result in self.results if (result.protocol, result.variant) == (protocol, variant))
+    def result(self, protocol: str) -> Result:
+        """The plain result of a protocol."""
+        return next(result for result in self.results if (result.protocol, result.variant) == (protocol, "plain"))
 
 
 @dataclass
 class _Shortlist:
-    """The `count` best and worst images so far, and the evenly spaced ones."""
+    """The best and worst images so far, and the evenly spaced ones."""
 
-    count: int
     even: frozenset[int]
     ranked: list[Shown] = field(default_factory=list)
     evenly: list[Shown] = field(default_factory=list)
@@ -90,13 +91,13 @@ class _Shortlist:
             self.evenly.append(shown)
         if not np.isnan(shown.score.mean_iou):
             self.ranked = sorted((*self.ranked, shown), key=lambda item: -item.score.mean_iou)
-            # With more than twice the count, the one in the middle is among neither the best nor the worst.
-            if len(self.ranked) > 2 * self.count:
-                del self.ranked[self.count]
+            # With more than twice as many, the one in the middle is among neither the best nor the worst.
+            if len(self.ranked) > 2 * SHOWN:
+                del self.ranked[SHOWN]
 
     def best_and_worst(self) -> tuple[tuple[Shown, ...], tuple[Shown, ...]]:
-        count = min(self.count, (len(self.ranked) + 1) // 2)
-        worst = self.ranked[count:][::-1][: self.count]
+        count = min(SHOWN, (len(self.ranked) + 1) // 2)
+        worst = self.ranked[count:][::-1][:SHOWN]
         return tuple(self.ranked[:count]), tuple(worst)
 
 
@@ -107,7 +108,6 @@ def evaluate_samples(
     classes: int,
     unlabelled: int | None,
     batch: int = 8,
-    shown: int = 3,
     read: Callable[[Sample], Pair] = read_pair,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -119,7 +119,6 @@ def evaluate_samples(
         classes: number of classes.
         unlabelled: id of the unlabelled class, or None.
         batch: frames read and labelled at a time.
-        shown: how many of the best, the worst and the evenly spaced images to keep labels of.
         read: a sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8.
         on_batch: called with (samples done, samples in all) after each batch.
 
@@ -133,8 +132,8 @@ def evaluate_samples(
         for variant in labeler.variants
         for protocol in (MODEL_SIZE, FULL_FRAME)
     }
-    even = frozenset(np.linspace(0, len(samples) - 1, min(shown, len(samples))).round().astype(int).tolist())
-    shortlist, images, times = _Shortlist(shown, even), [], []
+    even = frozenset(np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).round().astype(int).tolist())
+    shortlist, images, times = _Shortlist(even), [], []
     for chunk in _chunks(samples, batch):
         frames, truths = zip(*map(read, chunk), strict=True)
         began = time.perf_counter()

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from .augment import Pair
-from .batches import PairStore, ResizedBatches, TrainingBatches, check_processes, class_shares, rendered_scenes
+from .batches import ResizedBatches, TrainingBatches, check_processes
 from .begin import begin_network, learning_rates, some_frames
-from .callbacks import Checkpoints, History, MovingAverage, Progress, StopOnNan, StopOnSignal, Validation
+from .callbacks import Checkpoints, History, Progress, StopOnNan, StopOnSignal, Validation, averaged
 from .checkpoint import has_checkpoint, has_finished, load_checkpoint
 from .dataset import Sample
 from .distribute import Devices, choose_devices, join_hosts
@@ -30,6 +30,7 @@ from .policy import policy_kept
 from .recipes import Recipe, make_optimizer
 from .run import Run, open_run, save_run
 from .seen import seen_held_out
+from .stores import PairStore, class_shares, rendered_scenes
 from .teacher import opinions_of
 from .training_data import TrainingData, find_data
 from .weights import even_out
@@ -93,7 +94,7 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
             "loaded_layers": list(trainer.inherited.loaded),
             "devices": devices.count,
         }
-        with trainer.average.swapped_in():
+        with averaged(trainer.model):
             plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
         if recipe.batch_norm:
             even_out(plain)  # Folded kernels of 1e-5 would lose digits in float16.
@@ -136,6 +137,7 @@ class Trainer:
         self.recipe, self.options, self.devices, self.folder = recipe, options, devices, folder
         self.classes = options.classes
         self.ignored = self.classes.unlabelled if recipe.ignore_unlabelled else None
+        # Also fills the store: processes that draw batches share the images that are read by then.
         self.shares = class_shares(pairs, len(self.classes), self.ignored) if not recipe.is_notebook else None
         self.fcn8_config = fcn8_config(recipe, options)
         self.batches = self._training_batches(pairs, opinions)
@@ -147,11 +149,9 @@ class Trainer:
         self._compile()
         # Built within the first step, it would have TensorFlow trace that step a second time.
         self.model.optimizer.build(self.model.trainable_variables)
-        self.average = MovingAverage(self.model)
         held_out = ResizedBatches(PairStore(validation), size=recipe.input_size, batch_size=min(recipe.batch_size, 8))
         self.validation = Validation(
             held_out if validation else None,
-            self.average,
             len(self.classes),
             self.ignored,
             every=recipe.epochs if options.brief else options.every,

@@ -76,7 +76,7 @@ def run_inspect(args: argparse.Namespace) -> int:
         )
     given = class_list(args.classes or CAMVID_CLASSES, args.unlabelled_class, args.ignore_id)
     classes = given.names
-    look = partial(preflight, classes=classes, unlabelled=given.unlabelled, ignored=given.ignored, on_pair=_progress)
+    look = partial(preflight, classes=given, on_pair=_progress)
     folders = dataset_folders(args.dataset, args.split or "train", images=args.images, masks=args.masks)
     report = look(*folders)
     args.out.mkdir(parents=True, exist_ok=True)

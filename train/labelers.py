@@ -64,7 +64,7 @@ class KerasLabeler:
 
     def label(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `Labeler.label`."""
-        return [_most_probable(found) for found in self.probabilities(frames)]
+        return [found.argmax(axis=-1).astype(np.uint8) for found in self.probabilities(frames)]
 
     def probabilities(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The probabilities that `label` decides by: for each variant, (N, height, width, classes) float32."""
@@ -157,10 +157,6 @@ def open_onnx(path: Path, *, input_size: tuple[int, int] | None, batch: int) -> 
 def _scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
     height, width = (max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in size)
     return (height, width) if scale != 1 else size
-
-
-def _most_probable(probabilities: np.ndarray) -> np.ndarray:
-    return probabilities.argmax(axis=-1).astype(np.uint8)
 
 
 def resize_channels(

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from edge_seg.spec import CAMVID_CLASSES
 from .classes import UNLABELLED_NAME, ClassList
 from .dataset import IMAGE_SUFFIXES, Sample, by_stem, ignored_value, orphans, read_image, read_mask
 
-# 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
+# Files that declare more are not decoded. 8192 x 8192: above any road camera's frame, and 200 MB once decoded.
 MAX_PIXELS = 1 << 26
 IDS_NAMED = 12
 # How many warnings are printed where a dataset is used rather than inspected.
@@ -63,22 +64,9 @@ class _Pair:
     pixels: np.ndarray | None = None
 
 
-def check_dataset(
-    image_dir: Path | str,
-    mask_dir: Path | str,
-    classes: tuple[str, ...],
-    *,
-    unlabelled: int | None = None,
-    ignored: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> PreflightReport:
-    """`preflight`, for callers that cannot go on with a bad file.
-
-    Raises:
-        DatasetError: `problems` names every bad file.
-    """
-    report = preflight(image_dir, mask_dir, classes, unlabelled=unlabelled, ignored=ignored, max_pixels=max_pixels)
-    return refuse_problems(report)
+def check_dataset(image_dir: Path | str, mask_dir: Path | str, classes: ClassList) -> PreflightReport:
+    """`preflight`, for callers that cannot go on with a bad file; raises `DatasetError` naming every one."""
+    return refuse_problems(preflight(image_dir, mask_dir, classes))
 
 
 def print_warnings(report: PreflightReport, most: int) -> None:
@@ -100,21 +88,15 @@ def problem_summary(report: PreflightReport) -> str:
 def preflight(
     image_dir: Path | str,
     mask_dir: Path | str,
-    classes: tuple[str, ...],
+    classes: ClassList,
     *,
-    unlabelled: int | None = None,
-    ignored: int | None = None,
-    max_pixels: int = MAX_PIXELS,
     on_pair: Callable[[int, int], None] | None = None,
 ) -> PreflightReport:
     """Check every file of a dataset.
 
     Args:
         image_dir, mask_dir: folders whose files pair up by stem.
-        classes: class names; a mask's ids must be below their number.
-        unlabelled: id of the unlabelled class; a mask of nothing else is worth a warning.
-        ignored: a value of masks that means `unlabelled` too.
-        max_pixels: files that declare more are refused without decoding.
+        classes: what the masks hold.
         on_pair: called with (pairs done, pairs in all) after each.
 
     Raises:
@@ -122,11 +104,9 @@ def preflight(
     """
     images, problems, warnings = _list_folder(Path(image_dir))
     masks, mask_problems, mask_warnings = _list_folder(Path(mask_dir))
-    meant = ignored_value(ClassList(names=classes, unlabelled=unlabelled, ignored=ignored))
+    meant = ignored_value(classes)
     todo = [Sample(stem, images[stem], masks[stem], meant) for stem in sorted(images.keys() & masks.keys())]
-    report = check_pairs(
-        todo, classes, unlabelled=unlabelled, max_pixels=max_pixels, on_pair=on_pair, curable=ignored is None
-    )
+    report = check_pairs(todo, classes, on_pair=on_pair, curable=classes.ignored is None)
     problems += mask_problems + orphans(images, masks, Path(image_dir), Path(mask_dir))
     return replace(
         report,
@@ -139,21 +119,15 @@ def preflight(
 
 def check_pairs(
     samples: Sequence[Sample],
-    classes: tuple[str, ...],
+    classes: ClassList,
     *,
-    unlabelled: int | None = None,
-    max_pixels: int = MAX_PIXELS,
     on_pair: Callable[[int, int], None] | None = None,
     curable: bool = False,
 ) -> PreflightReport:
     """Check these pairs only; arguments as for `preflight`, and `curable`: problems may suggest --ignore-id."""
-
-    def check(sample: Sample) -> _Pair:
-        return _check_pair(sample, classes, unlabelled, max_pixels, curable)
-
     pairs = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for pair in pool.map(check, samples):
+        for pair in pool.map(partial(_check_pair, classes=classes, curable=curable), samples):
             pairs.append(pair)
             if on_pair:
                 on_pair(len(pairs), len(samples))
@@ -193,14 +167,12 @@ def _list_folder(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
     return found, problems, warnings
 
 
-def _check_pair(
-    sample: Sample, classes: tuple[str, ...], unlabelled: int | None, max_pixels: int, curable: bool
-) -> _Pair:
+def _check_pair(sample: Sample, *, classes: ClassList, curable: bool) -> _Pair:
     """Check one image, its mask, and that they fit; a file's faults share one line."""
     faults: dict[Path, list[str]] = {sample.image: [], sample.mask: []}
     warnings = []
-    image_header = _checked_header(sample.image, max_pixels, faults[sample.image])
-    mask_header = _checked_header(sample.mask, max_pixels, faults[sample.mask])
+    image_header = _checked_header(sample.image, faults[sample.image])
+    mask_header = _checked_header(sample.mask, faults[sample.mask])
     if image_header:
         _attempt(faults[sample.image], sample.image, read_image)
         if image_header.orientation != 1:
@@ -210,10 +182,10 @@ def _check_pair(
             )
     ids = None
     if mask_header:
-        ids = _checked_ids(sample, mask_header, classes, faults[sample.mask], warnings, curable)
+        ids = _checked_ids(sample, mask_header, classes.names, faults[sample.mask], warnings, curable)
     if image_header and mask_header:
         faults[sample.mask] += _size_faults(image_header, mask_header)
-    if ids is not None and unlabelled is not None and ids[unlabelled] == ids.sum():
+    if ids is not None and classes.unlabelled is not None and ids[classes.unlabelled] == ids.sum():
         warnings.append(f"{sample.mask}: nothing in it is labelled")
     problems = [f"{path}: {'; '.join(found)}" for path, found in faults.items() if found]
     size = (image_header.height, image_header.width) if image_header else (0, 0)
@@ -229,19 +201,19 @@ def _attempt(faults: list[str], path: Path, read: Callable[[Path], np.ndarray]) 
     return None
 
 
-def _checked_header(path: Path, max_pixels: int, faults: list[str]) -> ImageHeader | None:
+def _checked_header(path: Path, faults: list[str]) -> ImageHeader | None:
     """A file's header if the file is complete and small enough to decode; or None, the reason added to `faults`."""
     try:
         if not path.is_file():
             raise ImageFault("cannot be read (not a file)")
         # Eight bytes a pixel is the most an honest file needs (16-bit RGBA, not compressed).
-        if path.stat().st_size > max_pixels * 8 + (1 << 20):
-            raise ImageFault(f"{path.stat().st_size >> 20} MB is more than any image of {max_pixels} pixels needs")
+        if path.stat().st_size > MAX_PIXELS * 8 + (1 << 20):
+            raise ImageFault(f"{path.stat().st_size >> 20} MB is more than any image of {MAX_PIXELS} pixels needs")
         data = path.read_bytes()
         header = read_header(data)
-        if header.width * header.height > max_pixels:
+        if header.width * header.height > MAX_PIXELS:
             raise ImageFault(
-                f"declares {header.width}x{header.height} pixels in {len(data)} bytes; at most {max_pixels} pixels are "
+                f"declares {header.width}x{header.height} pixels in {len(data)} bytes; at most {MAX_PIXELS} pixels are "
                 "decoded (a decompression bomb?)"
             )
         check_complete(data, header)

@@ -69,9 +69,8 @@ def write_run_pictures(run: Any, model: Any = None) -> Path:
         name=str(run.folder),
         split="val" if validated else "train",
         samples=samples if validated else samples[:: max(1, len(samples) // 4)][:4],
-        classes=run.classes,
+        classes=run.class_list,
         palette=palette_for(run.classes),
-        unlabelled=run.unlabelled,
         labeler=labeler,
     )
     evaluation = evaluate_subject(subject)

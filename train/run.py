@@ -17,7 +17,6 @@ import os
 import sys
 import zipfile
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 from edge_seg.errors import ConfigurationError, ModelFileError
 from edge_seg.files import replacing
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
+from edge_seg.versions import installed
 
 from .classes import ClassList
 from .dataset import Sample, composed, find_samples, refuse_gone
@@ -242,10 +242,5 @@ def _copy_as_float16(source: Any, target: Any) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what a run computes, and the name of Keras' backend."""
-    found = {"python": sys.version.split()[0], "backend": keras.backend.backend()}
-    for package in ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python", "opencv-python-headless"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    packages = ("keras", "tensorflow", "jax", "torch", "numpy", "opencv-python", "opencv-python-headless")
+    return {"python": sys.version.split()[0], "backend": keras.backend.backend(), **installed(packages)}

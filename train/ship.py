@@ -26,6 +26,7 @@ from . import arguments
 from .files import CONFIG_NAME, WEIGHTS_NAME
 from .scenes import LEAST_SIDE, SHOWCASE_SEED, SHOWCASE_STYLE, STYLES, Scene, clip_frames
 
+POSTER_WIDTH = 960
 # The parts of a run's config that ship: enough to rebuild the network and to say how it was made.
 SHIPPED_KEYS = (
     "fcn8",
@@ -43,28 +44,6 @@ SHIPPED_KEYS = (
     "training",
     "versions",
 )
-
-
-def write_clip(
-    path: Path, *, seed: int = SHOWCASE_SEED, style: str | None = SHOWCASE_STYLE, seconds: float = 8.0, rate: int = 25,
-    frame_size: tuple[int, int] = (480, 640), crf: int = 27,
-) -> int:  # fmt: skip
-    """Render a drive to an H.264 MP4 and return its number of frames.
-
-    Args:
-        path: the file to make.
-        seed, style: which street; the one of the README by default.
-        seconds, rate: length, and frames a second.
-        frame_size: (height, width) in pixels.
-        crf: x264's quality, 0 best to 51.
-
-    Raises:
-        MediaError: the file cannot be written.
-    """
-    frames = clip_frames(
-        Scene.from_seed(seed, style=style), seconds=seconds, rate=rate, height=frame_size[0], width=frame_size[1]
-    )
-    return write_frames(path, (frame for frame, _ in frames), size=frame_size, rate=rate, crf=crf)
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], *, size: tuple[int, int], rate: int, crf: int = 27) -> int:
@@ -120,7 +99,7 @@ def ship_run(folder: Path, out: Path, *, input_size: tuple[int, int] | None = No
     return (out / WEIGHTS_NAME).stat().st_size
 
 
-def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int = 960) -> None:
+def write_poster(model: Path, clip: Path, path: Path, *, index: int) -> None:
     """README's picture: a clip's frame beside its overlay, over the legend of classes.
 
     Args:
@@ -128,7 +107,6 @@ def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int 
         clip: a video.
         path: the PNG to write.
         index: which frame, from 0.
-        width: of the picture, in pixels.
 
     Raises:
         ConfigurationError: the clip has no such frame.
@@ -140,9 +118,9 @@ def write_poster(model: Path, clip: Path, path: Path, *, index: int, width: int 
             raise ConfigurationError(f"--frame {index}: {clip} has fewer frames.")
         classes, palette = segmenter.spec.classes, segmenter.spec.palette
         pair = np.hstack([frame, segmenter.segment(frame).plot(alpha=0.55)])
-    height = round(width * pair.shape[0] / pair.shape[1])
+    size = POSTER_WIDTH, round(POSTER_WIDTH * pair.shape[0] / pair.shape[1])
     picture = np.vstack(
-        [cv2.resize(pair, (width, height), interpolation=cv2.INTER_AREA), legend(classes, palette, width=width)]
+        [cv2.resize(pair, size, interpolation=cv2.INTER_AREA), legend(classes, palette, width=POSTER_WIDTH)]
     )
     with replacing(path) as temporary:
         # Not imwrite, which reports a full disk only by its return value.
@@ -175,15 +153,9 @@ def run_clip(args: argparse.Namespace) -> int:
     if min(args.size) < LEAST_SIDE:
         height, width = args.size
         raise ConfigurationError(f"--size must be at least {LEAST_SIDE}x{LEAST_SIDE}, got {height}x{width}.")
-    frames = write_clip(
-        args.out,
-        seed=args.seed,
-        style=args.style,
-        seconds=args.seconds,
-        rate=args.rate,
-        frame_size=args.size,
-        crf=args.crf,
-    )
+    scene, (height, width) = Scene.from_seed(args.seed, style=args.style), args.size
+    drive = clip_frames(scene, seconds=args.seconds, rate=args.rate, height=height, width=width)
+    frames = write_frames(args.out, (frame for frame, _ in drive), size=args.size, rate=args.rate, crf=args.crf)
     print(f"{args.out}: {frames} frames, {args.out.stat().st_size / 1e6:.2f} MB")
     return 0
 

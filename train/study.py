@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 
 from . import arguments
-from .classes import CAMVID
+from .classes import CAMVID, CAMVID_RARE
 from .dataset import data_hash, find_samples
 from .files import CONFIG_NAME, replacing
 from .fit_arguments import add_workers
@@ -159,7 +159,7 @@ def check_data(variant: Variant, args: argparse.Namespace) -> None:
             "trainings are compared by the images held out; give more images."
         )
     # `fit` would offer its own cure for other classes' masks, which a study has no options for.
-    refuse_problems(check_pairs(samples, CAMVID.names, unlabelled=CAMVID.unlabelled))
+    refuse_problems(check_pairs(samples, CAMVID))
 
 
 def train_variant(variant: Variant, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -264,7 +264,6 @@ def study_table(variants: Sequence[Variant], records: Sequence[dict[str, Any]]) 
     by_name = {
         variant.name: [record for record in records if record["variant"] == variant.name] for variant in variants
     }
-    rare = ("pole", "sign_symbol", "pedestrian", "bicyclist")
     lines = [
         "| variant | mean IoU | seeds | spread | difference | its spread | pole | sign | pedestrian | bicyclist |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -278,7 +277,7 @@ def study_table(variants: Sequence[Variant], records: Sequence[dict[str, Any]]) 
         change, spread = (f"{statistics.fmean(changes):+.1f}", f"{_range(changes):.1f}") if changes else ("–", "–")
         if name == variants[0].name:
             change = spread = ""
-        classes = " | ".join(_class_mean(runs, key) for key in rare)
+        classes = " | ".join(_class_mean(runs, key) for key in CAMVID_RARE)
         lines.append(
             f"| {name} | {statistics.fmean(scores):.3f} | {len(scores)} | {100 * _range(scores):.1f} "
             f"| {change} | {spread} | {classes} |"

@@ -11,7 +11,6 @@ import numpy as np
 from edge_seg.errors import DatasetError
 
 from .augment import Pair
-from .batches import PairStore, WithFrames
 from .classes import ClassList
 from .dataset import Sample, dataset_folders, find_samples, read_image
 from .options import FitOptions
@@ -19,6 +18,7 @@ from .preflight import WARNINGS_TOLD, PreflightReport, check_dataset, print_warn
 from .recipes import Recipe
 from .run import open_run
 from .splits import split_samples
+from .stores import PairStore
 from .teacher import opinion_bytes, refuse_many, unlabelled_frames
 
 
@@ -38,11 +38,7 @@ class TrainingData:
 
     def pairs(self, classes: ClassList) -> Sequence[Pair]:
         """The pairs to train on, read on access; the frames come last, with masks unlabelled throughout."""
-        pairs = PairStore(self.training)
-        if not len(self.frames):
-            return pairs
-        assert classes.unlabelled is not None
-        return WithFrames(pairs, self.frames, classes.unlabelled)
+        return PairStore(self.training, self.frames, classes.unlabelled)
 
 
 def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
@@ -54,7 +50,7 @@ def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
     """
     folders = dataset_folders(options.dataset, "train", images=options.images, masks=options.masks)
     classes = options.classes
-    report = check_dataset(*folders, classes.names, unlabelled=classes.unlabelled, ignored=classes.ignored)
+    report = check_dataset(*folders, classes)
     print_warnings(report, WARNINGS_TOLD)
     samples = find_samples(None, images=folders[0], masks=folders[1], classes=classes)
     training, validation = split_samples(samples, recipe, options.seed)

@@ -17,8 +17,9 @@ from benchmarks.data import FrameSet
 from benchmarks.environment import ROOT
 from benchmarks.process import Worker
 from benchmarks.rows import ClipRow, Result, Row
-from benchmarks.suite import Plan
+from benchmarks.suite import Workload, workload
 from tests.streets import streets_are_drawn_once  # noqa: F401
+from train.classes import CAMVID
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 SIZE = (32, 64)
@@ -54,23 +55,12 @@ def frames() -> FrameSet:
 
 
 @pytest.fixture
-def make_plan(tmp_path: Path, frames: FrameSet) -> Callable[..., Plan]:
-    """A plan for fake contenders, the reference first."""
+def make_work(tmp_path: Path, frames: FrameSet) -> Callable[..., Workload]:
+    """The work of fake contenders, the reference first."""
 
-    def make(*contenders: Contender) -> Plan:
-        inputs = tmp_path / "inputs.npy"
-        np.save(inputs, frames.inputs(SIZE))
+    def make(*contenders: Contender) -> Workload:
         everyone = (fake_contender("works", REFERENCE), *contenders)
-        return Plan(
-            contenders=everyone,
-            data=frames,
-            inputs=inputs,
-            classes=12,
-            unlabelled=11,
-            repeats=3,
-            frames=6,
-            scratch=tmp_path,
-        )
+        return workload(everyone, frames, SIZE, classes=CAMVID, repeats=3, frames=6, scratch=tmp_path)
 
     return make
 

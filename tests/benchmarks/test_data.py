@@ -12,8 +12,8 @@ import pytest
 from benchmarks.data import load_data, scene_seeds
 from benchmarks.settings import run_classes
 from edge_seg.errors import DatasetError
-from train.batches import SEEDS_APART
 from train.classes import CAMVID, ClassList
+from train.stores import SEEDS_APART
 
 
 def test_a_dataset_gives_its_test_folder(dataset):

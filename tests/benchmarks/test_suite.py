@@ -21,8 +21,8 @@ def quiet():
     return lambda _: None
 
 
-def test_failures_are_rows_and_the_rest_goes_on(make_plan, start_fake, quiet):
-    plan = make_plan(
+def test_failures_are_rows_and_the_rest_goes_on(make_work, start_fake, quiet):
+    work = make_work(
         contender("works"),
         contender("raises"),
         contender("dies-loading"),
@@ -30,7 +30,7 @@ def test_failures_are_rows_and_the_rest_goes_on(make_plan, start_fake, quiet):
         contender("wrong-ids"),
         contender("no-device", optional=True),
     )
-    rows = {row.name: row for row in measure_batch(plan, 2, say=quiet, start=start_fake).rows}
+    rows = {row.name: row for row in measure_batch(work, 2, say=quiet, start=start_fake).rows}
     assert {name: row.status for name, row in rows.items()} == {
         REFERENCE: "ok",
         "works": "ok",
@@ -52,21 +52,21 @@ def test_failures_are_rows_and_the_rest_goes_on(make_plan, start_fake, quiet):
     assert (good.ratio_low, good.ratio_high) == (None, None), "three rounds have no quartiles"
 
 
-def test_five_rounds_have_quartiles(make_plan, start_fake, quiet):
-    plan = replace(make_plan(contender("works")), repeats=5)
-    good = measure_batch(plan, 2, say=quiet, start=start_fake).rows[1]
+def test_five_rounds_have_quartiles(make_work, start_fake, quiet):
+    work = replace(make_work(contender("works")), repeats=5)
+    good = measure_batch(work, 2, say=quiet, start=start_fake).rows[1]
     assert good.ratio_low <= good.ratio <= good.ratio_high
 
 
-def test_a_device_asked_for_by_name_fails_instead_of_being_skipped(make_plan, start_fake, quiet):
-    rows = measure_batch(make_plan(contender("no-device")), 1, say=quiet, start=start_fake).rows
+def test_a_device_asked_for_by_name_fails_instead_of_being_skipped(make_work, start_fake, quiet):
+    rows = measure_batch(make_work(contender("no-device")), 1, say=quiet, start=start_fake).rows
     assert rows[1].status == "failed"
     assert "no such device" in rows[1].reason
 
 
-def test_without_the_reference_there_is_no_ratio(make_plan, start_fake, quiet):
-    plan = make_plan(contender("works"))
-    broken = replace(plan, contenders=(replace(contender("raises"), name=REFERENCE), *plan.contenders[1:]))
+def test_without_the_reference_there_is_no_ratio(make_work, start_fake, quiet):
+    work = make_work(contender("works"))
+    broken = replace(work, contenders=(replace(contender("raises"), name=REFERENCE), *work.contenders[1:]))
     first, second = measure_batch(broken, 1, say=quiet, start=start_fake).rows
     assert first.status == "failed"
     assert second.status == "ok"

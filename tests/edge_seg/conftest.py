@@ -21,7 +21,6 @@ from edge_seg.cli import main
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
-STRICT = "session.disable_cpu_ep_fallback"
 
 
 @dataclass

@@ -25,8 +25,8 @@ import pytest
 from edge_seg import Segmenter
 from edge_seg import predict as predict_module
 from edge_seg.cli import main, parse_arguments
-from edge_seg.encode import count_frames
 from edge_seg.errors import MediaError
+from edge_seg.mp4 import count_frames
 from edge_seg.preprocess import resize_labels
 from edge_seg.steady import Smoother
 from tests.edge_seg.clips import audio_packets, make_clip, video_times, write_image

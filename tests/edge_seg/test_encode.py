@@ -19,8 +19,9 @@ import pytest
 from edge_seg.audio import AudioTrack
 from edge_seg.cli import main
 from edge_seg.codecs import CODECS, EncodeOptions
-from edge_seg.encode import VideoWriter, WrittenVideo, count_frames, playable
+from edge_seg.encode import VideoWriter, WrittenVideo
 from edge_seg.errors import ConfigurationError, MediaError
+from edge_seg.mp4 import count_frames, playable
 from edge_seg.names import partial_path
 from edge_seg.spec import ModelSpec
 from edge_seg.video import VideoFile

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_seg.account import OUTCOMES
 from edge_seg.channel import Channel
 from edge_seg.errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError
 from edge_seg.fake import FakeSession
@@ -87,7 +88,7 @@ def run(source: Source, sink: Collected, **options: object) -> PipelineReport:
 
 
 def balanced(report: PipelineReport) -> bool:
-    return report.read == report.segmented + report.failed + report.dropped + report.skipped
+    return report.frames["read"] == sum(report.frames[key] for key in OUTCOMES)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 8])
@@ -98,8 +99,8 @@ def test_every_frame_once_in_order_with_the_right_labels(batch_size: int, stride
     report = run(NumberedFrames(count), sink, batch_size=batch_size, stride=stride)
     # Between segmented frames, the last segmented one's labels are shown.
     assert sink.pairs == [(index, index - index % stride) for index in range(count)]
-    assert report.segmented == len(range(0, count, stride))
-    assert (report.read, report.failed, report.dropped) == (count, 0, 0)
+    assert report.frames["segmented"] == len(range(0, count, stride))
+    assert (report.frames["read"], report.frames["failed"], report.frames["dropped"]) == (count, 0, 0)
     assert balanced(report)
     assert (report.error, report.interrupted, report.limited) == (None, False, False)
 
@@ -116,18 +117,18 @@ def test_the_model_always_sees_full_batches() -> None:
 def test_limit(limit: int) -> None:
     source, sink = NumberedFrames(10), Collected()
     report = run(source, sink, limit=limit, batch_size=2)
-    assert len(sink.pairs) == report.read == min(limit, 10)
+    assert len(sink.pairs) == report.frames["read"] == min(limit, 10)
     assert report.limited == (limit <= 10)
     assert not report.interrupted
 
 
 def test_corrupt_frames_are_kept_or_left_out_but_counted() -> None:
     kept, left = Collected(), Collected()
-    assert run(NumberedFrames(10, corrupt=(3, 4)), kept).dropped == 0
+    assert run(NumberedFrames(10, corrupt=(3, 4)), kept).frames["dropped"] == 0
     report = run(NumberedFrames(10, corrupt=(3, 4)), left, drop_corrupt=True)
     assert len(kept.pairs) == 10
     assert [index for index, _ in left.pairs] == [0, 1, 2, 5, 6, 7, 8, 9]
-    assert (report.read, report.segmented, report.dropped) == (10, 8, 2)
+    assert (report.frames["read"], report.frames["segmented"], report.frames["dropped"]) == (10, 8, 2)
     assert balanced(report)
 
 
@@ -136,8 +137,8 @@ def test_a_full_disk_ends_it_and_the_lost_frames_are_counted() -> None:
     report = run(NumberedFrames(1000), sink, batch_size=4)
     assert str(report.error) == "the disk is full"
     assert [index for index, _ in sink.pairs] == list(range(20))
-    assert report.segmented == 20
-    assert report.failed == report.read - 20 > 0
+    assert report.frames["segmented"] == 20
+    assert report.frames["failed"] == report.frames["read"] - 20 > 0
     assert balanced(report)
 
 
@@ -145,14 +146,14 @@ def test_a_device_that_fails_ends_it() -> None:
     pipeline = Pipeline(NumberedFrames(100), segmenter(missing_library="libcuda.so"), Collected())
     report = pipeline.run()
     assert isinstance(report.error, DeviceError)
-    assert report.segmented == 0
+    assert report.frames["segmented"] == 0
     assert balanced(report)
 
 
 def test_a_source_that_breaks_still_gives_what_it_gave() -> None:
     report = run(NumberedFrames(100, broken_at=30), sink := Collected())
     assert str(report.error) == "the cable came out"
-    assert report.read == 30
+    assert report.frames["read"] == 30
     assert balanced(report)
     assert [index for index, _ in sink.pairs] == list(range(len(sink.pairs)))
 
@@ -164,8 +165,8 @@ def test_a_stop_finishes_what_is_under_way() -> None:
     report = pipeline.run()
     assert report.interrupted
     assert report.error is None
-    assert 0 < len(sink.pairs) == report.read < 100_000
-    assert report.failed == 0
+    assert 0 < len(sink.pairs) == report.frames["read"] < 100_000
+    assert report.frames["failed"] == 0
     assert balanced(report)
 
 
@@ -249,7 +250,7 @@ def test_memory_does_not_grow_with_length() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert report.segmented + report.skipped == 400
+    assert report.frames["segmented"] + report.frames["skipped"] == 400
     # 400 frames are 79 MB; queues and a window of them are all that may be alive at once.
     assert peak < 60 * 256 * 256 * 3
 
@@ -339,8 +340,8 @@ def test_a_slow_consumer_gets_the_newest_frame_and_drops_are_counted() -> None:
     sink = Collected(pause_s=0.03)
     with live:
         report = run(live, sink)
-    assert report.dropped > 5
-    assert report.read == 60
+    assert report.frames["dropped"] > 5
+    assert report.frames["read"] == 60
     assert balanced(report)
     assert [index for index, _ in sink.pairs] == sorted({index for index, _ in sink.pairs})
     # Never older than the few frames under way, however long the stream.
@@ -447,7 +448,7 @@ def test_a_stop_wakes_a_silent_live_source() -> None:
         started = time.monotonic()
         report = pipeline.run()
     assert time.monotonic() - started < 20, "give_up_s, which would end it too, is 30"
-    assert (report.segmented, report.error) == (1, None)
+    assert (report.frames["segmented"], report.error) == (1, None)
 
 
 def test_a_cancelled_channel_lets_both_sides_go() -> None:
@@ -559,8 +560,8 @@ def test_a_batch_of_pictures_that_memory_does_not_hold_is_refused(monkeypatch: p
     with pytest.raises(MediaError, match=r"numbered: \d+ frames of 32x32 .* Take a smaller batch"):
         Pipeline(NumberedFrames(200), Segmenter(session), Collected(), options=PipelineOptions(batch_size=64))
     few = PipelineOptions(batch_size=64, limit=5)
-    assert Pipeline(NumberedFrames(200), Segmenter(session), Collected(), options=few).run().segmented == 5
-    assert Pipeline(NumberedFrames(200), Segmenter(session), Collected()).run().segmented == 200
+    assert Pipeline(NumberedFrames(200), Segmenter(session), Collected(), options=few).run().frames["segmented"] == 5
+    assert Pipeline(NumberedFrames(200), Segmenter(session), Collected()).run().frames["segmented"] == 200
 
 
 def test_large_pictures_do_not_pile_up_before_a_slow_writer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -576,5 +577,5 @@ def test_large_pictures_do_not_pile_up_before_a_slow_writer(monkeypatch: pytest.
 
         segmenter = Segmenter(FakeSession(ModelSpec(input_size=SIZE)), batch_size=8)
         report = Pipeline(source, segmenter, Slow(), options=PipelineOptions(batch_size=8)).run()
-        assert report.segmented == 100
+        assert report.frames["segmented"] == 100
         assert 8 <= max(ahead) <= most

@@ -19,9 +19,9 @@ import pytest
 from edge_seg import predict as predict_module
 from edge_seg import records
 from edge_seg.cli import main
-from edge_seg.encode import count_frames
 from edge_seg.files import Claim
 from edge_seg.items import Item, expand_sources
+from edge_seg.mp4 import count_frames
 from edge_seg.names import partial_path, plan_outputs
 from edge_seg.record_lines import RECORDS_NAME
 from edge_seg.records import Records

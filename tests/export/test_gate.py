@@ -21,8 +21,8 @@ from export.evidence import (
 )
 from export.wrap import wrap
 from train import scenes
-from train.batches import RenderedStore
 from train.fit import RENDERED_POOL
+from train.stores import RenderedStore
 
 SIZE = (64, 96)
 

@@ -55,10 +55,11 @@ def picture(path: Path) -> None:
 def dataset(path: Path) -> None:
     """A picture as image and as mask of a dataset."""
     from edge_seg.errors import DatasetError
+    from train.classes import ClassList
     from train.dataset import Sample
     from train.preflight import check_pairs
 
-    report = check_pairs([Sample("x", path, path)], tuple("abcdefghijkl"))
+    report = check_pairs([Sample("x", path, path)], ClassList(names=tuple("abcdefghijkl"), unlabelled=None))
     if report.problems:
         raise DatasetError("refused", report.problems)
 

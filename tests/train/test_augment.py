@@ -124,7 +124,7 @@ def test_batches_depend_on_seed_epoch_and_index_alone() -> None:
             pairs, size=(64, 64), batch_size=2, seed=seed, augmentation=Augmentation(), rare=(2,), fill=11
         )
 
-    first, again = batches(1).batch(3, 1), batches(1).stream(3, threads=2)
+    first, again = batches(1).batch(3, 1), batches(1).stream(3)
     next(again)
     for ours, theirs in zip(first, next(again), strict=True):
         np.testing.assert_array_equal(ours, theirs)

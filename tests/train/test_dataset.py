@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_seg.errors import ConfigurationError, DatasetError
-from train import batches
+from train import stores
 from train.dataset import data_hash, find_samples, read_image, read_mask
 from train.run import Run
 
@@ -127,9 +127,9 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_store_keeps_no_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_layout(tmp_path, ("a", "b", "c"))
-    store = batches.PairStore(find_samples(tmp_path))
-    monkeypatch.setattr(batches, "CACHE_BYTES", 2 * sum(array.nbytes for array in store[0]))
-    store = batches.PairStore(store.samples)
+    store = stores.PairStore(find_samples(tmp_path))
+    monkeypatch.setattr(stores, "CACHE_BYTES", 2 * sum(array.nbytes for array in store[0]))
+    store = stores.PairStore(store.samples)
     first, second, third = store[0], store[1], store[2]
     assert (store[0] is first, store[1] is second, store[2] is third) == (True, True, False)
 

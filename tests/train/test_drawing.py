@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -27,9 +27,10 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from train import batches as batches_module
 from train import drawing, shared
 from train.augmentation import Augmentation
-from train.batches import PairStore, RenderedStore, TrainingBatches, WithFrames, drawing_processes
+from train.batches import TrainingBatches, drawing_processes
 from train.dataset import find_samples
 from train.drawing import Drawers, DrawingError, Packed, SharedScenes
+from train.stores import PairStore, RenderedStore
 
 SIZE = (32, 48)
 # As `fit` takes it where nothing is asked for; the tests' own stand-in says 0.
@@ -46,9 +47,16 @@ def opinions(count: int) -> list[np.ndarray]:
     return [rng.integers(0, 256, (24, 32, 12), np.uint8) for _ in range(count)]
 
 
+def drawn_by(
+    processes: int, batches: TrainingBatches, first_epoch: int = 0
+) -> Generator[tuple[np.ndarray, np.ndarray]]:
+    batches.processes = processes
+    return batches.stream(first_epoch)
+
+
 def assert_same(ours: TrainingBatches, theirs: TrainingBatches, count: int = 9) -> None:
     """The streams of both are the same; the first is drawn by two processes."""
-    with closing(ours.stream(2, processes=2)) as stream, closing(theirs.stream(2, threads=2)) as expected:
+    with closing(drawn_by(2, ours, 2)) as stream, closing(drawn_by(0, theirs, 2)) as expected:
         for _ in range(count):
             for array, other in zip(next(stream), next(expected), strict=True):
                 assert array.dtype == other.dtype
@@ -92,7 +100,7 @@ def test_a_process_loads_no_framework() -> None:
 
 def test_what_a_process_is_sent_loads_no_framework_either(make_dataset: Callable[..., Path]) -> None:
     frames = [np.zeros((48, 64, 3), np.uint8)]
-    pairs = WithFrames(PairStore(find_samples(make_dataset(count=2))), frames, 11)
+    pairs = PairStore(find_samples(make_dataset(count=2)), frames, 11)
     batches = TrainingBatches(pairs, size=(32, 32), batch_size=2, seed=1, augmentation=Augmentation())
     script = (
         "import pickle, sys; pickle.load(sys.stdin.buffer).unscaled(0, 0); "
@@ -166,10 +174,10 @@ def test_a_broken_image_is_the_same_error(make_dataset: Callable[..., Path]) -> 
     for image in (root / "images_prepped_train").iterdir():
         image.write_bytes(b"no picture")
     said = []
-    for how in ({"threads": 2}, {"processes": 2}):
+    for processes in (0, 2):
         batches = make(root)
         with pytest.raises(DatasetError) as caught, batches.failures_raised():
-            next(batches.stream(**how))
+            next(drawn_by(processes, batches))
         said.append(str(caught.value))
         assert batches._failure is caught.value
     assert said[0] == said[1]
@@ -178,7 +186,7 @@ def test_a_broken_image_is_the_same_error(make_dataset: Callable[..., Path]) -> 
 
 def test_a_killed_process_is_one_clear_error(make_dataset: Callable[..., Path]) -> None:
     batches = make(make_dataset(count=5))
-    stream = batches.stream(processes=2)
+    stream = drawn_by(2, batches)
     next(stream)
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
     with pytest.raises(DrawingError, match=r"was killed by SIGKILL.*--workers 0 draws by threads"):
@@ -238,7 +246,7 @@ def test_a_process_killed_at_a_street_ends_the_wait_of_all(make_dataset: Callabl
 
 def test_a_process_killed_while_it_draws_the_first_street(make_dataset: Callable[..., Path]) -> None:
     batches = make(make_dataset(count=5), rendered=RenderedStore(4, (360, 480), seed=3), rendered_share=1.0)
-    with ThreadPoolExecutor(1) as pool, closing(batches.stream(processes=2)) as stream:
+    with ThreadPoolExecutor(1) as pool, closing(drawn_by(2, batches)) as stream:
         first = pool.submit(next, stream)
         while not (children := multiprocessing.active_children()):
             time.sleep(0.01)
@@ -275,7 +283,7 @@ def test_processes_that_wait_for_a_street_end_with_a_training_that_is_killed(mak
 
 def test_signals_for_all_leave_the_word_to_the_training(make_dataset: Callable[..., Path]) -> None:
     batches = make(make_dataset(count=5))
-    stream = batches.stream(processes=2)
+    stream = drawn_by(2, batches)
     next(stream)
     for child in multiprocessing.active_children():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -287,7 +295,7 @@ def test_signals_for_all_leave_the_word_to_the_training(make_dataset: Callable[.
 
 def test_an_interrupted_training_ends_the_processes(make_dataset: Callable[..., Path]) -> None:
     batches = make(make_dataset(count=5))
-    kept = batches.stream(processes=2)  # as a traceback may keep it
+    kept = drawn_by(2, batches)  # as a traceback may keep it
     next(kept)
     with suppress(KeyboardInterrupt), batches.failures_raised():
         raise KeyboardInterrupt
@@ -298,7 +306,7 @@ def test_an_interrupted_training_ends_the_processes(make_dataset: Callable[..., 
 def test_processes_end_with_a_training_that_is_killed(make_dataset: Callable[..., Path]) -> None:
     script = (
         "import multiprocessing, os, signal, sys; from tests.train.test_drawing import make; from pathlib import Path\n"
-        "stream = make(Path(sys.argv[1])).stream(processes=2); next(stream)\n"
+        "stream = make(Path(sys.argv[1]), processes=2).stream(); next(stream)\n"
         "print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -317,8 +325,9 @@ def test_nothing_stays_where_everything_is_killed(make_dataset: Callable[..., Pa
         "import os, signal, sys; from pathlib import Path\n"
         "from tests.train.test_drawing import RenderedStore, make, shared\n"
         "shared.MEMORY_FOLDER = sys.argv[2]\n"
-        "batches = make(Path(sys.argv[1]), rendered=RenderedStore(4, (64, 80), seed=3), rendered_share=0.5)\n"
-        "stream = batches.stream(processes=2); next(stream); print(len(os.listdir(sys.argv[2])))\n"
+        "scenes = RenderedStore(4, (64, 80), seed=3)\n"
+        "batches = make(Path(sys.argv[1]), rendered=scenes, rendered_share=0.5, processes=2)\n"
+        "stream = batches.stream(); next(stream); print(len(os.listdir(sys.argv[2])))\n"
         "sys.stdout.flush(); os.killpg(0, signal.SIGKILL)"
     )
     done = subprocess.run(
@@ -337,7 +346,7 @@ def test_a_script_without_a_guard_is_not_run_again(make_dataset: Callable[..., P
     script.write_text(
         "import sys; from pathlib import Path; from tests.train.test_drawing import make\n"
         "print('run')\n"
-        "stream = make(Path(sys.argv[1])).stream(processes=2); print(next(stream)[0].shape)\n"
+        "stream = make(Path(sys.argv[1]), processes=2).stream(); print(next(stream)[0].shape)\n"
     )
     done = subprocess.run(
         [sys.executable, script, make_dataset(count=5)],
@@ -396,7 +405,7 @@ def test_a_process_that_cannot_be_begun_is_told(
 
     monkeypatch.setattr(drawing._Worker, "__init__", second_fails)
     with pytest.raises(ConfigurationError, match=r"cannot be begun: .*Resource temporarily unavailable"):
-        next(batches.stream(processes=2))
+        next(drawn_by(2, batches))
     assert not multiprocessing.active_children()
 
 
@@ -405,10 +414,10 @@ def test_a_systems_limits_are_told_in_a_line(make_dataset: Callable[..., Path], 
     script = (
         "import resource, sys; from pathlib import Path; from tests.train.test_drawing import make\n"
         "from edge_seg.errors import ConfigurationError; import train.drawing\n"
-        "batches = make(Path(sys.argv[1])); list(batches.pairs)\n"
+        "batches = make(Path(sys.argv[1]), processes=4); list(batches.pairs)\n"
         f"number, most = resource.{limit}, 1000 if {limit!r} == 'RLIMIT_FSIZE' else 8\n"
         "resource.setrlimit(number, (most, resource.getrlimit(number)[1]))\n"
-        "try: next(batches.stream(processes=4))\n"
+        "try: next(batches.stream())\n"
         "except ConfigurationError as error: print(error)"
     )
     done = subprocess.run(
@@ -440,14 +449,14 @@ def test_where_no_process_can_be_begun_threads_draw_unless_some_are_asked_for(
         patch.delattr(signal, "pthread_sigmask")
         assert BY_CORES() == 0
         with pytest.raises(ConfigurationError, match=r"Windows .* --workers 0 draws by threads"):
-            next(batches.stream(processes=2))
+            next(drawn_by(2, batches))
     with monkeypatch.context() as patch:
         patch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
         assert BY_CORES() == 0
         with pytest.raises(ConfigurationError, match=r"daemonic .* --workers 0 draws by threads"):
-            next(batches.stream(processes=2))
+            next(drawn_by(2, batches))
     with pytest.raises(ConfigurationError, match=r"33 processes .* at most 32"):
-        next(batches.stream(processes=33))
+        next(drawn_by(33, batches))
 
 
 def test_masks_of_another_type_are_refused(make_dataset: Callable[..., Path]) -> None:
@@ -455,7 +464,7 @@ def test_masks_of_another_type_are_refused(make_dataset: Callable[..., Path]) ->
     batches.pairs = [(image, mask.astype(np.int16)) for image, mask in batches.pairs]
     with (
         pytest.raises(ConfigurationError, match=r"expected uint8 .* got int16"),
-        closing(batches.stream(processes=1)) as stream,
+        closing(drawn_by(1, batches)) as stream,
     ):
         next(stream)
 

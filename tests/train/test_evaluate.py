@@ -104,7 +104,7 @@ def test_best_and_worst_are_in_order_and_apart(make_dataset: Callable[..., Path]
     labels = truths(samples)
     for place, label in zip(order, labels, strict=True):
         label[:, : 4 * place] = (label[:, : 4 * place] + 1) % 11
-    found = evaluate(labels, samples, batch=4, shown=3)
+    found = evaluate(labels, samples, batch=4)
     ranked = sorted(found.images, key=lambda item: -item.mean_iou)
     best, worst = [item.score for item in found.best], [item.score for item in found.worst]
     assert best == ranked[: len(best)]

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 import train.preflight
 from edge_seg.errors import DatasetError
 from edge_seg.image_files import ImageFault, check_complete, read_header
-from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
+from edge_seg.spec import CAMVID_UNLABELLED
+from train.classes import CAMVID
 from train.dataset import dataset_folders
 from train.preflight import check_dataset, preflight
 
@@ -161,7 +162,7 @@ def test_every_planted_fault_is_named_and_nothing_else(planted: list[str], spare
             spoil(path)
             # Of two files of one stem the later in the alphabet is the one too many, which here is the PNG.
             expected[path] = words
-        report = preflight(images, masks, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
+        report = preflight(images, masks, CAMVID)
     found = {Path(problem.split(": ")[0]): problem for problem in report.problems}
     assert len(found) == len(report.problems) == len(planted)
     assert found.keys() == expected.keys()
@@ -176,7 +177,7 @@ def test_each_fault_alone(tmp_path: Path, name: str) -> None:
     where, words, spoil = FAULTS[name]
     spoil(tmp_path / where / "00.png")
     with pytest.raises(DatasetError, match="1 problem") as caught:
-        check_dataset(images, masks, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
+        check_dataset(images, masks, CAMVID)
     (problem,) = caught.value.problems
     assert "\n" not in problem
     assert problem.startswith(f"{tmp_path / where / '00.png'}: ")
@@ -186,7 +187,7 @@ def test_each_fault_alone(tmp_path: Path, name: str) -> None:
 def test_faults_of_one_file_share_its_line(tmp_path: Path) -> None:
     images, masks = write_good(tmp_path, 1)
     cv2.imwrite(str(masks / "00.png"), np.full((10, 10), 99, np.uint8))
-    (problem,) = preflight(images, masks, CAMVID_CLASSES).problems
+    (problem,) = preflight(images, masks, CAMVID).problems
     assert "id 99" in problem
     assert "10x10" in problem
 
@@ -195,7 +196,7 @@ def test_a_good_dataset_is_counted_and_passes(tmp_path: Path) -> None:
     images, masks = write_good(tmp_path, 3)
     cv2.imwrite(str(images / "02.png"), PICTURE[:20])
     cv2.imwrite(str(masks / "02.png"), cv2.merge([IDS[:20]] * 3))
-    report = check_dataset(images, masks, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
+    report = check_dataset(images, masks, CAMVID)
     assert (report.images, report.masks, report.warnings) == (3, 3, ())
     assert report.sizes == {(24, 32): 2, (20, 32): 1}
     assert report.class_pixels[0].tolist() == np.bincount(IDS.ravel(), minlength=12).tolist()
@@ -208,7 +209,7 @@ def test_what_is_odd_is_a_warning(tmp_path: Path) -> None:
     (images / "01.png").write_bytes(rotated_jpeg(PICTURE, 6))
     (images / "03.png").write_bytes(rotated_jpeg(PICTURE, 1))
     cv2.imwrite(str(masks / "02.png"), np.full((24, 32), CAMVID_UNLABELLED, np.uint8))
-    report = preflight(images, masks, CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED)
+    report = preflight(images, masks, CAMVID)
     assert report.problems == ()
     names = {Path(warning.split(": ")[0]).name: warning for warning in report.warnings}
     assert sorted(names) == ["01.png", "02.png", "notes.txt"]
@@ -218,11 +219,11 @@ def test_what_is_odd_is_a_warning(tmp_path: Path) -> None:
 
 def test_empty_folders_are_problems_and_missing_ones_an_error(tmp_path: Path) -> None:
     images, masks = write_good(tmp_path, 0)
-    report = preflight(images, masks, CAMVID_CLASSES)
+    report = preflight(images, masks, CAMVID)
     assert len(report.problems) == 2
     assert report.class_pixels.shape == (0, 12)
     with pytest.raises(DatasetError, match="cannot be listed"):
-        preflight(tmp_path / "none", masks, CAMVID_CLASSES)
+        preflight(tmp_path / "none", masks, CAMVID)
 
 
 @pytest.mark.parametrize("kind", sorted(BOMBS))
@@ -236,15 +237,17 @@ def test_a_bomb_is_refused_before_anything_decodes_it(
         raise AssertionError(f"{path} was decoded")
 
     monkeypatch.setattr(train.preflight, "read_image", decode)
-    (problem,) = preflight(images, masks, CAMVID_CLASSES).problems
+    (problem,) = preflight(images, masks, CAMVID).problems
     assert "bomb" in problem
     assert f"{len(BOMBS[kind])} bytes" in problem
 
 
-def test_the_pixel_cap_is_inclusive(tmp_path: Path) -> None:
+def test_the_pixel_cap_is_inclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, masks = write_good(tmp_path, 1)
-    assert not preflight(images, masks, CAMVID_CLASSES, max_pixels=24 * 32).problems
-    assert len(preflight(images, masks, CAMVID_CLASSES, max_pixels=24 * 32 - 1).problems) == 2
+    monkeypatch.setattr(train.preflight, "MAX_PIXELS", 24 * 32)
+    assert not preflight(images, masks, CAMVID).problems
+    monkeypatch.setattr(train.preflight, "MAX_PIXELS", 24 * 32 - 1)
+    assert len(preflight(images, masks, CAMVID).problems) == 2
 
 
 def test_a_png_whose_pixels_are_compressed_beyond_its_size_is_not_unpacked() -> None:
@@ -299,9 +302,7 @@ def test_the_real_dataset_is_whole(split: str, count: int) -> None:
     root = os.environ.get("EDGE_SEG_DATA")
     if not root:
         pytest.skip("EDGE_SEG_DATA is not set")
-    report = check_dataset(
-        *dataset_folders(Path(root) / "dataset1", split), CAMVID_CLASSES, unlabelled=CAMVID_UNLABELLED
-    )
+    report = check_dataset(*dataset_folders(Path(root) / "dataset1", split), CAMVID)
     assert len(report.samples) == count
     assert report.sizes == {(360, 480): count}
     assert (report.class_pixels.sum(axis=0) > 0).all()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from train.augmentation import Augmentation
-from train.callbacks import MovingAverage
+from train.callbacks import averaged
 from train.fit_arguments import add_fit_arguments
 from train.recipes import RECIPES, InverseTimeDecay, WarmupCosine, averaging, make_optimizer
 
@@ -95,7 +95,7 @@ def test_the_average_is_put_in_and_taken_out(wrapped: bool) -> None:
     expected = seen[0]
     for weight in seen[1:]:
         expected = ema * expected + (1 - ema) * weight
-    with MovingAverage(model).swapped_in():
+    with averaged(model):
         np.testing.assert_allclose(model.get_weights()[0], expected, atol=1e-7)
     np.testing.assert_array_equal(model.get_weights()[0], seen[-1])
 

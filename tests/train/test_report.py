@@ -17,6 +17,7 @@ import pytest
 
 from edge_seg.spec import CAMVID_CLASSES
 from tests.browser import Browser, check_page
+from train.classes import ClassList
 from train.evaluate import Subject, summary
 from train.evaluation import FULL_FRAME, MODEL_SIZE, Evaluation, Result
 from train.metrics import scores
@@ -102,9 +103,8 @@ def write_evaluation_of(folder: Path, split: str, classes: Sequence[str]) -> Non
         name="run",
         split=split,
         samples=[],
-        classes=tuple(classes),
+        classes=ClassList(names=tuple(classes), unlabelled=len(classes) - 1),
         palette=(),
-        unlabelled=len(classes) - 1,
         labeler=None,
     )  # type: ignore[arg-type]
     results = tuple(Result(protocol, "plain", found) for protocol in (MODEL_SIZE, FULL_FRAME))

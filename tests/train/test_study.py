@@ -15,8 +15,8 @@ import pytest
 from edge_seg.errors import DatasetError, ModelFileError
 from train import study
 from train.__main__ import main
-from train.batches import rendered_scenes
 from train.history import read_history
+from train.stores import rendered_scenes
 
 TINY = ((2, 2, 2, 2, 2), (2, 2))
 

@@ -21,10 +21,12 @@ from train import callbacks, teacher
 from train.__main__ import main
 from train.augment import Example, augment, paste_rare
 from train.augmentation import Augmentation
-from train.batches import TrainingBatches, WithFrames
+from train.batches import TrainingBatches
+from train.dataset import Sample
 from train.fcn8 import Fcn8Config, fcn8
 from train.losses import TEACHER_SHARE, ConfusionMetric, SegmentationLoss
 from train.run import load_model, open_run, save_run
+from train.stores import PairStore
 from train.teacher import opinion_bytes, opinions_of, unlabelled_frames
 
 WIDTHS = {"block_widths": (4, 4, 4, 4, 4), "head_widths": (4, 4)}
@@ -220,7 +222,9 @@ def test_a_clip_gives_two_frames_a_second_and_a_picture_itself(
     assert {frame.shape for frame in frames} == {(32, 40, 3)}
     levels = [round(float(frame.mean())) for frame in frames]
     assert levels == pytest.approx([0, 20, 40, 60, 80, 100, 200], abs=3)
-    pairs = WithFrames([(frames[0], np.zeros((32, 40), np.uint8))], frames, 11)
+    picture, mask = tmp_path / "picture.png", tmp_path / "mask.png"
+    cv2.imwrite(str(mask), np.zeros((20, 30), np.uint8))
+    pairs = PairStore([Sample("picture", picture, mask)], frames, 11)
     assert len(pairs) == 8
     assert [int(mask.max()) for _, mask in pairs] == [0] + [11] * 7
     np.testing.assert_array_equal(pairs[7][0], frames[6])

@@ -20,11 +20,12 @@ if keras.backend.backend() == "tensorflow":
 
 from train.__main__ import main
 from train.augmentation import Augmentation
-from train.batches import PairStore, TrainingBatches
+from train.batches import TrainingBatches
 from train.dataset import find_samples
 from train.distribute import choose_devices
 from train.fcn8 import Fcn8Config, fcn8, logits_model
 from train.losses import ConfusionMetric, SegmentationLoss
+from train.stores import PairStore
 
 CONFIG = Fcn8Config(input_size=(32, 32), block_widths=(4, 4, 4, 4, 4), head_widths=(4, 4))
 FIT = "--block-widths 4,4,4,4,4 --head-widths 4,4 --input-size 32x32 --crop-size 32x32 --rendered-share 0 --epochs 2"

@@ -66,7 +66,7 @@ def render(scene: Scene, *, time_s: float = 0.0, height: int = 360, width: int =
 
 
 def clip_frames(
-    scene: Scene, *, seconds: float, rate: int | Fraction = 25, height: int = 360, width: int = 480
+    scene: Scene, *, seconds: float, rate: int | Fraction, height: int, width: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """A drive of `seconds` at `rate` frames a second, as `render` gives them."""
     for index in range(round(seconds * rate)):

@@ -198,11 +198,11 @@ class Canvas:
             radii = (max(0.5, radii_m[0] * scale[0]), max(0.5, radii_m[1] * scale[1]))
             self.capsule(self.camera.pixels(view), radii, self.seen(colour, float(view[:, 2].mean())), label)
 
-    def panel(self, texture: Texture, corners: np.ndarray, label: int, *, extra_haze: float = 0.0) -> None:
+    def panel(self, texture: Texture, corners: np.ndarray, label: int) -> None:
         """Hang a texture in the street: (4, 3) street points, top left, top right, bottom right, bottom left."""
-        self.view_panel(texture, self.camera.view(np.asarray(corners, np.float64)), label, extra_haze=extra_haze)
+        self.view_panel(texture, self.camera.view(np.asarray(corners, np.float64)), label)
 
-    def view_panel(self, texture: Texture, view: np.ndarray, label: int, *, extra_haze: float = 0.0) -> None:
+    def view_panel(self, texture: Texture, view: np.ndarray, label: int) -> None:
         """As `panel`, from (4, 3) view points. Only its left and right ends may reach behind the camera."""
         depth = float(np.clip(view[:, 2], NEAR_M, None).mean())
         cut = _cut_panel(view)
@@ -213,7 +213,7 @@ class Canvas:
         box = self._box(pixels)
         if box is None:
             return
-        share = min(1.0, self.haze_share(depth) + extra_haze)
+        share = self.haze_share(depth)
         extent = np.hypot(*(pixels[[1, 2]] - pixels[[0, 3]]).T).max(), np.hypot(*(pixels[3] - pixels[0]))
         if max(extent) < 5 and texture.image.shape[2] == 3:
             self.fill(pixels, tuple(c + (h - c) * share for c, h in zip(texture.mean, self.haze, strict=True)), label)

@@ -104,9 +104,7 @@ def bare_tree(rng: np.random.Generator, light: Light, *, size: int = 320) -> Tex
     return Texture(image, solid)
 
 
-def hedge(
-    rng: np.random.Generator, light: Light, autumn: float, *, side: int, width: int = 384, height: int = 128
-) -> Texture:
+def hedge(rng: np.random.Generator, light: Light, *, side: int, width: int = 384, height: int = 128) -> Texture:
     """A clipped hedge with a ragged top, seen from the street."""
     image = np.zeros((height, width, 4), np.uint8)
     dark, pale = (f32(c) * rng.uniform(0.8, 1.0) for c in LEAVES[int(rng.integers(len(LEAVES)))])

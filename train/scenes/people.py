@@ -86,9 +86,9 @@ class _Figure:
         thick = (max(0.45, radii[0] * self.scale), max(0.45, radii[1] * self.scale))
         self.canvas.capsule(ends, thick, self.seen(colour, gain), self.label)
 
-    def hull(self, names: tuple[str, ...], colour: Colour, gain: float = 1.0) -> None:
+    def hull(self, names: tuple[str, ...], colour: Colour) -> None:
         points = np.array([self.pixels[name] for name in names], np.float32)
-        self.canvas.fill(cv2.convexHull(points)[:, 0], self.seen(colour, gain), self.label)
+        self.canvas.fill(cv2.convexHull(points)[:, 0], self.seen(colour), self.label)
 
 
 def paint_walker(
@@ -128,7 +128,7 @@ def paint_walker(
     _legs(figure, person, sides, lit)
     for side in sides:
         if side == sides[1]:
-            _trunk(figure, person, sides, lit, heading)
+            _trunk(figure, person, lit, heading)
         figure.limb(f"shoulder {side}", f"elbow {side}", (0.07, 0.055), lit(person.coat), 0.84)
         figure.limb(f"elbow {side}", f"hand {side}", (0.055, 0.045), lit(person.coat), 0.9)
         figure.limb(f"hand {side}", f"hand {side}", (0.05, 0.05), lit(person.skin))
@@ -143,9 +143,7 @@ def _legs(figure: _Figure, person: Person, sides: list[str], lit: Callable[[Colo
         figure.limb(f"knee {side}", f"foot {side}", (0.07, 0.055), colour, gain)
 
 
-def _trunk(
-    figure: _Figure, person: Person, sides: list[str], lit: Callable[[Colour], Colour], heading: tuple[float, float]
-) -> None:
+def _trunk(figure: _Figure, person: Person, lit: Callable[[Colour], Colour], heading: tuple[float, float]) -> None:
     away = heading[0] > 0.3
     if person.bag and not away:
         figure.limb("pack", "pack low", (0.15, 0.16), lit((52, 70, 60)))

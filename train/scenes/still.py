@@ -157,7 +157,7 @@ def _fence_texture(world: World, kind: str, side: int, variant: int) -> Texture:
     if kind == "boards":
         return cutouts.boards(rng, light, side=side)
     if kind == "hedge":
-        return cutouts.hedge(rng, light, world.scene.autumn, side=side)
+        return cutouts.hedge(rng, light, side=side)
     if kind == "wall":
         return walls.plain_wall(rng, light, walls.BRICKS[variant], bricks=True, width=4, height=0.9)
     return cutouts.rails(rng, light, side=side, steel=kind == "barrier")
@@ -311,7 +311,7 @@ def _marks(world: World, marks: list[np.ndarray]) -> Item:
 
     def draw(canvas: Canvas, gain: float) -> None:
         for mark in marks:
-            street.paint_road_mark(canvas, light, mark, 0.0)
+            street.paint_road_mark(canvas, light, mark)
 
     return Item(1e6, draw, (float(middle[0]), float(middle[1])))
 

@@ -305,8 +305,7 @@ def paint_cone(canvas: Canvas, light: Light, foot: tuple[float, float]) -> None:
     canvas.rod(np.array([[s, u, 0.34], [s, u, 0.44]]), (0.115, 0.095), white, Label.UNLABELLED)
 
 
-def paint_road_mark(canvas: Canvas, light: Light, corners: np.ndarray, shade: float) -> None:
+def paint_road_mark(canvas: Canvas, light: Light, corners: np.ndarray) -> None:
     """Paint on the road: (N, 2) convex ground corners s, u."""
     points = np.concatenate([corners, np.zeros((len(corners), 1))], axis=1)
-    tone = light.lit((200, 206, 206), (0, 0, 1))
-    canvas.polygon(points, tuple(c * (1 - 0.45 * shade) for c in tone), Label.ROAD)
+    canvas.polygon(points, light.lit((200, 206, 206), (0, 0, 1)), Label.ROAD)
