@@ -57,7 +57,7 @@ class Smoother:
     """Steadies the labels of one source, see the module. Feed it frames in order; memory is that of one frame.
 
     Args:
-        hold: N, the most frames for which a class is kept against the model's, 1 to 255; 1 changes nothing.
+        hold: N, 1 to 255; a class is kept against the model's for at most N - 1 frames, so that 1 changes nothing.
 
     Raises:
         ConfigurationError: `hold` is out of range.

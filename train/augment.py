@@ -113,7 +113,8 @@ def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.
     if opinion is not None and source_opinion is not None:
         opinion = opinion.copy()
         theirs = source_opinion[:, ::-1] if mirrored else source_opinion
-        coarse = cv2.resize(where.astype(np.uint8), opinion.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
+        # In float32, or what covers less than half of an opinion's cell, as a pole does, would be rounded away.
+        coarse = cv2.resize(where.astype(np.float32), opinion.shape[1::-1], interpolation=cv2.INTER_AREA) > 0
         opinion[coarse] = theirs[coarse]
     return Example(image, mask, opinion)
 
@@ -249,7 +250,7 @@ def _cast_shadow(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cv2.fillConvexPoly(area, cv2.convexHull(corners.astype(np.int32)), 255)
     soft = np.asarray(cv2.blur(area, (9, 9)), np.float32)
     darkness = soft[..., None] / 255.0 * float(rng.uniform(0.2, 0.55))
-    return (image * (1.0 - darkness)).astype(np.uint8)
+    return (image * (1.0 - darkness) + 0.5).astype(np.uint8)
 
 
 def degrade_lens(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -258,16 +259,18 @@ def degrade_lens(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if kind == 0:
         return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 1.6)))
     if kind == 1:
-        length = int(rng.integers(3, 8))
+        length = int(rng.choice((3, 5, 7)))  # odd: about the pixel itself, or the picture would move against its mask
         kernel = np.zeros((length, length), np.float32)
         kernel[length // 2] = 1.0 / length
         return cv2.filter2D(image, -1, kernel if rng.random() < 0.6 else kernel.T)
     if kind == 2:
         noise = rng.normal(0.0, rng.uniform(2, 12), image.shape)
-        return np.clip(image + noise, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(image + noise, 0, 255) + 0.5).astype(np.uint8)
     if kind == 3:
         encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])[1]
         return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
     factor = float(rng.uniform(0.4, 0.8))
-    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    height, width = image.shape[:2]
+    # A whole number of pixels, not a factor: by that, the way back would be another and move the picture.
+    small = cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)

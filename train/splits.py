@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .recipes import Recipe
 
 MOST_NAMED = 8
+# A name that ends in a date and a time of day, parted: without it, each minute would be a drive of its own.
+_TIME_OF_DAY = re.compile(r"(\d{4}[-_.]?\d\d[-_.]?\d\d)[-_T ](?:[01]\d|2[0-3])([-_.])[0-5]\d\2[0-5]\d$")
+_NUMBER = re.compile(r"[_-]?[a-z]*\d+$")
 
 
 def split_samples(samples: list[Sample], recipe: Recipe, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -54,9 +57,10 @@ def random_split(samples: list[Sample], train_share: float, seed: int) -> tuple[
 def time_split(samples: list[Sample], validation_share: float) -> tuple[list[Sample], list[Sample]]:
     """Hold out the end of each drive, so that validation and training frames are neighbours at only one cut a drive.
 
-    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`) and are in the order
-    of their numbers: `drive_10` comes after `drive_9`. Where most drives are too short to hold anything out (names
-    without numbers, say, or clips of three frames), all frames count as one drive in the order of their names.
+    Frames of a drive share the name before their number (`0016E5_07959` belongs to drive `0016E5`, and
+    `2026-11-28_08-59-00` to the day) and are in the order of their numbers: `drive_10` comes after `drive_9`. Where
+    most drives are too short to hold anything out (names without numbers, say, or clips of three frames), all frames
+    count as one drive in the order of their names.
     """
     drives = by_drive(samples)
     held_out = sum(_held_out(frames, validation_share) for frames in drives.values())
@@ -86,13 +90,21 @@ def drive_split(samples: list[Sample], held_out: Sequence[str]) -> tuple[list[Sa
 
 
 def by_drive(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """Drive -> its frames in the order of their numbers; a drive is what names share before the number."""
+    """Drive -> its frames in the order of their numbers; a drive is what names share before number or time of day."""
     drives: dict[str, list[Sample]] = {}
     for sample in samples:
-        drives.setdefault(re.sub(r"[_-]?[a-z]*\d+$", "", sample.stem), []).append(sample)
+        drives.setdefault(sample.stem[: _drive_ends(sample.stem)], []).append(sample)
     for frames in drives.values():
         frames.sort(key=_number)
     return drives
+
+
+def _drive_ends(stem: str) -> int:
+    """How much of a name is its drive's."""
+    if timed := _TIME_OF_DAY.search(stem):
+        return timed.end(1)
+    numbered = _NUMBER.search(stem)
+    return numbered.start() if numbered else len(stem)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -112,5 +124,6 @@ def _by_name(sample: Sample) -> list[str | int]:
 
 
 def _number(sample: Sample) -> int:
-    found = re.search(r"\d+$", sample.stem)
-    return int(found[0]) if found else 0
+    """The digits behind the drive, as one number."""
+    digits = re.sub(r"\D", "", sample.stem[_drive_ends(sample.stem) :])
+    return int(digits) if digits else 0

@@ -213,6 +213,26 @@ def test_colours_come_back(tmp_path: Path, level: int) -> None:
     assert np.abs(back[8:-8, 40:56] - image[8:-8, 40:56]).max() <= 6
 
 
+def test_colours_are_rounded_and_not_cut_off(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (60, 3))
+    colours[:3] = [[level] * 3 for level in (255, 128, 64)]
+    writer = VideoWriter(tmp_path / "out.mp4", size=(64, 64), time_base=Fraction(1, 25), options=EncodeOptions(crf=1))
+    for number, colour in enumerate(colours):
+        writer.write(np.full((64, 64, 3), colour, np.uint8), pts=number, duration=1)
+    writer.close()
+    found = []
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        for frame in container.decode(video=0):
+            planes = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1) for plane in frame.planes)
+            found.append([float(plane[: plane.shape[0] // 2, :16].mean()) for plane in planes])
+    # ITU-R BT.709-6, items 3.2 to 3.4, limited range.
+    blue, green, red = colours.T / 255
+    luma = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    exact = np.stack([16 + 219 * luma, 128 + 224 * (blue - luma) / 1.8556, 128 + 224 * (red - luma) / 1.5748], axis=1)
+    assert np.abs(np.mean(np.array(found) - exact, axis=0)).max() < 0.2
+    np.testing.assert_allclose(np.array(found)[:3, 1:], 128, atol=0.01, err_msg="greys stay grey")
+
+
 @pytest.mark.parametrize("codec", ["libx265", "libsvtav1"])
 def test_other_codecs(tmp_path: Path, codec: str, capfd: pytest.CaptureFixture[str]) -> None:
     options = EncodeOptions(codec=codec, preset="ultrafast" if codec == "libx265" else "13")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from train.augment import Example, augment, paste_rare
+from train.augment import Example, augment, degrade_lens, paste_rare
 from train.augmentation import Augmentation
 from train.batches import TrainingBatches
 
@@ -75,6 +75,41 @@ def test_pasting_brings_rare_pixels_and_their_ids() -> None:
     assert (pasted[pasted_mask == 9] == 200).all()
     assert (pasted[pasted_mask == 0] == 0).all()
     assert not image.any(), "the pair itself must stay as it was: it is cached"
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_an_opinion_sees_a_pasted_pole_however_thin(width: int) -> None:
+    image, mask, opinion = (
+        np.zeros((60, 80, 3), np.uint8),
+        np.zeros((60, 80), np.uint8),
+        np.zeros((15, 20, 12), np.uint8),
+    )
+    opinion[..., 0] = 255
+    with_pole, pole_mask, sees_pole = image + 200, mask.copy(), np.roll(opinion, 2, axis=-1)
+    pole_mask[10:50, 41 : 41 + width] = 2
+    for seed in range(4):
+        pasted = paste_rare(
+            Example(image, mask, opinion),
+            Example(with_pole, pole_mask, sees_pole),
+            (2,),
+            np.random.default_rng(seed),
+        )
+        assert pasted.opinion is not None
+        cells = (pasted.mask == 2).reshape(15, 4, 20, 4).any(axis=(1, 3))
+        assert cells.any()
+        np.testing.assert_array_equal(pasted.opinion.argmax(-1) == 2, cells)
+
+
+def test_a_lens_moves_nothing() -> None:
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], (256, 256))
+    for image in (ramp, ramp.T):
+        image = np.ascontiguousarray(np.dstack([image] * 3))
+        for seed in range(60):
+            if np.random.default_rng(seed).integers(5) == 3:
+                continue  # JPEG moves nothing, but its levels are coarse
+            moved = degrade_lens(image, np.random.default_rng(seed)).astype(float) - image
+            # At the far end, where a wrong scale shows most; a level is a pixel.
+            assert abs(moved[200:240, 200:240].mean()) < 0.2, seed
 
 
 def test_a_rare_class_is_drawn_among_those_that_the_image_holds() -> None:

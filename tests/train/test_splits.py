@@ -60,6 +60,14 @@ def test_frames_of_a_drive_are_in_the_order_of_their_numbers() -> None:
     assert [sample.stem for sample in validation] == ["frame_17", "frame_18", "frame_19", "frame_20"]
 
 
+@pytest.mark.parametrize("form", ["2026-11-28_{0:02}-{1:02}-{2:02}", "car 20261128T{0:02}.{1:02}.{2:02}"])
+def test_a_time_of_day_is_a_number_and_not_a_drive_a_minute(form: str) -> None:
+    names = [form.format(8 + minute // 60, minute % 60, second) for minute in range(50, 70) for second in (0, 20, 40)]
+    training, validation = time_split(samples(*reversed(names)), 0.2)
+    assert [sample.stem for sample in (*training, *validation)] == names
+    assert len(validation) == 12
+
+
 def test_names_that_make_no_drives_are_one_drive_in_their_order() -> None:
     stems = [f"street-{letter}" for letter in "jihgfedcba"]
     training, validation = time_split(samples(*stems), 0.2)
