@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.train.conftest import quick
 from tests.train.test_narrow import NARROW, SHORT, logits, random_network
 from train.__main__ import main
 from train.average import averaged_config, rescale_filters, weights_of
@@ -124,6 +125,7 @@ def test_networks_with_nothing_in_common_are_refused(tmp_path: Path, capsys: pyt
     assert "already holds a run" in capsys.readouterr().err
 
 
+@quick
 def test_what_fit_went_on_to_is_averaged_with_what_it_began_as(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from edge_seg.errors import ConfigurationError
 from edge_seg.modelfile import read_model_header
 from edge_seg.preprocess import scale_frames
 from edge_seg.spec import CAMVID_CLASSES, palette_for
+from tests.train.conftest import quick
 from train.__main__ import main
 from train.augment import Example, augment
 from train.augmentation import Augmentation
@@ -28,7 +29,7 @@ from train.run import load_model, open_run
 from train.scenes import Scene, render
 
 WIDTHS = ["--block-widths", "4,4,4,4,4", "--head-widths", "4,4", "--input-size", "64x64"]
-SHORT = ["--crop-size", "32x32", "--batch-size", "2", "--policy", "float32", "--epochs", "1"]
+SHORT = ["--crop-size", "32x32", "--batch-size", "3", "--policy", "float32", "--epochs", "1"]
 OWN = ["--classes", "road,lawn,truck"]
 
 
@@ -149,6 +150,7 @@ def test_names_that_are_repainted_are_the_lists_own(monkeypatch: pytest.MonkeyPa
     assert seen == [{"lawn": 0}]
 
 
+@quick
 def test_a_network_of_ones_own_classes(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained, scored without what masks ignore, exported with its names, and scored again as a file."""
     from export.__main__ import main as export
@@ -197,6 +199,7 @@ def test_an_id_without_a_name_is_told_from_what_is_ignored(
     assert "expected class ids 0 to 3, or 255" in capsys.readouterr().err
 
 
+@quick
 def test_every_pixel_may_count(dataset: Path, tmp_path: Path) -> None:
     relabel(dataset / "annotations_prepped_train", lambda ids: np.where(ids == 255, 0, ids))
     assert fit(dataset, tmp_path / "run", *OWN) == 0
@@ -204,6 +207,7 @@ def test_every_pixel_may_count(dataset: Path, tmp_path: Path) -> None:
     assert (kept["unlabelled"], kept["ignored"], kept["fcn8"]["classes"]) == (None, None, 3)
 
 
+@quick
 def test_an_unlabelled_id_behind_the_others_is_read_back(dataset: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         relabel(dataset / f"annotations_prepped_{split}", lambda ids: np.where(ids == 255, 3, ids))
@@ -256,6 +260,7 @@ def test_a_classes_name_gives_a_terminal_no_orders(
     assert "printable characters; got 'a\\x1b[31m,b'" in capsys.readouterr().err
 
 
+@quick
 def test_a_run_is_resumed_with_its_own_classes_alone(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,6 +314,7 @@ def test_a_class_that_is_dropped_leaves_the_others_nearly_as_they_were() -> None
     np.testing.assert_array_equal(strange.get_layer("conv6").kernel, finished.get_layer("conv6").kernel)
 
 
+@quick
 def test_a_finished_network_goes_on_with_other_classes(dataset: Path, tmp_path: Path) -> None:
     first, other, third = tmp_path / "first", tmp_path / "other", tmp_path / "third"
     assert fit(dataset, first, *OWN, "--ignore-id", "255") == 0

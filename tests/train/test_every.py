@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.train.conftest import Trained, quick
 from tests.train.test_fit import fit, history
 from train import callbacks
 from train.callbacks import due
@@ -43,10 +44,10 @@ def test_each_nth_epoch_and_the_last_are_due() -> None:
     assert [epoch + 1 for epoch in range(4) if due(epoch, 9, 4)] == [4]
 
 
-def test_every_second_epoch_is_validated_and_saved(dataset: Path, tmp_path: Path) -> None:
-    often, seldom = tmp_path / "often", tmp_path / "seldom"
-    assert fit(dataset, often, "--epochs", "3") == 0
-    assert fit(dataset, seldom, "--epochs", "3", "--every", "2", "--workers", "2") == 0
+@pytest.mark.usefixtures("undrawn")
+def test_every_second_epoch_is_validated_and_saved(trained: Trained, tmp_path: Path) -> None:
+    often, seldom = trained.run, tmp_path / "seldom"
+    assert fit(trained.dataset, seldom, "--epochs", "3", "--every", "2", "--workers", "2") == 0
     rows, all_rows = history(seldom), history(often)
     assert len(rows) == 3
     scored = [name for name in rows[0] if name.startswith(("val_", "iou_"))]
@@ -62,14 +63,15 @@ def test_every_second_epoch_is_validated_and_saved(dataset: Path, tmp_path: Path
     assert write_report(seldom).read_text().count('stroke="var(--val)"') == 3
 
 
+@quick
 def test_a_stopped_run_goes_on_from_the_epoch_that_was_saved(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
-        assert fit(dataset, out, "--epochs", "4", "--every", "2") == 1
+        assert fit(dataset, out, "--epochs", "4", "--every", "2", "--batch-size", "4") == 1
     assert "The checkpoint after epoch 2 is kept" in capsys.readouterr().err
-    assert fit(dataset, out, "--epochs", "4", "--resume") == 0
+    assert fit(dataset, out, "--epochs", "4", "--batch-size", "4", "--resume") == 0
     assert "resuming after epoch 2 of 4" in capsys.readouterr().err
     assert [bool(row["val_loss"]) for row in history(out)] == [False, True, True, True]

@@ -18,11 +18,13 @@ import numpy as np
 import pytest
 
 from edge_seg.spec import CAMVID_CLASSES
+from tests.train.conftest import DEFAULT, TINY, Trained, quick
 from train import callbacks
 from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
 from train.fcn8 import Fcn8Config
 from train.files import sole_writer
+from train.fit import Trainer
 from train.fit_command import options_anew
 from train.options import differences, run_config
 from train.preflight import WARNINGS_TOLD
@@ -31,19 +33,8 @@ from train.run import load_model, open_run, save_run
 from train.training_data import TrainingData
 from train.weights import ENCODER_LAYERS
 
-TINY = [
-    "--block-widths",
-    "4,4,4,4,4",
-    "--head-widths",
-    "4,4",
-    "--input-size",
-    "64x64",
-    "--rendered-share",
-    "0",
-    "--policy",
-    "float32",
-]
-DEFAULT = [*TINY, "--crop-size", "32x32", "--batch-size", "2"]
+# What begins from a network has its shape.
+ON = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32"]
 
 
 @pytest.fixture
@@ -68,6 +59,10 @@ def stop_after_an_epoch(
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.Progress, "on_epoch_end", stop)
         assert fit(dataset, out, *more, options=options) == 1
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def history(out: Path) -> list[dict[str, str]]:
@@ -127,6 +122,7 @@ def test_default_recipe_leaves_a_whole_run(dataset: Path, tmp_path: Path, capsys
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_notebook_recipe_records_accuracy(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert fit(dataset, out, "--recipe", "notebook", "--epochs", "2", "--batch-size", "4", options=TINY) == 0
@@ -139,14 +135,11 @@ def test_notebook_recipe_records_accuracy(dataset: Path, tmp_path: Path) -> None
     assert run.fcn8.skip_activation == "relu"
 
 
-def test_resumed_run_ends_where_the_whole_run_ends(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    assert fit(dataset, whole, "--epochs", "3") == 0
-    stop_after_an_epoch(monkeypatch, dataset, parted, "--epochs", "3")
+@pytest.mark.usefixtures("undrawn")
+def test_resumed_run_ends_where_the_whole_run_ends(trained: Trained, tmp_path: Path) -> None:
+    whole, parted = trained.run, shutil.copytree(trained.begun, tmp_path / "parted")
     assert not (parted / "model.weights.h5").exists()
-    assert fit(dataset, parted, "--epochs", "3", "--resume") == 0
+    assert fit(trained.dataset, parted, "--epochs", "3", "--resume") == 0
     for ours, theirs in zip(weights(parted), weights(whole), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     unlike = [
@@ -157,20 +150,23 @@ def test_resumed_run_ends_where_the_whole_run_ends(
     assert not unlike
 
 
+@quick
 def test_damaged_checkpoint_falls_back_to_the_one_before(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
-    assert fit(dataset, out, "--epochs", "2") == 0
+    out = shutil.copytree(trained.run, tmp_path / "run")
     checkpoint = out / "checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    assert fit(dataset, out, "--epochs", "2", "--resume") == 0
+    assert fit(trained.dataset, out, "--epochs", "3", "--resume") == 0
     said = capsys.readouterr().err
     assert "checkpoint.npz:" in said
     assert "going on from checkpoint.previous.npz" in said
-    assert "resuming after epoch 1 of 2" in said
+    assert "resuming after epoch 2 of 3" in said
+    for ours, theirs in zip(weights(out), weights(trained.run), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@quick
 def test_nan_loss_stops_and_keeps_the_last_checkpoint(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +188,7 @@ def test_nan_loss_stops_and_keeps_the_last_checkpoint(
 
 
 @pytest.mark.slow
+@quick
 def test_the_cures_of_a_nan_loss_are_cures(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,16 +201,16 @@ def test_the_cures_of_a_nan_loss_are_cures(
 
     monkeypatch.setattr(TrainingBatches, "batch", poisoned)
     out = tmp_path / "run"
-    assert fit(dataset, out, "--epochs", "3") == 1
+    assert fit(dataset, out, "--epochs", "3", "--batch-size", "4") == 1
     assert "in epoch 1, batch 1. No checkpoint had been written; start over with --resume" in capsys.readouterr().err
     assert not (out / "checkpoint.npz").exists()
     from_epoch = 1
-    assert fit(dataset, out, "--epochs", "3", "--resume") == 1
+    assert fit(dataset, out, "--epochs", "3", "--batch-size", "4", "--resume") == 1
     said = capsys.readouterr().err
     assert "no checkpoint had been written: starting over" in said
     assert "in epoch 2, batch 1. The checkpoint after epoch 1 is kept" in said
     from_epoch = 99
-    assert fit(dataset, out, "--epochs", "3", "--resume", "--learning-rate", "1e-4") == 0
+    assert fit(dataset, out, "--epochs", "3", "--batch-size", "4", "--resume", "--learning-rate", "1e-4") == 0
     assert "resuming after epoch 1 of 3" in capsys.readouterr().err
     assert open_run(out).config["recipe"]["learning_rate"] == 1e-4
     rates = [float(row["learning_rate"]) for row in history(out)]
@@ -221,12 +218,14 @@ def test_the_cures_of_a_nan_loss_are_cures(
     assert max(rates[1:]) <= 1e-4
 
 
-def test_a_run_is_never_overwritten(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_never_overwritten(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    assert fit(dataset, out, "--resume") == 2
-    assert fit(dataset, out, "--epochs", "1") == 0
-    assert fit(dataset, out, "--epochs", "1") == 2
-    assert fit(dataset, out, "--epochs", "1", "--resume", "--seed", "7") == 2
+    assert fit(trained.dataset, out, "--resume") == 2
+    shutil.copytree(trained.run, out)
+    before = files(out)
+    assert fit(trained.dataset, out, "--epochs", "3") == 2
+    assert fit(trained.dataset, out, "--epochs", "3", "--resume", "--seed", "7") == 2
+    assert files(out) == before
     said = capsys.readouterr().err
     assert "holds no run to go on with" in said
     assert "already holds a run" in said
@@ -268,14 +267,23 @@ def vgg_like(path: Path, width: int) -> Path:
 
 
 @pytest.mark.parametrize("width", [4, pytest.param(6, marks=pytest.mark.slow)], ids=["whole", "strongest filters"])
+@quick
 def test_resume_alone_ends_where_the_whole_run_ends(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
 ) -> None:
     file = vgg_like(tmp_path / "vgg.npz", width)
-    begin = ["--weights", str(file), "--seed", "3", "--license", "own data"]
+    begin = ["--weights", str(file), "--seed", "3", "--license", "own data", "--batch-size", "4"]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    assert fit(dataset, whole, "--epochs", "2", *begin) == 0
-    stop_after_an_epoch(monkeypatch, dataset, parted, "--epochs", "2", *begin)
+    report = callbacks.Progress.on_epoch_end
+
+    def look(self: callbacks.Progress, epoch: int, logs: dict | None = None) -> None:
+        report(self, epoch, logs)
+        if epoch == 0:
+            shutil.copytree(whole, parted, ignore=shutil.ignore_patterns(".*"))  # all but the lock
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Progress, "on_epoch_end", look)
+        assert fit(dataset, whole, "--epochs", "2", *begin) == 0
     file.unlink()
     assert resume(parted) == 0
     assert "resuming after epoch 1 of 2" in capsys.readouterr().err
@@ -295,13 +303,12 @@ def test_resume_alone_ends_where_the_whole_run_ends(
 
 
 def test_resume_refuses_what_contradicts_and_names_both(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
-    stop_after_an_epoch(monkeypatch, dataset, out, "--epochs", "2")
-    capsys.readouterr()
+    out = shutil.copytree(trained.begun, tmp_path / "run")
+    before = files(out)
     for given, said in (
-        (["--epochs", "9"], "recipe.epochs is 2 there, 9 here"),
+        (["--epochs", "9"], "recipe.epochs is 3 there, 9 here"),
         (["--recipe", "notebook"], "recipe.name is default there, notebook here"),
         (["--head-widths", "8,8"], "fcn8.head_widths is 4,4 there, 8,8 here"),
         (["--policy", "mixed_float16"], "policy is float32 there, mixed_float16 here"),
@@ -311,9 +318,10 @@ def test_resume_refuses_what_contradicts_and_names_both(
         error = capsys.readouterr().err
         assert said in error
         assert error.count(" there, ") == 1, "nothing that was not given differs"
-    assert resume(out) == 0, "a call that was refused has changed nothing"
+    assert files(out) == before
 
 
+@quick
 def test_a_run_finds_its_data_from_any_folder(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,7 +329,8 @@ def test_a_run_finds_its_data_from_any_folder(
     elsewhere.mkdir()
     monkeypatch.chdir(dataset.parent)
     weights_file = vgg_like(dataset.parent / "vgg.npz", 4)
-    stop_after_an_epoch(monkeypatch, Path(dataset.name), out, "--epochs", "2", "--weights", weights_file.name)
+    begin = ["--epochs", "2", "--batch-size", "4", "--weights", weights_file.name]
+    stop_after_an_epoch(monkeypatch, Path(dataset.name), out, *begin)
     config = open_run(out).config
     assert (config["data"]["root"], config["data"]["images"]) == (str(dataset), None)
     assert config["paths"]["weights"] == str(weights_file)
@@ -354,27 +363,32 @@ def test_an_option_that_one_side_lacks_is_none_there() -> None:
     ]
 
 
+@quick
 def test_a_run_without_a_checkpoint_needs_its_weights_file_again(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = vgg_like(tmp_path / "vgg.npz", 4), tmp_path / "run"
-    stop_after_an_epoch(monkeypatch, dataset, out, "--epochs", "2", "--weights", str(file))
-    (out / "checkpoint.npz").unlink()
+
+    def stop(self: Trainer) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", stop)
+        assert fit(dataset, out, "--epochs", "1", "--weights", str(file)) == 1
     (tmp_path / "moved").mkdir()
     moved = file.rename(tmp_path / "moved" / "vgg.npz")
     assert resume(out) == 2
     assert f"began with {file}, which is not there; give it with --weights" in capsys.readouterr().err
-    assert fit(dataset, out, "--epochs", "2", "--resume", "--weights", str(moved)) == 0
+    assert fit(dataset, out, "--epochs", "1", "--resume", "--weights", str(moved)) == 0
     assert open_run(out).config["encoder"] == {"whole": True, "loaded": list(ENCODER_LAYERS[:4]), "began": []}
 
 
+@quick
 def test_resume_alone_goes_on_from_a_start_that_is_gone(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert fit(dataset, first, "--epochs", "1") == 0
-    options = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32"]
-    stop_after_an_epoch(monkeypatch, dataset, second, "--epochs", "2", "--start", str(first), options=options)
+    first, second = shutil.copytree(trained.run, tmp_path / "first"), tmp_path / "second"
+    stop_after_an_epoch(monkeypatch, trained.dataset, second, "--epochs", "2", "--start", str(first), options=ON)
     shutil.rmtree(first)
     assert resume(second) == 0
     assert open_run(second).config["training"]["epochs"] == 2
@@ -440,7 +454,7 @@ def test_a_step_is_traced_once(dataset: Path, tmp_path: Path, monkeypatch: pytes
         step(self, gradient, variable, learning_rate)
 
     monkeypatch.setattr(ScaledAdamW, "update_step", counted)
-    assert fit(dataset, tmp_path / "run", "--epochs", "1") == 0
+    stop_after_an_epoch(monkeypatch, dataset, tmp_path / "run", "--epochs", "1")
     assert set(updated.values()) == {1}
 
 
@@ -469,11 +483,11 @@ def test_bad_files_are_all_named(dataset: Path, tmp_path: Path, capsys: pytest.C
     assert "drive_002.png" in said
 
 
-def test_start_goes_on_from_a_finished_network(dataset: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert fit(dataset, first, "--epochs", "1", "--license", "own data") == 0
-    options = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32"]
-    assert fit(dataset, second, "--epochs", "1", "--start", str(first), "--learning-rate", "1e-9", options=options) == 0
+@quick
+def test_start_goes_on_from_a_finished_network(trained: Trained, tmp_path: Path) -> None:
+    first, second = trained.run, tmp_path / "second"
+    begin = ["--epochs", "1", "--start", str(first), "--learning-rate", "1e-9"]
+    assert fit(trained.dataset, second, *begin, options=ON) == 0
     config = json.loads((second / "config.json").read_text())
     assert config["start"] == "first"
     assert config["license"] == "own data"
@@ -482,9 +496,9 @@ def test_start_goes_on_from_a_finished_network(dataset: Path, tmp_path: Path) ->
     np.testing.assert_allclose(probabilities(second), probabilities(first), atol=1e-5)
 
 
-def test_start_does_not_overturn_a_layer_of_tiny_kernels(dataset: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert fit(dataset, first, "--epochs", "1") == 0
+@quick
+def test_start_does_not_overturn_a_layer_of_tiny_kernels(trained: Trained, tmp_path: Path) -> None:
+    first, second = shutil.copytree(trained.run, tmp_path / "first"), tmp_path / "second"
     run = open_run(first)
     model = load_model(run)
     # As ImageNet's kernels and a folded normalisation leave a network: the same answers, values of thousands between.
@@ -496,8 +510,7 @@ def test_start_does_not_overturn_a_layer_of_tiny_kernels(dataset: Path, tmp_path
         layer.set_weights([layer.get_weights()[0], layer.get_weights()[1] * 4096])
     save_run(first, run.config, model)
     before = probabilities(first)
-    options = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32"]
-    assert fit(dataset, second, "--epochs", "1", "--start", str(first), options=options) == 0
+    assert fit(trained.dataset, second, "--epochs", "1", "--start", str(first), options=ON) == 0
     assert np.abs(probabilities(second) - before).max() < 0.05
 
 
@@ -519,6 +532,7 @@ def test_start_brings_its_own_weights(
     assert not (tmp_path / "out").exists()
 
 
+@quick
 def test_two_trainings_do_not_write_into_one_folder(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -550,6 +564,7 @@ def test_an_out_that_takes_no_file_is_told_before_the_data_is_read(
     assert capsys.readouterr().err.startswith("error: /proc/nope: ")
 
 
+@quick
 def test_what_is_odd_in_a_dataset_is_told_as_it_is_used(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from edge_seg.errors import DatasetError
 from edge_seg.spec import CAMVID_CLASSES
-from tests.train.test_fit import DEFAULT, fit, history
+from tests.train.conftest import DEFAULT, Trained, quick
+from tests.train.test_fit import files, fit, history
 from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
 from train.fit import Trainer
@@ -38,6 +40,7 @@ def strict_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(), parse_constant=refused)
 
 
+@quick
 def test_validation_images_without_a_label_are_told_and_leave_no_score(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,47 +81,43 @@ def test_a_crop_is_no_larger_than_the_network_unless_asked(tmp_path: Path) -> No
 
 
 def test_resume_never_trains_anew_over_a_finished_network(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "my run"
-    assert fit(dataset, out, "--epochs", "1") == 0
+    out = shutil.copytree(trained.run, tmp_path / "my run")
     for path in out.glob("checkpoint*.npz"):
         path.unlink()
-    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    before = files(out)
     capsys.readouterr()
     assert main(["fit", "--out", str(out), "--resume"]) == 2
     assert f"no checkpoint to go on from; begin another run from it: --start '{out}', with" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    assert files(out) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_run_keeps_its_record_when_it_is_resumed(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "run"
+    out = shutil.copytree(trained.run, tmp_path / "run")
     resume = ["fit", "--out", str(out), "--resume"]
-    assert fit(dataset, out, "--epochs", "1") == 0
     monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("there is nothing to train"))
-
-    def files() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-
-    before = files()
+    before = files(out)
     capsys.readouterr()
     assert main([*resume, "--learning-rate", "1e-4"]) == 0
-    assert f"nothing left to train: {out}{os.sep} has all of its 1 epochs" in capsys.readouterr().out
-    assert files() == before
+    assert f"nothing left to train: {out}{os.sep} has all of its 3 epochs" in capsys.readouterr().out
+    assert files(out) == before
     assert main([*resume, "--epochs", "2"]) == 2
-    assert "recipe.epochs is 1 there, 2 here" in capsys.readouterr().err
-    assert files() == before
+    assert "recipe.epochs is 3 there, 2 here" in capsys.readouterr().err
+    assert files(out) == before
     # The terms are no part of what was trained, and the page is made where it had not come to be.
     (out / "report.html").unlink()
-    assert main([*resume, "--license", "own data"]) == 0
+    assert main([*resume, "--license", "other terms"]) == 0
     for name in ("model.weights.h5", "checkpoint.npz", "history.csv"):
-        assert files()[name] == before[name]
-    assert strict_json(out / "config.json") == {**json.loads(before["config.json"]), "license": "own data"}
+        assert files(out)[name] == before[name]
+    assert strict_json(out / "config.json") == {**json.loads(before["config.json"]), "license": "other terms"}
     assert (out / "report.html").is_file()
 
 
+@quick
 def test_what_a_run_says_of_its_training_is_said_of_the_weights_beside_it(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +128,7 @@ def test_what_a_run_says_of_its_training_is_said_of_the_weights_beside_it(
 
     with monkeypatch.context() as patch:
         patch.setattr("train.run.weights_in_memory", full)
-        assert fit(dataset, out, "--epochs", "2") == 1
+        assert fit(dataset, out, "--epochs", "2", "--batch-size", "4") == 1
     assert "The checkpoint after epoch 2 is kept" in capsys.readouterr().err
     assert "training" not in strict_json(out / "config.json")
     assert main(["fit", "--out", str(out), "--resume"]) == 0
@@ -142,17 +141,19 @@ def test_what_a_run_says_of_its_training_is_said_of_the_weights_beside_it(
     assert strict_json(out / "config.json")["training"] == finished
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_image_lost_while_training_is_one_line(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw = TrainingBatches.batch
 
     def lost(self: TrainingBatches, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if epoch == 8:
+        if epoch == 4:
             raise DatasetError("images/drive_003.png: not a readable image.")
         return draw(self, epoch, index)
 
     monkeypatch.setattr(TrainingBatches, "batch", lost)
+    monkeypatch.setattr("train.batches.drawing_threads", lambda: 1)  # With more it would be met sooner.
     assert fit(dataset, tmp_path / "run", "--epochs", "10") == 1
     said = capsys.readouterr().err
     assert said.endswith("error: images/drive_003.png: not a readable image.\n")
@@ -185,14 +186,12 @@ def test_a_dataset_that_unlabelled_took_is_told(
 
 
 def test_a_start_is_recorded_by_the_folders_own_name(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "first"
-    assert fit(dataset, out, "--epochs", "1") == 0
-    monkeypatch.chdir(out)
+    monkeypatch.chdir(trained.run)
     monkeypatch.setattr(Trainer, "train", lambda self: exit_now())
     options = DEFAULT[4:]
-    assert fit(dataset, tmp_path / "second", "--start", ".", options=options) == 1
+    assert fit(trained.dataset, tmp_path / "second", "--start", ".", options=options) == 1
     assert open_run(tmp_path / "second").config["start"] == "first"
 
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.train.conftest import quick
 from train.__main__ import main
 from train.begin import some_frames
 from train.fcn8 import Fcn8Config, fcn8, logits_model
@@ -22,7 +23,7 @@ from train.run import load_model, open_run, save_run
 
 NARROW = Fcn8Config(input_size=(64, 96), block_widths=(3, 4, 5, 6, 4), head_widths=(7, 5))
 WIDE = Fcn8Config(input_size=(64, 96), block_widths=(5, 7, 9, 8, 8), head_widths=(12, 9))
-SHORT = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32"]
+SHORT = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "3", "--policy", "float32"]
 
 
 def random_network(config: Fcn8Config, seed: int = 0) -> keras.Model:
@@ -137,6 +138,7 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path / "wide"
 
 
+@quick
 def test_fit_begins_a_narrower_network_from_a_finished_one(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +181,7 @@ def test_what_is_not_normalised_goes_over_as_it_is(first: int | None) -> None:
     assert same is (first is None)
 
 
+@quick
 def test_fit_goes_on_with_normalisation_where_asked(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +205,7 @@ def test_fit_goes_on_with_normalisation_where_asked(
         np.testing.assert_array_equal(before, after)
 
 
+@quick
 def test_another_network_under_the_name_of_the_start_is_not_taken(
     make_dataset: Callable[..., Path],
     finished: Path,

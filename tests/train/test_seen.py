@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.train.conftest import quick
 from train.__main__ import main
 from train.dataset import data_hash, find_samples
 from train.run import open_run
@@ -21,7 +22,7 @@ from train.splits import time_split
 
 ASSETS = Path(__file__).parents[2] / "edge_seg" / "assets"
 FIT = ["--epochs", "1", "--block-widths", "4,4,4,4,4", "--head-widths", "4,4", "--input-size", "32x32"]
-FIT += ["--batch-size", "2", "--policy", "float32", "--rendered-share", "0"]
+FIT += ["--batch-size", "4", "--policy", "float32", "--rendered-share", "0"]
 
 
 def fit(dataset: Path, out: Path, *more: str) -> Any:
@@ -37,6 +38,7 @@ def looked(dataset: Path, share: float, **given: Path) -> Any:
     return seen_held_out(options, data, data_hash(samples))
 
 
+@quick
 def test_held_out_images_that_a_network_knows_are_counted_and_handed_on(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,6 +62,7 @@ def test_held_out_images_that_a_network_knows_are_counted_and_handed_on(
     assert open_run(tmp_path / "on").config["data"]["seen"] == seen
 
 
+@quick
 def test_a_network_of_the_same_split_or_of_other_data_knows_none(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_seg.errors import ConfigurationError
+from tests.train.conftest import quick
 from train import study
 from train.__main__ import build_parser, main
 from train.dataset import Sample, find_samples
@@ -121,9 +122,10 @@ def two_drives(make_dataset: Callable[..., Path]) -> Path:
 
 
 FIT = ["--epochs", "1", "--block-widths", "4,4,4,4,4", "--head-widths", "4,4", "--input-size", "32x32"]
-FIT += ["--batch-size", "2", "--policy", "float32"]
+FIT += ["--batch-size", "4", "--policy", "float32"]
 
 
+@quick
 def test_fit_holds_out_a_drive_and_is_gone_on_with_so(
     two_drives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edge_seg.errors import DatasetError, ModelFileError
+from tests.train.conftest import quick
 from train import study
 from train.__main__ import main
 from train.history import read_history
@@ -123,6 +124,7 @@ def test_trainings_of_one_seed_share_their_scenes() -> None:
 
 
 @pytest.mark.slow
+@quick
 def test_a_study_trains_each_variant_once_and_goes_on_where_it_stopped(
     tmp_path: Path,
     make_dataset: Callable[..., Path],

@@ -17,6 +17,7 @@ import pytest
 from edge_seg.encode import EncodeOptions, VideoWriter
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
+from tests.train.conftest import quick
 from train import callbacks, teacher
 from train.__main__ import main
 from train.augment import Example, augment, paste_rare
@@ -285,18 +286,19 @@ def test_devices_are_chosen_for_the_batch_that_frames_fill(
 
 
 @pytest.mark.slow
+@quick
 def test_fit_records_its_teacher_and_learns_from_it(
     dataset: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = write_video(tmp_path / "clip.mp4", 60, 20)
-    assert fit(dataset, tmp_path / "plain", "--epochs", 1) == 0
+    assert fit(dataset, tmp_path / "plain", "--epochs", 1, "--batch-size", 4) == 0
     taught = tmp_path / "taught"
-    assert fit(dataset, taught, "--epochs", 1, "--teacher", finished, "--unlabelled", clip) == 0
+    assert fit(dataset, taught, "--epochs", 1, "--batch-size", 4, "--teacher", finished, "--unlabelled", clip) == 0
     said, told = capsys.readouterr()
     assert "teacher teacher: looking at 13 images" in told
     assert "teacher teacher: its opinion of the training images is learnt too, and of 6 frames without masks" in said
     assert "7 train, 1 validation" in said
-    assert "1 epochs of 6 steps" in said, "13 images in twos"
+    assert "1 epochs of 3 steps" in said, "13 images in fours"
     config = open_run(taught).config
     assert config["teacher"]["run"] == "teacher"
     assert config["data"]["frames"]["count"] == 6
@@ -311,11 +313,12 @@ def test_fit_records_its_teacher_and_learns_from_it(
 
 
 @pytest.mark.slow
+@quick
 def test_a_taught_run_is_gone_on_with_by_the_same_teacher_alone(
     dataset: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, clip = tmp_path / "run", write_video(tmp_path / "clip.mp4", 30, 20)
-    options = ["--teacher", finished, "--unlabelled", clip]
+    options = ["--teacher", finished, "--unlabelled", clip, "--batch-size", 4]
 
     def stop(self: callbacks.Progress, epoch: int, logs: dict | None = None) -> None:
         raise KeyboardInterrupt

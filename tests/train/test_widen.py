@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.train.conftest import quick
 from tests.train.test_narrow import frames, logits, random_network
 from train.__main__ import main
 from train.begin import learning_rates
@@ -25,7 +26,7 @@ from train.widen import rates_where_wider, widen
 
 SMALL = Fcn8Config(input_size=(64, 96), block_widths=(3, 4, 5, 6, 4), head_widths=(7, 5), skip_activation="linear")
 LARGE = replace(SMALL, block_widths=(3, 6, 5, 9, 8), head_widths=(20, 12))
-SHORT = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "2", "--policy", "float32", "--epochs", "1"]
+SHORT = ["--rendered-share", "0", "--crop-size", "32x32", "--batch-size", "3", "--policy", "float32", "--epochs", "1"]
 
 
 @pytest.mark.parametrize("larger", [LARGE, SMALL, replace(LARGE, block_widths=(5, 6, 8, 9, 8))])
@@ -121,6 +122,7 @@ def kept(ended: keras.Model, began: keras.Model, names: Sequence[str]) -> list[b
     return [bool(np.allclose(ratio, ratio.flat[0], rtol=1e-6)) for ratio in ratios]
 
 
+@quick
 @pytest.mark.parametrize(("normalised", "rate"), [([], 1e-4), (["--batch-norm"], 1e-3)])
 def test_fit_begins_a_wider_network_beside_a_finished_one(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, normalised: list[str], rate: float
@@ -150,6 +152,7 @@ def test_fit_begins_a_wider_network_beside_a_finished_one(
         np.testing.assert_array_equal(before, after)
 
 
+@quick
 def test_a_first_block_with_fresh_filters_is_not_kept(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +171,7 @@ def test_a_first_block_with_fresh_filters_is_not_kept(
     assert not (tmp_path / "two").exists()
 
 
+@quick
 def test_a_narrower_head_leaves_the_first_blocks_as_they_are(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path
 ) -> None:
@@ -183,6 +187,7 @@ def test_a_narrower_head_leaves_the_first_blocks_as_they_are(
     assert ended.get_layer("conv6").kernel.shape[-1] == 5
 
 
+@quick
 def test_wider_here_and_narrower_there(make_dataset: Callable[..., Path], finished: Path, tmp_path: Path) -> None:
     dataset, out = make_dataset(count=8, size=(64, 64)), tmp_path / "other"
     assert main(begin(dataset, out, finished, "--block-widths", "3,4,4,9,4", "--head-widths", "20,3")) == 0
@@ -192,6 +197,7 @@ def test_wider_here_and_narrower_there(make_dataset: Callable[..., Path], finish
     assert load_model(run).get_layer("conv7").kernel.shape == (1, 1, 20, 3)
 
 
+@quick
 def test_blocks_are_kept_only_where_something_was_given(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
