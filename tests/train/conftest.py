@@ -31,7 +31,7 @@ TINY = [
     "float32",
 ]
 DEFAULT = [*TINY, "--crop-size", "32x32", "--batch-size", "2"]
-# Of a test whose subject is neither the steps of a training nor its pictures.
+# Of a test whose subject is neither the steps of a training nor its pictures; one of each kind has its steps traced.
 quick = pytest.mark.usefixtures("untraced", "undrawn")
 
 

@@ -150,7 +150,7 @@ def test_names_that_are_repainted_are_the_lists_own(monkeypatch: pytest.MonkeyPa
     assert seen == [{"lawn": 0}]
 
 
-@quick
+@pytest.mark.usefixtures("undrawn")
 def test_a_network_of_ones_own_classes(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained, scored without what masks ignore, exported with its names, and scored again as a file."""
     from export.__main__ import main as export

@@ -138,7 +138,7 @@ def finished(tmp_path: Path) -> Path:
     return tmp_path / "wide"
 
 
-@quick
+@pytest.mark.usefixtures("undrawn")
 def test_fit_begins_a_narrower_network_from_a_finished_one(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

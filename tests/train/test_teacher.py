@@ -286,7 +286,7 @@ def test_devices_are_chosen_for_the_batch_that_frames_fill(
 
 
 @pytest.mark.slow
-@quick
+@pytest.mark.usefixtures("undrawn")
 def test_fit_records_its_teacher_and_learns_from_it(
     dataset: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,7 +122,7 @@ def kept(ended: keras.Model, began: keras.Model, names: Sequence[str]) -> list[b
     return [bool(np.allclose(ratio, ratio.flat[0], rtol=1e-6)) for ratio in ratios]
 
 
-@quick
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("normalised", "rate"), [([], 1e-4), (["--batch-norm"], 1e-3)])
 def test_fit_begins_a_wider_network_beside_a_finished_one(
     make_dataset: Callable[..., Path], finished: Path, tmp_path: Path, normalised: list[str], rate: float
