@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import shutil
@@ -19,10 +20,16 @@ KERNELS = "vgg19_imagenet_block1-3.npz"
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 
 
+def make(*given: str) -> subprocess.CompletedProcess[str]:
+    """`make bundled` as a shell would call it, also where these tests are run by `make test`."""
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(["make", "bundled", *given], cwd=ROOT, env=outside, capture_output=True, text=True)
+
+
 def planned(runs: str | Path = "runs", *more: str) -> list[str]:
     """The commands that `make bundled` would run, without running any."""
-    given = ("DATA=dataset1", f"KERNELS={KERNELS}", f"RUNS={runs}", *more)
-    done = subprocess.run(["make", "-n", "bundled", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = make("-n", "DATA=dataset1", f"KERNELS={KERNELS}", f"RUNS={runs}", *more)
+    assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if " -m train " in line]
 
 
@@ -69,7 +76,7 @@ def test_what_is_finished_stays_and_what_was_stopped_goes_on(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("given", [[], ["DATA=dataset1"], [f"KERNELS={KERNELS}"]])
 def test_nothing_begins_without_data_and_kernels(given: list[str], tmp_path: Path) -> None:
-    done = subprocess.run(["make", "bundled", f"RUNS={tmp_path}", *given], cwd=ROOT, capture_output=True, text=True)
+    done = make(f"RUNS={tmp_path}", *given)
     assert done.returncode == 2
     assert done.stdout.startswith("error: make bundled needs DATA=")
     assert not list(tmp_path.iterdir())
