@@ -41,16 +41,24 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     info = _add_command(commands, "info", "what a model file says of itself, its licence terms too")
     info.add_argument("model", metavar="MODEL", nargs="?", type=name, help=MODEL_HELP)
-    verify = _add_command(commands, "verify", "prove parity with Keras again, on this device")
+    verify = _add_command(commands, "verify", "prove parity with Keras again, on this machine")
     verify.add_argument("model", metavar="MODEL", nargs="?", type=name, help=MODEL_HELP)
     verify.add_argument(
-        "--device", type=_device_or_all, default="auto", metavar="D", help=f"{DEVICE_HELP}; or all (default: auto)"
+        "--device",
+        type=_device_or_all,
+        default="auto",
+        metavar="D",
+        help=f"{DEVICE_HELP}; all proves each that is here (default: auto)",
     )
     checks = _add_command(commands, "checks", "versions, devices, and what auto would pick here and why")
     demo = _add_command(commands, "demo", "the bundled clip through a bundled model")
     demo.add_argument("-m", "--model", type=name, metavar="MODEL", help=MODEL_HELP)
     demo.add_argument(
-        "-o", "--out", type=name, metavar="OUT", help="file or folder for the overlay (default: edge_seg_out/)"
+        "-o",
+        "--out",
+        type=name,
+        metavar="OUT",
+        help="file or folder for the overlay, which replaces one that is there (default: edge_seg_out/)",
     )
     demo.add_argument("--device", type=_device, default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
     for command in (info, verify, checks, demo):
@@ -107,8 +115,8 @@ def _add_results(predict: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--resume",
         action="store_true",
-        help="keep what an earlier run finished by the same source, model and options, and make the rest, also what "
-        "was made by others (default: refuse)",
+        help="keep what an earlier run finished from the same source, by the same model and options, and make the rest "
+        "anew (default: refuse)",
     )
     again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
 
