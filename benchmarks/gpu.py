@@ -97,7 +97,13 @@ def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"frames a call (default: {' '.join(map(str, BATCHES))})",
     )
     add("--note", action="append", default=[], metavar="TEXT", help="a line that the result keeps (default: none)")
-    add("--save", type=path, default=DEFAULT_OUT / "gpu.json", metavar="FILE", help="JSON to write (default: %(default)s)")
+    add(
+        "--save",
+        type=path,
+        default=DEFAULT_OUT / "gpu.json",
+        metavar="FILE",
+        help="JSON to write (default: %(default)s)",
+    )
     add("--json", action="store_true", help="print the JSON instead of a table (default: a table)")
 
 

@@ -110,8 +110,9 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
 def _add_network(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--block-widths", type=widths(5), metavar="A,B,C,D,E",
-        help="filters of blocks 1 to 5 (default: 64,128,256,512,512)")  # fmt: skip
-    add("--head-widths", type=widths(2), metavar="A,B", help="filters of conv6, conv7 (default: 4096,4096)")
+        help="filters of blocks 1 to 5 (default: as in --start, or 64,128,256,512,512)")  # fmt: skip
+    add("--head-widths", type=widths(2), metavar="A,B",
+        help="filters of conv6, conv7 (default: as in --start, or 4096,4096)")  # fmt: skip
     add("--weights", type=path, metavar="FILE", help="ImageNet kernels: VGG16's notop .h5, or an .npz (default: none)")
     add(
         "--start",
@@ -128,7 +129,10 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         "edge_seg/assets/keras (default: none)",
     )
     add(
-        "--input-size", type=size, metavar="HxW", help="size of the network; default: notebook 224x224, default 352x480"
+        "--input-size",
+        type=size,
+        metavar="HxW",
+        help="size of the network; default: as in --start, or notebook 224x224, default 352x480",
     )
     add(
         "--license",
