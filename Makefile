@@ -1,4 +1,4 @@
-# Two ways in: `make demo` segments the bundled clip with the bundled model, `make test` passes the tests.
+# Two ways in: `make demo` segments the bundled clip with the bundled model, `make test` runs all tests.
 # Both make their own environment from the locks in requirements/ and need nothing but make and Python 3.11 to 3.13.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
