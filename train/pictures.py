@@ -314,7 +314,7 @@ def _picture_grid(
 
 def _row_title(axes: Axes, title: str, *, lines: int) -> None:
     """A title over the first of a row's panels, on the upper of `lines` lines; a long one runs on over the others."""
-    above = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 10}
+    above: dict[str, Any] = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 10}
     # Outside the layout, which would make room for its width beside the panel; an empty title keeps its height free.
     axes.annotate(title, xytext=(0, 6 + 11.5 * (lines - 1)), **above).set_in_layout(False)
     axes.set_title(" " * (lines == 1), loc="left", fontsize=10)

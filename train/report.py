@@ -275,7 +275,7 @@ def _matrix_cell(share: float, own: bool) -> str:
 
 def _pictures_section(folder: Path, names: Iterable[str]) -> str:
     captions = {"best": "Best images", "worst": "Worst images", "samples": "Sample predictions"}
-    parts = []
+    parts: list[str] = []
     for name in names:
         if source := _embedded(folder / f"{name}.png"):
             caption = captions[name]
