@@ -22,7 +22,7 @@ from .rows import ClipRow, Result, Row
 from .table import clip_line
 
 INK = "#1f2933"
-FAINT = "#8a96a3"
+FAINT = "#6b7785"
 GRID = "#e4e8ec"
 # One hue for each family; darker shades for larger batches.
 FAMILIES = {
@@ -78,7 +78,7 @@ def draw_chart(result: Result, path: Path) -> None:
             1, 3, sharey=True, width_ratios=(2.4, 1, 1.1), gridspec_kw={"wspace": 0.1}
         )
         _draw_speed(speed, rows, names, batches)
-        _draw_quality(quality, rows, names)
+        _draw_quality(quality, rows, names, batches)
         _draw_memory(memory, rows, names, batches)
         if lower is not None:
             _draw_stages(lower.subplots(), clip_rows, result.clip)
@@ -88,7 +88,7 @@ def draw_chart(result: Result, path: Path) -> None:
 def _title(result: Result) -> str:
     noisy = "   NOISY RUN, see the notes" if result.noisy else ""
     size = "x".join(str(side) for side in result.settings["size"])
-    machine = f"{processor(result.environment)}, {result.environment['cores']} core(s)"
+    machine = f"{processor(result.environment)}, {counted(result.environment['cores'], 'core')}"
     return f"FCN8 at {size} on {machine}: {result.data['name']}, {counted(result.data['frames'], 'frame')}{noisy}"
 
 
@@ -123,11 +123,12 @@ def _draw_speed(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: S
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
     axes.set_xlim(0, widest * 1.2)
-    shown = ", ".join(str(batch) for batch in batches)
-    style(axes, "frames/s, and times Keras predict", f"batch {shown} from the top down; line: quartiles of the repeats")
+    shown = ", ".join(str(batch) for batch in batches) + (" from the top down" if len(batches) > 1 else "")
+    note = f"batch {shown}; line: quartiles of the repeats; times: median of the ratios in each round"
+    style(axes, "frames/s, and times Keras predict", note)
 
 
-def _draw_quality(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
+def _draw_quality(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: Sequence[int]) -> None:
     known = [row for row in rows if row.mean_iou is not None]
     for row in known:
         value = 100 * (row.mean_iou or 0.0)
@@ -138,16 +139,17 @@ def _draw_quality(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
         agreement = min((100 * row.agreement for row in mine if row.agreement is not None), default=None)
         if lowest is not None:
             axes.annotate(
-                f"{lowest:.2f}", (lowest, place), (0, 8), textcoords="offset points", ha="center", fontsize=8.2
+                f"{lowest:.2f}", (lowest, place), (0, 6), textcoords="offset points", ha="center", fontsize=8.2
             )
         if agreement is not None:
             text, words = (lowest or 0.0, place), f"{agreement:.3f} % agree"
-            axes.annotate(words, text, (0, -15), textcoords="offset points", ha="center", fontsize=7.6, color=FAINT)
+            axes.annotate(words, text, (0, -12.5), textcoords="offset points", ha="center", fontsize=7.6, color=FAINT)
     values = [100 * (row.mean_iou or 0.0) for row in known] or [0.0]
     # At least two points to either side, so that differences of hundredths do not look large.
     middle, half = (min(values) + max(values)) / 2, max(2.0, (max(values) - min(values)) * 0.9)
     axes.set_xlim(middle - half, middle + half)
-    style(axes, "mean IoU, %", "and pixels that agree with Keras; the lowest of all batches")
+    lowest_of_all = "; the lowest of all batches" if len(batches) > 1 else ""
+    style(axes, "mean IoU, %", f"and pixels that agree with Keras predict{lowest_of_all}")
 
 
 def _draw_memory(axes: Any, rows: Sequence[Row], names: Sequence[str], batches: Sequence[int]) -> None:
@@ -185,7 +187,7 @@ def logarithmic(axes: Any, low: float, high: float) -> None:
     axes.set_xlim(low, high)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "235" else "")
-    axes.tick_params(which="minor", length=0, labelsize=8, labelcolor=FAINT)
+    axes.tick_params(which="minor", length=0)
 
 
 def style(axes: Any, title: str, label: str, *, grid: str = "x") -> None:

@@ -14,6 +14,7 @@ from edge_seg.arguments import Parser, positive
 from edge_seg.console import harmless, put
 from edge_seg.devices import parse_device
 from edge_seg.errors import ConfigurationError
+from edge_seg.progress import columns_of
 from train.arguments import path
 
 from .benchmark import run_benchmark
@@ -246,6 +247,6 @@ def _progress(text: str) -> None:
     """Show progress on standard error: one line that is overwritten on a terminal, a new line each elsewhere."""
     text = harmless(text)
     if sys.stderr.isatty():
-        print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
+        print(f"\r\033[K{text[: columns_of(sys.stderr) - 1]}", end="", file=sys.stderr, flush=True)
     elif text:
         print(text, file=sys.stderr, flush=True)

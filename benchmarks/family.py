@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.phrases import counted
 
 from .chart import FAMILIES, logarithmic, saved_figure, style
 from .environment import processor
@@ -18,6 +19,8 @@ from .rows import Result, Row
 
 MARKS = {"fp32": "o", "fp16": "s", "int8": "D"}
 HUES = (FAMILIES["session"][2], FAMILIES["torch"][2], FAMILIES["peer"][2], FAMILIES["keras"][3])
+# Of the words beside a point: darker, to be read as small text.
+WORDS = {FAMILIES[name][2]: FAMILIES[name][3] for name in ("session", "torch", "peer")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,7 @@ def draw_family(results: Sequence[tuple[str, Result]], path: Path) -> None:
             fontsize=9,
         )
         first = results[0][1]
-        machine = f"{processor(first.environment)}, {first.environment['cores']} core(s), batch 1"
+        machine = f"{processor(first.environment)}, {counted(first.environment['cores'], 'core')}, batch 1"
         style(axes, f"Accuracy against speed: {machine}", "frames/s (logarithmic)", grid="both")
         axes.set_ylabel(f"mean IoU, %: {first.data['frames']} frames of {first.data['name']}")
 
@@ -103,11 +106,13 @@ def _label(row: Row) -> str:
 def _draw_point(axes: Any, member: Member, hue: str) -> None:
     row, keras = member.row, member.row.kind == "keras-compiled"
     place = (row.frames_per_s, 100 * (member.mean_iou or 0.0))
-    axes.plot(*place, MARKS.get(row.precision, "o"), ms=9, color=hue, mfc="white" if keras else hue, mew=1.6)
+    # A ring, which shows around the fp32 file's point where both are in one place.
+    size, fill = (13, "none") if keras else (9, hue)
+    axes.plot(*place, MARKS.get(row.precision, "o"), ms=size, color=hue, mfc=fill, mew=1.6)
     # Keras' point is close to its fp32 file's, so its name goes below.
     axes.annotate(
         f"{_label(row)}\n{row.frames_per_s:.1f}/s", place, (0, -10 if keras else 10), textcoords="offset points",
-        ha="center", va="top" if keras else "bottom", fontsize=8.2,
+        ha="center", va="top" if keras else "bottom", fontsize=8.2, color=WORDS.get(hue, hue),
         bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.8},
     )  # fmt: skip
 

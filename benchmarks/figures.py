@@ -25,11 +25,12 @@ from .growth_chart import draw_growth, noisy_points
 from .measure import NOISE_BOUND
 from .rows import OUTRUN, ClipRow, Result, Row, read_result
 from .table import NONE, number, peak_speed, percent, timed_calls
+from .widths import draw_widths
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
 FOLDER = ROOT / "docs" / "benchmark"
 README = ROOT / "README.md"
-BUNDLED, FAST, FULL, GPU = "bundled.json", "fast.json", "full.json", "gpu.json"
+BUNDLED, FAST, FULL, GPU, WIDTHS = "bundled.json", "fast.json", "full.json", "gpu.json", "widths.json"
 # README's names of contenders, where the table's own are too short.
 NAMES = {
     "Keras predict": "Keras `predict`",
@@ -116,6 +117,9 @@ def pictures(folder: Path) -> dict[Path, Callable[[Path], None]]:
     growth = _growth(folder)
     if growth is not None:
         drawn[folder / "growth.png"] = lambda target: draw_growth(growth, target)
+    if (folder / WIDTHS).is_file():
+        widths = json.loads((folder / WIDTHS).read_text())
+        drawn[folder / "widths.png"] = lambda target: draw_widths(widths, target)
     return drawn
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_seg.phrases import counted
+
 from .chart import FAINT, FAMILIES, INK, saved_figure, style
 from .environment import processor
 from .measure import is_noisy
@@ -42,9 +44,8 @@ def draw_growth(growth: dict[str, Any], path: Path) -> None:
             points = [{**point, "noisy": point in noisy} for point in growth["axes"][axis]]
             panels[axis](figure.add_subplot(lines, columns, place), points)
         machine = growth["environment"]
-        title = (
-            f"Cost against {', '.join(NAMES[axis] for axis in shown)}: {processor(machine)}, {machine['cores']} core(s)"
-        )
+        against = ", ".join(NAMES[axis] for axis in shown)
+        title = f"Cost against {against}: {processor(machine)}, {counted(cores, 'core')}"
         if any(noisy_points(growth["axes"][axis], cores) for axis in shown):
             title += "; hollow: noisy"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
@@ -112,7 +113,12 @@ def _draw_length(axes: Any, points: Points) -> None:
         label = f"{point['value']:g} min, {point['frames']:,} frames: peak {point['peak_mb']:,.0f} MB"
         axes.plot(share, memory, color=shades[min(number, 3)], lw=1.6, label=label)
     axes.set_ylim(0, 1.45 * (max((point["peak_mb"] or 0.0 for point in ok), default=0.0) or 1.0))
-    style(axes, "Clip length: resident memory, MB", "% of the clip done (jsonl, most frames decoded only)", grid="y")
+    style(
+        axes,
+        "Clip length: resident memory, MB",
+        "% of the clip done (--save jsonl, most frames decoded only)",
+        grid="y",
+    )
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
 
 

@@ -19,6 +19,7 @@ h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem; }
 img { width: 100%; box-sizing: border-box; padding: 10px; background: #fff; border: 1px solid #e4e8ec;
   border-radius: 8px; }
 .wide { overflow-x: auto; }
+@media (max-width: 600px) { .wide img { width: 1000px; } }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 13.5px; }
 th { font-weight: 600; color: #55616d; border-bottom: 2px solid #cfd6dd; }
 th, td { padding: .32rem .5rem; text-align: right; white-space: nowrap; }
@@ -71,7 +72,8 @@ def render_page(result: Result, chart_png: bytes) -> str:
             f"<style>{STYLE}</style></head><body>",
             f'<h1>edge_seg benchmark</h1><p class="lead">{escape(heading(result))}</p>',
             _notes(result),
-            f'<img alt="Speed, mean IoU and memory of each contender" src="data:image/png;base64,{picture}">',
+            '<div class="wide"><img alt="Speed, mean IoU and memory of each contender, and the time of each stage" '
+            f'src="data:image/png;base64,{picture}"></div>',
             *tables,
             f"<h2>How it was measured</h2><p>{escape(METHOD)}</p>",
             "<h2>Models</h2>" + "".join(_list(model) for model in result.models),

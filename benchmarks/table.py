@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edge_seg.phrases import counted
+
 from .environment import processor
 from .rows import ClipRow, Result, Row
 
@@ -40,7 +42,7 @@ def heading(result: Result) -> str:
     return "\n".join(
         (
             f"{data['name']}: {data['frames']} frames, segmented at {size}",
-            f"{processor(machine)}, {machine['cores']} core(s), Python {machine['python']}, {machine['os']}",
+            f"{processor(machine)}, {counted(machine['cores'], 'core')}, Python {machine['python']}, {machine['os']}",
             f"{method}; the whole took {result.duration_s:.0f} s",
         )
     )
@@ -74,7 +76,9 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def clip_table(rows: Sequence[ClipRow]) -> list[tuple[str, ...]]:
     """Head and rows of the end-to-end table, with a column for each stage that any contender has."""
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.stage_ms))
+    # In the order of the fullest row: the naive loop lacks one.
+    fullest = sorted(rows, key=lambda row: len(row.stage_ms), reverse=True)
+    stages = list(dict.fromkeys(stage for row in fullest for stage in row.stage_ms))
     head = (
         "contender",
         "batch",

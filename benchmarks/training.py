@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.phrases import counted
 from train.arguments import positive, size
 from train.fit_arguments import add_workers, widths
 from train.quiet import import_keras_quietly
@@ -256,7 +257,8 @@ def render_training(result: dict[str, Any]) -> str:
     """The result as text: a table, and its conclusion."""
     machine, network, crop = result["environment"], result["network"], result["crop_size"]
     blocks = ",".join(str(width) for width in (*network["block_widths"], *network["head_widths"]))
-    head = f"{machine['cpu']}, {machine['cores']} core(s), {len(machine['gpus'])} GPU(s); {result['policy']}"
+    cores, gpus = counted(machine["cores"], "core"), counted(len(machine["gpus"]), "GPU")
+    head = f"{machine['cpu']}, {cores}, {gpus}; {result['policy']}"
     network_line = f"widths {blocks}; batches of {result['batch_size']} crops of {crop[0]}x{crop[1]}"
     rows = [("", "images/s", "ms/batch", "spread")]
     rows += [

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.phrases import counted
 from train.arguments import path, positive
 from train.classes import CAMVID
 from train.files import DAMAGE, replacing
@@ -158,12 +159,12 @@ def draw_widths(found: dict[str, Any], path: Path) -> None:
         size, speed = figure.subplots(1, 2, sharey=True)
         _draw_curve(size, points, [point["parameters"] / 1e6 for point in points])
         _draw_curve(speed, points, [point["ms_median"] for point in points])
-        style(size, "against size", "million parameters (logarithmic)", grid="both")
+        style(size, "against size", "million parameters (logarithmic); dash: one training", grid="both")
         shape = "x".join(map(str, found["size"]))
         style(speed, "against time", f"ms a frame, fp32, {shape} (logarithmic)", grid="both")
         size.set_ylabel("mean IoU on the held-out images, %")
         epochs = found["schedule"]["epochs"]
-        title = f"FCN8 by width, {epochs} epochs each: {processor(machine)}, {machine['cores']} core(s)"
+        title = f"FCN8 by width, {epochs} epochs each: {processor(machine)}, {counted(machine['cores'], 'core')}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
 
 

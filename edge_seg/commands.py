@@ -293,7 +293,7 @@ def _fact_lines(name: str, value: Any, indent: str = "") -> Iterator[str]:
         for key, item in value.items():
             yield from _fact_lines(str(key), item, indent + "  ")
     else:
-        yield f"{indent + name:<20} {_fact(value)}"
+        yield f"{indent + name:<24} {_fact(value)}"
 
 
 def _fact(value: Any) -> str:

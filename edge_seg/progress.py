@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -12,6 +13,10 @@ from .console import harmless
 
 REDRAW_S = 0.1
 BAR_WIDTH = 24
+# A shorter bar tells nothing: on a narrow terminal it is left out.
+LEAST_BAR = 6
+# What is left of a source's name beside a bar.
+LEAST_TITLE = 10
 
 
 class Progress:
@@ -70,18 +75,37 @@ class Progress:
 
     def _line(self, done: int, now: float) -> str:
         speed = done / max(1e-6, now - self._started_at)
+        columns = columns_of(self._stream)
         if self._total:
             # The total comes from a header, which may be wrong: the bar stops when full, the count goes on.
-            share = min(1.0, done / self._total)
-            filled = round(share * BAR_WIDTH)
             left = max(0, self._total - done) / speed if speed else 0.0
-            bar = "#" * filled + "." * (BAR_WIDTH - filled)
-            text = f"[{bar}] {done}/{self._total}  {speed:.1f} frames/s  {_clock(left)} left"
+            text = f"{done}/{self._total}  {speed:.1f} frames/s  {_clock(left)} left"
+            text = f"{bar(done / self._total, columns - len(text) - LEAST_TITLE - 4)}{text}"
         else:
             text = f"{done} frames  {speed:.1f} frames/s  {_clock(now - self._started_at)}"
-        room = max(10, shutil.get_terminal_size().columns - len(text) - 3)
+        # A line that wrapped could not be wiped.
+        room = columns - len(text) - 3
+        if room < 2:
+            return text[: columns - 1]
         title = self._title if len(self._title) <= room else f"…{self._title[1 - room :]}"
         return f"{title}  {text}"
+
+
+def bar(share: float, room: int) -> str:
+    """A bar filled to `share`, and a space, in at most `room` characters; "" where that is too few to tell anything."""
+    width = min(BAR_WIDTH, room - 3)
+    if width < LEAST_BAR:
+        return ""
+    filled = round(min(1.0, share) * width)
+    return f"[{'#' * filled}{'.' * (width - filled)}] "
+
+
+def columns_of(stream: TextIO) -> int:
+    """How wide the terminal behind `stream` is; stdout, which the system is asked about otherwise, may be a file."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
+    except (OSError, ValueError):
+        return shutil.get_terminal_size().columns
 
 
 def _clock(seconds: float) -> str:

@@ -17,6 +17,7 @@ from keras import ops
 
 from edge_seg.errors import EdgeSegError
 from edge_seg.files import replacing
+from edge_seg.progress import bar, columns_of
 from edge_seg.signals import asked_twice
 
 from .batches import ResizedBatches
@@ -203,12 +204,15 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.stream.isatty():
             logs = logs or {}
-            filled = 24 * (batch + 1) // self.steps
-            self.stream.write(
-                f"\r\x1b[2Kepoch {self.epoch + 1}/{self.epochs} [{'#' * filled:<24}] {batch + 1}/{self.steps} "
-                f"loss {float(logs.get('loss', 0)):.3f} mean IoU {float(logs.get('mean_iou', 0)):.3f} "
-                f"left {self.left(batch + 1)}"
+            head = f"epoch {self.epoch + 1}/{self.epochs} "
+            tail = (
+                f"{batch + 1}/{self.steps} loss {float(logs.get('loss', 0)):.3f} "
+                f"mean IoU {float(logs.get('mean_iou', 0)):.3f} left {self.left(batch + 1)}"
             )
+            # A line that wrapped could not be wiped.
+            columns = columns_of(self.stream)
+            drawn = bar((batch + 1) / self.steps, columns - 1 - len(head) - len(tail))
+            self.stream.write(f"\r\x1b[2K{f'{head}{drawn}{tail}'[: columns - 1]}")
             self.stream.flush()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

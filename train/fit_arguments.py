@@ -42,7 +42,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         "name behind it, so give DATASET first (default: none)",
     )
     add_class_options(add, start="as in --start, or ")
-    add("--split", choices=("random", "time"), help="validation split; default: notebook random, default time")
+    add("--split", choices=("random", "time"), help="validation split (default: time; notebook recipe: random)")
     add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
     add(
         "--hold-out",
@@ -57,18 +57,18 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
-    add("--epochs", type=positive, help="default: notebook 10, default 60")
-    add("--batch-size", type=positive, help="default: notebook 32, default 6")
+    add("--epochs", type=positive, help="passes over the training images (default: 60; notebook recipe: 10)")
+    add("--batch-size", type=positive, help="images a step (default: 6; notebook recipe: 32)")
     add(
         "--learning-rate",
         type=float,
-        help="peak learning rate; default: notebook 1e-2, default 1e-3 (--start without normalisation: 1e-4)",
+        help="peak learning rate (default: 1e-3; --start without normalisation: 1e-4; notebook recipe: 1e-2)",
     )
     add(
         "--batch-norm",
         action=argparse.BooleanOptionalAction,
-        help="normalise while training, folded into the weights at the end; "
-        "default: notebook no, default yes (--start at its own widths or larger ones: no; with other classes: yes)",
+        help="normalise while training, folded into the weights at the end "
+        "(default: yes; --start at its own widths or larger ones: no, with other classes: yes; notebook recipe: no)",
     )
     add(
         "--freeze-blocks",
@@ -76,12 +76,12 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         choices=range(6),
         metavar="N",
         help="blocks 1 to N, 0 to 5, keep the kernels that --start gave them whole, or --weights, 0 to 2, which makes "
-        "steps quicker (default: notebook 0, default 1)",
+        "steps quicker (default: 1; notebook recipe: 0)",
     )
     add(
         "--rendered-share",
         type=float,
-        help="share of rendered scenes among training images; default: notebook 0, default 0.12",
+        help="share of rendered scenes among training images (default: 0.12; notebook recipe: 0)",
     )
     add(
         "--augment",
@@ -103,7 +103,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         "--crop-size",
         type=size,
         metavar="HxW",
-        help="size of a training crop of the image at --input-size; default: notebook none, default 256x320 at most",
+        help="size of a training crop of the image at --input-size (default: 256x320 at most; notebook recipe: none)",
     )
 
 
@@ -132,7 +132,7 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         "--input-size",
         type=size,
         metavar="HxW",
-        help="size of the network; default: as in --start, or notebook 224x224, default 352x480",
+        help="size of the network (default: as in --start, or 352x480; notebook recipe: 224x224)",
     )
     add(
         "--license",

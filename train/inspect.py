@@ -168,7 +168,7 @@ def _print_summary(report: PreflightReport, classes: tuple[str, ...]) -> None:
     print(f"{'id':>3}  {'class':<{width}}  {'pixels':>12}  {'share':>7}  {'images':>6}")
     for index, name in enumerate(classes):
         share = pixels[index] / pixels.sum()
-        print(f"{index:>3}  {name:<{width}}  {pixels[index]:>12}  {share:>6.2%}  {images[index]:>6}")
+        print(f"{index:>3}  {name:<{width}}  {pixels[index]:>12}  {100 * share:>5.2f} %  {images[index]:>6}")
 
 
 def _print_faults(report: PreflightReport) -> None:

@@ -174,7 +174,7 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path 
             for col, value in enumerate(found):
                 if value >= 0.5:
                     weight = "bold" if row == col else "normal"
-                    color = PAPER if value > 55 else INK
+                    color = PAPER if value > 72 else INK
                     axes.text(
                         col, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color, fontweight=weight
                     )
@@ -303,12 +303,21 @@ def _picture_grid(
             for axes, picture, head in zip(panels, pictures, heads, strict=True):
                 _show(axes, picture, "")
                 if number == 0:
-                    axes.set_title(
-                        head, loc="right" if axes is panels[0] and title else "left", fontsize=10, color=MUTED
-                    )
-            panels[0].set_title(_legible(title), loc="left", fontsize=10)
+                    # Above the heads is a line for the first row's title.
+                    text = f"\n{head}" if title else head
+                    axes.set_title(text, loc="center", x=0, ha="left", fontsize=10, color=MUTED)
+            if title:
+                _row_title(panels[0], _legible(title), lines=2 if number == 0 else 1)
         _legend(figure, classes, palette)
         _save(figure, path)
+
+
+def _row_title(axes: Axes, title: str, *, lines: int) -> None:
+    """A title over the first of a row's panels, on the upper of `lines` lines; a long one runs on over the others."""
+    above: dict[str, Any] = {"xy": (0, 1), "xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 10}
+    # Outside the layout, which would make room for its width beside the panel; an empty title keeps its height free.
+    axes.annotate(title, xytext=(0, 6 + 11.5 * (lines - 1)), **above).set_in_layout(False)
+    axes.set_title(" " * (lines == 1), loc="left", fontsize=10)
 
 
 def _legible(name: str) -> str:

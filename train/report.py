@@ -39,6 +39,7 @@ DAY_NAMES = {
 }
 SPLIT_NAMES = DAY_NAMES | {f"{split}-by-night": f"{name}, relit as by night" for split, name in DAY_NAMES.items()}
 Made = TypeVar("Made")
+PICTURES_NOTE = "On the right, errors are red, and pixels that are not labelled, which count neither way, dark."
 STYLE = Path(__file__).with_name("report.css").read_text()
 
 
@@ -193,8 +194,9 @@ def _curves_section(rows: Sequence[dict[str, str]]) -> str:
             Line("train", column(rows, name), "var(--train)"),
             Line("val", column(rows, f"val_{name}"), "var(--val)", joined=True),
         ]
-        cards.append((title, line_chart(epochs, lines)))
-    cards.append(("Learning rate", line_chart(epochs, [Line("rate", column(rows, "learning_rate"), "var(--train)")])))
+        cards.append((title, line_chart(epochs, lines, title=title)))
+    rate = Line("rate", column(rows, "learning_rate"), "var(--train)")
+    cards.append(("Learning rate", line_chart(epochs, [rate], title="Learning rate")))
     drawn = "".join(f'<div class="card"><h3>{title}</h3>{chart}</div>' for title, chart in cards if chart)
     return f'<h2>Training</h2><div class="two">{drawn}</div>'
 
@@ -225,7 +227,7 @@ def _evaluation_section(place: Path, record: dict[str, Any], palette: Palette) -
     note = f"{record['images']} images, network at {height}x{width} (height x width), tables at full frame"
     return (
         f'<h2>{escape(split)}</h2><p class="note">{escape(note)}</p>'
-        f'<div class="card wide">{_protocol_table(record["results"])}</div><br>'
+        f'<div class="card wide">{_protocol_table(record["results"])}</div>'
         f'<div class="two"><div class="card wide">{table}</div>'
         f'<div class="card wide"><h3>Share of each true class (row) called each class (column), %</h3>'
         f"{_matrix(confusion, classes)}</div></div>{_pictures_section(place, ('best', 'worst'))}"
@@ -273,12 +275,14 @@ def _matrix_cell(share: float, own: bool) -> str:
 
 def _pictures_section(folder: Path, names: Iterable[str]) -> str:
     captions = {"best": "Best images", "worst": "Worst images", "samples": "Sample predictions"}
-    parts = []
+    parts: list[str] = []
     for name in names:
         if source := _embedded(folder / f"{name}.png"):
             caption = captions[name]
+            note = "" if parts else f'<p class="note">{PICTURES_NOTE}</p>'
             parts.append(
-                f'<figure><figcaption><h3>{caption}</h3></figcaption><img alt="{caption}" src="{source}"></figure>'
+                f"<h3>{caption}</h3>{note}"
+                f'<figure><img alt="{caption}: image, truth, prediction and errors of each" src="{source}"></figure>'
             )
     return "".join(parts)
 
@@ -318,7 +322,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
                 (f"{prefix}{key}", f"{len(value)} entries" if long else ", ".join(str(item) for item in value) or "–")
             )
         else:
-            pairs.append((f"{prefix}{key}", "–" if value in (None, "") else str(value)))
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            pairs.append((f"{prefix}{key}", "–" if value in (None, "") else text))
     return pairs
 
 

@@ -94,7 +94,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=arguments.folder, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
     add("--epochs", type=arguments.positive, default=10, help="of each training (default: %(default)s)")
     add("--crop-size", type=arguments.size, default=(160, 224), metavar="HxW", help="training crop (default: 160x224)")
-    add("--batch-size", type=arguments.positive, default=8, help="default: %(default)s")
+    add("--batch-size", type=arguments.positive, default=8, help="images a step (default: %(default)s)")
     add("--seeds", type=seeds, default=(1, 2), metavar="N,N", help="one training a seed (default: 1,2)")
     add(
         "--hold-out",

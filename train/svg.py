@@ -33,6 +33,7 @@ def line_chart(
     width: int = 520,
     height: int = 250,
     limits: tuple[float, float] | None = None,
+    title: str = "",
 ) -> str:
     """A chart with an axis, a grid and each line's name at its end; "" where there is nothing to draw.
 
@@ -41,6 +42,7 @@ def line_chart(
         lines: what to draw.
         width, height: pixels.
         limits: lowest and highest value shown; by default what the lines span.
+        title: what a screen reader says before the lines' names and last values; the page shows it above.
     """
     drawn = [line for line in lines if np.isfinite(line.values).any()]
     if not drawn:
@@ -55,9 +57,9 @@ def line_chart(
     def y_of(y: float) -> float:
         return top + (high - y) / (high - low) * (height - top - bottom)
 
-    parts = [
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(", ".join(line.name for line in drawn))}">'
-    ]
+    notes = [f"{escape(line.name)} {_last(line.values):.3g}" for line in drawn]
+    told = f"{escape(title)}{': ' if title else ''}{', '.join(notes)}"
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{told}">']
     for tick in ticks(low, high, 5):
         y = y_of(tick)
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -67,9 +69,8 @@ def line_chart(
             x = x_of(tick)
             parts.append(f'<text class="axis" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
     ends = _spread([y_of(_last(line.values)) for line in drawn], 14)
-    for line, end in zip(drawn, ends, strict=True):
+    for line, end, note in zip(drawn, ends, notes, strict=True):
         parts += _line_parts(line, [(x_of(x), y_of(y)) for x, y in zip(xs, line.values, strict=True)], xs)
-        note = f"{escape(line.name)} {_last(line.values):.3g}"
         parts.append(f'<text class="label" x="{width - right + 8}" y="{end + 4:.1f}" fill="{line.color}">{note}</text>')
     return "".join([*parts, "</svg>"])
 

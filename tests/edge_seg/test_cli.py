@@ -629,10 +629,17 @@ def long_clip(tmp_path: Path) -> Path:
 
 
 @posix
-def test_the_bar_is_drawn_on_a_terminal(start: Any, long_clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("columns", [120, 40])
+def test_the_bar_is_drawn_on_a_terminal_within_its_width(
+    start: Any, long_clip: Path, tmp_path: Path, columns: int
+) -> None:
+    import fcntl
     import pty
+    import struct
+    import termios
 
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     child = start(long_clip, "-o", tmp_path / "out", "--limit", 60, pause_ms=10, stderr=slave)
     os.close(slave)
     seen = b""
@@ -648,8 +655,10 @@ def test_the_bar_is_drawn_on_a_terminal(start: Any, long_clip: Path, tmp_path: P
     os.close(master)
     assert child.returncode == 0
     assert b"\r\x1b[K" in seen
-    assert b"/60 " in seen
-    assert b"frames/s" in seen
+    bars = [line.partition("\r")[0] for line in seen.decode().split("\r\x1b[K") if "/60 " in line]
+    assert bars
+    assert all("frames/s" in line and len(line) < columns for line in bars)
+    assert any("####" in line for line in bars) is (columns == 120)
 
 
 CANARY = "kanarienvogel-7"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from tests.train.conftest import DEFAULT, Trained, quick
 from tests.train.test_fit import files, fit, history
 from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
+from train.callbacks import Progress
 from train.fit import Trainer
 from train.fit_command import options_anew
 from train.options import read_begun
@@ -225,3 +227,18 @@ def test_a_beginning_that_no_training_can_have_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert "does not say how its run began" in line
     assert words in line
+
+
+@pytest.mark.parametrize("columns", [100, 80, 40])
+def test_the_line_of_a_step_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    progress = Progress(60, 103)
+    progress.stream = io.StringIO()
+    monkeypatch.setattr(progress.stream, "isatty", lambda: True, raising=False)
+    progress.on_epoch_begin(11)
+    progress.on_train_batch_end(70, {"loss": 1.2, "mean_iou": 0.4})
+    line = progress.stream.getvalue().removeprefix("\r\x1b[2K")
+    assert line.startswith("epoch 12/60 ")
+    assert len(line) < columns
+    assert ("71/103 loss 1.200 mean IoU 0.400 left 0:00:00" in line) is (columns >= 80)
+    assert ("[###" in line) is (columns >= 80)

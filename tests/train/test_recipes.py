@@ -69,9 +69,9 @@ def test_help_names_the_recipes_own_values() -> None:
     text = parser.format_help()
     for name in ("epochs", "batch_size", "rendered_share", "split"):
         ours, theirs = (str(getattr(RECIPES[recipe], name)).removesuffix(".0") for recipe in ("notebook", "default"))
-        assert f"default: notebook {ours}, default {theirs}" in text
+        assert f"default: {theirs}; notebook recipe: {ours})" in text
     size = "x".join(map(str, RECIPES["default"].input_size))
-    assert f"default: notebook 224x224, default {size}" in text
+    assert f"default: {size}; notebook recipe: 224x224)" in text
     for field in fields(Augmentation):
         value = getattr(Augmentation(), field.name)
         shown = ":".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
