@@ -19,7 +19,7 @@ import numpy as np
 import edge_seg
 from edge_seg.arguments import model_named
 from edge_seg.console import put
-from edge_seg.errors import ConfigurationError, DatasetError
+from edge_seg.errors import ConfigurationError
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_labels
@@ -28,7 +28,7 @@ from edge_seg.spec import palette_for
 from . import arguments
 from .augment import Pair
 from .classes import ClassList
-from .dataset import Sample, composed, find_samples, read_pair
+from .dataset import Sample, find_samples, read_pair
 from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
 from .files import refuse_link, write_csv
 from .labelers import Labeler, open_keras, open_onnx
@@ -177,15 +177,14 @@ def _run_subject(args: argparse.Namespace) -> Subject:
     from .run import open_run
 
     run = open_run(args.model)
-    if args.ignore_id is not None:
-        run = replace(run, config={**run.config, "ignored": args.ignore_id})
-    known = checked_ignored(run.class_list)
+    asked = run.class_list if args.ignore_id is None else replace(run.class_list, ignored=args.ignore_id)
+    known = checked_ignored(asked)
     run = replace(run, config={**run.config, "ignored": known.ignored})
     if args.images or args.masks:
         split, samples = "plain folders", find_samples(None, images=args.images, masks=args.masks, classes=known)
     else:
         split = args.split or "val"
-        samples = samples_of_split(run, split, args.dataset)
+        samples = run.samples(split, args.dataset)
     labeler = open_keras(run, input_size=args.input_size, batch=args.batch, flip=args.flip, scales=args.scales)
     return Subject(
         name=str(args.model),
@@ -195,20 +194,6 @@ def _run_subject(args: argparse.Namespace) -> Subject:
         palette=palette_for(run.classes),
         labeler=labeler,
     )
-
-
-def samples_of_split(run: Any, split: str, root: Path | str | None = None) -> list[Sample]:
-    """All samples of a run's split. Raises `DatasetError` if the dataset lacks any that the run recorded."""
-    samples: list[Sample] = run.samples(split, root)
-    recorded = run.config.get("data", {}).get(split, ()) if split != "test" else ()
-    missing = sorted(set(map(composed, recorded)) - {sample.stem for sample in samples})
-    if missing:
-        raise DatasetError(
-            f"the dataset lacks {len(missing)} of the {len(recorded)} {split} images that the run recorded; give the "
-            "one that it was trained on. Missing:",
-            tuple(missing),
-        )
-    return samples
 
 
 def _onnx_subject(args: argparse.Namespace) -> Subject:

@@ -67,7 +67,7 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
         known = open_run(options.out)
         if has_finished(options.out, known.config):
             return left_as_it_is(known, options)
-        config["data"]["seen"] = known.config["data"].get("seen")
+        config["data"]["seen"] = known.data.get("seen")
         if "training" in known.config:
             # It describes the old weights, which stay until new ones replace them.
             config["training"] = known.config["training"]

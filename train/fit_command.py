@@ -31,7 +31,7 @@ from .night import NEEDED
 from .options import FitOptions, read_begun
 from .policy import auto_policy
 from .recipes import RECIPES, Recipe
-from .run import Run, open_run
+from .run import Run, joint_terms, open_run
 
 START_RATE = 1e-4
 RECIPE_VALUES = (
@@ -289,8 +289,7 @@ def terms(args: argparse.Namespace) -> str:
     """The terms asked for; else those of the start and the teacher, which also bind what is made from them."""
     if args.license is not None:
         return str(args.license)
-    found = (str(open_run(run).config.get("license", "")) for run in (args.start, args.teacher) if run)
-    return "; ".join(dict.fromkeys(text for text in found if text))
+    return joint_terms(*(open_run(folder) for folder in (args.start, args.teacher) if folder))
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -53,14 +53,14 @@ def write_run_pictures(run: Any, model: Any = None) -> Path:
         The page's path. A run without a validation split shows a few of its training images instead of an evaluation.
     """
     # These import Keras, or much else that a page alone does not need.
-    from .evaluate import Subject, draw_shown, evaluate_subject, samples_of_split, write_evaluation
+    from .evaluate import Subject, draw_shown, evaluate_subject, write_evaluation
     from .labelers import KerasLabeler, open_keras
 
     history = run.folder / "history.csv"
     if history.is_file():
         curves(history, run.folder / "curves.png")
-    validated = bool(run.config.get("data", {}).get("val"))
-    samples = samples_of_split(run, "val" if validated else "train")
+    validated = bool(run.data.get("val"))
+    samples = run.samples("val" if validated else "train")
     if model is None:
         labeler = open_keras(run, input_size=None, batch=8, flip=False, scales=(1.0,))
     else:

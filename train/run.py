@@ -23,7 +23,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edge_seg.errors import ConfigurationError, ModelFileError
+from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 from edge_seg.files import replacing
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from edge_seg.versions import installed
@@ -62,6 +62,16 @@ class Run:
         return ClassList(names=self.classes, unlabelled=self.unlabelled, ignored=self.config.get("ignored"))
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What it records of its data: folders, the names of each split's images, a hash."""
+        return self.config.get("data", {})
+
+    @property
+    def seen(self) -> set[str]:
+        """Names of the held-out images that it, or what it came from, was trained on (`train/seen.py`)."""
+        return set((self.data.get("seen") or {}).get("names", ()))
+
+    @property
     def name(self) -> str:
         """The folder's own name, even if it was given as "."."""
         return os.path.basename(os.path.abspath(self.folder))
@@ -79,22 +89,33 @@ class Run:
         return self.weights
 
     def samples(self, split: str, root: Path | str | None = None) -> list[Sample]:
-        """The run's own "train" or "val" pairs, or the "test" folder's; `root` replaces the recorded dataset."""
-        data = self.config.get("data", {})
-        plain = {"images": data.get("images"), "masks": data.get("masks")} if root is None else {}
-        where = root if root is not None else data.get("root")
+        """All of the run's own "train" or "val" pairs, or the "test" folder's; `root` replaces the recorded dataset.
+
+        Raises:
+            ConfigurationError: the run records no such images.
+            DatasetError: bad folders, or images that are not there any more, each named.
+        """
+        plain: dict[str, str | None] = {}
         if root is None:
-            refuse_gone(self.folder, *map(data.get, ("root", "images", "masks")))
+            root, *folders = map(self.data.get, ("root", "images", "masks"))
+            refuse_gone(self.folder, root, *folders)
+            plain = dict(zip(("images", "masks"), folders, strict=True))
         if split == "test":
-            return find_samples(where, "test", classes=self.class_list)
-        stems = set(map(composed, data.get(split, ())))
-        if not stems:
+            return find_samples(root, "test", classes=self.class_list)
+        recorded = set(map(composed, self.data.get(split, ())))
+        if not recorded:
             raise ConfigurationError(
                 f"{self.folder} records no {split!r} images: it was fitted without, or shipped without their names. "
                 "Evaluate it with --split test, or with --images and --masks."
             )
-        found = find_samples(where, "train", **plain, classes=self.class_list)
-        return [sample for sample in found if sample.stem in stems]
+        found = {sample.stem: sample for sample in find_samples(root, "train", **plain, classes=self.class_list)}
+        if missing := sorted(recorded - found.keys()):
+            raise DatasetError(
+                f"the dataset lacks {len(missing)} of the {len(recorded)} {split} images that the run recorded; give "
+                "the one that it was trained on. Missing:",
+                tuple(missing),
+            )
+        return [found[stem] for stem in sorted(recorded)]
 
 
 def open_run(folder: Path | str) -> Run:
@@ -129,6 +150,12 @@ def open_run(folder: Path | str) -> Run:
     return run
 
 
+def joint_terms(*runs: Run) -> str:
+    """The terms of use of all these runs' weights, which bind what is made from them."""
+    found = (str(run.config.get("license") or "") for run in runs)
+    return "; ".join(dict.fromkeys(filter(None, found)))
+
+
 def _check_config(run: Run) -> None:
     """Raise a built-in error unless the parts of config.json that are used have the right types and values."""
     config = run.fcn8
@@ -150,7 +177,7 @@ def _check_config(run: Run) -> None:
             raise TypeError(f"{part!r} must be a record")
     if type(run.config.get("training", {}).get("epochs", 0)) is not int:
         raise TypeError("the number of epochs must be a whole number")
-    _check_data(run.config.get("data", {}))
+    _check_data(run.data)
 
 
 def _check_data(data: dict[str, Any]) -> None:

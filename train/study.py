@@ -300,10 +300,11 @@ def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path)
 
     if not (folder / CONFIG_NAME).exists():
         return False
-    config = open_run(folder).config
+    run = open_run(folder)
+    config = run.config
     same = config.get("recipe") == json.loads(json.dumps(recipe.to_dict()))
     if not same or config.get("weights") != (weights.name if weights else None):
         raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
-    if config.get("data", {}).get("hash") != data_hash(find_samples(dataset)):
+    if run.data.get("hash") != data_hash(find_samples(dataset)):
         raise ConfigurationError(f"{folder} holds a run on other data than {dataset}; choose another --out.")
     return "training" in config
