@@ -20,6 +20,7 @@ from .callbacks import Checkpoints, History, Progress, StopOnNan, StopOnSignal, 
 from .checkpoint import has_checkpoint, has_finished, load_checkpoint
 from .dataset import Sample
 from .distribute import Devices, choose_devices, join_hosts
+from .evaluate import write_run_pictures
 from .fcn8 import logits_model
 from .files import sole_writer
 from .fold import fold_batch_norm
@@ -28,6 +29,7 @@ from .memory import out_of_memory_told
 from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
 from .policy import policy_kept
 from .recipes import Recipe, make_optimizer
+from .report import PAGE_NAME
 from .run import Run, open_run, save_run
 from .seen import seen_held_out
 from .stores import PairStore, class_shares, rendered_scenes
@@ -100,8 +102,6 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
             even_out(plain)  # Folded kernels of 1e-5 would lose digits in float16.
         run = save_run(folder, config, plain)
     if devices.chief and not options.brief:
-        from .report import write_run_pictures
-
         write_run_pictures(run, plain)
     return run
 
@@ -112,8 +112,6 @@ def left_as_it_is(run: Run, options: FitOptions) -> Run:
     if join_hosts().index == 0:
         if options.license != run.config.get("license", ""):
             run = save_run(run.folder, {**run.config, "license": options.license})
-        from .report import PAGE_NAME, write_run_pictures
-
         if not (run.folder / PAGE_NAME).exists():  # The training ended, but something stopped its pictures.
             write_run_pictures(run)
     epochs = run.config["recipe"]["epochs"]

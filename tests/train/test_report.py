@@ -18,10 +18,10 @@ import pytest
 from edge_seg.spec import CAMVID_CLASSES
 from tests.browser import Browser, check_page
 from train.classes import ClassList
-from train.evaluate import Subject, summary
-from train.evaluation import FULL_FRAME, MODEL_SIZE, Evaluation, Result
+from train.evaluation import FULL_FRAME, MODEL_SIZE, Evaluation, Result, Subject
 from train.metrics import scores
 from train.report import write_report
+from train.results import summary
 from train.svg import Line, line_chart, sparkline, ticks
 
 VOID = {"meta", "img", "br"}
