@@ -48,7 +48,7 @@ def run_average(args: argparse.Namespace) -> int:
     return 0
 
 
-def average_runs(first: Path, second: Path, out: Path, *, share: float = 0.5) -> Run:
+def average_runs(first: Path, second: Path, out: Path, *, share: float) -> Run:
     """Write a run whose weights are (1 - share) of the first run's plus share of the second's.
 
     Its recorded data and recipe are the second's, without the scores, which belong to a different network.

@@ -22,6 +22,7 @@ from .classes import ClassList
 from .dataset import find_samples
 from .evaluation import Evaluation, Subject, evaluate_samples
 from .files import refuse_link
+from .history import read_history
 from .labelers import KerasLabeler, open_keras, open_onnx
 from .night import NEEDED
 from .preflight import WARNINGS_TOLD, check_pairs, print_warnings, refuse_problems
@@ -145,7 +146,7 @@ def write_run_pictures(run: Any, model: Any = None) -> Path:
 
     history = run.folder / "history.csv"
     if history.is_file():
-        curves(history, run.folder / "curves.png")
+        curves(read_history(history), run.folder / "curves.png")
     validated = bool(run.data.get("val"))
     samples = run.samples("val" if validated else "train")
     if model is None:
