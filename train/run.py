@@ -31,8 +31,8 @@ from edge_seg.versions import installed
 from .classes import ClassList
 from .dataset import Sample, composed, find_samples, refuse_gone
 from .fcn8 import Fcn8Config, fcn8
-from .files import CONFIG_NAME, WEIGHTS_NAME
-from .stored import check_h5
+from .files import CONFIG_NAME, DAMAGE, WEIGHTS_NAME
+from .stored import check_h5, first_line
 
 MAX_CONFIG = 64 * 2**20  # a hundred bytes for each of a large dataset's names
 
@@ -142,10 +142,9 @@ def open_run(folder: Path | str) -> Run:
             raise ValueError(f"it has {path.stat().st_size} bytes, more than {MAX_CONFIG}")
         run = Run(folder, json.loads(path.read_text()))
         _check_config(run)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (OSError, *DAMAGE) as error:
         raise ModelFileError(
-            f"{path}: damaged ({words[:200]}). Copy the run again, or train it again with `python -m train fit`."
+            f"{path}: damaged ({first_line(error)}). Copy the run again, or train it again with `python -m train fit`."
         ) from error
     return run
 
@@ -224,9 +223,7 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
     try:
         model.load_weights(run.weights)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelFileError(
-            f"{run.weights}: damaged, or of another network ({str(error).splitlines()[0]})."
-        ) from error
+        raise ModelFileError(f"{run.weights}: damaged, or of another network ({first_line(error)}).") from error
     return model
 
 

@@ -10,8 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from edge_seg.console import harmless
-from edge_seg.errors import ConfigurationError
 
+from .files import DAMAGE
 from .options import FitOptions, recipe_from
 from .run import Run, open_run
 from .splits import split_samples
@@ -59,7 +59,7 @@ def trained_on(run: Run, samples: list[Sample]) -> set[str] | None:
     # Shipped without names, which its split gives again.
     try:
         training, validation = split_samples(samples, recipe_from(run.config["recipe"]), int(run.config["seed"]))
-    except (KeyError, TypeError, ValueError, ConfigurationError):
+    except DAMAGE:
         return None
     if run.config.get("trained_on") != {"train": len(training), "val": len(validation)}:
         return None
@@ -77,6 +77,6 @@ def _cure(run: Run) -> str:
             split += f" --seed {run.config.get('seed')}" if recipe.get("split") == "random" else ""
         else:
             return "It held out none; score by other images."
-    except (AttributeError, TypeError, ValueError, OverflowError):
+    except DAMAGE:
         return "It does not record what it held out; score by other images."
     return f"Hold out what it held out: {split}."
