@@ -49,7 +49,8 @@ def begin_network(
     start, given, config = options.start, options.weights, fcn8_config(recipe, options)
     if start is not None and not recipe.batch_norm:
         return _go_on(recipe, options, frames)
-    blocks, inherited, finished = _trained_blocks(recipe), options.inherited, None
+    # So many first blocks need no normalisation if they arrive trained; it starts with the first block after them.
+    blocks, inherited, finished = max(2, recipe.freeze_blocks), options.inherited, None
     if inherited is None and start is not None:
         shown = list(frames)
         finished, began = _finished(start, config, options.classes, shown, options.seed)
@@ -58,7 +59,6 @@ def begin_network(
         inherited = Inherited(whole, loaded, began)
     elif inherited is None:
         inherited = Inherited(given is not None and fits_whole(read_encoder(given), config.block_widths, blocks))
-    # Blocks that arrive trained need no normalisation: it starts with the first block after them.
     first_norm = None if not recipe.batch_norm else blocks + 1 if inherited.whole else 1
     # No fixed size, so that one network takes both crops and whole validation images.
     network = fcn8(
@@ -156,11 +156,6 @@ def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weig
             f"--freeze-blocks {blocks}: expected blocks 1 to {blocks} as wide as in {weights.name}, which holds all "
             "their layers."
         )
-
-
-def _trained_blocks(recipe: Recipe) -> int:
-    """How many first blocks need no normalisation if they arrive trained."""
-    return max(2, recipe.freeze_blocks)
 
 
 def _freeze(network: keras.Model, whole: Sequence[str], blocks: int) -> None:

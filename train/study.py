@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,8 @@ class Variant:
     """One way to train: a name for the table, changes to the recipe, widths, and whether ImageNet kernels are used."""
 
     name: str
-    changes: dict[str, Any]
-    augmentation: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
     widths: Widths = NARROW
     pretrained: bool = True
 
@@ -57,20 +57,23 @@ def run_folder(study: Path, variant: str, seed: int) -> Path:
 def part_variants() -> list[Variant]:
     """The default recipe, and the same without each of its parts."""
 
-    def without(name: str, pretrained: bool = True, augmentation: dict[str, Any] | None = None, **changes: Any) -> Any:
-        return Variant(name=f"without {name}", changes=changes, augmentation=augmentation or {}, pretrained=pretrained)
+    def without(name: str, *, pretrained: bool = True, **changes: Any) -> Variant:
+        return Variant(name=f"without {name}", changes=changes, pretrained=pretrained)
+
+    def unaugmented(name: str, *parts: str) -> Variant:
+        return Variant(name=f"without {name}", augmentation=dict.fromkeys(parts, 0.0))
 
     return [
-        Variant(name="all parts", changes={}, augmentation={}),
+        Variant(name="all parts"),
         without("ImageNet kernels", pretrained=False),
         without("class weights", weighted=False),
         without("soft Jaccard", jaccard=0.0),
         without("moving average", ema=0.0),
         without("rendered scenes", rendered_share=0.0),
-        without("rare objects", augmentation={"paste": 0.0, "rare_focus": 0.0}),
-        without("light and lens", augmentation={"light": 0.0, "lens": 0.0}),
-        without("night", augmentation={"night": 0.0}),
-        without("other surfaces", augmentation={"repaint": 0.0}),
+        unaugmented("rare objects", "paste", "rare_focus"),
+        unaugmented("light and lens", "light", "lens"),
+        unaugmented("night", "night"),
+        unaugmented("other surfaces", "repaint"),
         without("linear skips", skip_activation="relu"),
         without("batch normalisation and ImageNet kernels", batch_norm=False, pretrained=False),
     ]
@@ -78,9 +81,7 @@ def part_variants() -> list[Variant]:
 
 def width_variants() -> list[Variant]:
     """The default recipe at each width, named by the filters of block 1."""
-    return [
-        Variant(name=f"width {name}", changes={}, augmentation={}, widths=widths) for name, widths in WIDTHS.items()
-    ]
+    return [Variant(name=f"width {name}", widths=widths) for name, widths in WIDTHS.items()]
 
 
 STUDIES = {"parts": part_variants, "widths": width_variants}
@@ -238,13 +239,7 @@ def run_scores(folder: Path, name: str, seed: int) -> dict[str, Any]:
             f"{folder}: nothing is labelled in the images held out, and trainings are compared by them; the ends of "
             "the drives need masks."
         )
-    return {
-        "variant": name,
-        "seed": seed,
-        "mean_iou": mean_iou,
-        "accuracy": accuracy,
-        "iou": ious,
-    }
+    return {"variant": name, "seed": seed, "mean_iou": mean_iou, "accuracy": accuracy, "iou": ious}
 
 
 def write_study(out: Path, study: str, variants: Sequence[Variant], records: Sequence[dict[str, Any]]) -> None:
