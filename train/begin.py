@@ -25,7 +25,7 @@ from .options import FitOptions, Inherited, fcn8_config
 from .recipes import Recipe
 from .rescore import rescore
 from .run import load_model, open_run
-from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
+from .weights import ENCODER_LAYERS, block_of, even_out, fits_whole, load_encoder, read_encoder
 from .widen import rates_where_wider, widen
 
 SOME_FRAMES = 12
@@ -55,7 +55,7 @@ def begin_network(
         shown = list(frames)
         finished, began = _finished(start, config, options.classes, shown, options.seed)
         whole = is_whole(began, config.widths, blocks)
-        loaded = tuple(name for name in ENCODER_LAYERS if whole and int(name[5]) <= blocks)
+        loaded = tuple(name for name in ENCODER_LAYERS if whole and block_of(name) <= blocks)
         inherited = Inherited(whole, loaded, began)
     elif inherited is None:
         inherited = Inherited(given is not None and fits_whole(read_encoder(given), config.block_widths, blocks))
@@ -100,7 +100,7 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
             if layer.weights:
                 layer.set_weights(finished.get_layer(layer.name).get_weights())
         even_out(network)
-        whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, int(name[5])))
+        whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, block_of(name)))
         inherited = Inherited(False, tuple(whole), began)
     _freeze(network, inherited.loaded, recipe.freeze_blocks)
     return network, inherited
@@ -161,5 +161,5 @@ def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weig
 def _freeze(network: keras.Model, whole: Sequence[str], blocks: int) -> None:
     """Freeze those of the `whole` layers that lie in the first `blocks` blocks."""
     for name in whole:
-        if int(name[5]) <= blocks:
+        if block_of(name) <= blocks:
             network.get_layer(name).trainable = False
