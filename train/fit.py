@@ -75,6 +75,10 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
             config["training"] = known.config["training"]
     else:
         config["data"]["seen"] = seen_held_out(options, data, config["data"]["hash"])
+    return _trained(recipe, options, data, config)
+
+
+def _trained(recipe: Recipe, options: FitOptions, data: TrainingData, config: dict[str, Any]) -> Run:
     pairs = data.pairs(options.classes)
     devices = choose_devices(min(recipe.batch_size, len(pairs)), options.devices)
     keras.utils.set_random_seed(options.seed)
@@ -90,12 +94,7 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
             print_setup(trainer, config, data)
             save_run(folder, config)
             trainer.train()
-        config["training"] = {
-            **summary(recipe, trainer.history.rows),
-            "policy": options.policy,
-            "loaded_layers": list(trainer.inherited.loaded),
-            "devices": devices.count,
-        }
+        config["training"] = training_record(trainer)
         with averaged(trainer.model):
             plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
         if recipe.batch_norm:
@@ -235,14 +234,18 @@ def use_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the model file will say about its training."""
+def training_record(trainer: Trainer) -> dict[str, Any]:
+    """What config.json, and a model file made of the run, say about a finished training."""
+    rows = trainer.history.rows
     last = rows[-1] if rows else {}
     return {
-        "recipe": recipe.name,
+        "recipe": trainer.recipe.name,
         "epochs": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows)),
         **{key: last[key] for key in ("loss", "val_mean_iou", "val_accuracy") if last.get(key) not in (None, "")},
+        "policy": trainer.options.policy,
+        "loaded_layers": list(trainer.inherited.loaded),
+        "devices": trainer.devices.count,
     }
 
 

@@ -120,14 +120,11 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         height, width = map(min, recipe.crop_size, recipe.input_size)
         recipe = replace(recipe, crop_size=(height, width))
     check_frozen(recipe, network.widths, args.start, args.weights)
-    policy = args.policy or "auto"
-    if policy == "auto":
-        policy = "float32" if recipe.is_notebook else auto_policy()
     return recipe, FitOptions(
         out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
         block_widths=network.block_widths, head_widths=network.head_widths,
         weights=args.weights, start=args.start, teacher=args.teacher, unlabelled=tuple(args.unlabelled or ()),
-        seed=1 if args.seed is None else args.seed, policy=policy,
+        seed=1 if args.seed is None else args.seed, policy=chosen_policy(args.policy or "auto", recipe),
         resume=args.resume, tensorboard=args.tensorboard, classes=classes, license=terms(args), devices=args.devices,
         every=args.every, workers=args.workers,
     )  # fmt: skip
@@ -217,8 +214,8 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     changes = given(args, names)
     if "unlabelled" in changes:
         changes["unlabelled"] = tuple(changes["unlabelled"])
-    if changes.get("policy") == "auto":
-        changes["policy"] = "float32" if recipe.is_notebook else auto_policy()
+    if "policy" in changes:
+        changes["policy"] = chosen_policy(changes["policy"], recipe)
     data = ("dataset", "images", "masks")
     if given(args, data):
         changes |= {name: getattr(args, name) for name in data}
@@ -236,6 +233,13 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         refuse_other_start(options.start, options)
     check_teacher(recipe, options.classes, options.teacher, options.unlabelled)
     return recipe, options
+
+
+def chosen_policy(asked: str, recipe: Recipe) -> str:
+    """The precision asked for; of "auto", that which suits recipe and hardware."""
+    if asked != "auto":
+        return asked
+    return "float32" if recipe.is_notebook else auto_policy()
 
 
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

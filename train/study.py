@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
+from edge_seg.files import replacing
 
 from . import arguments
 from .classes import CAMVID, CAMVID_RARE
 from .dataset import data_hash, find_samples
-from .files import CONFIG_NAME, replacing
+from .files import CONFIG_NAME
 from .fit_arguments import add_workers
 
 if TYPE_CHECKING:
