@@ -17,7 +17,6 @@ from edge_seg.errors import ConfigurationError, DatasetError
 from edge_seg.preprocess import resize_frame, resize_labels, scale_frames
 from edge_seg.spec import CAMVID_CLASSES
 from train.dataset import Sample, read_ids, read_image
-from train.evaluate import samples_of_split
 from train.fcn8 import logits_model
 from train.preflight import check_pairs, refuse_problems
 from train.run import Run
@@ -165,7 +164,7 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
             f"Use rendered scenes ({RENDERED_OPTIONS}), or a test folder (--gate-on test --data DATASET)."
         )
     try:
-        return samples_of_split(run, split, data)
+        return run.samples(split, data)
     except DatasetError as error:
         first, *problems = str(error).splitlines()
         cure = f"Name the run's dataset with --data DATASET, or use rendered scenes ({RENDERED_OPTIONS})"

@@ -36,7 +36,6 @@ def build_parser() -> argparse.ArgumentParser:
     from .average import add_average_arguments, run_average
     from .evaluate import add_evaluate_arguments, run_evaluate
     from .fit_arguments import add_fit_arguments
-    from .fit_command import run_fit
     from .inspect import add_inspect_arguments, run_inspect
     from .ship import add_clip_arguments, add_poster_arguments, add_ship_arguments, run_clip, run_poster, run_ship
     from .study import add_study_arguments, run_study
@@ -50,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
             add_inspect_arguments,
             run_inspect,
         ),
-        ("fit", "train a network", add_fit_arguments, run_fit),
+        ("fit", "train a network", add_fit_arguments, _run_fit),
         ("average", "a network and what it went on to, weight by weight", add_average_arguments, run_average),
         ("evaluate", "per class TP, FP, FN, IoU; mean IoU; accuracy", add_evaluate_arguments, run_evaluate),
         ("study", "what each part or width gives, by short trainings", add_study_arguments, run_study),
@@ -62,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         add(command)
         command.set_defaults(run=run, needs_keras=name in ("fit", "average", "study", "ship"))
     return parser
+
+
+def _run_fit(args: argparse.Namespace) -> int:
+    from .fit_command import run_fit  # imports Keras, which `--help` should not wait for
+
+    return run_fit(args)
 
 
 if __name__ == "__main__":

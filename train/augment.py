@@ -89,11 +89,9 @@ def _seen(
     the teacher's most probable class.
     """
     seen = _warp_mask(mask, matrix, size, cv2.BORDER_REFLECT_101)
-    return (
-        seen
-        if opinion is None or fill is None
-        else np.where(seen == fill, opinion.argmax(axis=-1), seen).astype(np.uint8)
-    )
+    if opinion is None or fill is None:
+        return seen
+    return np.where(seen == fill, opinion.argmax(axis=-1), seen).astype(np.uint8)
 
 
 def paste_rare(example: Example, other: Example, rare: tuple[int, ...], rng: np.random.Generator) -> Example:

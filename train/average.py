@@ -48,7 +48,7 @@ def run_average(args: argparse.Namespace) -> int:
     return 0
 
 
-def average_runs(first: Path, second: Path, out: Path, *, share: float = 0.5) -> Run:
+def average_runs(first: Path, second: Path, out: Path, *, share: float) -> Run:
     """Write a run whose weights are (1 - share) of the first run's plus share of the second's.
 
     Its recorded data and recipe are the second's, without the scores, which belong to a different network.
@@ -86,23 +86,22 @@ def average_runs(first: Path, second: Path, out: Path, *, share: float = 0.5) ->
 
 def averaged_config(one: Run, other: Run, share: float) -> dict[str, Any]:
     """config.json of the average."""
+    from .run import joint_terms
+
     config = {**other.config, "averaged": {"with": one.name, "share": round(1 - share, 6)}}
     training = other.config.get("training", {})
     config["training"] = {key: value for key, value in training.items() if not key.startswith(("val_", "loss"))}
     if "data" in config:
         config["data"] = {**config["data"], "seen": seen_by_either(one, other)}
-    terms = dict.fromkeys(filter(None, (str(run.config.get("license") or "") for run in (one, other))))
-    config["license"] = "; ".join(terms)
+    config["license"] = joint_terms(one, other)
     return config
 
 
 def seen_by_either(one: Run, other: Run) -> dict[str, Any] | None:
     """The second's record of held-out images that were trained on (`train/seen.py`), and those that the first knows."""
-    known, data = one.config.get("data") or {}, other.config["data"]
-    names = set((data.get("seen") or {}).get("names", ()))
-    if known.get("hash") == data.get("hash"):
-        trained = {*known.get("train", ()), *(known.get("seen") or {}).get("names", ())}
-        names |= trained.intersection(data.get("val", ()))
+    names = other.seen
+    if one.data.get("hash") == other.data.get("hash"):
+        names |= one.seen.union(one.data.get("train", ())).intersection(other.data.get("val", ()))
     return {"count": len(names), "names": sorted(names)} if names else None
 
 

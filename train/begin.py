@@ -25,7 +25,7 @@ from .options import FitOptions, Inherited, fcn8_config
 from .recipes import Recipe
 from .rescore import rescore
 from .run import load_model, open_run
-from .weights import ENCODER_LAYERS, even_out, fits_whole, load_encoder, read_encoder
+from .weights import ENCODER_LAYERS, block_of, even_out, fits_whole, load_encoder, read_encoder
 from .widen import rates_where_wider, widen
 
 SOME_FRAMES = 12
@@ -49,16 +49,16 @@ def begin_network(
     start, given, config = options.start, options.weights, fcn8_config(recipe, options)
     if start is not None and not recipe.batch_norm:
         return _go_on(recipe, options, frames)
-    blocks, inherited, finished = _trained_blocks(recipe), options.inherited, None
+    # So many first blocks need no normalisation if they arrive trained; it starts with the first block after them.
+    blocks, inherited, finished = max(2, recipe.freeze_blocks), options.inherited, None
     if inherited is None and start is not None:
         shown = list(frames)
         finished, began = _finished(start, config, options.classes, shown, options.seed)
         whole = is_whole(began, config.widths, blocks)
-        loaded = tuple(name for name in ENCODER_LAYERS if whole and int(name[5]) <= blocks)
+        loaded = tuple(name for name in ENCODER_LAYERS if whole and block_of(name) <= blocks)
         inherited = Inherited(whole, loaded, began)
     elif inherited is None:
         inherited = Inherited(given is not None and fits_whole(read_encoder(given), config.block_widths, blocks))
-    # Blocks that arrive trained need no normalisation: it starts with the first block after them.
     first_norm = None if not recipe.batch_norm else blocks + 1 if inherited.whole else 1
     # No fixed size, so that one network takes both crops and whole validation images.
     network = fcn8(
@@ -100,7 +100,7 @@ def _go_on(recipe: Recipe, options: FitOptions, frames: Iterable[np.ndarray]) ->
             if layer.weights:
                 layer.set_weights(finished.get_layer(layer.name).get_weights())
         even_out(network)
-        whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, int(name[5])))
+        whole = (name for name in ENCODER_LAYERS if is_whole(began, config.widths, block_of(name)))
         inherited = Inherited(False, tuple(whole), began)
     _freeze(network, inherited.loaded, recipe.freeze_blocks)
     return network, inherited
@@ -158,13 +158,8 @@ def check_frozen(recipe: Recipe, widths: Sequence[int], start: Path | None, weig
         )
 
 
-def _trained_blocks(recipe: Recipe) -> int:
-    """How many first blocks need no normalisation if they arrive trained."""
-    return max(2, recipe.freeze_blocks)
-
-
 def _freeze(network: keras.Model, whole: Sequence[str], blocks: int) -> None:
     """Freeze those of the `whole` layers that lie in the first `blocks` blocks."""
     for name in whole:
-        if int(name[5]) <= blocks:
+        if block_of(name) <= blocks:
             network.get_layer(name).trainable = False

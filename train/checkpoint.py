@@ -18,7 +18,7 @@ from edge_seg.errors import ModelFileError
 from edge_seg.files import replacing
 
 from .files import CONFIG_NAME, WEIGHTS_NAME
-from .stored import NPZ_DAMAGE, read_npz
+from .stored import NPZ_DAMAGE, first_line, read_npz
 
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"
@@ -66,8 +66,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
         except NPZ_DAMAGE as error:
             if isinstance(error, OSError):
                 raise
-            words = str(error).splitlines()[0] if str(error) else type(error).__name__
-            troubles.append(f"{name}: {words.removeprefix(f'{path}: ')}")
+            troubles.append(f"{name}: {first_line(error).removeprefix(f'{path}: ')}")
             continue
         return record, f"{'; '.join(troubles)}; going on from {name}" if troubles else ""
     raise ModelFileError(f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again with another --out.")

@@ -1,72 +1,34 @@
 """`python -m train evaluate`: the scores of a run, or of an exported ONNX file, as a table, CSV, JSON and pictures.
 
-The command and what it writes; the measuring is in `train.evaluation`. Keras is imported only once a run is opened.
+Keras is imported only once a run is opened. The measuring is in `train.evaluation`, what is written in `train.results`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zlib import crc32
-
-import numpy as np
 
 import edge_seg
 from edge_seg.arguments import model_named
 from edge_seg.console import put
-from edge_seg.errors import ConfigurationError, DatasetError
-from edge_seg.files import replacing
-from edge_seg.overlay import Palette
-from edge_seg.preprocess import resize_labels
+from edge_seg.errors import ConfigurationError
 from edge_seg.spec import palette_for
 
 from . import arguments
-from .augment import Pair
 from .classes import ClassList
-from .dataset import Sample, composed, find_samples, read_pair
-from .evaluation import FULL_FRAME, Evaluation, Result, Shown, evaluate_samples
-from .files import refuse_link, write_csv
-from .labelers import Labeler, open_keras, open_onnx
-from .metrics import Scores, none_if_nan
-from .night import NEEDED, make_night
+from .dataset import find_samples
+from .evaluation import Evaluation, Subject, evaluate_samples
+from .files import refuse_link
+from .history import read_history
+from .labelers import KerasLabeler, open_keras, open_onnx
+from .night import NEEDED
 from .preflight import WARNINGS_TOLD, check_pairs, print_warnings, refuse_problems
 from .quiet import import_keras_quietly
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model and the samples that it is evaluated on.
-
-    Attributes:
-        name: the run's folder or the model file, as it was given.
-        split: "train", "val", "test" or "plain folders".
-        samples: the pairs to evaluate on.
-        classes, palette: of the model; `classes.ignored` is of the samples' masks.
-        labeler: what labels frames.
-        night: relight each image as if at night first.
-    """
-
-    name: str
-    split: str
-    samples: Sequence[Sample]
-    classes: ClassList
-    palette: Palette
-    labeler: Labeler
-    night: bool = False
-
-    def read(self, sample: Sample) -> Pair:
-        """A sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8."""
-        image, mask = read_pair(sample)
-        if self.night:
-            # Seeded by the image's name: the same night for every model, whatever else is evaluated.
-            ids = {name: index for index, name in enumerate(self.classes.names)}
-            image = make_night(image, mask, ids, np.random.default_rng(crc32(sample.stem.encode(errors="replace"))))
-        return image, mask
+from .report import write_report
+from .results import draw_shown, print_evaluation, write_evaluation
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,8 +112,6 @@ def run_evaluate(args: argparse.Namespace) -> int:
     write_evaluation(subject, evaluation, out, options=options)
     put("", f"written to {out}: summary.json, classes.csv, images.csv, confusion.csv and pictures")
     if not apart and args.out is None:
-        from .report import write_report
-
         put(f"page brought up to date: {write_report(args.model)}")
     return 0
 
@@ -172,20 +132,55 @@ def evaluate_subject(subject: Subject, *, batch: int = 8) -> Evaluation:
     )
 
 
+def write_run_pictures(run: Any, model: Any = None) -> Path:
+    """Make the pictures, tables and page of a finished run: curves.png, samples.png, evaluate-val/ and report.html.
+
+    Args:
+        run: a `train.run.Run` whose history is written.
+        model: its plain network at the run's input size; loaded if None.
+
+    Returns:
+        The page's path. A run without a validation split shows a few of its training images instead of an evaluation.
+    """
+    from .pictures import curves  # matplotlib takes seconds to load
+
+    history = run.folder / "history.csv"
+    if history.is_file():
+        curves(read_history(history), run.folder / "curves.png")
+    validated = bool(run.data.get("val"))
+    samples = run.samples("val" if validated else "train")
+    if model is None:
+        labeler = open_keras(run, input_size=None, batch=8, flip=False, scales=(1.0,))
+    else:
+        labeler = KerasLabeler(model, run.fcn8.input_size)
+    subject = Subject(
+        name=str(run.folder),
+        split="val" if validated else "train",
+        samples=samples if validated else samples[:: max(1, len(samples) // 4)][:4],
+        classes=run.class_list,
+        palette=palette_for(run.classes),
+        labeler=labeler,
+    )
+    evaluation = evaluate_subject(subject)
+    draw_shown(subject, evaluation.evenly, run.folder / "samples.png")
+    if validated:
+        write_evaluation(subject, evaluation, run.folder / "evaluate-val")
+    return write_report(run.folder)
+
+
 def _run_subject(args: argparse.Namespace) -> Subject:
     import_keras_quietly()
     from .run import open_run
 
     run = open_run(args.model)
-    if args.ignore_id is not None:
-        run = replace(run, config={**run.config, "ignored": args.ignore_id})
-    known = checked_ignored(run.class_list)
+    asked = run.class_list if args.ignore_id is None else replace(run.class_list, ignored=args.ignore_id)
+    known = checked_ignored(asked)
     run = replace(run, config={**run.config, "ignored": known.ignored})
     if args.images or args.masks:
         split, samples = "plain folders", find_samples(None, images=args.images, masks=args.masks, classes=known)
     else:
         split = args.split or "val"
-        samples = samples_of_split(run, split, args.dataset)
+        samples = run.samples(split, args.dataset)
     labeler = open_keras(run, input_size=args.input_size, batch=args.batch, flip=args.flip, scales=args.scales)
     return Subject(
         name=str(args.model),
@@ -195,20 +190,6 @@ def _run_subject(args: argparse.Namespace) -> Subject:
         palette=palette_for(run.classes),
         labeler=labeler,
     )
-
-
-def samples_of_split(run: Any, split: str, root: Path | str | None = None) -> list[Sample]:
-    """All samples of a run's split. Raises `DatasetError` if the dataset lacks any that the run recorded."""
-    samples: list[Sample] = run.samples(split, root)
-    recorded = run.config.get("data", {}).get(split, ()) if split != "test" else ()
-    missing = sorted(set(map(composed, recorded)) - {sample.stem for sample in samples})
-    if missing:
-        raise DatasetError(
-            f"the dataset lacks {len(missing)} of the {len(recorded)} {split} images that the run recorded; give the "
-            "one that it was trained on. Missing:",
-            tuple(missing),
-        )
-    return samples
 
 
 def _onnx_subject(args: argparse.Namespace) -> Subject:
@@ -244,118 +225,6 @@ def checked_ignored(classes: ClassList) -> ClassList:
             "a model with an unlabelled class."
         )
     return classes
-
-
-def print_evaluation(subject: Subject, evaluation: Evaluation) -> None:
-    """Print a table for each protocol and variant: each class, then the means."""
-    height, width = evaluation.size
-    images, speed = len(evaluation.images), f"{evaluation.label_ms:.1f} ms/frame"
-    put(f"{subject.name} on {subject.split}: {images} images, labelled at {speed}")
-    for result in evaluation.results:
-        size = "each mask's own size" if result.protocol == FULL_FRAME else f"{height}x{width}"
-        put("", f"{result.protocol} ({size}), {result.variant}", *table_lines(result.scores, subject.classes.names))
-
-
-def table_lines(found: Scores, classes: Sequence[str]) -> list[str]:
-    """TP, FP, FN and both IoUs of each class, then both means and accuracies."""
-    width = max(len("class"), *map(len, classes))
-    lines = [f" id  {'class':<{width}} {'TP':>11} {'FP':>11} {'FN':>11}  {'IoU':>6}  {'IoU where labelled':>18}"]
-    for i, name in enumerate(classes):
-        counts = f"{found.tp[i]:>11} {found.fp[i]:>11} {found.fn[i]:>11}"
-        ious = f"{_figure(found.iou_with_unlabelled[i]):>6}  {_figure(found.iou[i]):>18}"
-        lines.append(f" {i:>2}  {name:<{width}} {counts}  {ious}")
-    for name, whole, labelled in (
-        ("mean IoU", found.mean_iou_with_unlabelled, found.mean_iou),
-        ("global accuracy", found.accuracy_with_unlabelled, found.accuracy),
-    ):
-        lines.append(f"     {name:<15}  {_figure(whole)} with unlabelled, {_figure(labelled)} without unlabelled")
-    return lines
-
-
-def _figure(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
-
-
-def write_evaluation(
-    subject: Subject, evaluation: Evaluation, folder: Path, *, options: dict[str, Any] | None = None
-) -> None:
-    """Write summary.json, the CSV tables and the pictures; confusion and pictures are of full frame, plain."""
-    from . import pictures  # matplotlib takes seconds to load, which `--help` and a wrong call need not wait for
-
-    classes, palette = subject.classes.names, subject.palette
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [row for result in evaluation.results for row in _class_rows(result, classes)]
-    header = ("protocol", "variant", "id", "class", "tp", "fp", "fn", "iou_with_unlabelled", "iou", "accuracy")
-    write_csv(folder / "classes.csv", header, rows)
-    images = [(item.sample.stem, _cell(item.mean_iou), _cell(item.accuracy)) for item in evaluation.images]
-    write_csv(folder / "images.csv", ("image", "mean_iou", "accuracy"), images)
-    full = evaluation.result(FULL_FRAME).scores
-    confusion_rows = [(name, *row) for name, row in zip(classes, full.confusion.tolist(), strict=True)]
-    write_csv(folder / "confusion.csv", ("truth", *classes), confusion_rows)
-    with replacing(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary(subject, evaluation, options or {}), indent=2) + "\n")
-    title = f"{subject.split}, {len(evaluation.images)} images, full frame"
-    pictures.confusion_picture(full.confusion, classes, folder / "confusion.png", title=f"Confusion, {title}")
-    pictures.iou_bars(full.iou, classes, palette, folder / "iou.png", title=f"IoU by class, {title}")
-    for name, shown in (("best", evaluation.best), ("worst", evaluation.worst), ("samples", evaluation.evenly)):
-        if shown:
-            draw_shown(subject, shown, folder / f"{name}.png")
-        else:
-            (folder / f"{name}.png").unlink(missing_ok=True)  # of an earlier evaluation
-
-
-def draw_shown(subject: Subject, shown: Sequence[Shown], path: Path) -> None:
-    """Draw frames, truths, predictions and errors of a few images."""
-    from . import pictures
-
-    frames, truths = zip(*(subject.read(item.score.sample) for item in shown), strict=True)
-    found = [resize_labels(item.labels, truth.shape) for item, truth in zip(shown, truths, strict=True)]
-    titles = [f"{item.score.sample.stem}: mean IoU {_figure(item.score.mean_iou)}" for item in shown]
-    classes = subject.classes
-    pictures.sample_predictions(
-        frames, truths, found, classes.names, subject.palette, path, titles=titles, unlabelled=classes.unlabelled
-    )
-
-
-def summary(subject: Subject, evaluation: Evaluation, options: dict[str, Any]) -> dict[str, Any]:
-    """Everything but the images' scores, as plain JSON types."""
-    return {
-        "model": subject.name,
-        "split": subject.split,
-        "images": len(evaluation.images),
-        "input_size": list(evaluation.size),
-        "options": options,
-        "label_ms": round(evaluation.label_ms, 3),
-        "classes": list(subject.classes.names),
-        "unlabelled": subject.classes.unlabelled,
-        "results": [_result_record(result, subject.classes.names) for result in evaluation.results],
-    }
-
-
-def _result_record(result: Result, classes: Sequence[str]) -> dict[str, Any]:
-    found = result.scores
-    return {
-        "protocol": result.protocol,
-        "variant": result.variant,
-        **found.to_dict(),
-        "iou": {name: none_if_nan(iou) for name, iou in zip(classes, found.iou, strict=True)},
-        "confusion": found.confusion.tolist(),
-    }
-
-
-def _class_rows(result: Result, classes: Sequence[str]) -> list[tuple[Any, ...]]:
-    found = result.scores
-    return [
-        (
-            *(result.protocol, result.variant, i, name, found.tp[i], found.fp[i], found.fn[i]),
-            *(_cell(found.iou_with_unlabelled[i]), _cell(found.iou[i]), _cell(found.class_accuracy[i])),
-        )
-        for i, name in enumerate(classes)
-    ]
-
-
-def _cell(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.6f}"
 
 
 def _progress(done: int, total: int) -> None:

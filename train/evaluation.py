@@ -9,20 +9,55 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 
 from edge_seg.errors import ConfigurationError
+from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_labels
 
 from .augment import Pair
+from .classes import ClassList
 from .dataset import Sample, read_pair
 from .labelers import Labeler
 from .metrics import Scores, confusion_matrix, scores
+from .night import make_night
 
 MODEL_SIZE, FULL_FRAME = "model size", "full frame"
 # How many of the best, the worst and the evenly spaced images are kept to be shown.
 SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model and the samples that it is evaluated on.
+
+    Attributes:
+        name: the run's folder or the model file, as it was given.
+        split: "train", "val", "test" or "plain folders".
+        samples: the pairs to evaluate on.
+        classes, palette: of the model; `classes.ignored` is of the samples' masks.
+        labeler: what labels frames.
+        night: relight each image as if at night first.
+    """
+
+    name: str
+    split: str
+    samples: Sequence[Sample]
+    classes: ClassList
+    palette: Palette
+    labeler: Labeler
+    night: bool = False
+
+    def read(self, sample: Sample) -> Pair:
+        """A sample's image, (H, W, 3) uint8 BGR, and mask, (H, W) uint8."""
+        image, mask = read_pair(sample)
+        if self.night:
+            # Seeded by the image's name: the same night for every model, whatever else is evaluated.
+            ids = {name: index for index, name in enumerate(self.classes.names)}
+            image = make_night(image, mask, ids, np.random.default_rng(crc32(sample.stem.encode(errors="replace"))))
+        return image, mask
 
 
 @dataclass(frozen=True)

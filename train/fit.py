@@ -20,6 +20,7 @@ from .callbacks import Checkpoints, History, Progress, StopOnNan, StopOnSignal, 
 from .checkpoint import has_checkpoint, has_finished, load_checkpoint
 from .dataset import Sample
 from .distribute import Devices, choose_devices, join_hosts
+from .evaluate import write_run_pictures
 from .fcn8 import logits_model
 from .files import sole_writer
 from .fold import fold_batch_norm
@@ -28,6 +29,7 @@ from .memory import out_of_memory_told
 from .options import FitOptions, fcn8_config, refuse_changes, refuse_folder, run_config
 from .policy import policy_kept
 from .recipes import Recipe, make_optimizer
+from .report import PAGE_NAME
 from .run import Run, open_run, save_run
 from .seen import seen_held_out
 from .stores import PairStore, class_shares, rendered_scenes
@@ -67,12 +69,16 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
         known = open_run(options.out)
         if has_finished(options.out, known.config):
             return left_as_it_is(known, options)
-        config["data"]["seen"] = known.config["data"].get("seen")
+        config["data"]["seen"] = known.data.get("seen")
         if "training" in known.config:
             # It describes the old weights, which stay until new ones replace them.
             config["training"] = known.config["training"]
     else:
         config["data"]["seen"] = seen_held_out(options, data, config["data"]["hash"])
+    return _trained(recipe, options, data, config)
+
+
+def _trained(recipe: Recipe, options: FitOptions, data: TrainingData, config: dict[str, Any]) -> Run:
     pairs = data.pairs(options.classes)
     devices = choose_devices(min(recipe.batch_size, len(pairs)), options.devices)
     keras.utils.set_random_seed(options.seed)
@@ -88,20 +94,13 @@ def _fit(recipe: Recipe, options: FitOptions) -> Run:
             print_setup(trainer, config, data)
             save_run(folder, config)
             trainer.train()
-        config["training"] = {
-            **summary(recipe, trainer.history.rows),
-            "policy": options.policy,
-            "loaded_layers": list(trainer.inherited.loaded),
-            "devices": devices.count,
-        }
+        config["training"] = training_record(trainer)
         with averaged(trainer.model):
             plain = fold_batch_norm(trainer.network, trainer.fcn8_config)
         if recipe.batch_norm:
             even_out(plain)  # Folded kernels of 1e-5 would lose digits in float16.
         run = save_run(folder, config, plain)
     if devices.chief and not options.brief:
-        from .report import write_run_pictures
-
         write_run_pictures(run, plain)
     return run
 
@@ -112,8 +111,6 @@ def left_as_it_is(run: Run, options: FitOptions) -> Run:
     if join_hosts().index == 0:
         if options.license != run.config.get("license", ""):
             run = save_run(run.folder, {**run.config, "license": options.license})
-        from .report import PAGE_NAME, write_run_pictures
-
         if not (run.folder / PAGE_NAME).exists():  # The training ended, but something stopped its pictures.
             write_run_pictures(run)
     epochs = run.config["recipe"]["epochs"]
@@ -237,14 +234,18 @@ def use_jit() -> bool:
     return keras.backend.backend() == "jax"
 
 
-def summary(recipe: Recipe, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the model file will say about its training."""
+def training_record(trainer: Trainer) -> dict[str, Any]:
+    """What config.json, and a model file made of the run, say about a finished training."""
+    rows = trainer.history.rows
     last = rows[-1] if rows else {}
     return {
-        "recipe": recipe.name,
+        "recipe": trainer.recipe.name,
         "epochs": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows)),
         **{key: last[key] for key in ("loss", "val_mean_iou", "val_accuracy") if last.get(key) not in (None, "")},
+        "policy": trainer.options.policy,
+        "loaded_layers": list(trainer.inherited.loaded),
+        "devices": trainer.devices.count,
     }
 
 

@@ -1,4 +1,7 @@
-"""`python -m train fit` as a command: its options become a recipe and a `FitOptions`, its outcome an exit code."""
+"""`python -m train fit` as a command: its options become a recipe and a `FitOptions`, its outcome an exit code.
+
+Imports Keras.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,26 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_seg.console import complain
 from edge_seg.errors import ConfigurationError, EdgeSegError
 
 from .arguments import one_source
+from .begin import check_frozen
+from .checkpoint import kept
 from .classes import CAMVID, ClassList, changed, missing
 from .dataset import refuse_gone
+from .distribute import join_hosts
+from .fcn8 import Fcn8Config, check_input_size
 from .files import CONFIG_NAME
-
-if TYPE_CHECKING:
-    from .fcn8 import Fcn8Config
-    from .options import FitOptions
-    from .recipes import Recipe
+from .fit import fit
+from .memory import keep_freed_memory
+from .night import NEEDED
+from .options import FitOptions, read_begun
+from .policy import auto_policy
+from .recipes import RECIPES, Recipe
+from .run import Run, joint_terms, open_run
 
 START_RATE = 1e-4
 RECIPE_VALUES = (
@@ -43,12 +52,6 @@ RECIPE_VALUES = (
 
 def run_fit(args: argparse.Namespace) -> int:
     """Run `python -m train fit`; returns the exit code."""
-    # These import Keras, which `--help` should not wait for.
-    from .checkpoint import kept
-    from .distribute import join_hosts
-    from .fit import fit
-    from .memory import keep_freed_memory
-
     one_source(args)
     refuse_two_splits(args)
     refuse_taken_dataset(args)
@@ -97,13 +100,10 @@ def refuse_taken_dataset(args: argparse.Namespace) -> None:
 
 def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     """Recipe and options of a new run; raises `ConfigurationError` if what was asked for conflicts."""
-    from .begin import check_frozen
-    from .options import FitOptions
-    from .policy import auto_policy
-    from .recipes import RECIPES
-
     refuse_other_weights(args)
-    classes = asked_classes(args)
+    start = open_run(args.start) if args.start else None
+    known = start.class_list if start else CAMVID
+    classes = changed(known, args.classes, args.unlabelled_class, args.ignore_id)
     refuse_ignored(args.recipe, classes)
     recipe = replace(RECIPES[args.recipe or "default"], **given(args, RECIPE_VALUES))
     if args.weight_offset is not None and not recipe.weighted:
@@ -112,22 +112,19 @@ def options_anew(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
         )
     recipe = augmented(suited(recipe, classes, rendered=bool(args.rendered_share)), args.augment, classes)
     check_teacher(recipe, classes, args.teacher, args.unlabelled or ())
-    network = fcn8_shape(args)
-    if args.start:
-        recipe = started(recipe, network, classes, args)
+    network = asked_network(args, start, classes)
+    if start:
+        recipe = started(recipe, network, start, classes, args)
     if recipe.crop_size and args.crop_size is None:
         # The rest of a larger crop would lie outside the image.
         height, width = map(min, recipe.crop_size, recipe.input_size)
         recipe = replace(recipe, crop_size=(height, width))
     check_frozen(recipe, network.widths, args.start, args.weights)
-    policy = args.policy or "auto"
-    if policy == "auto":
-        policy = "float32" if recipe.is_notebook else auto_policy()
     return recipe, FitOptions(
         out=args.out, dataset=args.dataset, images=args.images, masks=args.masks,
         block_widths=network.block_widths, head_widths=network.head_widths,
         weights=args.weights, start=args.start, teacher=args.teacher, unlabelled=tuple(args.unlabelled or ()),
-        seed=1 if args.seed is None else args.seed, policy=policy,
+        seed=1 if args.seed is None else args.seed, policy=chosen_policy(args.policy or "auto", recipe),
         resume=args.resume, tensorboard=args.tensorboard, classes=classes, license=terms(args), devices=args.devices,
         every=args.every, workers=args.workers,
     )  # fmt: skip
@@ -139,17 +136,6 @@ def refuse_other_weights(args: argparse.Namespace) -> None:
         raise ConfigurationError(
             "--start brings its own weights, for the default recipe: give it without --weights and --recipe."
         )
-
-
-def asked_classes(args: argparse.Namespace) -> ClassList:
-    """The classes asked for, by default those of the network to start from, or CamVid's.
-
-    Raises `ConfigurationError` where they conflict.
-    """
-    from .run import open_run
-
-    known = open_run(args.start).class_list if args.start else CAMVID
-    return changed(known, args.classes, args.unlabelled_class, args.ignore_id)
 
 
 def refuse_ignored(recipe: str | None, classes: ClassList) -> None:
@@ -165,8 +151,6 @@ def suited(recipe: Recipe, classes: ClassList, *, rendered: bool) -> Recipe:
 
     Raises `ConfigurationError` if `rendered` scenes were asked for with such classes.
     """
-    from .night import NEEDED
-
     if classes.is_camvid:
         return recipe
     if rendered:
@@ -182,8 +166,6 @@ def augmented(recipe: Recipe, changes: dict[str, Any] | None, classes: ClassList
 
     Raises `ConfigurationError` if it has none, a value is out of bounds, or night needs classes that are missing.
     """
-    from .night import NEEDED
-
     if not changes:
         return recipe
     if recipe.augmentation is None:
@@ -195,16 +177,14 @@ def augmented(recipe: Recipe, changes: dict[str, Any] | None, classes: ClassList
     return replace(recipe, augmentation=replace(recipe.augmentation, **changes))
 
 
-def started(recipe: Recipe, network: Fcn8Config, classes: ClassList, args: argparse.Namespace) -> Recipe:
+def started(recipe: Recipe, network: Fcn8Config, start: Run, classes: ClassList, args: argparse.Namespace) -> Recipe:
     """The recipe of a network that begins from a finished one, of the same widths, narrower or wider."""
-    from .run import open_run
-
     recipe = replace(
         recipe,
         skip_activation=network.skip_activation,
         input_size=args.input_size or network.input_size or recipe.input_size,
     )
-    if narrower(network.widths, open_run(args.start).fcn8.widths):
+    if narrower(network.widths, start.fcn8.widths):
         if args.batch_norm is False:
             raise ConfigurationError(
                 "--no-batch-norm: a part of a network goes on only with normalisation; give it with the network's own "
@@ -212,7 +192,7 @@ def started(recipe: Recipe, network: Fcn8Config, classes: ClassList, args: argpa
             )
         return recipe
     # The scores of classes that it does not know have everything to learn, so normalisation stays the default.
-    fresh = open_run(args.start).classes != classes.names
+    fresh = start.classes != classes.names
     if args.batch_norm or (fresh and args.batch_norm is None):
         return recipe
     # Its normalisation has been folded into its weights, which large steps would ruin.
@@ -227,9 +207,6 @@ def narrower(widths: Sequence[int], finished: Sequence[int]) -> bool:
 
 def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     """What the run in `--out` began with, overridden by what was given; `fit` refuses contradictions."""
-    from .options import read_begun
-    from .policy import auto_policy
-
     recipe, options = read_begun(args.out)
     recipe = replace(recipe, **given(args, RECIPE_VALUES), **({"name": args.recipe} if args.recipe else {}))
     recipe = augmented(recipe, args.augment, options.classes)
@@ -237,8 +214,8 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     changes = given(args, names)
     if "unlabelled" in changes:
         changes["unlabelled"] = tuple(changes["unlabelled"])
-    if changes.get("policy") == "auto":
-        changes["policy"] = "float32" if recipe.is_notebook else auto_policy()
+    if "policy" in changes:
+        changes["policy"] = chosen_policy(changes["policy"], recipe)
     data = ("dataset", "images", "masks")
     if given(args, data):
         changes |= {name: getattr(args, name) for name in data}
@@ -258,20 +235,24 @@ def options_begun(args: argparse.Namespace) -> tuple[Recipe, FitOptions]:
     return recipe, options
 
 
+def chosen_policy(asked: str, recipe: Recipe) -> str:
+    """The precision asked for; of "auto", that which suits recipe and hardware."""
+    if asked != "auto":
+        return asked
+    return "float32" if recipe.is_notebook else auto_policy()
+
+
 def given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     """The named options that have a value on the command line."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
-def fcn8_shape(args: argparse.Namespace) -> Fcn8Config:
-    """The widths asked for, or those of the network to start from."""
-    from .fcn8 import Fcn8Config
-    from .run import open_run
-
+def asked_network(args: argparse.Namespace, start: Run | None, classes: ClassList) -> Fcn8Config:
+    """The network of the widths asked for, or else of those of the one to start from."""
     asked = given(args, ("block_widths", "head_widths"))
-    if args.start is None:
+    if start is None:
         return Fcn8Config(**asked)
-    return replace(open_run(args.start).fcn8, classes=len(asked_classes(args)), **asked)
+    return replace(start.fcn8, classes=len(classes), **asked)
 
 
 def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unlabelled: Sequence[Path]) -> None:
@@ -279,8 +260,6 @@ def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unla
 
     Raises `ModelFileError` for a teacher that has not finished, before minutes are spent on reading the data.
     """
-    from .run import open_run
-
     if teacher is None:
         if unlabelled:
             raise ConfigurationError(
@@ -302,8 +281,6 @@ def check_teacher(recipe: Recipe, classes: ClassList, teacher: Path | None, unla
 
 def refuse_other_start(start: Path, options: FitOptions) -> None:
     """Raise `ConfigurationError` if --start is now a network of other widths than the one that a run began from."""
-    from .run import open_run
-
     finished, expected = open_run(start).fcn8.widths, tuple(open_run(options.out).config["encoder"]["began"])
     if finished != expected:
         raise ConfigurationError(
@@ -314,18 +291,13 @@ def refuse_other_start(start: Path, options: FitOptions) -> None:
 
 def terms(args: argparse.Namespace) -> str:
     """The terms asked for; else those of the start and the teacher, which also bind what is made from them."""
-    from .run import open_run
-
     if args.license is not None:
         return str(args.license)
-    found = (str(open_run(run).config.get("license", "")) for run in (args.start, args.teacher) if run)
-    return "; ".join(dict.fromkeys(text for text in found if text))
+    return joint_terms(*(open_run(folder) for folder in (args.start, args.teacher) if folder))
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise `ConfigurationError` for values that no training can have."""
-    from .fcn8 import check_input_size
-
     for size_asked in (recipe.input_size, recipe.crop_size):
         if size_asked is not None:
             check_input_size(size_asked)

@@ -10,16 +10,14 @@ import keras
 import numpy as np
 
 from .fcn8 import Fcn8Config, fcn8
+from .policy import policy_kept
 
 
 def fold_batch_norm(trained: keras.Model, config: Fcn8Config) -> keras.Model:
     """Return a plain float32 FCN8 that computes what `trained` computes at inference; `trained` is left as it is."""
-    policy = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy("float32")
-    try:
+    with policy_kept():
+        keras.mixed_precision.set_dtype_policy("float32")
         plain = fcn8(config)
-    finally:
-        keras.mixed_precision.set_dtype_policy(policy)
     norms = {layer.name: layer for layer in trained.layers if isinstance(layer, keras.layers.BatchNormalization)}
     for layer in plain.layers:
         if layer.weights:

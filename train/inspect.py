@@ -14,7 +14,6 @@ import numpy as np
 
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
-from edge_seg.overlay import Palette
 from edge_seg.preprocess import resize_frame, resize_labels
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 
@@ -130,25 +129,13 @@ def draw_pictures(
     pictures.class_masks(
         read_image(richest.image), read_ids(richest), classes, palette, folder / "masks.png", title=richest.stem
     )
-    _draw_samples(report, classes, palette, folder / "samples.png", input_size, min(samples, len(report.samples)), seed)
-
-
-def _draw_samples(
-    report: PreflightReport,
-    classes: tuple[str, ...],
-    palette: Palette,
-    path: Path,
-    size: tuple[int, int],
-    count: int,
-    seed: int,
-) -> None:
-    from . import pictures
-
-    order = np.random.default_rng(seed).permutation(len(report.samples))[:count]
+    order = np.random.default_rng(seed).permutation(len(report.samples))[:samples]
     chosen = [report.samples[index] for index in sorted(order)]
     frames, masks = [read_image(sample.image) for sample in chosen], [read_ids(sample) for sample in chosen]
-    small_frames, small_masks = [resize_frame(f, size) for f in frames], [resize_labels(m, size) for m in masks]
+    small_frames = [resize_frame(frame, input_size) for frame in frames]
+    small_masks = [resize_labels(mask, input_size) for mask in masks]
     titles = [sample.stem for sample in chosen]
+    path = folder / "samples.png"
     pictures.annotation_samples(frames, masks, small_frames, small_masks, classes, palette, path, titles=titles)
 
 

@@ -14,7 +14,7 @@ from .distribute import device_share, summed_over_devices
 TEACHER_SHARE = 0.5
 
 
-def class_weights(shares: np.ndarray, unlabelled: int | None, offset: float = 1.1) -> np.ndarray:
+def class_weights(shares: np.ndarray, unlabelled: int | None, offset: float) -> np.ndarray:
     """Weight of each class, 1 / ln(offset + share) (ENet, Paszke et al. 2016, there 1.02).
 
     Their scale does not matter: the loss divides by their sum.
@@ -53,13 +53,13 @@ class SegmentationLoss(keras.losses.Loss):
     different loss for each number of devices.
     """
 
-    def __init__(self, weights: np.ndarray, *, jaccard: float = 0.0, name: str = "segmentation_loss") -> None:
+    def __init__(self, weights: np.ndarray, *, jaccard: float = 0.0) -> None:
         """
         Args:
             weights: (classes,) of each class, 0 for the one that is left out.
             jaccard: weight of the soft Jaccard term, 0 for none.
         """
-        super().__init__(name=name, reduction=None)
+        super().__init__(name="segmentation_loss", reduction=None)
         self.weights = np.asarray(weights, np.float32)
         self.jaccard = jaccard
 
@@ -114,14 +114,14 @@ class ConfusionMetric(keras.metrics.Metric):
     `result()` is {"mean_iou": ..., "accuracy": ...}; pixels whose truth is `unlabelled` are not counted.
     """
 
-    def __init__(self, classes: int, unlabelled: int | None, name: str = "confusion") -> None:
+    def __init__(self, classes: int, unlabelled: int | None) -> None:
         """
         Args:
             classes: number of them; batches are truth (N, H, W), or (N, H, W, 1 + classes) with a teacher's opinion,
                 and predictions (N, H, W, classes).
             unlabelled: id of the class that is left out, or None.
         """
-        super().__init__(name=name)
+        super().__init__(name="confusion")
         self.classes, self.unlabelled = classes, unlabelled
         self.matrix = self.add_variable((classes, classes), initializer="zeros", name="matrix", dtype="float32")
 

@@ -57,7 +57,6 @@ class Scores:
 
     Attributes:
         confusion: (C, C) int64, true class by predicted class.
-        unlabelled: id of the unlabelled class, or None.
         tp, fp, fn: (C,) int64 pixels, over every pixel, the unlabelled ones too (the notebook's).
         iou_with_unlabelled: (C,) float, over every pixel (the notebook's).
         iou: (C,) float, over labelled pixels (the field's); nan for the unlabelled class.
@@ -69,7 +68,6 @@ class Scores:
     """
 
     confusion: np.ndarray
-    unlabelled: int | None
     tp: np.ndarray
     fp: np.ndarray
     fn: np.ndarray
@@ -103,7 +101,6 @@ def scores(confusion: np.ndarray, unlabelled: int | None) -> Scores:
     largest = in_truth[-1] + 1 if in_truth.size else 0
     return Scores(
         confusion=confusion,
-        unlabelled=unlabelled,
         tp=tp,
         fp=fp,
         fn=fn,

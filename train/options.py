@@ -19,7 +19,7 @@ from .checkpoint import has_checkpoint
 from .classes import CAMVID, ClassList
 from .dataset import data_hash
 from .fcn8 import Fcn8Config
-from .files import CONFIG_NAME, WEIGHTS_NAME, refuse_link
+from .files import CONFIG_NAME, DAMAGE, WEIGHTS_NAME, refuse_link
 from .fit_arguments import POLICIES
 from .recipes import Recipe
 from .run import Run, open_run, versions
@@ -162,7 +162,7 @@ def read_begun(out: Path) -> tuple[Recipe, FitOptions]:
             license=str(config.get("license", "")),
             inherited=inherited if has_checkpoint(out) else None,
         )  # fmt: skip
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except DAMAGE as error:
         raise ConfigurationError(
             f"--resume: {out / CONFIG_NAME} does not say how its run began ({type(error).__name__}: {error}); "
             "train it again with another --out."

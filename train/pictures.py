@@ -23,7 +23,7 @@ from matplotlib.patches import Patch
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette, colorize
 
-from .history import column, read_history
+from .history import column
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#6b7785", "#e4e8ec", "#ffffff"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fa3b8", "#c2410c"
@@ -59,14 +59,13 @@ STYLE: dict[Any, Any] = {
 warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
 
 
-def curves(history: Path | str | Sequence[Mapping[str, Any]], path: Path | str) -> None:
+def curves(rows: Sequence[Mapping[str, Any]], path: Path | str) -> None:
     """Loss and mean IoU over the epochs, training beside validation.
 
     Args:
-        history: a run's history.csv, or its rows (column name -> value; an empty value where there was no validation).
+        rows: of a run's history.csv: column name -> value, an empty one where there was no validation.
         path: the PNG to write.
     """
-    rows = read_history(history) if isinstance(history, Path | str) else list(history)
     epochs = column(rows, "epoch")
     with matplotlib.rc_context(STYLE):
         figure = Figure((11, 4), layout=ConstrainedLayoutEngine(wspace=0.06))
@@ -106,23 +105,19 @@ def _mark_best(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, highest: b
 
 
 def class_share_plot(
-    shares: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str = ""
+    shares: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str
 ) -> None:
     """Bars of each class's share of all pixels. shares: (C,) in 0..1."""
     labels = ["under 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %") for share in shares]
     labels = ["absent" if share == 0 else label for share, label in zip(shares, labels, strict=True)]
-    _class_bars(
-        100 * shares, labels, classes, palette, path, title=title or "Share of all pixels", axis="share of pixels, %"
-    )
+    _class_bars(100 * shares, labels, classes, palette, path, title=title, axis="share of pixels, %")
 
 
-def iou_bars(ious: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str = "") -> None:
+def iou_bars(ious: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str) -> None:
     """Bars of each class's IoU, (C,) in 0..1; nan (a class that is absent or left out) shows as a dash."""
     labels = ["–" if np.isnan(iou) else f"{iou:.3f}" for iou in ious]
     mean = float(np.nanmean(ious)) if np.isfinite(ious).any() else None
-    _class_bars(
-        np.nan_to_num(ious), labels, classes, palette, path, title=title or "IoU by class", axis="IoU", line=mean
-    )
+    _class_bars(np.nan_to_num(ious), labels, classes, palette, path, title=title, axis="IoU", line=mean)
 
 
 def _class_bars(
@@ -159,7 +154,7 @@ def _class_bars(
         _save(figure, path)
 
 
-def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path | str, *, title: str = "") -> None:
+def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path | str, *, title: str) -> None:
     """The confusion matrix, (C, C) pixels of true class by predicted, each row in percent of its true class."""
     totals = confusion.sum(axis=1, keepdims=True)
     share = 100 * np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
@@ -191,7 +186,7 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], path: Path 
         axes.spines[:].set_visible(False)
         axes.set_ylabel("true class" if told else "id of the true class")
         axes.set_xlabel("share of the true class's pixels called each class, % (under 0.5 left blank)")
-        figure.suptitle(title or "Confusion matrix", x=0.01, ha="left", fontsize=12)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         _save(figure, path)
 
 
@@ -203,8 +198,8 @@ def sample_predictions(
     palette: Palette,
     path: Path | str,
     *,
-    titles: Sequence[str] | None = None,
-    unlabelled: int | None = None,
+    titles: Sequence[str],
+    unlabelled: int | None,
 ) -> None:
     """One row an image: the frame, its truth, the prediction, and where the two differ.
 
@@ -218,7 +213,7 @@ def sample_predictions(
         errors = error_picture(frame, truth, prediction, unlabelled)
         rows.append([frame, colorize(truth, palette), colorize(prediction, palette), errors])
     heads = ("image", "truth", "prediction", "errors (red)")
-    _picture_grid(rows, heads, titles or [""] * len(rows), classes, palette, path)
+    _picture_grid(rows, heads, titles, classes, palette, path)
 
 
 def error_picture(frame: np.ndarray, truth: np.ndarray, prediction: np.ndarray, unlabelled: int | None) -> np.ndarray:

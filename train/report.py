@@ -1,8 +1,7 @@
 """A run's page, RUN/report.html: one self-contained file that shows what the folder holds, to read or to send.
 
 Reads config.json, history.csv and evaluate-*/, leaves out what is missing, and says what it leaves out because it is
-damaged: a run may come from anyone. `write_run_pictures` first makes what can be made from the finished network.
-Evaluates through `train.evaluate`; knows nothing of training.
+damaged: a run may come from anyone. Makes no pictures of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from .evaluation import FULL_FRAME
 from .files import DAMAGE
 from .history import column, read_history
 from .metrics import scores
-from .pictures import curves
 from .svg import Line, line_chart, sparkline
 
 PAGE_NAME = "report.html"
@@ -41,44 +39,6 @@ SPLIT_NAMES = DAY_NAMES | {f"{split}-by-night": f"{name}, relit as by night" for
 Made = TypeVar("Made")
 PICTURES_NOTE = "On the right, errors are red, and pixels that are not labelled, which count neither way, dark."
 STYLE = Path(__file__).with_name("report.css").read_text()
-
-
-def write_run_pictures(run: Any, model: Any = None) -> Path:
-    """Make the pictures, tables and page of a finished run: curves.png, samples.png, evaluate-val/ and report.html.
-
-    Args:
-        run: a `train.run.Run` whose history is written.
-        model: its plain network at the run's input size; loaded if None.
-
-    Returns:
-        The page's path. A run without a validation split shows a few of its training images instead of an evaluation.
-    """
-    # These import Keras, or much else that a page alone does not need.
-    from .evaluate import Subject, draw_shown, evaluate_subject, samples_of_split, write_evaluation
-    from .labelers import KerasLabeler, open_keras
-
-    history = run.folder / "history.csv"
-    if history.is_file():
-        curves(history, run.folder / "curves.png")
-    validated = bool(run.config.get("data", {}).get("val"))
-    samples = samples_of_split(run, "val" if validated else "train")
-    if model is None:
-        labeler = open_keras(run, input_size=None, batch=8, flip=False, scales=(1.0,))
-    else:
-        labeler = KerasLabeler(model, run.fcn8.input_size)
-    subject = Subject(
-        name=str(run.folder),
-        split="val" if validated else "train",
-        samples=samples if validated else samples[:: max(1, len(samples) // 4)][:4],
-        classes=run.class_list,
-        palette=palette_for(run.classes),
-        labeler=labeler,
-    )
-    evaluation = evaluate_subject(subject)
-    draw_shown(subject, evaluation.evenly, run.folder / "samples.png")
-    if validated:
-        write_evaluation(subject, evaluation, run.folder / "evaluate-val")
-    return write_report(run.folder)
 
 
 def write_report(folder: Path | str) -> Path:

@@ -23,7 +23,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from edge_seg.errors import ConfigurationError, ModelFileError
+from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 from edge_seg.files import replacing
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from edge_seg.versions import installed
@@ -31,8 +31,8 @@ from edge_seg.versions import installed
 from .classes import ClassList
 from .dataset import Sample, composed, find_samples, refuse_gone
 from .fcn8 import Fcn8Config, fcn8
-from .files import CONFIG_NAME, WEIGHTS_NAME
-from .stored import check_h5
+from .files import CONFIG_NAME, DAMAGE, WEIGHTS_NAME
+from .stored import check_h5, first_line
 
 MAX_CONFIG = 64 * 2**20  # a hundred bytes for each of a large dataset's names
 
@@ -62,6 +62,16 @@ class Run:
         return ClassList(names=self.classes, unlabelled=self.unlabelled, ignored=self.config.get("ignored"))
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What it records of its data: folders, the names of each split's images, a hash."""
+        return self.config.get("data", {})
+
+    @property
+    def seen(self) -> set[str]:
+        """Names of the held-out images that it, or what it came from, was trained on (`train/seen.py`)."""
+        return set((self.data.get("seen") or {}).get("names", ()))
+
+    @property
     def name(self) -> str:
         """The folder's own name, even if it was given as "."."""
         return os.path.basename(os.path.abspath(self.folder))
@@ -79,22 +89,33 @@ class Run:
         return self.weights
 
     def samples(self, split: str, root: Path | str | None = None) -> list[Sample]:
-        """The run's own "train" or "val" pairs, or the "test" folder's; `root` replaces the recorded dataset."""
-        data = self.config.get("data", {})
-        plain = {"images": data.get("images"), "masks": data.get("masks")} if root is None else {}
-        where = root if root is not None else data.get("root")
+        """All of the run's own "train" or "val" pairs, or the "test" folder's; `root` replaces the recorded dataset.
+
+        Raises:
+            ConfigurationError: the run records no such images.
+            DatasetError: bad folders, or images that are not there any more, each named.
+        """
+        plain: dict[str, str | None] = {}
         if root is None:
-            refuse_gone(self.folder, *map(data.get, ("root", "images", "masks")))
+            root, *folders = map(self.data.get, ("root", "images", "masks"))
+            refuse_gone(self.folder, root, *folders)
+            plain = dict(zip(("images", "masks"), folders, strict=True))
         if split == "test":
-            return find_samples(where, "test", classes=self.class_list)
-        stems = set(map(composed, data.get(split, ())))
-        if not stems:
+            return find_samples(root, "test", classes=self.class_list)
+        recorded = set(map(composed, self.data.get(split, ())))
+        if not recorded:
             raise ConfigurationError(
                 f"{self.folder} records no {split!r} images: it was fitted without, or shipped without their names. "
                 "Evaluate it with --split test, or with --images and --masks."
             )
-        found = find_samples(where, "train", **plain, classes=self.class_list)
-        return [sample for sample in found if sample.stem in stems]
+        found = {sample.stem: sample for sample in find_samples(root, "train", **plain, classes=self.class_list)}
+        if missing := sorted(recorded - found.keys()):
+            raise DatasetError(
+                f"the dataset lacks {len(missing)} of the {len(recorded)} {split} images that the run recorded; give "
+                "the one that it was trained on. Missing:",
+                tuple(missing),
+            )
+        return [found[stem] for stem in sorted(recorded)]
 
 
 def open_run(folder: Path | str) -> Run:
@@ -121,12 +142,17 @@ def open_run(folder: Path | str) -> Run:
             raise ValueError(f"it has {path.stat().st_size} bytes, more than {MAX_CONFIG}")
         run = Run(folder, json.loads(path.read_text()))
         _check_config(run)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (OSError, *DAMAGE) as error:
         raise ModelFileError(
-            f"{path}: damaged ({words[:200]}). Copy the run again, or train it again with `python -m train fit`."
+            f"{path}: damaged ({first_line(error)}). Copy the run again, or train it again with `python -m train fit`."
         ) from error
     return run
+
+
+def joint_terms(*runs: Run) -> str:
+    """The terms of use of all these runs' weights, which bind what is made from them."""
+    found = (str(run.config.get("license") or "") for run in runs)
+    return "; ".join(dict.fromkeys(filter(None, found)))
 
 
 def _check_config(run: Run) -> None:
@@ -150,7 +176,7 @@ def _check_config(run: Run) -> None:
             raise TypeError(f"{part!r} must be a record")
     if type(run.config.get("training", {}).get("epochs", 0)) is not int:
         raise TypeError("the number of epochs must be a whole number")
-    _check_data(run.config.get("data", {}))
+    _check_data(run.data)
 
 
 def _check_data(data: dict[str, Any]) -> None:
@@ -197,9 +223,7 @@ def load_model(run: Run, *, input_size: tuple[int, int] | None = None) -> keras.
     try:
         model.load_weights(run.weights)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelFileError(
-            f"{run.weights}: damaged, or of another network ({str(error).splitlines()[0]})."
-        ) from error
+        raise ModelFileError(f"{run.weights}: damaged, or of another network ({first_line(error)}).") from error
     return model
 
 

@@ -10,8 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from edge_seg.console import harmless
-from edge_seg.errors import ConfigurationError
 
+from .files import DAMAGE
 from .options import FitOptions, recipe_from
 from .run import Run, open_run
 from .splits import split_samples
@@ -33,7 +33,7 @@ def seen_held_out(options: FitOptions, data: TrainingData, data_hash: str) -> di
     held_out = {sample.stem for sample in data.validation}
     seen: set[str] = set()
     for option, folder in (("--start", options.start), ("--teacher", options.teacher)):
-        if folder is None or (run := open_run(folder)).config.get("data", {}).get("hash") != data_hash:
+        if folder is None or (run := open_run(folder)).data.get("hash") != data_hash:
             continue
         known = trained_on(run, data.samples)
         theirs = held_out if known is None else held_out & known
@@ -54,18 +54,16 @@ def trained_on(run: Run, samples: list[Sample]) -> set[str] | None:
         run: a run on these very images.
         samples: all of them.
     """
-    data = run.config["data"]
-    earlier = set((data.get("seen") or {}).get("names", ()))
-    if "train" in data:
-        return earlier | set(data["train"])
+    if "train" in run.data:
+        return run.seen.union(run.data["train"])
     # Shipped without names, which its split gives again.
     try:
         training, validation = split_samples(samples, recipe_from(run.config["recipe"]), int(run.config["seed"]))
-    except (KeyError, TypeError, ValueError, ConfigurationError):
+    except DAMAGE:
         return None
     if run.config.get("trained_on") != {"train": len(training), "val": len(validation)}:
         return None
-    return earlier | {sample.stem for sample in training}
+    return run.seen | {sample.stem for sample in training}
 
 
 def _cure(run: Run) -> str:
@@ -79,6 +77,6 @@ def _cure(run: Run) -> str:
             split += f" --seed {run.config.get('seed')}" if recipe.get("split") == "random" else ""
         else:
             return "It held out none; score by other images."
-    except (AttributeError, TypeError, ValueError, OverflowError):
+    except DAMAGE:
         return "It does not record what it held out; score by other images."
     return f"Hold out what it held out: {split}."

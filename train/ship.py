@@ -86,7 +86,7 @@ def ship_run(folder: Path, out: Path, *, input_size: tuple[int, int] | None = No
     config = {key: run.config[key] for key in SHIPPED_KEYS if key in run.config}
     if input_size is not None:
         config["fcn8"] = run.fcn8.with_size(input_size).to_dict()
-    data = run.config.get("data", {})
+    data = run.data
     config["data"] = {"hash": data.get("hash"), "images": None, "masks": None, "root": None}
     if data.get("seen"):
         config["data"]["seen"] = data["seen"]  # The run's own training images follow from its split.

@@ -83,7 +83,7 @@ def check_h5(path: Path, *, max_bytes: int = MAX_BYTES) -> int:
     except ModelFileError:
         raise  # a ValueError itself
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ModelFileError(f"{path}: damaged HDF5 ({_line(error)}). Copy or download it again.") from error
+        raise ModelFileError(f"{path}: damaged HDF5 ({first_line(error)}). Copy or download it again.") from error
     if total > max_bytes:
         raise ModelFileError(
             f"{path}: its arrays declare {total} bytes, and at most {max_bytes} are expected; it belongs to another "
@@ -92,12 +92,12 @@ def check_h5(path: Path, *, max_bytes: int = MAX_BYTES) -> int:
     return total
 
 
-def read_h5(path: Path, names: Sequence[str] | None = None) -> dict[str, list[np.ndarray]]:
+def read_h5(path: Path, names: Sequence[str]) -> dict[str, list[np.ndarray]]:
     """The arrays of an HDF5 file, which is checked before any is read: group -> all arrays below it.
 
     Args:
         path: an existing file, of weights or a saved model.
-        names: the groups to read, where they exist; None for all.
+        names: the groups to read, where they exist.
 
     Raises:
         ModelFileError: as `check_h5`, or an array that cannot be read; names what and where.
@@ -109,11 +109,11 @@ def read_h5(path: Path, names: Sequence[str] | None = None) -> dict[str, list[np
     try:
         with h5py.File(path, "r") as file:
             groups = file.get("model_weights", file)
-            for name in names or groups:
+            for name in names:
                 if name in groups:
                     found[name] = [np.asarray(dataset[()]) for dataset in _below(groups[name])]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise ModelFileError(f"{path}: damaged HDF5 ({_line(error)}). Copy or download it again.") from error
+        raise ModelFileError(f"{path}: damaged HDF5 ({first_line(error)}). Copy or download it again.") from error
     return found
 
 
@@ -141,7 +141,7 @@ def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]
         # A place before the file's beginning, which damage can name, is an invalid argument.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise OSError(error.errno, error.strerror, str(path)) from error
-        raise ModelFileError(f"{path}: a damaged .npz ({_line(error)}). Copy it again.") from error
+        raise ModelFileError(f"{path}: a damaged .npz ({first_line(error)}). Copy it again.") from error
 
 
 def _check_kind(path: Path, magic: bytes, expected: str) -> None:
@@ -285,5 +285,6 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     return declared
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, short enough for a line of ours; its type's name if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

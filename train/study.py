@@ -13,16 +13,17 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
+from edge_seg.files import replacing
 
 from . import arguments
 from .classes import CAMVID, CAMVID_RARE
 from .dataset import data_hash, find_samples
-from .files import CONFIG_NAME, replacing
+from .files import CONFIG_NAME
 from .fit_arguments import add_workers
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Variant:
     """One way to train: a name for the table, changes to the recipe, widths, and whether ImageNet kernels are used."""
 
     name: str
-    changes: dict[str, Any]
-    augmentation: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
     widths: Widths = NARROW
     pretrained: bool = True
 
@@ -57,20 +58,23 @@ def run_folder(study: Path, variant: str, seed: int) -> Path:
 def part_variants() -> list[Variant]:
     """The default recipe, and the same without each of its parts."""
 
-    def without(name: str, pretrained: bool = True, augmentation: dict[str, Any] | None = None, **changes: Any) -> Any:
-        return Variant(name=f"without {name}", changes=changes, augmentation=augmentation or {}, pretrained=pretrained)
+    def without(name: str, *, pretrained: bool = True, **changes: Any) -> Variant:
+        return Variant(name=f"without {name}", changes=changes, pretrained=pretrained)
+
+    def unaugmented(name: str, *parts: str) -> Variant:
+        return Variant(name=f"without {name}", augmentation=dict.fromkeys(parts, 0.0))
 
     return [
-        Variant(name="all parts", changes={}, augmentation={}),
+        Variant(name="all parts"),
         without("ImageNet kernels", pretrained=False),
         without("class weights", weighted=False),
         without("soft Jaccard", jaccard=0.0),
         without("moving average", ema=0.0),
         without("rendered scenes", rendered_share=0.0),
-        without("rare objects", augmentation={"paste": 0.0, "rare_focus": 0.0}),
-        without("light and lens", augmentation={"light": 0.0, "lens": 0.0}),
-        without("night", augmentation={"night": 0.0}),
-        without("other surfaces", augmentation={"repaint": 0.0}),
+        unaugmented("rare objects", "paste", "rare_focus"),
+        unaugmented("light and lens", "light", "lens"),
+        unaugmented("night", "night"),
+        unaugmented("other surfaces", "repaint"),
         without("linear skips", skip_activation="relu"),
         without("batch normalisation and ImageNet kernels", batch_norm=False, pretrained=False),
     ]
@@ -78,9 +82,7 @@ def part_variants() -> list[Variant]:
 
 def width_variants() -> list[Variant]:
     """The default recipe at each width, named by the filters of block 1."""
-    return [
-        Variant(name=f"width {name}", changes={}, augmentation={}, widths=widths) for name, widths in WIDTHS.items()
-    ]
+    return [Variant(name=f"width {name}", widths=widths) for name, widths in WIDTHS.items()]
 
 
 STUDIES = {"parts": part_variants, "widths": width_variants}
@@ -238,13 +240,7 @@ def run_scores(folder: Path, name: str, seed: int) -> dict[str, Any]:
             f"{folder}: nothing is labelled in the images held out, and trainings are compared by them; the ends of "
             "the drives need masks."
         )
-    return {
-        "variant": name,
-        "seed": seed,
-        "mean_iou": mean_iou,
-        "accuracy": accuracy,
-        "iou": ious,
-    }
+    return {"variant": name, "seed": seed, "mean_iou": mean_iou, "accuracy": accuracy, "iou": ious}
 
 
 def write_study(out: Path, study: str, variants: Sequence[Variant], records: Sequence[dict[str, Any]]) -> None:
@@ -300,10 +296,11 @@ def _finished(folder: Path, recipe: Recipe, weights: Path | None, dataset: Path)
 
     if not (folder / CONFIG_NAME).exists():
         return False
-    config = open_run(folder).config
+    run = open_run(folder)
+    config = run.config
     same = config.get("recipe") == json.loads(json.dumps(recipe.to_dict()))
     if not same or config.get("weights") != (weights.name if weights else None):
         raise ConfigurationError(f"{folder} holds a run of another schedule; choose another --out.")
-    if config.get("data", {}).get("hash") != data_hash(find_samples(dataset)):
+    if run.data.get("hash") != data_hash(find_samples(dataset)):
         raise ConfigurationError(f"{folder} holds a run on other data than {dataset}; choose another --out.")
     return "training" in config

@@ -12,6 +12,10 @@ from html import escape
 
 import numpy as np
 
+# Pixels of a chart, and of a sparkline.
+WIDTH, HEIGHT = 520, 250
+SPARK_WIDTH, SPARK_HEIGHT = 150, 44
+
 
 @dataclass(frozen=True)
 class Line:
@@ -26,68 +30,56 @@ class Line:
     joined: bool = False
 
 
-def line_chart(
-    xs: np.ndarray,
-    lines: Sequence[Line],
-    *,
-    width: int = 520,
-    height: int = 250,
-    limits: tuple[float, float] | None = None,
-    title: str = "",
-) -> str:
+def line_chart(xs: np.ndarray, lines: Sequence[Line], *, title: str = "") -> str:
     """A chart with an axis, a grid and each line's name at its end; "" where there is nothing to draw.
 
     Args:
         xs: (N,) places, ascending.
         lines: what to draw.
-        width, height: pixels.
-        limits: lowest and highest value shown; by default what the lines span.
         title: what a screen reader says before the lines' names and last values; the page shows it above.
     """
     drawn = [line for line in lines if np.isfinite(line.values).any()]
     if not drawn:
         return ""
-    low, high = limits or _span(np.concatenate([line.values for line in drawn]))
+    low, high = _span(np.concatenate([line.values for line in drawn]))
     left, right, top, bottom = 56, 112, 10, 26
     first, last = float(xs[0]), float(xs[-1]) if xs[-1] > xs[0] else float(xs[0]) + 1
 
     def x_of(x: float) -> float:
-        return left + (x - first) / (last - first) * (width - left - right)
+        return left + (x - first) / (last - first) * (WIDTH - left - right)
 
     def y_of(y: float) -> float:
-        return top + (high - y) / (high - low) * (height - top - bottom)
+        return top + (high - y) / (high - low) * (HEIGHT - top - bottom)
 
     notes = [f"{escape(line.name)} {_last(line.values):.3g}" for line in drawn]
     told = f"{escape(title)}{': ' if title else ''}{', '.join(notes)}"
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{told}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}">']
     for tick in ticks(low, high, 5):
         y = y_of(tick)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="axis" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in ticks(first, last, 8):
         if tick == int(tick):
             x = x_of(tick)
-            parts.append(f'<text class="axis" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>')
+            parts.append(f'<text class="axis" x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{tick:g}</text>')
     ends = _spread([y_of(_last(line.values)) for line in drawn], 14)
     for line, end, note in zip(drawn, ends, notes, strict=True):
         parts += _line_parts(line, [(x_of(x), y_of(y)) for x, y in zip(xs, line.values, strict=True)], xs)
-        parts.append(f'<text class="label" x="{width - right + 8}" y="{end + 4:.1f}" fill="{line.color}">{note}</text>')
+        parts.append(f'<text class="label" x="{WIDTH - right + 8}" y="{end + 4:.1f}" fill="{line.color}">{note}</text>')
     return "".join([*parts, "</svg>"])
 
 
-def sparkline(
-    xs: np.ndarray, values: np.ndarray, color: str, *, width: int = 150, height: int = 44, top: float = 1.0
-) -> str:
-    """A small line without an axis, from 0 to `top`, over ascending places; "" where there is nothing to draw."""
+def sparkline(xs: np.ndarray, values: np.ndarray, color: str) -> str:
+    """A small line without an axis, from 0 to 1, over ascending places; "" where there is nothing to draw."""
     if not np.isfinite(values).any():
         return ""
-    step = (width - 6) / ((xs[-1] - xs[0]) or 1)
+    step = (SPARK_WIDTH - 6) / ((xs[-1] - xs[0]) or 1)
     points = [
-        (3 + (x - xs[0]) * step, 3 + (1 - value / top) * (height - 6)) for x, value in zip(xs, values, strict=True)
+        (3 + (x - xs[0]) * step, 3 + (1 - value) * (SPARK_HEIGHT - 6)) for x, value in zip(xs, values, strict=True)
     ]
-    floor = f'<line class="grid" x1="0" x2="{width}" y1="{height - 3}" y2="{height - 3}"/>'
+    floor = f'<line class="grid" x1="0" x2="{SPARK_WIDTH}" y1="{SPARK_HEIGHT - 3}" y2="{SPARK_HEIGHT - 3}"/>'
     lines = "".join(_polylines(points, color))
-    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{floor}{lines}</svg>'
+    return f'<svg viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" aria-hidden="true">{floor}{lines}</svg>'
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

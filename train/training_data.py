@@ -12,7 +12,7 @@ from edge_seg.errors import DatasetError
 
 from .augment import Pair
 from .classes import ClassList
-from .dataset import Sample, dataset_folders, find_samples, read_image
+from .dataset import Sample, dataset_folders, read_image
 from .options import FitOptions
 from .preflight import WARNINGS_TOLD, PreflightReport, check_dataset, print_warnings
 from .recipes import Recipe
@@ -52,7 +52,7 @@ def find_data(recipe: Recipe, options: FitOptions) -> TrainingData:
     classes = options.classes
     report = check_dataset(*folders, classes)
     print_warnings(report, WARNINGS_TOLD)
-    samples = find_samples(None, images=folders[0], masks=folders[1], classes=classes)
+    samples = list(report.samples)
     training, validation = split_samples(samples, recipe, options.seed)
     if recipe.ignore_unlabelled and classes.unlabelled is not None:
         refuse_unlabelled(report, training, validation, classes)

@@ -28,6 +28,11 @@ ENCODER_LAYERS = tuple(
 )
 
 
+def block_of(layer: str) -> int:
+    """The block of an encoder layer: "block3_conv1" -> 3."""
+    return int(layer[5])
+
+
 def load_encoder(model: keras.Model, path: Path | str, *, rescale: bool = True, narrow: bool = False) -> list[str]:
     """Put a file's kernels into every encoder layer whose shape fits, and return those layers' names.
 
@@ -103,8 +108,8 @@ def _check(path: Path, stored: dict[str, tuple[np.ndarray, np.ndarray]]) -> None
 
 def fits_whole(stored: dict[str, tuple[np.ndarray, np.ndarray]], widths: Sequence[int], blocks: int) -> bool:
     """Whether the first `blocks` blocks of a network with these block widths take the stored kernels as they are."""
-    names = [name for name in ENCODER_LAYERS if int(name[5]) <= blocks]
-    return all(name in stored and len(stored[name][1]) == widths[int(name[5]) - 1] for name in names)
+    names = [name for name in ENCODER_LAYERS if block_of(name) <= blocks]
+    return all(name in stored and len(stored[name][1]) == widths[block_of(name) - 1] for name in names)
 
 
 def strongest_filters(
@@ -132,7 +137,7 @@ def even_out(model: keras.Model) -> None:
     ImageNet's kernels give values of hundreds, and the layer after them, once its normalisation is folded, has kernels
     of 1e-4. AdamW moves every weight by about the learning rate: one step would overturn that layer.
     """
-    names = [name for name in ENCODER_LAYERS if int(name[5]) <= 2]
+    names = [name for name in ENCODER_LAYERS if block_of(name) <= 2]
     first, *between = (model.get_layer(name) for name in names)
     after = model.get_layer("block3_conv1")
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -21,10 +21,11 @@ from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 from edge_seg.preprocess import resize_labels, scale_frames, stack_frames
 from edge_seg.spec import CAMVID_CLASSES, ModelSpec
 from train.dataset import Sample, find_samples, read_image, read_mask
-from train.evaluate import add_evaluate_arguments, run_evaluate, table_lines
+from train.evaluate import add_evaluate_arguments, run_evaluate
 from train.evaluation import FULL_FRAME, MODEL_SIZE, Evaluation, evaluate_samples
 from train.labelers import KerasLabeler, OnnxLabeler, open_onnx
 from train.metrics import confusion_matrix, scores
+from train.results import table_lines
 
 SIZE = (32, 64)
 
@@ -443,7 +444,7 @@ def test_onnx_labels_come_at_the_model_size() -> None:
 
 
 def test_a_finished_run_shows_itself(small_run: SmallRun) -> None:
-    from train.report import write_run_pictures
+    from train.evaluate import write_run_pictures
     from train.run import open_run
 
     run = open_run(small_run.folder)
@@ -455,7 +456,7 @@ def test_a_finished_run_shows_itself(small_run: SmallRun) -> None:
 
 
 def test_a_run_without_validation_shows_training_images(small_run: SmallRun, tmp_path: Path) -> None:
-    from train.report import write_run_pictures
+    from train.evaluate import write_run_pictures
     from train.run import Run
 
     data = {**json.loads((small_run.folder / "config.json").read_text())["data"], "val": []}

@@ -468,7 +468,7 @@ def test_the_command_that_goes_on_can_be_pasted(
         raise KeyboardInterrupt
 
     out.mkdir()
-    monkeypatch.setattr("train.fit.fit", interrupted)
+    monkeypatch.setattr("train.fit_command.fit", interrupted)
     assert fit(dataset, out) == 1
     command = capsys.readouterr().err.partition("with --resume: ")[2]
     assert shlex.split(command) == ["python", "-m", "train", "fit", "--out", str(out), "--resume"]

@@ -47,7 +47,7 @@ def test_jaccard_term_is_one_minus_mean_iou_for_certain_predictions() -> None:
 
 
 def test_rare_classes_weigh_more_and_the_unlabelled_nothing() -> None:
-    weights = class_weights(np.array([0.7, 0.29, 0.01, 0.0]), unlabelled=3)
+    weights = class_weights(np.array([0.7, 0.29, 0.01, 0.0]), unlabelled=3, offset=1.1)
     assert weights[0] < weights[1] < weights[2]
     assert weights[3] == 0
     assert weights[2] / weights[0] == pytest.approx(np.log(1.8) / np.log(1.11), rel=1e-5)

@@ -184,7 +184,7 @@ def test_night_needs_the_classes_it_tells_apart(
     for path in (dataset / "annotations_prepped_test").iterdir():
         cv2.imwrite(str(path), np.where(cv2.imread(str(path), -1) < 6, 3, 1).astype(np.uint8))
     out, seen = tmp_path / "out", []
-    monkeypatch.setattr("train.evaluate.make_night", lambda *given: seen.append(given[2]) or make_night(*given))
+    monkeypatch.setattr("train.evaluation.make_night", lambda *given: seen.append(given[2]) or make_night(*given))
     assert main(["evaluate", str(own), str(dataset), "--split", "test", "--night", "--out", str(out)]) == 0
     assert json.loads((out / "summary.json").read_text())["split"] == "test by night"
     assert seen[0] == {name: index for index, name in enumerate(names)}

@@ -51,15 +51,6 @@ def test_curves_show_validation_only_where_there_is_one(tmp_path: Path, epochs: 
         assert (rgb(pictures.VALIDATION_COLOR) in found) == validated
 
 
-def test_curves_of_a_csv_file_are_the_curves_of_its_rows(tmp_path: Path) -> None:
-    rows = history(4, validation=True)
-    lines = [",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)]
-    (tmp_path / "history.csv").write_text("\n".join(lines) + "\n")
-    pictures.curves(tmp_path / "history.csv", tmp_path / "file.png")
-    pictures.curves(rows, tmp_path / "rows.png")
-    assert (tmp_path / "file.png").read_bytes() == (tmp_path / "rows.png").read_bytes()
-
-
 def test_a_column_is_nan_where_it_holds_no_number() -> None:
     rows = [{"loss": "0.5"}, {"loss": ""}, {}, {"loss": "nan"}, {"loss": 2}]
     np.testing.assert_array_equal(column(rows, "loss"), [0.5, np.nan, np.nan, np.nan, 2])
@@ -68,7 +59,7 @@ def test_a_column_is_nan_where_it_holds_no_number() -> None:
 def test_bars_are_as_long_as_their_values(tmp_path: Path) -> None:
     shares = np.zeros(12)
     shares[[0, 1]] = (0.75, 0.25)
-    pictures.class_share_plot(shares, CAMVID_CLASSES, CAMVID_PALETTE_RGB, tmp_path / "share.png")
+    pictures.class_share_plot(shares, CAMVID_CLASSES, CAMVID_PALETTE_RGB, tmp_path / "share.png", title="")
     picture = cv2.imread(str(tmp_path / "share.png"))[:, :, ::-1]
     sky, building, tree = ((picture == CAMVID_PALETTE_RGB[i]).all(axis=2) for i in (0, 1, 5))
     # Grey of text edges may be sky's grey too: compare the longest rows.
@@ -79,28 +70,28 @@ def test_bars_are_as_long_as_their_values(tmp_path: Path) -> None:
 def test_iou_bars_leave_out_what_has_none(tmp_path: Path) -> None:
     ious = np.full(12, np.nan)
     ious[8] = 0.5
-    pictures.iou_bars(ious, CAMVID_CLASSES, CAMVID_PALETTE_RGB, tmp_path / "iou.png")
+    pictures.iou_bars(ious, CAMVID_CLASSES, CAMVID_PALETTE_RGB, tmp_path / "iou.png", title="")
     found = colors_of(tmp_path / "iou.png")
     assert CAMVID_PALETTE_RGB[8] in found
     assert CAMVID_PALETTE_RGB[1] not in found
-    pictures.iou_bars(np.full(12, np.nan), CAMVID_CLASSES, CAMVID_PALETTE_RGB, tmp_path / "none.png")
+    pictures.iou_bars(np.full(12, np.nan), CAMVID_CLASSES, CAMVID_PALETTE_RGB, tmp_path / "none.png", title="")
     assert CAMVID_PALETTE_RGB[8] not in colors_of(tmp_path / "none.png")
 
 
 def test_a_confusion_of_very_many_classes_is_a_picture_of_bounded_size(tmp_path: Path) -> None:
     names = tuple(f"class {index}" for index in range(150))
-    pictures.confusion_picture(np.eye(150, dtype=np.int64), names, tmp_path / "many.png")
+    pictures.confusion_picture(np.eye(150, dtype=np.int64), names, tmp_path / "many.png", title="")
     assert max(cv2.imread(str(tmp_path / "many.png")).shape) < 5000
 
 
 @pytest.mark.parametrize("classes", [CAMVID_CLASSES, ("a", "b")])
 def test_the_confusion_picture_darkens_the_full_cells(tmp_path: Path, classes: Sequence[str]) -> None:
     full = tuple(round(255 * channel) for channel in pictures.HEAT(1.0)[:3])
-    pictures.confusion_picture(np.eye(len(classes), dtype=np.int64), classes, tmp_path / "eye.png")
+    pictures.confusion_picture(np.eye(len(classes), dtype=np.int64), classes, tmp_path / "eye.png", title="")
     assert full in colors_of(tmp_path / "eye.png")
-    pictures.confusion_picture(np.ones((len(classes),) * 2, np.int64), classes, tmp_path / "even.png")
+    pictures.confusion_picture(np.ones((len(classes),) * 2, np.int64), classes, tmp_path / "even.png", title="")
     assert full not in colors_of(tmp_path / "even.png")
-    pictures.confusion_picture(np.zeros((len(classes),) * 2, np.int64), classes, tmp_path / "none.png")
+    pictures.confusion_picture(np.zeros((len(classes),) * 2, np.int64), classes, tmp_path / "none.png", title="")
     assert full not in colors_of(tmp_path / "none.png")
 
 
@@ -120,11 +111,20 @@ def test_sample_predictions_show_truth_prediction_and_errors(tmp_path: Path) -> 
     path = tmp_path / "samples.png"
     prediction = np.full_like(TRUTH, 8)
     pictures.sample_predictions(
-        [FRAME], [TRUTH % 2], [prediction], CAMVID_CLASSES, CAMVID_PALETTE_RGB, path, titles=["one"]
+        [FRAME], [TRUTH % 2], [prediction], CAMVID_CLASSES, CAMVID_PALETTE_RGB, path, titles=["one"], unlabelled=None
     )
     assert {*(CAMVID_PALETTE_RGB[i] for i in (0, 1, 8)), (214, 40, 40)} <= colors_of(path)
     one_row = cv2.imread(str(path)).shape[0]
-    pictures.sample_predictions([FRAME] * 3, [TRUTH] * 3, [TRUTH] * 3, CAMVID_CLASSES, CAMVID_PALETTE_RGB, path)
+    pictures.sample_predictions(
+        [FRAME] * 3,
+        [TRUTH] * 3,
+        [TRUTH] * 3,
+        CAMVID_CLASSES,
+        CAMVID_PALETTE_RGB,
+        path,
+        titles=[""] * 3,
+        unlabelled=None,
+    )
     assert cv2.imread(str(path)).shape[0] > 2 * one_row
 
 

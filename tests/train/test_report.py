@@ -18,10 +18,10 @@ import pytest
 from edge_seg.spec import CAMVID_CLASSES
 from tests.browser import Browser, check_page
 from train.classes import ClassList
-from train.evaluate import Subject, summary
-from train.evaluation import FULL_FRAME, MODEL_SIZE, Evaluation, Result
+from train.evaluation import FULL_FRAME, MODEL_SIZE, Evaluation, Result, Subject
 from train.metrics import scores
 from train.report import write_report
+from train.results import summary
 from train.svg import Line, line_chart, sparkline, ticks
 
 VOID = {"meta", "img", "br"}
@@ -283,12 +283,12 @@ def points_of(svg: str) -> list[list[tuple[float, float]]]:
 
 def test_a_line_rises_where_its_values_do_and_breaks_where_they_are_missing() -> None:
     values = np.array([0.1, 0.2, np.nan, 0.4, 0.3])
-    first, second = points_of(line_chart(np.arange(1.0, 6.0), [Line("a<b", values, "red")], limits=(0.0, 1.0)))
+    first, second = points_of(line_chart(np.arange(1.0, 6.0), [Line("a<b", values, "red")]))
     assert [len(first), len(second)] == [2, 2]
     assert first[0][1] > first[1][1] > second[1][1] > second[0][1]
     assert first[0][0] < first[1][0] < second[0][0] < second[1][0]
-    (small,) = points_of(sparkline(np.array([30, 60, 70]), np.array([0.0, 0.5, 1.0]), "red", width=86, height=46))
-    assert small == [(3.0, 43.0), (63.0, 23.0), (83.0, 3.0)], "by epoch: after the last one it is validated anyway"
+    (small,) = points_of(sparkline(np.array([30, 60, 70]), np.array([0.0, 0.5, 1.0]), "red"))
+    assert small == [(3.0, 41.0), (111.0, 22.0), (147.0, 3.0)], "by epoch: after the last one it is validated anyway"
 
 
 def test_nothing_to_draw_draws_nothing_and_one_point_is_a_dot() -> None:

@@ -90,7 +90,6 @@ def _paint_backdrop(canvas: Canvas, world: World, shade: Shade, items: list[Item
             item.shadow(shade)
     shade.blur(max(0.6, canvas.size[0] / 960))
     dark = 1 - light.shadow
-    world.ground.aim(canvas.camera)
     world.ground.paint(canvas, shade.mask, (255 * min(1, dark * 1.08), 255 * dark, 255 * dark * 0.97))
 
 

@@ -171,7 +171,7 @@ class Canvas:
 
     def fill(self, pixels: np.ndarray, colour: Colour, label: int) -> None:
         """Fill a convex polygon of (N, 2) pixel corners in the image and in the labels."""
-        corners = np.round((pixels - 0.5) * (1 << SHIFT_BITS)).astype(np.int32)
+        corners = fixed_point(pixels)
         cv2.fillConvexPoly(self.colour, corners, colour, cv2.LINE_8, SHIFT_BITS)
         cv2.fillConvexPoly(self.labels, corners, label, cv2.LINE_8, SHIFT_BITS)
 
@@ -216,7 +216,7 @@ class Canvas:
         share = self.haze_share(depth)
         extent = np.hypot(*(pixels[[1, 2]] - pixels[[0, 3]]).T).max(), np.hypot(*(pixels[3] - pixels[0]))
         if max(extent) < 5 and texture.image.shape[2] == 3:
-            self.fill(pixels, tuple(c + (h - c) * share for c, h in zip(texture.mean, self.haze, strict=True)), label)
+            self.fill(pixels, self.seen(texture.mean, depth), label)
             return
         down = _halvings(
             texture.image.shape[0], max(np.hypot(*(pixels[3] - pixels[0])), np.hypot(*(pixels[2] - pixels[1])))
@@ -263,6 +263,11 @@ class Canvas:
                 label_mask = cv2.bitwise_or(ground, cv2.bitwise_and(gaps, _YIELDS[self.labels[y0:y1, x0:x1]]))
         cv2.copyTo(warped, ground, self.colour[y0:y1, x0:x1])
         self.labels[y0:y1, x0:x1][label_mask > 0] = label
+
+
+def fixed_point(pixels: np.ndarray) -> np.ndarray:
+    """(N, 2) pixel corners as OpenCV's polygons take them: int32 with `SHIFT_BITS` binary places."""
+    return np.round((pixels - 0.5) * (1 << SHIFT_BITS)).astype(np.int32)
 
 
 def clip_near(view: np.ndarray) -> np.ndarray:

@@ -23,12 +23,16 @@ RUST: tuple[tuple[Colour, Colour], ...] = (
 )  # fmt: skip
 
 
-def leafy_tree(rng: np.random.Generator, light: Light, autumn: float, *, size: int = 320) -> Texture:
+TREE_PX = 320
+"""Texels of a tree's side."""
+
+
+def leafy_tree(rng: np.random.Generator, light: Light, autumn: float) -> Texture:
     """A tree as a cut-out with alpha: a trunk, then dabs of leaf from the dark inside to the lit outside."""
-    image = np.zeros((size, size, 4), np.uint8)
+    image = np.zeros((TREE_PX, TREE_PX, 4), np.uint8)
     palette = RUST if rng.random() < autumn - 0.45 else LEAVES
     dark, pale = (f32(c) * rng.uniform(0.88, 1.1) for c in palette[int(rng.integers(len(palette)))])
-    _trunk(image, rng, light, size)
+    _trunk(image, rng, light)
     # clumps fill an egg; each is a ball of dabs
     n = int(rng.integers(11, 17))
     angle, reach = rng.uniform(0, 2 * np.pi, n), np.sqrt(rng.uniform(0, 1, n))
@@ -51,8 +55,8 @@ def leafy_tree(rng: np.random.Generator, light: Light, autumn: float, *, size: i
     flat = np.array(light.ambient) + 0.62 * np.array(light.direct)
     colours = np.clip((dark + (pale - dark) * tone[..., None]) * flat * 1.08, 0, 255)
     order = np.argsort((direction[..., 2] + tone * 1.2).ravel(), kind="stable")
-    spots, paints = (centre.reshape(-1, 2) * size * 8).astype(int), colours.reshape(-1, 3)
-    sizes = rng.integers(2, 6, (len(spots), 2)) * size // 320 + 1
+    spots, paints = (centre.reshape(-1, 2) * TREE_PX * 8).astype(int), colours.reshape(-1, 3)
+    sizes = rng.integers(2, 6, (len(spots), 2)) + 1
     turns = rng.integers(0, 180, len(spots))
     for i in order:
         axes = (int(sizes[i, 0]), int(sizes[i, 1]))
@@ -61,27 +65,27 @@ def leafy_tree(rng: np.random.Generator, light: Light, autumn: float, *, size: i
     return Texture(image)
 
 
-def _trunk(image: np.ndarray, rng: np.random.Generator, light: Light, size: int) -> None:
+def _trunk(image: np.ndarray, rng: np.random.Generator, light: Light) -> None:
     bark = f32([58, 70, 82]) * rng.uniform(0.7, 1.0) * light.gain((-0.7, 0, 0))
     lean = rng.uniform(-0.02, 0.02)
     foot, fork = np.array([0.5, 1.0]), np.array([0.5 + lean, 0.62])
     for k, shade in ((0.0, 0.75), (0.008, 1.12)):
         shape = np.array([foot, fork, fork, foot]) + np.array([[k - 0.026, 0], [k - 0.015, 0], [0.013, 0], [0.022, 0]])
-        cv2.fillConvexPoly(image, i32(shape * size), (*(np.clip(bark * shade, 0, 255)).tolist(), 255))
+        cv2.fillConvexPoly(image, i32(shape * TREE_PX), (*(np.clip(bark * shade, 0, 255)).tolist(), 255))
     for _ in range(5):
         tip = fork + np.array([rng.uniform(-0.2, 0.2), -rng.uniform(0.12, 0.3)])
         cv2.line(
             image,
-            i32(fork * size).tolist(),
-            i32(tip * size).tolist(),
+            i32(fork * TREE_PX).tolist(),
+            i32(tip * TREE_PX).tolist(),
             (*(bark * 0.8).tolist(), 255),
-            max(1, size // 90),
+            TREE_PX // 90,
         )
 
 
-def bare_tree(rng: np.random.Generator, light: Light, *, size: int = 320) -> Texture:
+def bare_tree(rng: np.random.Generator, light: Light) -> Texture:
     """A winter tree: branches that fork; its labels fill the gaps between the twigs."""
-    image = np.zeros((size, size, 4), np.uint8)
+    image = np.zeros((TREE_PX, TREE_PX, 4), np.uint8)
     bark = f32([66, 74, 84]) * rng.uniform(0.75, 1.1) * light.gain((-0.6, 0, 0.3))
     twigs = [(np.array([0.5, 1.0]), -np.pi / 2, 0.27, 0.034)]
     while twigs:
@@ -90,22 +94,23 @@ def bare_tree(rng: np.random.Generator, light: Light, *, size: int = 320) -> Tex
         tone = (*np.clip(bark * rng.uniform(0.8, 1.15), 0, 255).tolist(), 255)
         cv2.line(
             image,
-            i32(foot * size).tolist(),
-            i32(tip * size).tolist(),
+            i32(foot * TREE_PX).tolist(),
+            i32(tip * TREE_PX).tolist(),
             tone,
-            max(1, round(thick * size)),
+            max(1, round(thick * TREE_PX)),
             cv2.LINE_8,
         )
         if length > 0.028:
             for spread in rng.normal([-0.46, 0.0, 0.46], 0.16):
                 twigs.append((tip, angle + spread, length * rng.uniform(0.62, 0.76), thick * 0.6))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size // 20, size // 20))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (TREE_PX // 20, TREE_PX // 20))
     solid = cv2.morphologyEx(image[..., 3], cv2.MORPH_CLOSE, kernel)
     return Texture(image, solid)
 
 
-def hedge(rng: np.random.Generator, light: Light, *, side: int, width: int = 384, height: int = 128) -> Texture:
+def hedge(rng: np.random.Generator, light: Light, *, side: int) -> Texture:
     """A clipped hedge with a ragged top, seen from the street."""
+    width, height = 384, 128
     image = np.zeros((height, width, 4), np.uint8)
     dark, pale = (f32(c) * rng.uniform(0.8, 1.0) for c in LEAVES[int(rng.integers(len(LEAVES)))])
     flat = light.gain((0, -side * 0.6, 0.8))
@@ -180,7 +185,7 @@ def awning(rng: np.random.Generator, light: Light) -> Texture:
 SIGN_KINDS = ("speed", "warning", "parking", "no entry", "arrow", "directions", "shop")
 
 
-def sign(rng: np.random.Generator, light: Light, kind: str, *, mirrored: bool = False) -> Texture:
+def sign(rng: np.random.Generator, light: Light, kind: str, *, mirrored: bool) -> Texture:
     """A sign's face, 96 by 96 texels with alpha."""
     image = np.zeros((96, 96, 4), np.uint8)
     gain = light.gain((-0.8, 0, 0.4))

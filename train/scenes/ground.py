@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from . import paint
-from .canvas import NEAR_M, Camera, Canvas, Colour, Texture, clip_near, f32
+from .canvas import NEAR_M, SHIFT_BITS, Camera, Canvas, Colour, Texture, clip_near, f32, fixed_point
 from .plan import Label, Light, Scene
 
 TABLE_HALF_M = 40.0
@@ -45,9 +45,9 @@ def paint_skyline(canvas: Canvas, ridge: np.ndarray, height: float, colour: Colo
     edge = np.stack([bearing, -tops, np.ones_like(bearing)], axis=1)
     low = np.array([[bearing[-1], 0.02, 1.0], [bearing[0], 0.02, 1.0]])
     pixels = camera.pixels(np.concatenate([edge, low]))
-    corners = [np.round((pixels - 0.5) * 16).astype(np.int32)]
-    cv2.fillPoly(canvas.colour, corners, colour, cv2.LINE_8, 4)
-    cv2.fillPoly(canvas.labels, corners, int(label), cv2.LINE_8, 4)
+    corners = [fixed_point(pixels)]
+    cv2.fillPoly(canvas.colour, corners, colour, cv2.LINE_8, SHIFT_BITS)
+    cv2.fillPoly(canvas.labels, corners, int(label), cv2.LINE_8, SHIFT_BITS)
 
 
 class Ground:
@@ -74,7 +74,7 @@ class Ground:
         index = np.clip((u + TABLE_HALF_M) * TABLE_PX_M, 0, len(self._table) - 1).astype(np.int32)
         below = depth > 0
         labels = self._table[index]
-        colour = self._look_up(s, u, depth)
+        colour = self._look_up(camera, s, u, depth)
         gains = 255 - f32([255 - c for c in shade_colour]) * (np.arange(256, dtype=np.float32)[:, None] / 255)
         big = cv2.resize(shade, canvas.size, interpolation=cv2.INTER_LINEAR)[top:]
         gain = cv2.LUT(cv2.merge([big, big, big]), gains.astype(np.uint8)[None])
@@ -97,7 +97,7 @@ class Ground:
             part = share[:end, None, None]
             colour[:end] = (colour[:end] * (1 - part) + f32(canvas.haze) * part).astype(np.uint8)
 
-    def _look_up(self, s: np.ndarray, u: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    def _look_up(self, camera: Camera, s: np.ndarray, u: np.ndarray, depth: np.ndarray) -> np.ndarray:
         along, across = paint.TILE_PX_M
         outer = paint.TILE_HALF_M - paint.OUTER_M
         beyond = np.abs(u) - paint.TILE_HALF_M
@@ -110,7 +110,8 @@ class Ground:
         out = np.zeros((*depth.shape, 3), np.uint8)
         middle = depth[:, depth.shape[1] // 2]
         step = np.maximum(middle, 1e-3)
-        focal, eye = self._focal, self._eye
+        # the camera's focal length and height decide which shrunk tile is used
+        focal, eye = camera.focal_px, camera.height_m
         down = np.clip(np.floor(np.log2(np.maximum(step**2 / (focal * eye) * along, 1e-3)) + 0.4), 0, 6).astype(int)
         over = np.clip(np.floor(np.log2(np.maximum(step / focal * across, 1e-3)) + 0.4), 0, 5).astype(int)
         down[middle <= 0], over[middle <= 0] = 6, 5
@@ -123,10 +124,6 @@ class Ground:
             map_y = y[a:b] * f32(0.5**ly) - f32(0.5)
             out[a:b] = cv2.remap(image, map_x, np.maximum(map_y, 0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return out
-
-    def aim(self, camera: Camera) -> None:
-        """Take over the camera's focal length and height before a frame: they decide which shrunk tile is used."""
-        self._focal, self._eye = camera.focal_px, camera.height_m
 
 
 class Shade:
@@ -144,8 +141,7 @@ class Shade:
         view = clip_near(self.camera.view(cv2.convexHull(flat[:, :2].astype(np.float32))[:, 0] @ _LIFT))
         if len(view) < 3:
             return
-        corners = np.round((self.camera.pixels(view) / 2 - 0.5) * 16).astype(np.int32)
-        cv2.fillConvexPoly(self.mask, corners, dark, cv2.LINE_AA, 4)
+        cv2.fillConvexPoly(self.mask, fixed_point(self.camera.pixels(view) / 2), dark, cv2.LINE_AA, SHIFT_BITS)
 
     def block(self, footprint: np.ndarray, height_m: float, dark: int) -> None:
         """The shadow of a block that stands on (N, 2) ground points."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +44,19 @@ def _car_item(world: World, car: Car, at: tuple[float, float], forward: int, tra
 
 
 def _car(world: World, name: str, side: int, slot: int) -> tuple[Car, np.ndarray]:
-    def make() -> tuple[Car, np.ndarray]:
-        rng = world.rng(name, side, slot)
-        return draw_car(rng), rng.random(4)
+    return world.kept(("mover", name, side, slot), _drawn, draw_car, world, name, side, slot)
 
-    return world.kept(("car", name, side, slot), make)
+
+def _person(world: World, name: str, side: int, slot: int) -> tuple[Person, np.ndarray]:
+    return world.kept(("mover", name, side, slot), _drawn, draw_person, world, name, side, slot)
+
+
+def _drawn(
+    draw: Callable[[np.random.Generator], Any], world: World, name: str, side: int, slot: int
+) -> tuple[Any, np.ndarray]:
+    """What stands for a slot, and four random floats, 0..1, that say where."""
+    rng = world.rng(name, side, slot)
+    return draw(rng), rng.random(4)
 
 
 def _parked(world: World, side: int, travel: float) -> list[Item]:
@@ -130,14 +139,6 @@ def _walkers(world: World, side: int, travel: float, time_s: float) -> list[Item
             )
             items.append(_walker_item(world, person, at, (0.0, float(-side if drawn[3] < 0.5 else side)), 0.0, travel))
     return items
-
-
-def _person(world: World, name: str, side: int, slot: int) -> tuple[Person, np.ndarray]:
-    def make() -> tuple[Person, np.ndarray]:
-        rng = world.rng(name, side, slot)
-        return draw_person(rng), rng.random(4)
-
-    return world.kept(("person", name, side, slot), make)
 
 
 def _walker_item(

@@ -44,8 +44,9 @@ def lit_bytes(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return cv2.convertScaleAbs(cv2.max(cv2.multiply(image, scale), floor))
 
 
-def sky_panorama(rng: np.random.Generator, light: Light, height: int = 512, width: int = 1536) -> np.ndarray:
-    """(height, width, 3) uint8 sky; rows are the tangent of the elevation 0.9..0, columns the bearing, tiling."""
+def sky_panorama(rng: np.random.Generator, light: Light) -> np.ndarray:
+    """(512, 1536, 3) uint8 sky; rows are the tangent of the elevation 0.9..0, columns the bearing, tiling."""
+    height, width = 512, 1536
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None]
     fade = up**0.6
     base = f32(light.horizon) * (1 - fade[..., None]) + f32(light.zenith) * fade[..., None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from .canvas import NEAR_M, Canvas, Colour
+from .canvas import NEAR_M, SHIFT_BITS, Canvas, Colour, fixed_point
 from .plan import Label, Light
 
 COATS: tuple[Colour, ...] = (
@@ -55,12 +54,18 @@ class _Figure:
     """Joints put in the street, then projected all at once; limbs are drawn from the farthest to the nearest."""
 
     def __init__(
-        self, canvas: Canvas, at: tuple[float, float], heading: tuple[float, float], size: float, label: int
+        self,
+        canvas: Canvas,
+        at: tuple[float, float],
+        heading: tuple[float, float],
+        *,
+        size: float,
+        tone: np.ndarray,
+        label: int,
     ) -> None:
-        self.canvas, self.label, self.size = canvas, label, size
+        self.canvas, self.label, self.size, self.tone = canvas, label, size, tone
         self.origin = np.array([at[0], at[1], 0.0])
         self.axes = np.array([(heading[0], heading[1], 0.0), (-heading[1], heading[0], 0.0), (0.0, 0.0, 1.0)])
-        self.joints: dict[str, np.ndarray] = {}
 
     def place(self, joints: dict[str, tuple[float, float, float]]) -> bool:
         """Joints in metres forward, to the right and up; False if any is behind the camera."""
@@ -74,6 +79,9 @@ class _Figure:
         self.scale = self.canvas.camera.focal_px / self.depth * self.size
         self.share = self.canvas.haze_share(self.depth)
         return True
+
+    def lit(self, colour: Colour) -> Colour:
+        return tuple(float(v) for v in np.minimum(np.array(colour) * self.tone, 255))
 
     def seen(self, colour: Colour, gain: float = 1.0) -> Colour:
         return tuple(
@@ -119,46 +127,45 @@ def paint_walker(
         "waist r": (0.0, 0.15, 1.05),
         "pack": (-0.16, 0.0, 1.32), "pack low": (-0.18, 0.0, 1.08),
     }  # fmt: skip
-    figure = _Figure(canvas, at, heading, person.height, Label.PEDESTRIAN)
+    tone = light.gain((-0.7, 0, 0.5)) * gain
+    figure = _Figure(canvas, at, heading, size=person.height, tone=tone, label=Label.PEDESTRIAN)
     if not figure.place(joints):
         return
-    tone = np.array(light.gain((-0.7, 0, 0.5))) * gain
-    lit = lambda colour: tuple(float(v) for v in np.minimum(np.array(colour) * tone, 255))  # noqa: E731
     sides = sorted("lr", key=lambda side: -figure.depths[f"shoulder {side}"])
-    _legs(figure, person, sides, lit)
+    _legs(figure, person, sides)
     for side in sides:
         if side == sides[1]:
-            _trunk(figure, person, lit, heading)
-        figure.limb(f"shoulder {side}", f"elbow {side}", (0.07, 0.055), lit(person.coat), 0.84)
-        figure.limb(f"elbow {side}", f"hand {side}", (0.055, 0.045), lit(person.coat), 0.9)
-        figure.limb(f"hand {side}", f"hand {side}", (0.05, 0.05), lit(person.skin))
+            _trunk(figure, person, heading)
+        figure.limb(f"shoulder {side}", f"elbow {side}", (0.07, 0.055), figure.lit(person.coat), 0.84)
+        figure.limb(f"elbow {side}", f"hand {side}", (0.055, 0.045), figure.lit(person.coat), 0.9)
+        figure.limb(f"hand {side}", f"hand {side}", (0.05, 0.05), figure.lit(person.skin))
 
 
-def _legs(figure: _Figure, person: Person, sides: list[str], lit: Callable[[Colour], Colour]) -> None:
+def _legs(figure: _Figure, person: Person, sides: list[str]) -> None:
     for side, gain in zip(sides, (0.78, 1.0), strict=True):
         bare = person.skirt
         figure.limb(f"foot {side}", f"toe {side}", (0.055, 0.045), (34, 34, 36))
-        colour = lit((44, 42, 46) if bare else person.trousers)
+        colour = figure.lit((44, 42, 46) if bare else person.trousers)
         figure.limb(f"hip {side}", f"knee {side}", (0.10, 0.075), colour, gain)
         figure.limb(f"knee {side}", f"foot {side}", (0.07, 0.055), colour, gain)
 
 
-def _trunk(figure: _Figure, person: Person, lit: Callable[[Colour], Colour], heading: tuple[float, float]) -> None:
+def _trunk(figure: _Figure, person: Person, heading: tuple[float, float]) -> None:
     away = heading[0] > 0.3
     if person.bag and not away:
-        figure.limb("pack", "pack low", (0.15, 0.16), lit((52, 70, 60)))
+        figure.limb("pack", "pack low", (0.15, 0.16), figure.lit((52, 70, 60)))
     if person.skirt:
-        figure.hull(("hip l", "hip r", "hem l", "hem r"), lit(person.trousers))
-    figure.limb("hip l", "hip r", (0.10, 0.10), lit(person.coat), 0.86)
-    figure.hull(("shoulder l", "shoulder r", "waist r", "waist l", "hip l", "hip r"), lit(person.coat))
-    figure.limb("shoulder l", "shoulder r", (0.07, 0.07), lit(person.coat), 1.06)
-    figure.limb("neck", "waist l", (0.10, 0.12), lit(person.coat))
-    figure.limb("neck", "waist r", (0.10, 0.12), lit(person.coat), 0.93)
-    figure.limb("neck", "head", (0.055, 0.06), lit(person.skin), 0.85)
-    figure.limb("head", "head", (0.105, 0.105), lit(person.hair if away else person.skin))
-    figure.limb("crown", "crown", (0.095, 0.095), lit(person.hair))
+        figure.hull(("hip l", "hip r", "hem l", "hem r"), figure.lit(person.trousers))
+    figure.limb("hip l", "hip r", (0.10, 0.10), figure.lit(person.coat), 0.86)
+    figure.hull(("shoulder l", "shoulder r", "waist r", "waist l", "hip l", "hip r"), figure.lit(person.coat))
+    figure.limb("shoulder l", "shoulder r", (0.07, 0.07), figure.lit(person.coat), 1.06)
+    figure.limb("neck", "waist l", (0.10, 0.12), figure.lit(person.coat))
+    figure.limb("neck", "waist r", (0.10, 0.12), figure.lit(person.coat), 0.93)
+    figure.limb("neck", "head", (0.055, 0.06), figure.lit(person.skin), 0.85)
+    figure.limb("head", "head", (0.105, 0.105), figure.lit(person.hair if away else person.skin))
+    figure.limb("crown", "crown", (0.095, 0.095), figure.lit(person.hair))
     if person.bag and away:
-        figure.limb("pack", "pack low", (0.15, 0.16), lit((52, 70, 60)))
+        figure.limb("pack", "pack low", (0.15, 0.16), figure.lit((52, 70, 60)))
 
 
 def paint_rider(
@@ -194,27 +201,25 @@ def paint_rider(
         hub = joints[f"hub {wheel}"][0]
         for k, angle in enumerate(np.linspace(0, 2 * np.pi, 16, endpoint=False)):
             joints[f"{wheel}{k}"] = (hub + 0.33 * np.cos(angle), 0.0, 0.34 + 0.33 * np.sin(angle))
-    figure = _Figure(canvas, at, (float(forward), 0.0), 1.0, Label.BICYCLIST)
+    tone = light.gain((-0.7, 0, 0.5)) * gain
+    figure = _Figure(canvas, at, (float(forward), 0.0), size=1.0, tone=tone, label=Label.BICYCLIST)
     if not figure.place(joints):
         return
-    tone = np.array(light.gain((-0.7, 0, 0.5))) * gain
-    lit = lambda colour: tuple(float(v) for v in np.minimum(np.array(colour) * tone, 255))  # noqa: E731
-    _cycle(figure, person, lit)
-    _rider(figure, person, lit, forward)
+    _cycle(figure, person)
+    _rider(figure, person, forward)
 
 
-def _cycle(figure: _Figure, person: Person, lit: Callable[[Colour], Colour]) -> None:
+def _cycle(figure: _Figure, person: Person) -> None:
     """Draw the bicycle. CamVid's annotators label the wheels' gaps bicyclist, so the labels fill the discs."""
     canvas = figure.canvas
     for wheel in "bf":
         ring = np.array([figure.pixels[f"{wheel}{k}"] for k in range(16)])
-        corners = np.round((ring - 0.5) * 16).astype(np.int32)
-        cv2.fillConvexPoly(canvas.labels, corners, int(figure.label), cv2.LINE_8, 4)
+        cv2.fillConvexPoly(canvas.labels, fixed_point(ring), int(figure.label), cv2.LINE_8, SHIFT_BITS)
         for k in range(16):
             figure.limb(f"{wheel}{k}", f"{wheel}{(k + 1) % 16}", (0.028, 0.028), (30, 30, 31))
         for k in range(0, 16, 4):
             figure.limb(f"hub {wheel}", f"{wheel}{k}", (0.006, 0.006), (120, 122, 122))
-    paint = lit(person.helmet if sum(person.helmet) < 500 else (60, 40, 160))
+    paint = figure.lit(person.helmet if sum(person.helmet) < 500 else (60, 40, 160))
     for a, b in (
         ("saddle", "crank"),
         ("crank", "stem"),
@@ -229,13 +234,13 @@ def _cycle(figure: _Figure, person: Person, lit: Callable[[Colour], Colour]) -> 
     figure.limb("saddle", "saddle", (0.07, 0.07), (30, 30, 31))
 
 
-def _rider(figure: _Figure, person: Person, lit: Callable[[Colour], Colour], forward: int) -> None:
+def _rider(figure: _Figure, person: Person, forward: int) -> None:
     sides = sorted("lr", key=lambda side: -figure.depths[f"shoulder {side}"] - 1e-6 * (side == "l"))
     for side, gain in zip(sides, (0.8, 1.0), strict=True):
         figure.limb(f"foot {side}", f"toe {side}", (0.05, 0.04), (34, 34, 36))
-        figure.limb(f"hip {side}", f"knee {side}", (0.10, 0.08), lit(person.trousers), gain)
-        figure.limb(f"knee {side}", f"foot {side}", (0.07, 0.05), lit(person.trousers), gain)
-    coat = lit(person.coat)
+        figure.limb(f"hip {side}", f"knee {side}", (0.10, 0.08), figure.lit(person.trousers), gain)
+        figure.limb(f"knee {side}", f"foot {side}", (0.07, 0.05), figure.lit(person.trousers), gain)
+    coat = figure.lit(person.coat)
     for side in sides:
         figure.limb(f"shoulder {side}", f"elbow {side}", (0.065, 0.05), coat, 0.85)
         figure.limb(f"elbow {side}", f"hand {side}", (0.05, 0.04), coat, 0.9)
@@ -245,6 +250,6 @@ def _rider(figure: _Figure, person: Person, lit: Callable[[Colour], Colour], for
     figure.limb("neck", "hip r", (0.12, 0.13), coat, 0.94)
     figure.limb("shoulder l", "shoulder r", (0.07, 0.07), coat, 1.05)
     if person.bag:
-        figure.limb("pack", "pack low", (0.15, 0.15), lit((46, 60, 52)))
-    figure.limb("head", "head", (0.105, 0.105), lit(person.hair if forward > 0 else person.skin))
-    figure.limb("crown", "crown", (0.115, 0.115), lit(person.helmet))
+        figure.limb("pack", "pack low", (0.15, 0.15), figure.lit((46, 60, 52)))
+    figure.limb("head", "head", (0.105, 0.105), figure.lit(person.hair if forward > 0 else person.skin))
+    figure.limb("crown", "crown", (0.115, 0.115), figure.lit(person.helmet))

@@ -334,9 +334,8 @@ def _signals(world: World, s: float, travel: float) -> list[Item]:
     plan, light = world.scene.street, world.scene.light
     left = -plan.kerb(-1) + 0.2
     items = [_marks(world, [np.array([[s, left], [s, -0.1], [s + 0.3, -0.1], [s + 0.3, left]])])]
-    aspect = 2  # green: the drive never stops
     for side in (-1, 1):
         foot = (s + 0.6, side * (plan.kerb(side) + 0.45))
-        draw = put(street.paint_traffic_light, light, foot, aspect)
+        draw = put(street.paint_traffic_light, light, foot)
         items.append(Item(world.order(*foot, travel), draw, foot, _thin_shadow(world, foot, 3.2, 0.2)))
     return items

@@ -49,8 +49,7 @@ class House:
 
 def build_house(
     rng: np.random.Generator, light: Light, *, side: int, start_m: float, width_m: float, wall_m: float, storeys: int,
-    shop: bool, pitched: bool,
-    mirrored: bool = False,
+    shop: bool, pitched: bool, mirrored: bool,
 ) -> House:  # fmt: skip
     """Draw and paint a house."""
     front, colour, bricks = walls.house_front(
@@ -251,8 +250,8 @@ def paint_sign_post(
         top -= tall + 0.04
 
 
-def paint_traffic_light(canvas: Canvas, light: Light, foot: tuple[float, float], aspect: int) -> None:
-    """A post with three lamps; `aspect` 0 red, 1 amber, 2 green."""
+def paint_traffic_light(canvas: Canvas, light: Light, foot: tuple[float, float]) -> None:
+    """A post with three lamps, the lowest lit: green, since the drive never stops."""
     s, u = foot
     canvas.rod(np.array([[s, u, 0], [s, u, 2.6]]), (0.07, 0.06), light.lit(DARK_STEEL, (-0.8, 0, 0.4)), Label.POLE)
     board = light.lit((34, 34, 34), (-1, 0, 0))
@@ -264,7 +263,7 @@ def paint_traffic_light(canvas: Canvas, light: Light, foot: tuple[float, float],
         )
     lamps: tuple[Colour, ...] = ((60, 50, 250), (60, 190, 255), (150, 250, 90))
     for k in range(3):
-        glow = lamps[k] if k == aspect else tuple(c * 0.22 for c in lamps[k])
+        glow = lamps[k] if k == 2 else tuple(c * 0.22 for c in lamps[k])
         centre = np.array([[s - 0.05, u, 3.12 - 0.37 * k]] * 2)
         canvas.rod(centre, (0.125, 0.125), glow, Label.SIGN)
 

@@ -160,7 +160,7 @@ def _display(image: np.ndarray, rng: np.random.Generator, x: float, y: float, w:
 
 
 def house_front(
-    rng: np.random.Generator, light: Light, *, width: float, storeys: int, shop: bool, side: int, mirrored: bool = False
+    rng: np.random.Generator, light: Light, *, width: float, storeys: int, shop: bool, side: int, mirrored: bool
 ) -> tuple[Texture, Colour, bool]:
     """A house's front as seen from the street, lit; also its wall colour and whether it is of brick."""
     bricks = bool(rng.random() < 0.55)
