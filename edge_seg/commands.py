@@ -24,8 +24,8 @@ from .console import put, put_json
 from .signals import asked_twice, held_back
 
 if TYPE_CHECKING:
+    from .account import SourceReport
     from .modelfile import ModelHeader
-    from .predict import SourceReport
     from .segmenter import Segmenter
     from .timings import Stopwatch
 
