@@ -41,12 +41,11 @@ from .errors import (
 )
 from .memory import amount, available_memory
 from .modelfile import check_model_argument, read_model_header
-from .ort_session import OrtSession, is_out_of_memory
+from .ort_session import OrtSession, is_out_of_memory, warm_up
 from .proof import Candidate, open_first_proved
 from .providers import SessionPlan, make_inner
 from .spec import ModelSpec
 from .threads import available_threads
-from .warmup import warm_up
 
 BUILDS = (
     "onnxruntime",
@@ -278,10 +277,9 @@ def open_on(ort: Any, plan: SessionPlan, device: DeviceName, *, requested: str) 
         # Threads wait for one another between operators: a second run uses these gaps, if there is more than one core.
         runs_at_once=2 if device.kind == "cpu" and plan.overlapped and plan.threads > 1 else 1,
     )
-    # GPUs run out of memory in the second run, while the first one's buffers are still there. The CPU provider has
-    # nothing to tune, and a run without a purpose would cost a short clip a frame's time.
+    # The CPU provider has nothing to tune, and a run without a purpose would cost a short clip a frame's time.
     if device.kind != "cpu":
-        warm_up(session, plan.batch_size, plan.input_size, runs=2)
+        warm_up(session, plan.batch_size, plan.input_size)
     return session
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_seg import checks, devices, session, tensorrt, warmup
+from edge_seg import checks, devices, ort_session, session, tensorrt
 from edge_seg.errors import ConfigurationError, DeviceError, MissingDependencyError, ModelFileError, OutOfMemoryError
 from edge_seg.fake import FakeSession
 from edge_seg.modelfile import read_model_header
@@ -626,7 +626,7 @@ def test_the_error_of_one_run_waits_for_the_other():
         ended.append(True)
 
     with pytest.raises(OutOfMemoryError):
-        warmup._at_once(2, call)
+        ort_session._at_once(2, call)
     assert ended == [True]
 
 
