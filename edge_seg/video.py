@@ -33,8 +33,7 @@ from .clock import Clock
 from .diagnose import reading
 from .errors import MediaError
 from .extent import Extent, measure
-from .gaps import GapWatch
-from .ledger import DecoderLedger
+from .ledger import DecoderLedger, GapWatch
 from .media import MAX_PIXELS, STANDARD_INPUT, Frame, Source, SourceEnd
 from .opening import (
     CLOCKS_WITHOUT_ZERO,
