@@ -140,7 +140,7 @@ class Labeller:
         predictor: Predictor,
         options: PipelineOptions,
         watches: dict[str, Stopwatch],
-        postprocess: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        postprocess: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
     ) -> None:
         self._predictor, self._options, self.watches, self._postprocess = predictor, options, watches, postprocess
         self.raw_flicker, self.flicker = Flicker(), Flicker()

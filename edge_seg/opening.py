@@ -141,7 +141,7 @@ class StandardInput:
         MediaError: nothing is piped into this process.
     """
 
-    def __init__(self, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, stopped: Callable[[], bool]) -> None:
         self._stop_asked, self._stopped = stopped, threading.Event()
         try:
             self._descriptor = sys.stdin.fileno()

@@ -44,9 +44,9 @@ class OrtSession:
         device: DeviceReport,
         name: str,
         *,
-        bound: BoundRuns | None = None,
-        whole_batches: bool = True,
-        runs_at_once: int = 1,
+        bound: BoundRuns | None,
+        whole_batches: bool,
+        runs_at_once: int,
     ) -> None:
         self.spec = spec
         self.device = device

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .diagnose import reading
-from .errors import ConfigurationError, MediaError, RefusedError
+from .errors import MediaError, RefusedError
 from .items import Item, expand_sources
 from .media import Event, Frame, Source
 from .redact import redact
@@ -83,10 +83,10 @@ def _connected(
 
 
 def _camera(item: Item) -> Callable[[], Source]:
-    from .camera import FROZEN_S, Camera, RepetitionWatch
+    from .camera import Camera, RepetitionWatch
 
     watch = RepetitionWatch()
-    return lambda: Camera(int(item.location), frozen_s=FROZEN_S, watch=watch)
+    return lambda: Camera(int(item.location), watch=watch)
 
 
 def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Callable[[], Source]:
@@ -141,8 +141,6 @@ class SourceChain(Source):
 
     def __init__(self, items: Sequence[Item]) -> None:
         super().__init__()
-        if not items:
-            raise ConfigurationError("A chain of sources needs at least one.")
         self._items = tuple(items)
         self._open: Source | None = open_item(self._items[0])
         self._stopped = False

@@ -6,6 +6,7 @@ travel in the file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,13 +50,12 @@ class VerifyReport:
         return {**asdict(self), "passed": self.passed}
 
 
-def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch_size: int = 1) -> VerifyReport:
+def verify(model: str | os.PathLike[str] | bytes, device: str = "auto") -> VerifyReport:
     """Run the golden frames on a device, or on all that are available, and compare with Keras' labels.
 
     Args:
         model: path of an ONNX file of ours, or its bytes.
         device: as `open_session` takes it, or "all" for every device of this machine.
-        batch_size: frames per run, as the model will be used.
 
     Raises:
         ModelFileError: no model of ours, or one without golden frames.
@@ -67,7 +67,7 @@ def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch
     verdicts = []
     for name in names:
         try:
-            verdicts.append(_judge(model, name, frames, labels, batch_size))
+            verdicts.append(_judge(model, name, frames, labels))
         except DeviceError as error:
             if device != "all":
                 raise
@@ -99,9 +99,6 @@ def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
     return present, absent
 
 
-def _judge(model: Any, device: str, frames: np.ndarray, labels: np.ndarray, batch_size: int) -> DeviceVerdict:
-    session = open_session(model, device=device, batch_size=batch_size)
-    try:
-        return judge_session(session, frames, labels, batch_size=batch_size)
-    finally:
-        session.close()
+def _judge(model: Any, device: str, frames: np.ndarray, labels: np.ndarray) -> DeviceVerdict:
+    with contextlib.closing(open_session(model, device=device)) as session:
+        return judge_session(session, frames, labels)

@@ -530,8 +530,9 @@ def test_the_bound_follows_the_arithmetic_really_used(arithmetic, kind, precisio
     assert devices.arithmetic_of(kind, precision, bf16=bf16) == arithmetic
 
 
-def test_checks_show_a_gpu_machine_as_auto_sees_it(tiny_model, gpu_machine):
-    found = checks.collect_checks(tiny_model())
+def test_checks_show_a_gpu_machine_as_auto_sees_it(monkeypatch, tiny_model, gpu_machine):
+    monkeypatch.setattr(checks, "bundled_model", tiny_model)
+    found = checks.collect_checks()
     assert {item.name: item.available for item in found.devices}["cuda:0"]
     assert found.auto_device == "cuda:0"
 
