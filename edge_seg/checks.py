@@ -14,9 +14,9 @@ from . import __version__, bundled_model
 from .devices import device_problem, first_line, machine_devices
 from .errors import EdgeSegError
 from .processor import cpu_features, cpu_name
-from .session import installed_builds, load_runtime, open_session
+from .session import load_runtime, open_session
 from .threads import affinity_count, available_threads, cgroup_quota
-from .versions import installed
+from .versions import installed, installed_builds
 
 PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "av", "onnxruntime-ep-openvino")
 

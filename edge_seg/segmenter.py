@@ -25,7 +25,7 @@ from .media import Source
 from .opencv import cv2
 from .preprocess import check_frame, resize_labels, stack_frames
 from .segmentation import Segmentation
-from .session import MAX_BATCH, Session, model_size, open_session
+from .session import Session, check_batch_size, model_size, open_session
 from .spec import ModelSpec
 from .stream import Capture, ResultStream
 
@@ -63,8 +63,7 @@ class Segmenter:
         overlapped: bool = False,
     ) -> None:
         self._session: Session | None = None
-        if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
-            raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
+        check_batch_size(batch_size)
         if isinstance(model, (str, bytes, os.PathLike)):
             with native_code():
                 session = open_session(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_seg import checks, devices, ort_session, session, tensorrt
+from edge_seg import checks, devices, ort_session, session, tensorrt, versions
 from edge_seg.errors import ConfigurationError, DeviceError, MissingDependencyError, ModelFileError, OutOfMemoryError
 from edge_seg.fake import FakeSession
 from edge_seg.modelfile import read_model_header
@@ -511,7 +511,7 @@ def test_installed_builds_are_read_from_the_environment(monkeypatch, tmp_path):
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 9.9.9\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert session.installed_builds() == {"onnxruntime": "9.9.9", "onnxruntime-gpu": "9.9.9"}
+    assert versions.installed_builds() == {"onnxruntime": "9.9.9", "onnxruntime-gpu": "9.9.9"}
 
 
 @pytest.mark.parametrize(
