@@ -278,10 +278,10 @@ def _info_facts(header: ModelHeader) -> dict[str, Any]:
         "training": dict(spec.training),
         "versions": dict(spec.versions),
         "size_bytes": header.size_bytes,
-        "nodes": header.nodes,
-        "opsets": {name or "ai.onnx": version for name, version in header.opsets.items()},
-        "ir_version": header.ir_version,
-        "producer": header.producer,
+        "nodes": header.contents.operators.total(),
+        "opsets": {name or "ai.onnx": version for name, version in header.contents.opsets.items()},
+        "ir_version": header.contents.ir_version,
+        "producer": header.contents.producer,
         "sha256": header.sha256,
     }
 

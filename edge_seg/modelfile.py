@@ -58,28 +58,15 @@ class ModelHeader:
 
     Attributes:
         path: the file, or None for a model given as bytes.
-        ir_version: of the ONNX format.
-        opsets: operator set domain -> version; the standard domain is "".
-        producer: the program that wrote it.
-        metadata: the file's key-value texts, including the golden frames.
         size_bytes: of the whole file.
-        nodes: number of graph nodes, those of subgraphs too.
-        operators: operator -> how many nodes.
-        weight_bytes: bytes stored in the file as tensors.
+        contents: its versions, metadata, operators and tensors.
     """
 
     path: Path | None
-    ir_version: int
-    opsets: dict[str, int]
-    producer: str
-    metadata: dict[str, str] = field(repr=False)
     size_bytes: int
-    nodes: int
-    operators: dict[str, int]
-    weight_bytes: int
-    _data: bytes | None = field(default=None, repr=False, compare=False)
-    _contents: Contents = field(default_factory=Contents, repr=False, compare=False)
-    _stamp: Stamp = field(default=(), repr=False, compare=False)
+    contents: Contents = field(repr=False)
+    _data: bytes | None = field(repr=False, compare=False)
+    _stamp: Stamp = field(repr=False, compare=False)
 
     @cached_property
     def sha256(self) -> str:
@@ -96,7 +83,7 @@ class ModelHeader:
     @cached_property
     def spec(self) -> ModelSpec:
         """The model's contract. Raises `ModelFileError` when the file is ONNX but not ours."""
-        return ModelSpec.from_metadata(self.metadata, source=self.name)
+        return ModelSpec.from_metadata(self.contents.metadata, source=self.name)
 
     def demand(self, batch_size: int, input_size: tuple[int, int]) -> Demand:
         """Memory and arithmetic that a run on a batch of frames of (height, width) pixels needs.
@@ -105,7 +92,7 @@ class ModelHeader:
             ModelFileError: shapes that do not fit together, or more arithmetic than any model of ours needs.
         """
         try:
-            asked = demand(self._contents.nodes, self._contents.tensors, (batch_size, *input_size, 3))
+            asked = demand(self.contents.nodes, self.contents.tensors, (batch_size, *input_size, 3))
         except GraphError as error:
             raise ModelFileError(f"{self.name} is refused: {error}. Export it again with python -m export.") from error
         if asked.work > MAX_WORK * batch_size:
@@ -153,24 +140,8 @@ def read_model_header(model: str | os.PathLike[str] | bytes) -> ModelHeader:
                 "It may be truncated or of another kind: copy or export it again."
             ) from error
         _check_contents(contents, name)
-        return _header(contents, path, model, len(data), stamp)
-
-
-def _header(contents: Contents, path: Path | None, model: Any, size: int, stamp: Stamp) -> ModelHeader:
-    return ModelHeader(
-        path=path,
-        ir_version=contents.ir_version,
-        opsets=contents.opsets,
-        producer=contents.producer,
-        metadata=contents.metadata,
-        size_bytes=size,
-        nodes=sum(contents.operators.values()),
-        operators=contents.operators,
-        weight_bytes=contents.weight_bytes,
-        _data=model if path is None else None,
-        _contents=contents,
-        _stamp=stamp,
-    )
+        given = model if isinstance(model, bytes) else None
+        return ModelHeader(path=path, size_bytes=len(data), contents=contents, _data=given, _stamp=stamp)
 
 
 @contextlib.contextmanager

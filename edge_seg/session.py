@@ -298,15 +298,15 @@ def _upgrade() -> str:
 def _raise_open_error(ort: Any, error: Exception, plan: SessionPlan, device: DeviceName) -> NoReturn:
     """Raise the error of ours that explains a runtime's exception while opening."""
     text = str(error)
-    name, opset = plan.header.name, plan.header.opsets.get("", 0)
+    name, contents = plan.header.name, plan.header.contents
     if found := re.search(r"max supported IR version: (\d+)", text):
         raise ModelFileError(
-            f"{name} has IR version {plan.header.ir_version}; onnxruntime {ort.__version__} reads up to {found[1]}. "
+            f"{name} has IR version {contents.ir_version}; onnxruntime {ort.__version__} reads up to {found[1]}. "
             f"Upgrade it: {_upgrade()}; or export again with a lower --opset."
         ) from error
     if found := re.search(r"official support for domain ai\.onnx is till opset (\d+)", text):
         raise ModelFileError(
-            f"{name} has opset {opset}; onnxruntime {ort.__version__} reads up to {found[1]}. "
+            f"{name} has opset {contents.opsets.get('', 0)}; onnxruntime {ort.__version__} reads up to {found[1]}. "
             f"Upgrade it: {_upgrade()}; or export again with --opset {found[1]}."
         ) from error
     if is_out_of_memory(error):

@@ -80,9 +80,9 @@ def verify(model: str | os.PathLike[str] | bytes, device: str = "auto") -> Verif
 def golden_of(header: ModelHeader) -> tuple[np.ndarray, np.ndarray]:
     """The golden frames (N, H, W, 3) and labels (N, H, W) in a file; `ModelFileError` when there are none."""
     header.spec  # noqa: B018  raises first if the file is ONNX, but not ours
-    if GOLDEN_KEY not in header.metadata:
+    if GOLDEN_KEY not in header.contents.metadata:
         raise ModelFileError(f"{header.name} has no golden frames to verify with. Export it again: python -m export")
-    return decode_golden(header.metadata[GOLDEN_KEY])
+    return decode_golden(header.contents.metadata[GOLDEN_KEY])
 
 
 def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
