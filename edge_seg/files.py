@@ -38,7 +38,7 @@ DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-[0-9a-f]+-")
 _LOCK = ".partial-lock-"
 # In a folder that others may write to: a link is not followed, and a pipe that nobody writes to does not block.
-_WARY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+WARY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def name_of(given: str | os.PathLike[str], what: str) -> str:
@@ -111,10 +111,10 @@ class Claim:
 
 def _opened(lock: Path) -> int:
     try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | _WARY, 0o666)
+        return os.open(lock, os.O_RDWR | os.O_CREAT | WARY, 0o666)
     except PermissionError as error:
         try:
-            return os.open(lock, os.O_RDONLY | _WARY)  # Another user's file, which can be locked all the same.
+            return os.open(lock, os.O_RDONLY | WARY)  # Another user's file, which can be locked all the same.
         except FileNotFoundError:
             raise PermissionError(error.errno, error.strerror, str(lock.parent)) from error
 
@@ -278,7 +278,7 @@ def _swept(lock: Path) -> bool:
     if fcntl is None:
         return False
     with contextlib.suppress(OSError):
-        handle = os.open(lock, os.O_RDONLY | _WARY)
+        handle = os.open(lock, os.O_RDONLY | WARY)
         try:
             if _locked(handle, lock):
                 lock.unlink()
