@@ -16,7 +16,7 @@ from .codecs import CODECS
 from .console import answer, put_error
 from .devices import parse_device
 from .errors import ConfigurationError
-from .leaving import end_program
+from .native import end_program
 from .signals import asked_twice, held_back, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"

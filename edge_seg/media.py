@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from .errors import MediaError
-from .forks import keep_in_children
+from .native import keep_in_children
 
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26

@@ -23,8 +23,8 @@ from pathlib import Path
 from .boxes import refers_elsewhere
 from .diagnose import explain_file, reading
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
-from .leaving import native_code, program_is_ending
 from .media import MAX_PIXELS, STANDARD_INPUT
+from .native import native_code, program_is_ending
 from .redact import redact, redact_foreign, remember_secrets
 
 try:

@@ -12,7 +12,7 @@ import numpy as np
 from .binding import BoundRuns
 from .devices import DeviceReport, first_line
 from .errors import ConfigurationError, DeviceError, ModelFileError, OutOfMemoryError
-from .forks import keep_in_children
+from .native import keep_in_children
 from .phrases import counted
 from .spec import ModelSpec
 

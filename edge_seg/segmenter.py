@@ -20,8 +20,8 @@ import numpy as np
 from .batches import run_in_parts
 from .devices import DeviceReport, parse_device
 from .errors import ConfigurationError, DeviceError, OutOfMemoryError, warn_caller
-from .leaving import native_code
 from .media import Source
+from .native import native_code
 from .opencv import cv2
 from .preprocess import check_frame, resize_labels, stack_frames
 from .segmentation import Segmentation

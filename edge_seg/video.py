@@ -28,7 +28,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from . import cycles, rotation
+from . import native, rotation
 from .clock import Clock
 from .diagnose import reading
 from .errors import MediaError
@@ -162,7 +162,7 @@ class VideoFile(Source):
             with contextlib.suppress(av.error.FFmpegError):
                 self._container.close()
         del self._container, self._stream
-        cycles.collector.file_closed()
+        native.collector.file_closed()
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Decoded pictures; damage to the container ends them, damage to a packet costs only that packet."""

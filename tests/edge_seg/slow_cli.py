@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from edge_seg import Segmenter, bundled_model, cli, predict_command
 from edge_seg.fake import FakeSession
-from edge_seg.leaving import end_program
+from edge_seg.native import end_program
 from edge_seg.spec import ModelSpec
 
 
