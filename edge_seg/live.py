@@ -305,8 +305,7 @@ class LiveSource(Source):
 
     def _settle(self, counts: SourceCounts) -> None:
         """Add the previous connection's counts to those of earlier ones; `counts` are the present one's from now on."""
-        for key in ("failed", "dropped", "damaged_packets", "retimed", "resized"):
-            setattr(self._before, key, getattr(self._before, key) + getattr(self._present, key))
+        self._before.add(self._present)
         self._present = counts
 
     def _tally(self) -> None:

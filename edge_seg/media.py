@@ -124,6 +124,11 @@ class SourceCounts:
     retimed: int = 0
     reconnects: int = 0
 
+    def add(self, other: SourceCounts) -> None:
+        """Add another source's counts to these."""
+        for key, value in vars(other).items():
+            setattr(self, key, getattr(self, key) + value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:

@@ -172,8 +172,7 @@ class SourceChain(Source):
             self._open.close()
 
     def _add(self, source: Source, *, last: bool) -> None:
-        for key, value in vars(source.counts).items():
-            setattr(self.counts, key, getattr(self.counts, key) + value)
+        self.counts.add(source.counts)
         end = source.end
         if end.early:
             end = replace(end, reason=f"{source.info.name}: {end.reason}")
