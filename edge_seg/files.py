@@ -255,37 +255,28 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> list[str]:
-    """Delete what dead processes left under temporary names; returns those names."""
-    gone = []
+def sweep(folder: Path) -> None:
+    """Delete what dead processes left under temporary names."""
     for entry in _entries(folder):
-        if entry.name.startswith(_LOCK) and _swept(Path(entry.path)):
-            gone.append(entry.name)
-        found = _TEMPORARY.match(entry.name)
-        if found is None:
-            continue
         with contextlib.suppress(OSError):
-            age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if age_s < (LONG_STALE_S if _alive(int(found[1])) else STALE_S):
-                continue
-            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-            gone.append(entry.name)
-    return gone
+            if entry.name.startswith(_LOCK):
+                _sweep_lock(Path(entry.path))
+            elif found := _TEMPORARY.match(entry.name):
+                age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                if age_s >= (LONG_STALE_S if _alive(int(found[1])) else STALE_S):
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
 
-def _swept(lock: Path) -> bool:
-    """Delete a lock file that nobody holds; returns whether it was deleted."""
+def _sweep_lock(lock: Path) -> None:
+    """Delete a lock file that nobody holds."""
     if fcntl is None:
-        return False
-    with contextlib.suppress(OSError):
-        handle = os.open(lock, os.O_RDONLY | WARY)
-        try:
-            if _locked(handle, lock):
-                lock.unlink()
-                return True
-        finally:
-            os.close(handle)
-    return False
+        return
+    handle = os.open(lock, os.O_RDONLY | WARY)
+    try:
+        if _locked(handle, lock):
+            lock.unlink()
+    finally:
+        os.close(handle)
 
 
 @functools.lru_cache(maxsize=64)
