@@ -149,6 +149,10 @@ class Event:
         return self.text
 
 
+def ignore_event(event: Event) -> None:
+    """Ignore an event: the default for those who are told of events."""
+
+
 class Gap(NamedTuple):
     """A stretch of time without frames: its length, where it begins, and in which file; empty by default."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from .diagnose import reading
 from .errors import MediaError, RefusedError
 from .items import Item, expand_sources
-from .media import Event, Frame, Source
+from .media import Event, Frame, Source, ignore_event
 from .redact import redact
 
 FIRST_REOPENING_S = 1.0
@@ -25,7 +25,7 @@ def open_item(
     *,
     give_up_s: float = 30.0,
     wait_s: float = 0.0,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Callable[[Event], None] = ignore_event,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Source:
     """Open one item for reading.
@@ -50,9 +50,9 @@ def open_item(
         from .video import VideoFile
 
         return VideoFile(item.location if item.kind == "video" else None, track=item.track, stopped=stopped)
-    from .live import STALL_S, LiveSource, ignore_event
+    from .live import STALL_S, LiveSource
 
-    on_event, stall_s = on_event or ignore_event, min(STALL_S, give_up_s)
+    stall_s = min(STALL_S, give_up_s)
     connect = _camera(item) if item.kind == "camera" else _connection(item, stall_s, stopped)
     first = _connected(connect, wait_s, on_event, stopped)
     if not first.info.live:
