@@ -191,9 +191,8 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
             results = segment(batch)
             progress.segmented += len(results)
             yield from results
-        if progress.closed:
-            return
-        _warn_of_losses(items, items.info.name if isinstance(items, Source) else _printable(items))
+        if isinstance(items, Source) and not progress.closed:
+            _warn_of_losses(items)
 
 
 def _batches(frames: Iterable[Any], size: int, progress: _Progress, *, copied: bool) -> Iterator[list[Given]]:
@@ -225,13 +224,10 @@ def _batches(frames: Iterable[Any], size: int, progress: _Progress, *, copied: b
         yield batch
 
 
-def _warn_of_losses(source: Any, name: str) -> None:
-    """Warn if a source ended early or lost frames; an iterable of arrays does not say, so there is no warning."""
-    end = getattr(source, "end", None)
-    if end is not None and end.early:
-        text = f"{name} ended early, at {end.at_s:.2f} s: {end.reason}"
-    elif isinstance(source, Source) and (lost := losses(source)):
-        text = f"{name}: {lost}"
-    else:
-        return
-    warn_caller(text)
+def _warn_of_losses(source: Source) -> None:
+    """Warn if a source ended early or lost frames."""
+    name, end = source.info.name, source.end
+    if end.early:
+        warn_caller(f"{name} ended early, at {end.at_s:.2f} s: {end.reason}")
+    elif lost := losses(source):
+        warn_caller(f"{name}: {lost}")
