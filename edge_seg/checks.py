@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from . import __version__, bundled_model
-from .devices import device_problem, first_line, machine_devices
+from .devices import device_problem, machine_devices
 from .errors import EdgeSegError
+from .phrases import first_line
 from .processor import cpu_features, cpu_name
 from .session import load_runtime, open_session
 from .threads import affinity_count, available_threads, cgroup_quota

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .binding import BoundRuns
-from .devices import DeviceReport, first_line
+from .devices import DeviceReport
 from .errors import ConfigurationError, DeviceError, ModelFileError, OutOfMemoryError
 from .native import keep_in_children
-from .phrases import counted
+from .phrases import counted, first_line
 from .spec import ModelSpec
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .batches import run_in_parts
-from .devices import first_line
 from .errors import DeviceError, EdgeSegError
 from .modelfile import ModelHeader
+from .phrases import first_line
 from .spec import AGREEMENT_BOUNDS, CLASS_IOU_BOUND, GOLDEN_KEY, VISIBLE_SHARE
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from .devices import (
     DeviceName,
     DeviceReport,
     device_problem,
-    first_line,
     openvino_devices,
     openvino_has_bf16,
     parse_device,
@@ -39,6 +38,7 @@ from .errors import (
 from .memory import amount, available_memory
 from .modelfile import check_model_argument, read_model_header
 from .ort_session import OrtSession, is_out_of_memory, warm_up
+from .phrases import first_line
 from .proof import Candidate, open_first_proved
 from .providers import SessionPlan, make_inner
 from .spec import ModelSpec

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .devices import device_problem, first_line, machine_devices, precision_problem
+from .devices import device_problem, machine_devices, precision_problem
 from .errors import DeviceError, ModelFileError
 from .golden import decode_golden
 from .modelfile import ModelHeader, read_model_header
+from .phrases import first_line
 from .proof import DeviceVerdict, judge_session
 from .session import load_runtime, open_session
 from .spec import GOLDEN_KEY
