@@ -189,7 +189,7 @@ def _device_or_all(text: str) -> str:
     return text if text == "all" else _device(text)
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line. SOURCEs may stand before, between and after options; argparse takes only one group."""
     parser = build_parser()
     options, left = parser.parse_known_args(arguments)

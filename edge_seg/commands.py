@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import bundled_clip
 from .arguments import model_named
 from .console import put, put_json
+from .phrases import counted
 from .signals import held_back
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def info(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """`edge-seg verify`."""
     with held_back():
-        from .phrases import counted
         from .session import load_runtime
         from .verify import verify as verify_model
 

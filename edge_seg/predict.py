@@ -17,7 +17,7 @@ from .account import SourceReport, frame_counts, losses, source_facts
 from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
 from .items import Item
-from .media import Source, SourceCounts, SourceEnd
+from .media import Source, SourceCounts, SourceEnd, SourceInfo
 from .names import Plan
 from .outputs import ImageOutputs, MadeElsewhere, VideoOutputs
 from .phrases import joined
@@ -232,13 +232,6 @@ class Run:
         if not whole:
             kept = [result for result in written if str(result.path) not in message]
             message = joined(message, *(f"{result.frames} frames are kept in {result.path}" for result in kept))
-        info = source.info
-        notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
-        notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
-        notes += [f"HDR ({info.hdr}) taken as it is: pictures are paler than a player shows them"] if info.hdr else []
-        notes += [note for result in written for note in result.notes]
-        if not item.on_disk and info.audio and any(result.kind == "overlay" for result in written):
-            notes.append("without its sound, which is carried from files alone")
         return SourceReport(
             status=status,
             message=redact(message),
@@ -251,8 +244,7 @@ class Run:
             age=report.age,
             flicker=report.flicker,
             raw_flicker=report.raw_flicker,
-            # Overlay and mask have the same note on padding: keep one.
-            notes=tuple(dict.fromkeys(notes)),
+            notes=_notes(item, source.info, written),
         )
 
     def _pictures(self, waiting: list[tuple[Item, Plan]]) -> Iterator[SourceReport]:
@@ -278,6 +270,18 @@ class Run:
             report = self._pump(source, sink)
         for path, (item, plan) in zip(files, waiting, strict=True):
             yield _picture_report(item, plan, sink.written.get(str(path), []), problems.get(str(path), ""), report)
+
+
+def _notes(item: Item, info: SourceInfo, written: list[Written]) -> tuple[str, ...]:
+    """Remarks on a source and on the results that were written."""
+    notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
+    notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
+    notes += [f"HDR ({info.hdr}) taken as it is: pictures are paler than a player shows them"] if info.hdr else []
+    notes += [note for result in written for note in result.notes]
+    if not item.on_disk and info.audio and any(result.kind == "overlay" for result in written):
+        notes.append("without its sound, which is carried from files alone")
+    # Overlay and mask have the same note on padding: keep one.
+    return tuple(dict.fromkeys(notes))
 
 
 def _picture_report(
