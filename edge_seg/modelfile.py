@@ -28,24 +28,32 @@ from .spec import METADATA_KEY, ModelSpec
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _LFS = b"version https://git-lfs"
 _PICKLE = "a Python pickle, which edge_seg never opens. Export an ONNX model"
-# First bytes of files that are passed by mistake -> what the file is and what to do.
-_KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5 weights). Export it first: python -m export RUN --out model.onnx"),
+# Files that are passed by mistake: where their first bytes stand, which these are, and what the file is and what to do.
+_KINDS: tuple[tuple[int, bytes, str], ...] = (
+    (4, b"ftyp", "an MP4 or MOV video: a SOURCE of `edge-seg predict`"),
+    (4, b"TFL3", "a TensorFlow Lite file. Export an ONNX model"),
+    (4, b"ORTM", "in onnxruntime's own .ort format. Pass the .onnx file"),
     (
+        0,
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file (Keras .h5 weights). Export it first: python -m export RUN --out model.onnx",
+    ),
+    (
+        0,
         b"PK\x03\x04",
         "a zip archive (a .keras file?). Unpack it, or export the run: python -m export RUN --out model.onnx",
     ),
-    (b"\x89PNG", "a PNG picture. Pass the .onnx file with -m, pictures as SOURCE"),
-    (b"\xff\xd8\xff", "a JPEG picture. Pass the .onnx file with -m, pictures as SOURCE"),
-    (b"GIF8", "a GIF picture. Pass the .onnx file with -m, pictures as SOURCE"),
-    (b"%PDF", "a PDF. Pass the .onnx file"),
-    (b"\x1f\x8b", "a gzip archive. Unpack it first"),
-    (b"BZh", "a bzip2 archive. Unpack it first"),
-    (b"\xfd7zXZ", "an xz archive. Unpack it first"),
-    (b"RIFF", "a RIFF file (AVI or WebP). Pass the .onnx file with -m, videos as SOURCE"),
-    *((bytes([0x80, version]), _PICKLE) for version in (2, 3, 4, 5)),
-    (b"<", "a web page or XML (a failed download, or an OpenVINO .xml). Download the .onnx file again"),
-    (b"{", "JSON. Pass the .onnx file"),
+    (0, b"\x89PNG", "a PNG picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (0, b"\xff\xd8\xff", "a JPEG picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (0, b"GIF8", "a GIF picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (0, b"%PDF", "a PDF. Pass the .onnx file"),
+    (0, b"\x1f\x8b", "a gzip archive. Unpack it first"),
+    (0, b"BZh", "a bzip2 archive. Unpack it first"),
+    (0, b"\xfd7zXZ", "an xz archive. Unpack it first"),
+    (0, b"RIFF", "a RIFF file (AVI or WebP). Pass the .onnx file with -m, videos as SOURCE"),
+    *((0, bytes([0x80, version]), _PICKLE) for version in (2, 3, 4, 5)),
+    (0, b"<", "a web page or XML (a failed download, or an OpenVINO .xml). Download the .onnx file again"),
+    (0, b"{", "JSON. Pass the .onnx file"),
 )
 
 
@@ -197,16 +205,9 @@ def _check_size(size: int, name: str) -> None:
 def _check_kind(head: bytes, name: str, size: int) -> None:
     if head.startswith(_LFS):
         raise ModelFileError(f"{name} is a Git LFS pointer of {size} bytes, not the model. Fetch it: git lfs pull")
-    if head[4:8] == b"ftyp":
-        raise ModelFileError(f"Expected an ONNX model; {name} is an MP4 or MOV video: a SOURCE of `edge-seg predict`.")
-    if head[4:8] == b"TFL3":
-        raise ModelFileError(f"Expected an ONNX model; {name} is a TensorFlow Lite file. Export an ONNX model.")
-    if head[4:8] == b"ORTM":
-        raise ModelFileError(
-            f"Expected an ONNX model; {name} is in onnxruntime's own .ort format. Pass the .onnx file."
-        )
-    for magic, kind in _KINDS:
-        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic) if magic in (b"<", b"{") else head.startswith(magic):
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for place, magic, kind in _KINDS:
+        if (text if magic in (b"<", b"{") else head[place:]).startswith(magic):
             raise ModelFileError(f"Expected an ONNX model; {name} is {kind}.")
     if not head.strip(b"\0"):
         raise ModelFileError(f"{name} holds only zeros: an interrupted copy. Copy it again.")
