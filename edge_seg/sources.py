@@ -105,7 +105,6 @@ def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Call
             track=item.track,
             open_timeout_s=limit_s,
             read_timeout_s=stall_s,
-            low_delay=True,
             stopped=stopped,
         )
         limit_s = min(SLOWEST_REOPENING_S, max(QUICKEST_REOPENING_S, 2 * (time.monotonic() - began_at)))

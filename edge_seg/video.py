@@ -60,11 +60,10 @@ class VideoFile(Source):
 
     Args:
         location: a path, or an address if `network`; None for standard input.
-        network: whether `location` is an address.
+        network: whether `location` is an address; it is decoded without frame threads, which hold pictures back.
         track: which of its video tracks, from 1; cover pictures do not count.
         open_timeout_s: how long each step of opening an address may take; None for the default.
         read_timeout_s: an address that gives no picture for this long has ended.
-        low_delay: decode without frame threads, which hold pictures back; for live sources.
         stopped: whether to stop waiting for an address or for standard input.
 
     Raises:
@@ -80,7 +79,6 @@ class VideoFile(Source):
         track: int = 1,
         open_timeout_s: float | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
-        low_delay: bool = False,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
@@ -102,9 +100,9 @@ class VideoFile(Source):
                 self._extent = Extent() if network or location is None else measure(Path(location))
             self._stream = pick_track(self._container, track, self.name, cut=self._extent.cut, live=network)
             self._time_base = time_base(self._stream)
-            set_up_decoder(self._stream, low_delay=low_delay)
-            self.origin_s = clock_origin_s(self._container)
-            self._clock = Clock(self._time_base, self.origin_s, rounds=is_of(self._container, CLOCKS_WITHOUT_ZERO))
+            set_up_decoder(self._stream, low_delay=network)
+            rounds = is_of(self._container, CLOCKS_WITHOUT_ZERO)
+            self._clock = Clock(self._time_base, clock_origin_s(self._container), rounds=rounds)
             self.info = describe(
                 self._container,
                 self._stream,
