@@ -1,15 +1,16 @@
-"""What became of a source's frames: one account for the terminal, for JSON and for the library.
+"""What became of a source's frames and results: one account for the terminal, for JSON and for the library.
 
-Every frame is accounted for: read = segmented + failed + dropped + skipped. Knows nothing about commands or outputs.
+Every frame is accounted for: read = segmented + failed + dropped + skipped. Knows nothing about commands or pipelines.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .media import Event, Gap, Source, SourceCounts
 from .phrases import counted
+from .timings import StageTime
 
 # The outcomes add up to the frames read; the remarks are not part of that sum.
 OUTCOMES = ("segmented", "skipped", "failed", "dropped")
@@ -68,6 +69,45 @@ class StreamReport:
             length = ", no length declared" if self.expected_end_s is None else f" of {self.expected_end_s:.2f} s"
             parts.append(f"{word} at {self.ended_at_s:.2f} s{length}")
         return "; ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReport(StreamReport):
+    """What became of one source and its results.
+
+    Attributes:
+        status: "done", "already there", "incomplete" (only part of the source could be read), "interrupted", "failed",
+            "made elsewhere" (another run is making it, or has just made it), or "not started".
+        message: why, when it is not "done".
+        outputs: kind -> path of what was written, partial names included.
+        wall_s, frames_per_s: from the first frame read to the last one written.
+        stages: stage -> milliseconds per frame.
+        age: milliseconds from arrival to output, live sources only.
+        flicker: share of pixels (0..1) that change class from one segmented frame to the next, motion included; None
+            for pictures.
+        raw_flicker: the same before smoothing.
+        notes: remarks: which of several tracks, rotation, padding, audio, damage.
+    """
+
+    status: str
+    message: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
+    wall_s: float = 0.0
+    frames_per_s: float = 0.0
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    age: StageTime | None = None
+    flicker: float | None = None
+    raw_flicker: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.status in ("done", "already there")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
 
 def losses(source: Source) -> str:

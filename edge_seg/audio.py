@@ -70,7 +70,7 @@ class AudioTrack:
             source.close()
             raise
 
-    def copy_until(self, end_s: float | None, *, shift_s: float = 0.0) -> None:
+    def copy_until(self, end_s: float | None, *, shift_s: float) -> None:
         """Write the audio that begins before `end_s` on the source's clock (None: all the rest), moved by `shift_s`.
 
         Raises:

@@ -88,7 +88,7 @@ class BoundRuns:
         index: int,
         shape: tuple[int, int, int, int],
         sets: int,
-        captured: bool = False,
+        captured: bool,
     ) -> None:
         self.shape, self.sets, self.captured = shape, sets, captured
         self._ort, self._inner, self._index = ort, inner, index

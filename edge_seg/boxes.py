@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -89,16 +87,3 @@ def _is_elsewhere(file: BinaryIO, box: Box) -> bool:
     flags = int.from_bytes(file.read(4), "big")
     # The lowest bit means "this very file"; some writers forget to set it, but then name no other file.
     return not flags & 1 and any(file.read(min(4096, max(0, box.end - box.start - 12))))
-
-
-def cut_to_whole_fragments(path: Path) -> None:
-    """Cut an unfinished last fragment off a fragmented MP4, so that every frame left in it is whole."""
-    end = 0
-    # No limit: we wrote this file.
-    for box in top_level_boxes(path, most=sys.maxsize):
-        if not box.whole:
-            break
-        if box.kind in (b"moov", b"mdat"):
-            end = box.end
-    if 0 < end < path.stat().st_size:
-        os.truncate(path, end)

@@ -44,18 +44,17 @@ class Camera(Source):
     """A local camera (V4L2, AVFoundation or Media Foundation).
 
     The driver of an unplugged camera may keep returning its last frame. Repetitions are not passed on but counted as
-    dropped; after `frozen_s` of nothing else, the source ends.
+    dropped; after `FROZEN_S` of nothing else, the source ends.
 
     Args:
         index: the camera's number.
-        frozen_s: seconds for which the camera may repeat one frame.
         watch: the watch of an earlier connection, which remembers the camera's last frame.
 
     Raises:
         MediaError: there is no such camera, or it cannot be opened.
     """
 
-    def __init__(self, index: int, *, frozen_s: float = FROZEN_S, watch: RepetitionWatch | None = None) -> None:
+    def __init__(self, index: int, *, watch: RepetitionWatch | None = None) -> None:
         super().__init__()
         name = f"camera {index}"
         device = Path(f"/dev/video{index}")
@@ -69,7 +68,6 @@ class Camera(Source):
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         height, width = (int(self._capture.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self._frozen_s = frozen_s
         self._watch = watch or RepetitionWatch()
         self._stopped = False
         self.info = SourceInfo(
@@ -95,8 +93,8 @@ class Camera(Source):
                 yield self._frame(image, now - started, now)
                 continue
             self.counts.dropped += 1
-            if now - changed_at > self._frozen_s:
-                reason = f"the camera has repeated one picture for {self._frozen_s:g} s, as an unplugged one does"
+            if now - changed_at > FROZEN_S:
+                reason = f"the camera has repeated one picture for {FROZEN_S:g} s, as an unplugged one does"
                 self.end = SourceEnd(at_s=now - started, early=True, reason=reason)
                 return
 

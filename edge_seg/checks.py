@@ -8,16 +8,16 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from . import __version__, bundled_model
-from .devices import device_problem, first_line, machine_devices
+from .devices import device_problem, machine_devices
 from .errors import EdgeSegError
+from .phrases import first_line
 from .processor import cpu_features, cpu_name
-from .session import installed_builds, load_runtime, open_session
+from .session import load_runtime, open_session
 from .threads import affinity_count, available_threads, cgroup_quota
-from .versions import installed
+from .versions import installed, installed_builds
 
 PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "av", "onnxruntime-ep-openvino")
 
@@ -44,7 +44,7 @@ class Checks:
         affinity: CPUs this process may run on.
         quota: CPUs the container's control group allows, or None.
         devices: one entry a device.
-        model: the file that `auto` was asked about, or None.
+        model: the bundled model's file, which `auto` was asked about; None if it cannot be opened.
         auto_device: what `auto` chose for it, or None.
         auto_reason: why, or why there is no choice.
         problems: what is wrong here, each with its cure.
@@ -81,14 +81,10 @@ class Checks:
         return [*lines, *(f"problem    {problem}" for problem in self.problems)]
 
 
-def collect_checks(model: str | Path | None = None) -> Checks:
-    """Check this machine.
-
-    Args:
-        model: the file that `auto` is asked about; by default the bundled one, if this copy has it.
-    """
+def collect_checks() -> Checks:
+    """Check this machine."""
     devices, runtime_problem = _devices()
-    path, auto_device, auto_reason = _ask_auto(model)
+    path, auto_device, auto_reason = _ask_auto()
     return Checks(
         versions={
             "edge_seg": __version__,
@@ -131,12 +127,12 @@ def _devices() -> tuple[tuple[DeviceCheck, ...], str]:
     return tuple(found), ""
 
 
-def _ask_auto(model: str | Path | None) -> tuple[str | None, str | None, str]:
-    """(file, device, reason): what `auto` chooses for the file, found by opening it, since only that can tell."""
+def _ask_auto() -> tuple[str | None, str | None, str]:
+    """(file, device, reason): what `auto` chooses for the bundled model, found by opening it: only that can tell."""
     try:
-        path = Path(model) if model is not None else bundled_model()
+        path = bundled_model()
         session = open_session(path)
     except EdgeSegError as error:
-        return (None if model is None else str(model)), None, first_line(error)
+        return None, None, first_line(error)
     session.close()
     return str(path), session.device.name, session.device.reason

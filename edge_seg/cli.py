@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from . import __version__
@@ -16,7 +17,7 @@ from .codecs import CODECS
 from .console import answer, put_error
 from .devices import parse_device
 from .errors import ConfigurationError
-from .leaving import end_program
+from .native import end_program
 from .signals import asked_twice, held_back, interrupt
 
 DEVICE_HELP = "auto, cpu, openvino, cuda[:N] or tensorrt[:N]; a named device is that one or an error"
@@ -106,7 +107,7 @@ def _add_results(predict: argparse.ArgumentParser) -> None:
     )
     predict.add_argument(
         "--alpha",
-        type=_share,
+        type=partial(number, lowest=0.0, highest=1.0),
         default=0.5,
         metavar="A",
         help="overlay: 0 frame alone, 1 colours alone (default: 0.5)",
@@ -150,14 +151,14 @@ def _add_frames(predict: argparse.ArgumentParser) -> None:
     )
     predict.add_argument(
         "--give-up",
-        type=_seconds,
+        type=partial(number, lowest=0.1, highest=1e6),
         default=30.0,
         metavar="S",
         help="end a live source after S seconds without a frame (default: 30)",
     )
     predict.add_argument(
         "--wait",
-        type=_waiting,
+        type=partial(number, lowest=0.0, highest=1e6),
         default=0.0,
         metavar="S",
         help="wait up to S seconds for a live source that is not there yet (default: 0)",
@@ -196,19 +197,7 @@ def _device_or_all(text: str) -> str:
     return text if text == "all" else _device(text)
 
 
-def _share(text: str) -> float:
-    return number(text, 0.0, 1.0)
-
-
-def _seconds(text: str) -> float:
-    return number(text, 0.1, 1e6)
-
-
-def _waiting(text: str) -> float:
-    return number(text, 0.0, 1e6)
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line. SOURCEs may stand before, between and after options; argparse takes only one group."""
     parser = build_parser()
     options, left = parser.parse_known_args(arguments)

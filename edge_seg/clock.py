@@ -51,11 +51,9 @@ class Clock:
         self._last = pts
         return pts, anew, useless
 
-    def falls_back(self, own: int | None) -> bool:
+    def falls_back(self, own: int) -> bool:
         """Whether a frame's own time lies further before the last frame's than a single wrong time would."""
-        if own is None or self._last is None:
-            return False
-        return (self._last + self._origin - own) * self._time_base > CLOCK_RESTART_S
+        return self._last is not None and (self._last + self._origin - own) * self._time_base > CLOCK_RESTART_S
 
     def _begins_anew(self, before: int | None, pts: int, last: int) -> bool:
         """Whether the clock was restarted between the last frame (own time `before`, pts `last`) and the next."""

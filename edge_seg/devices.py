@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import ConfigurationError, DeviceError
 from .nvidia import forked_after_cuda, nvidia_gpus, tensorrt_version
+from .phrases import first_line
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -183,9 +184,3 @@ def arithmetic_of(kind: str, precision: str, *, bf16: bool = False) -> str:
     if kind == "tensorrt":
         return "fp16"
     return precision
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, short enough to fit into one of our lines."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]

@@ -28,11 +28,10 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 
 from .audio import AudioTrack
-from .boxes import cut_to_whole_fragments
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
 from .files import DISK_FULL, Seal, create_anew, other_file, reason, replacing
-from .mp4 import count_frames, playable, remux, timescales
+from .mp4 import count_frames, cut_to_whole_fragments, playable, remux, timescales
 from .names import partial_path
 from .opencv import cv2
 from .threads import available_threads, usual_scheduling

@@ -38,7 +38,7 @@ DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-[0-9a-f]+-")
 _LOCK = ".partial-lock-"
 # In a folder that others may write to: a link is not followed, and a pipe that nobody writes to does not block.
-_WARY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+WARY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def name_of(given: str | os.PathLike[str], what: str) -> str:
@@ -111,10 +111,10 @@ class Claim:
 
 def _opened(lock: Path) -> int:
     try:
-        return os.open(lock, os.O_RDWR | os.O_CREAT | _WARY, 0o666)
+        return os.open(lock, os.O_RDWR | os.O_CREAT | WARY, 0o666)
     except PermissionError as error:
         try:
-            return os.open(lock, os.O_RDONLY | _WARY)  # Another user's file, which can be locked all the same.
+            return os.open(lock, os.O_RDONLY | WARY)  # Another user's file, which can be locked all the same.
         except FileNotFoundError:
             raise PermissionError(error.errno, error.strerror, str(lock.parent)) from error
 
@@ -255,37 +255,28 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sweep(folder: Path) -> list[str]:
-    """Delete what dead processes left under temporary names; returns those names."""
-    gone = []
+def sweep(folder: Path) -> None:
+    """Delete what dead processes left under temporary names."""
     for entry in _entries(folder):
-        if entry.name.startswith(_LOCK) and _swept(Path(entry.path)):
-            gone.append(entry.name)
-        found = _TEMPORARY.match(entry.name)
-        if found is None:
-            continue
         with contextlib.suppress(OSError):
-            age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if age_s < (LONG_STALE_S if _alive(int(found[1])) else STALE_S):
-                continue
-            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-            gone.append(entry.name)
-    return gone
+            if entry.name.startswith(_LOCK):
+                _sweep_lock(Path(entry.path))
+            elif found := _TEMPORARY.match(entry.name):
+                age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                if age_s >= (LONG_STALE_S if _alive(int(found[1])) else STALE_S):
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
 
-def _swept(lock: Path) -> bool:
-    """Delete a lock file that nobody holds; returns whether it was deleted."""
+def _sweep_lock(lock: Path) -> None:
+    """Delete a lock file that nobody holds."""
     if fcntl is None:
-        return False
-    with contextlib.suppress(OSError):
-        handle = os.open(lock, os.O_RDONLY | _WARY)
-        try:
-            if _locked(handle, lock):
-                lock.unlink()
-                return True
-        finally:
-            os.close(handle)
-    return False
+        return
+    handle = os.open(lock, os.O_RDONLY | WARY)
+    try:
+        if _locked(handle, lock):
+            lock.unlink()
+    finally:
+        os.close(handle)
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -72,7 +72,7 @@ def check_complete(data: bytes, header: ImageHeader) -> None:
         raise ImageFault("truncated or damaged") from error
 
 
-def _reader(data: bytes):  # type: ignore[no-untyped-def]  # one of the functions below
+def _reader(data: bytes) -> Callable[[bytes], ImageHeader]:
     if data.startswith(PNG_SIGNATURE):
         return _png_header
     if data.startswith(b"\xff\xd8\xff"):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .diagnose import reading
 from .errors import MediaError
-from .files import reason
 from .image_files import ImageFault, check_complete, read_header
 from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
 from .opencv import cv2
@@ -57,17 +57,13 @@ def _decoded(path: str | Path, data: bytes) -> np.ndarray:
 
 def _read(path: Path) -> bytes:
     """A picture's bytes; raises if it is not a file, or has more bytes than `MAX_PIXELS` pixels can need."""
-    try:
+    with reading(str(path)):
         if path.exists() and not path.is_file():
             raise MediaError(f"{path}: is not a file.")
         # Eight bytes a pixel is the most an honest file needs (16-bit RGBA, not compressed).
         if (size := path.stat().st_size) > MAX_PIXELS * 8 + (1 << 20):
             raise MediaError(f"{path}: {size >> 20} MB is more than any picture of {MAX_PIXELS} pixels needs.")
         return path.read_bytes()
-    except MediaError:
-        raise  # an OSError itself
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read ({reason(error)}).") from error
 
 
 class ImageFiles(Source):

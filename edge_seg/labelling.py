@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
-from .crew import Crew
 from .errors import ConfigurationError
 from .media import Frame
 from .preprocess import stack_frames
@@ -22,6 +22,7 @@ from .timings import Stopwatch
 # Frames that may wait for a batch to fill when only some of them are segmented.
 LONGEST_WINDOW = 24
 Labelled = tuple[Frame, np.ndarray, bool]
+T = TypeVar("T")
 
 
 class Predictor(Protocol):
@@ -93,6 +94,37 @@ class PipelineOptions:
             raise ConfigurationError(f"limit must be 1 or more; got {self.limit}.")
 
 
+class Crew:
+    """Runs at most `size` calls at once, each on its own thread; with `size` 1, on the caller's thread.
+
+    A context manager: on exit, calls that have not begun are cancelled and the others have ended.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="edge_seg-infer") if size > 1 else None
+
+    def start(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        """Start a call; the returned future holds its result or its error."""
+        if self._pool is not None:
+            return self._pool.submit(work, *args)
+        done: Future[T] = Future()
+        try:
+            done.set_result(work(*args))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+
 class Labeller:
     """Runs frames through a predictor, with as many batches at once as its device gains from.
 
@@ -108,7 +140,7 @@ class Labeller:
         predictor: Predictor,
         options: PipelineOptions,
         watches: dict[str, Stopwatch],
-        postprocess: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+        postprocess: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
     ) -> None:
         self._predictor, self._options, self.watches, self._postprocess = predictor, options, watches, postprocess
         self.raw_flicker, self.flicker = Flicker(), Flicker()

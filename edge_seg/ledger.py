@@ -1,4 +1,5 @@
-"""What went into a decoder against what came out of it: which pictures were lost, and how far damage spreads.
+"""What went into a decoder against what came out of it: which pictures were lost, how far damage spreads,
+and where time has no frames.
 
 Knows nothing about decoders: it is told the times of packets and pictures.
 
@@ -11,8 +12,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter, OrderedDict
 
+from .media import Frame, Gap, SourceEnd
+
 # How many packets may lie between an old picture and a newer one that a decoder hands out before it.
 REMEMBERED = 4096
+# A gap is longer than both; damage counts as beside it up to so many seconds before.
+LEAST_GAP_S, LEAST_GAP_FRAMES = 1.0, 10
+BESIDE_S = 0.5
 
 
 class DecoderLedger:
@@ -121,3 +127,29 @@ class DecoderLedger:
         if not self._inside[pts]:
             del self._inside[pts]
         return pts
+
+
+class GapWatch:
+    """The longest time without frames: each frame is compared with the one before it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._hurt, self._hurt_at_s = 0, float("-inf")
+
+    def note(self, before: Frame | None, frame: Frame, end: SourceEnd, *, hurt: int) -> None:
+        """Keep the longest gap in `end`; `hurt` is how many packets and frames were damaged or lost so far."""
+        beside = before is not None and before.time_s - self._hurt_at_s <= BESIDE_S
+        damaged = beside or hurt > self._hurt
+        if hurt > self._hurt:
+            self._hurt, self._hurt_at_s = hurt, frame.time_s
+        if before is None:
+            return
+        ends_s = before.time_s + float(before.duration * before.time_base)
+        gap_s, frame_s = frame.time_s - ends_s, float(frame.duration * frame.time_base)
+        if gap_s <= max(LEAST_GAP_S, LEAST_GAP_FRAMES * frame_s):
+            return
+        gap = Gap(gap_s, ends_s, self._name)
+        end.gap = max(end.gap, gap)
+        # The recorder may have paused; but where a packet was damaged, frames are missing.
+        if damaged:
+            end.missing = max(end.missing, gap)

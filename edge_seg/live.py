@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from .errors import MediaError, RefusedError
-from .media import Event, Frame, Source, SourceCounts, SourceEnd
+from .media import Event, Frame, Source, SourceCounts, SourceEnd, ignore_event
 from .preprocess import resize_frame
 from .redact import redact
 
@@ -31,10 +31,6 @@ BACK_S = 0.5
 # A connection should end by itself when it stalls; one later than that by so much hangs.
 GRACE_S = 1.0
 Connect = Callable[[], Source]
-
-
-def ignore_event(event: Event) -> None:
-    """Ignore an event: the default for `on_event`."""
 
 
 class LiveSource(Source):
@@ -305,8 +301,7 @@ class LiveSource(Source):
 
     def _settle(self, counts: SourceCounts) -> None:
         """Add the previous connection's counts to those of earlier ones; `counts` are the present one's from now on."""
-        for key in ("failed", "dropped", "damaged_packets", "retimed", "resized"):
-            setattr(self._before, key, getattr(self._before, key) + getattr(self._present, key))
+        self._before.add(self._present)
         self._present = counts
 
     def _tally(self) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from .errors import MediaError
-from .forks import keep_in_children
+from .native import keep_in_children
 
 # 8K video has 33 million pixels; above twice that, a header is more likely a decompression bomb than a picture.
 MAX_PIXELS = 2**26
@@ -124,6 +124,11 @@ class SourceCounts:
     retimed: int = 0
     reconnects: int = 0
 
+    def add(self, other: SourceCounts) -> None:
+        """Add another source's counts to these."""
+        for key, value in vars(other).items():
+            setattr(self, key, getattr(self, key) + value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -142,6 +147,10 @@ class Event:
 
     def __str__(self) -> str:
         return self.text
+
+
+def ignore_event(event: Event) -> None:
+    """Ignore an event: the default for those who are told of events."""
 
 
 class Gap(NamedTuple):

@@ -28,24 +28,32 @@ from .spec import METADATA_KEY, ModelSpec
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit for one message
 _LFS = b"version https://git-lfs"
 _PICKLE = "a Python pickle, which edge_seg never opens. Export an ONNX model"
-# First bytes of files that are passed by mistake -> what the file is and what to do.
-_KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5 weights). Export it first: python -m export RUN --out model.onnx"),
+# Files that are passed by mistake: where their first bytes stand, which these are, and what the file is and what to do.
+_KINDS: tuple[tuple[int, bytes, str], ...] = (
+    (4, b"ftyp", "an MP4 or MOV video: a SOURCE of `edge-seg predict`"),
+    (4, b"TFL3", "a TensorFlow Lite file. Export an ONNX model"),
+    (4, b"ORTM", "in onnxruntime's own .ort format. Pass the .onnx file"),
     (
+        0,
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file (Keras .h5 weights). Export it first: python -m export RUN --out model.onnx",
+    ),
+    (
+        0,
         b"PK\x03\x04",
         "a zip archive (a .keras file?). Unpack it, or export the run: python -m export RUN --out model.onnx",
     ),
-    (b"\x89PNG", "a PNG picture. Pass the .onnx file with -m, pictures as SOURCE"),
-    (b"\xff\xd8\xff", "a JPEG picture. Pass the .onnx file with -m, pictures as SOURCE"),
-    (b"GIF8", "a GIF picture. Pass the .onnx file with -m, pictures as SOURCE"),
-    (b"%PDF", "a PDF. Pass the .onnx file"),
-    (b"\x1f\x8b", "a gzip archive. Unpack it first"),
-    (b"BZh", "a bzip2 archive. Unpack it first"),
-    (b"\xfd7zXZ", "an xz archive. Unpack it first"),
-    (b"RIFF", "a RIFF file (AVI or WebP). Pass the .onnx file with -m, videos as SOURCE"),
-    *((bytes([0x80, version]), _PICKLE) for version in (2, 3, 4, 5)),
-    (b"<", "a web page or XML (a failed download, or an OpenVINO .xml). Download the .onnx file again"),
-    (b"{", "JSON. Pass the .onnx file"),
+    (0, b"\x89PNG", "a PNG picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (0, b"\xff\xd8\xff", "a JPEG picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (0, b"GIF8", "a GIF picture. Pass the .onnx file with -m, pictures as SOURCE"),
+    (0, b"%PDF", "a PDF. Pass the .onnx file"),
+    (0, b"\x1f\x8b", "a gzip archive. Unpack it first"),
+    (0, b"BZh", "a bzip2 archive. Unpack it first"),
+    (0, b"\xfd7zXZ", "an xz archive. Unpack it first"),
+    (0, b"RIFF", "a RIFF file (AVI or WebP). Pass the .onnx file with -m, videos as SOURCE"),
+    *((0, bytes([0x80, version]), _PICKLE) for version in (2, 3, 4, 5)),
+    (0, b"<", "a web page or XML (a failed download, or an OpenVINO .xml). Download the .onnx file again"),
+    (0, b"{", "JSON. Pass the .onnx file"),
 )
 
 
@@ -58,28 +66,15 @@ class ModelHeader:
 
     Attributes:
         path: the file, or None for a model given as bytes.
-        ir_version: of the ONNX format.
-        opsets: operator set domain -> version; the standard domain is "".
-        producer: the program that wrote it.
-        metadata: the file's key-value texts, including the golden frames.
         size_bytes: of the whole file.
-        nodes: number of graph nodes, those of subgraphs too.
-        operators: operator -> how many nodes.
-        weight_bytes: bytes stored in the file as tensors.
+        contents: its versions, metadata, operators and tensors.
     """
 
     path: Path | None
-    ir_version: int
-    opsets: dict[str, int]
-    producer: str
-    metadata: dict[str, str] = field(repr=False)
     size_bytes: int
-    nodes: int
-    operators: dict[str, int]
-    weight_bytes: int
-    _data: bytes | None = field(default=None, repr=False, compare=False)
-    _contents: Contents = field(default_factory=Contents, repr=False, compare=False)
-    _stamp: Stamp = field(default=(), repr=False, compare=False)
+    contents: Contents = field(repr=False)
+    _data: bytes | None = field(repr=False, compare=False)
+    _stamp: Stamp = field(repr=False, compare=False)
 
     @cached_property
     def sha256(self) -> str:
@@ -96,7 +91,7 @@ class ModelHeader:
     @cached_property
     def spec(self) -> ModelSpec:
         """The model's contract. Raises `ModelFileError` when the file is ONNX but not ours."""
-        return ModelSpec.from_metadata(self.metadata, source=self.name)
+        return ModelSpec.from_metadata(self.contents.metadata, source=self.name)
 
     def demand(self, batch_size: int, input_size: tuple[int, int]) -> Demand:
         """Memory and arithmetic that a run on a batch of frames of (height, width) pixels needs.
@@ -105,7 +100,7 @@ class ModelHeader:
             ModelFileError: shapes that do not fit together, or more arithmetic than any model of ours needs.
         """
         try:
-            asked = demand(self._contents.nodes, self._contents.tensors, (batch_size, *input_size, 3))
+            asked = demand(self.contents.nodes, self.contents.tensors, (batch_size, *input_size, 3))
         except GraphError as error:
             raise ModelFileError(f"{self.name} is refused: {error}. Export it again with python -m export.") from error
         if asked.work > MAX_WORK * batch_size:
@@ -153,24 +148,8 @@ def read_model_header(model: str | os.PathLike[str] | bytes) -> ModelHeader:
                 "It may be truncated or of another kind: copy or export it again."
             ) from error
         _check_contents(contents, name)
-        return _header(contents, path, model, len(data), stamp)
-
-
-def _header(contents: Contents, path: Path | None, model: Any, size: int, stamp: Stamp) -> ModelHeader:
-    return ModelHeader(
-        path=path,
-        ir_version=contents.ir_version,
-        opsets=contents.opsets,
-        producer=contents.producer,
-        metadata=contents.metadata,
-        size_bytes=size,
-        nodes=sum(contents.operators.values()),
-        operators=contents.operators,
-        weight_bytes=contents.weight_bytes,
-        _data=model if path is None else None,
-        _contents=contents,
-        _stamp=stamp,
-    )
+        given = model if isinstance(model, bytes) else None
+        return ModelHeader(path=path, size_bytes=len(data), contents=contents, _data=given, _stamp=stamp)
 
 
 @contextlib.contextmanager
@@ -226,16 +205,9 @@ def _check_size(size: int, name: str) -> None:
 def _check_kind(head: bytes, name: str, size: int) -> None:
     if head.startswith(_LFS):
         raise ModelFileError(f"{name} is a Git LFS pointer of {size} bytes, not the model. Fetch it: git lfs pull")
-    if head[4:8] == b"ftyp":
-        raise ModelFileError(f"Expected an ONNX model; {name} is an MP4 or MOV video: a SOURCE of `edge-seg predict`.")
-    if head[4:8] == b"TFL3":
-        raise ModelFileError(f"Expected an ONNX model; {name} is a TensorFlow Lite file. Export an ONNX model.")
-    if head[4:8] == b"ORTM":
-        raise ModelFileError(
-            f"Expected an ONNX model; {name} is in onnxruntime's own .ort format. Pass the .onnx file."
-        )
-    for magic, kind in _KINDS:
-        if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic) if magic in (b"<", b"{") else head.startswith(magic):
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for place, magic, kind in _KINDS:
+        if (text if magic in (b"<", b"{") else head[place:]).startswith(magic):
             raise ModelFileError(f"Expected an ONNX model; {name} is {kind}.")
     if not head.strip(b"\0"):
         raise ModelFileError(f"{name} holds only zeros: an interrupted copy. Copy it again.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import av
 import av.error
 
+from .boxes import top_level_boxes
 from .errors import ConfigurationError, MediaError
 from .files import reason
 from .media import TAGS
@@ -93,3 +96,16 @@ def playable(path: Path) -> tuple[int, float]:
     if not count:
         raise MediaError(f"{path}: what was written holds no picture.")
     return count, end_s
+
+
+def cut_to_whole_fragments(path: Path) -> None:
+    """Cut an unfinished last fragment off a fragmented MP4, so that every frame left in it is whole."""
+    end = 0
+    # No limit: we wrote this file.
+    for box in top_level_boxes(path, most=sys.maxsize):
+        if not box.whole:
+            break
+        if box.kind in (b"moov", b"mdat"):
+            end = box.end
+    if 0 < end < path.stat().st_size:
+        os.truncate(path, end)

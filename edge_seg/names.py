@@ -66,7 +66,7 @@ def plan_outputs(
     return plans
 
 
-def names_a_file(items: Sequence[Item], out: Path | None, *, folder_asked: bool = False) -> bool:
+def names_a_file(items: Sequence[Item], out: Path | None, *, folder_asked: bool) -> bool:
     """Whether OUT is the name of one result, as the user wants it, and not a folder."""
     return out is not None and len(items) == 1 and bool(out.suffix) and not out.is_dir() and not folder_asked
 

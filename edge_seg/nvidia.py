@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # cudaHostRegisterPortable: memory counts as page-locked for every CUDA context of the process.
 _PORTABLE = 1
+# Libraries that onnxruntime's provider is linked against: the engine and the ONNX parser, each with its major version.
+_TENSORRT = re.compile(rb"libnvinfer\.so\.\d+|libnvonnxparser\.so\.\d+|nvinfer_\d+\.dll|nvonnxparser_\d+\.dll")
 # The process that initialised CUDA. Its forked children cannot use CUDA, and the driver does not say why.
 _initialised_in: int | None = None
 
@@ -63,10 +65,6 @@ def tensorrt_version() -> int:
     found = {name: _load(name) for name in sorted(wanted)}
     engine = next((library for name, library in found.items() if "nvinfer" in name), None)
     return int(engine.getInferLibVersion()) if engine is not None and None not in found.values() else 0
-
-
-# Libraries that onnxruntime's provider is linked against: the engine and the ONNX parser, each with its major version.
-_TENSORRT = re.compile(rb"libnvinfer\.so\.\d+|libnvonnxparser\.so\.\d+|nvinfer_\d+\.dll|nvonnxparser_\d+\.dll")
 
 
 def _load(name: str) -> ctypes.CDLL | None:

@@ -51,7 +51,18 @@ class Node(NamedTuple):
 
 @dataclass
 class Contents:
-    """What the walk found. `external` and `refused` are empty when all is well."""
+    """What the walk found.
+
+    Attributes:
+        ir_version: of the ONNX format.
+        opsets: operator set domain -> version; the standard domain is "".
+        producer: the program that wrote it.
+        metadata: the file's key-value texts, including the golden frames.
+        operators: operator -> how many nodes, those of subgraphs too.
+        nodes, tensors: of the main graph.
+        weight_bytes: bytes stored in the file as tensors.
+        external, refused: what is wrong, empty when all is well.
+    """
 
     ir_version: int = 0
     opsets: dict[str, int] = field(default_factory=dict)

@@ -23,8 +23,8 @@ from pathlib import Path
 from .boxes import refers_elsewhere
 from .diagnose import explain_file, reading
 from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
-from .leaving import native_code, program_is_ending
 from .media import MAX_PIXELS, STANDARD_INPUT
+from .native import native_code, program_is_ending
 from .redact import redact, redact_foreign, remember_secrets
 
 try:
@@ -141,7 +141,7 @@ class StandardInput:
         MediaError: nothing is piped into this process.
     """
 
-    def __init__(self, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, stopped: Callable[[], bool]) -> None:
         self._stop_asked, self._stopped = stopped, threading.Event()
         try:
             self._descriptor = sys.stdin.fileno()

@@ -1,17 +1,19 @@
-"""An open onnxruntime session for the rest of the package, and what its errors mean. Knows nothing of opening one."""
+"""An open onnxruntime session: its runs, the first ones too, and what its errors mean. Knows nothing of opening one."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
 
 from .binding import BoundRuns
-from .devices import DeviceReport, first_line
+from .devices import DeviceReport
 from .errors import ConfigurationError, DeviceError, ModelFileError, OutOfMemoryError
-from .forks import keep_in_children
-from .phrases import counted
+from .native import keep_in_children
+from .phrases import counted, first_line
 from .spec import ModelSpec
 
 
@@ -42,9 +44,9 @@ class OrtSession:
         device: DeviceReport,
         name: str,
         *,
-        bound: BoundRuns | None = None,
-        whole_batches: bool = True,
-        runs_at_once: int = 1,
+        bound: BoundRuns | None,
+        whole_batches: bool,
+        runs_at_once: int,
     ) -> None:
         self.spec = spec
         self.device = device
@@ -127,3 +129,59 @@ class OrtSession:
         raise ConfigurationError(
             "A session cannot be pickled: it holds native threads and memory. Pass the model's path, open it there."
         )
+
+
+def warm_up(session: OrtSession, batch_size: int, input_size: tuple[int, int]) -> None:
+    """Run twice at the full shape, for the device to tune itself; if memory runs out, raise `OutOfMemoryError` naming a
+    batch that fits."""
+
+    def run(frames_at_once: int) -> None:
+        frames = np.zeros((frames_at_once, *input_size, 3), np.uint8)
+        # GPUs run out of memory in the second run, while the first one's buffers are still there.
+        for _ in range(2):
+            # As many at once as later: each run has activations of its own.
+            _at_once(session.runs_at_once, lambda: session.run(frames))
+
+    size = batch_size
+    problem: OutOfMemoryError | None = None
+    while size:
+        try:
+            run(size)
+            break
+        except OutOfMemoryError as error:
+            problem = problem or error
+            size //= 2
+        except DeviceError:
+            # After running out of memory, a smaller size may fail for another reason (cuDNN does); try still smaller.
+            if problem is None:
+                raise
+            size //= 2
+    if problem is not None:
+        cure = f" A batch of {size} fits: --batch {size}." if size else ""
+        raise OutOfMemoryError(f"{problem}{cure}") from problem.__cause__
+
+
+def _at_once(count: int, call: Callable[[], object]) -> None:
+    """Make `count` calls at once, one of them on this thread; when all have ended, raise the first error.
+
+    Plain threads, since an executor takes no more work once the program's main thread has ended.
+    """
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    others = [threading.Thread(target=guarded, daemon=True) for _ in range(count - 1)]
+    for other in others:
+        other.start()
+    guarded()
+    for other in others:
+        other.join()
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # an error refers to this frame, so the list would keep both alive

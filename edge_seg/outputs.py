@@ -175,11 +175,11 @@ class ImageOutputs:
         spec: ModelSpec,
         *,
         style: OutputStyle,
-        seals: Mapping[str, Seal] | None = None,
-        replaces: Container[Path] = (),
+        seals: Mapping[str, Seal],
+        replaces: Container[Path],
     ) -> None:
         self._replaces = replaces
-        self._paths, self._spec, self._seals = paths, spec, seals or {}
+        self._paths, self._spec, self._seals = paths, spec, seals
         self._painter = Painter(spec.palette, alpha=style.alpha)
         self.written: dict[str, list[Written]] = {}
         self.problems: dict[str, str] = {}
@@ -207,10 +207,10 @@ class ImageOutputs:
             raise MediaError(f"{path.parent}: the folder cannot be made ({reason(error)}).") from error
         if path not in self._replaces and os.path.lexists(path):
             raise _made_meanwhile(path)
-        write_atomically(path, data, seal=self._seals.get(frame.name))
+        write_atomically(path, data, seal=self._seals[frame.name])
         spent["paint"] += painted - started
         spent["write"] += time.perf_counter() - painted
-        self.written.setdefault(frame.name, []).append(Written(kind=kind, path=path, frames=1, whole=True))
+        self.written.setdefault(frame.name, []).append(Written(kind=kind, path=path, frames=1))
 
     def _render(self, kind: str, frame: Frame, labels: np.ndarray) -> bytes:
         size = frame.image.shape[:2]

@@ -45,7 +45,7 @@ class Painter:
     What it returns is valid until the next call. Use one painter per thread.
     """
 
-    def __init__(self, palette: Palette, *, alpha: float = 0.5) -> None:
+    def __init__(self, palette: Palette, *, alpha: float) -> None:
         self.alpha = check_alpha(alpha)
         self._table = lookup_table(palette)
         self._colors = np.empty((0, 0, 3), np.uint8)
@@ -74,8 +74,9 @@ def check_alpha(alpha: float) -> float:
     return float(alpha)
 
 
-def legend(classes: tuple[str, ...], palette: Palette, *, width: int, row_height: int = 22) -> np.ndarray:
-    """A strip naming each class beside its colour: (rows * row_height, width, 3) uint8 BGR, for pictures in docs."""
+def legend(classes: tuple[str, ...], palette: Palette, *, width: int) -> np.ndarray:
+    """A strip naming each class beside its colour: (H, width, 3) uint8 BGR, for pictures in docs."""
+    row_height = 22
     cell = max(cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0] for name in classes) + row_height + 12
     columns = max(1, width // cell)
     rows = -(-len(classes) // columns)

@@ -12,3 +12,9 @@ def joined(*sentences: str) -> str:
 def counted(count: int, noun: str) -> str:
     """A number and its noun: "1 frame", "2 frames"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error message, short enough to fit into one of our lines."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

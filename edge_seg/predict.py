@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .account import StreamReport, frame_counts, losses, source_facts
+from .account import SourceReport, frame_counts, losses, source_facts
 from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
 from .items import Item
-from .media import Source, SourceCounts, SourceEnd
+from .media import Source, SourceCounts, SourceEnd, SourceInfo
 from .names import Plan
 from .outputs import ImageOutputs, MadeElsewhere, VideoOutputs
 from .phrases import joined
@@ -27,11 +27,9 @@ from .records import Entry, Records
 from .redact import redact, redact_foreign
 from .sources import open_item
 from .steady import Smoother, check_hold
-from .timings import StageTime, Stopwatch
+from .timings import Stopwatch
 from .writers import OutputStyle, Written
 
-# Statuses that leave nothing undone.
-GOOD = frozenset({"done", "already there"})
 MADE_ELSEWHERE = "made elsewhere"
 Look = Callable[[Item, Plan], "tuple[Plan, SourceReport | None]"]
 
@@ -75,45 +73,6 @@ def options_that_matter(options: PredictOptions, item: Item, kind: str) -> dict[
         codec = style.encode.codec_options()
         found |= {"--codec": style.encode.codec, "--crf": codec["crf"], "--preset": codec["preset"]}
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceReport(StreamReport):
-    """What became of one source and its results.
-
-    Attributes:
-        status: "done", "already there", "incomplete" (only part of the source could be read), "interrupted", "failed",
-            "made elsewhere" (another run is making it, or has just made it), or "not started".
-        message: why, when it is not "done".
-        outputs: kind -> path of what was written, partial names included.
-        wall_s, frames_per_s: from the first frame read to the last one written.
-        stages: stage -> milliseconds per frame.
-        age: milliseconds from arrival to output, live sources only.
-        flicker: share of pixels (0..1) that change class from one segmented frame to the next, motion included; None
-            for pictures.
-        raw_flicker: the same before smoothing.
-        notes: remarks: which of several tracks, rotation, padding, audio, damage.
-    """
-
-    status: str
-    message: str = ""
-    outputs: dict[str, str] = field(default_factory=dict)
-    wall_s: float = 0.0
-    frames_per_s: float = 0.0
-    stages: dict[str, StageTime] = field(default_factory=dict)
-    age: StageTime | None = None
-    flicker: float | None = None
-    raw_flicker: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.status in GOOD
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 class Run:
@@ -273,13 +232,6 @@ class Run:
         if not whole:
             kept = [result for result in written if str(result.path) not in message]
             message = joined(message, *(f"{result.frames} frames are kept in {result.path}" for result in kept))
-        info = source.info
-        notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
-        notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
-        notes += [f"HDR ({info.hdr}) taken as it is: pictures are paler than a player shows them"] if info.hdr else []
-        notes += [note for result in written for note in result.notes]
-        if not item.on_disk and info.audio and any(result.kind == "overlay" for result in written):
-            notes.append("without its sound, which is carried from files alone")
         return SourceReport(
             status=status,
             message=redact(message),
@@ -292,8 +244,7 @@ class Run:
             age=report.age,
             flicker=report.flicker,
             raw_flicker=report.raw_flicker,
-            # Overlay and mask have the same note on padding: keep one.
-            notes=tuple(dict.fromkeys(notes)),
+            notes=_notes(item, source.info, written),
         )
 
     def _pictures(self, waiting: list[tuple[Item, Plan]]) -> Iterator[SourceReport]:
@@ -319,6 +270,18 @@ class Run:
             report = self._pump(source, sink)
         for path, (item, plan) in zip(files, waiting, strict=True):
             yield _picture_report(item, plan, sink.written.get(str(path), []), problems.get(str(path), ""), report)
+
+
+def _notes(item: Item, info: SourceInfo, written: list[Written]) -> tuple[str, ...]:
+    """Remarks on a source and on the results that were written."""
+    notes = [f"video track {info.track} of {info.tracks}"] if info.tracks > 1 else []
+    notes += [f"{info.rotation}, as the file asks"] if info.rotation else []
+    notes += [f"HDR ({info.hdr}) taken as it is: pictures are paler than a player shows them"] if info.hdr else []
+    notes += [note for result in written for note in result.notes]
+    if not item.on_disk and info.audio and any(result.kind == "overlay" for result in written):
+        notes.append("without its sound, which is carried from files alone")
+    # Overlay and mask have the same note on padding: keep one.
+    return tuple(dict.fromkeys(notes))
 
 
 def _picture_report(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .batches import run_in_parts
-from .devices import first_line
 from .errors import DeviceError, EdgeSegError
 from .modelfile import ModelHeader
+from .phrases import first_line
 from .spec import AGREEMENT_BOUNDS, CLASS_IOU_BOUND, GOLDEN_KEY, VISIBLE_SHARE
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tupl
     arithmetic = session.device.arithmetic
     from .golden import decode_golden  # here, so that `checks` works where cv2 does not load
 
-    if GOLDEN_KEY not in header.metadata:
+    if GOLDEN_KEY not in header.contents.metadata:
         if arithmetic == session.spec.precision:
             return f"in the file's own {arithmetic}, unproved: the file has no golden frames", ""
         return "", f"would compute in {arithmetic}, and the file has no golden frames to prove that with"
     try:
-        verdict = judge_session(session, *decode_golden(header.metadata[GOLDEN_KEY]), batch_size=batch_size)
+        verdict = judge_session(session, *decode_golden(header.contents.metadata[GOLDEN_KEY]), batch_size=batch_size)
     except EdgeSegError as error:
         return "", first_line(error)
     assert verdict.agreement is not None

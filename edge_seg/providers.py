@@ -25,7 +25,6 @@ from .devices import (
     TENSORRT_PROVIDER,
     DeviceName,
     arithmetic_of,
-    first_line,
     openvino_devices,
     openvino_has_bf16,
     precision_problem,
@@ -33,6 +32,7 @@ from .devices import (
 from .errors import DeviceError
 from .modelfile import ModelHeader
 from .ort_session import is_out_of_memory
+from .phrases import first_line
 
 T = TypeVar("T")
 # The operators that take nearly all the time: these must run on the device that was asked for.

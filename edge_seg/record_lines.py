@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from .files import sync_folder
+from .files import WARY, sync_folder
 
 RECORDS_NAME = ".edge_seg.jsonl"
 APPEND = os.O_RDWR | os.O_APPEND
@@ -69,7 +69,7 @@ def _opened(path: Path, flags: int) -> int:
     """Open a file of records, which anyone may have put into a shared folder: a pipe would hang, and through a link
     lines would be appended to some other file."""
     try:
-        handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+        handle = os.open(path, flags | WARY, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(error.errno, "a link, which is not followed", str(path)) from error

@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .account import SourceReport
 from .errors import MediaError
 from .files import Claim
 from .items import Item
 from .mp4 import playable
 from .names import Plan, partial_path, result_name
-from .predict import SourceReport
 from .records import Finding, Records
 
 Say = Callable[[str], None]

@@ -1,9 +1,11 @@
-"""The display matrix of a video: parsing it, describing it, and applying it to a picture. Knows no decoder.
+"""The display matrix of a video: finding and parsing it, describing it, and applying it to a picture. Knows no decoder.
 
 A matrix is (a, b, c, d), each -1, 0 or 1: pixel (x, y) is shown at (a*x + c*y, b*x + d*y), y downwards.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,16 @@ _WORDS = {
     (0, 1, 1, 0): "mirrored along the diagonal",
     (0, -1, -1, 0): "mirrored along the other diagonal",
 }
+
+
+def matrix_of(picture: Any) -> Matrix:
+    """The display matrix that a decoded picture carries as side data; the identity without one."""
+    side_data = picture.side_data
+    for place in range(len(side_data)):
+        data = side_data[place]
+        if data.type.name == "DISPLAYMATRIX":
+            return parse_matrix(bytes(data))
+    return IDENTITY
 
 
 def parse_matrix(data: bytes) -> Matrix:

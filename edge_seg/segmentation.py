@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigurationError
 from .files import name_of, write_atomically
-from .leaving import native_code
+from .native import native_code
 from .opencv import cv2
 from .overlay import Palette, colorize, overlay
 from .spec import ModelSpec, plain_palette

@@ -20,14 +20,14 @@ import numpy as np
 from .batches import run_in_parts
 from .devices import DeviceReport, parse_device
 from .errors import ConfigurationError, DeviceError, OutOfMemoryError, warn_caller
-from .leaving import native_code
 from .media import Source
+from .native import native_code
 from .opencv import cv2
 from .preprocess import check_frame, resize_labels, stack_frames
 from .segmentation import Segmentation
-from .session import MAX_BATCH, Session, model_size, open_session
+from .session import Session, check_batch_size, model_size, open_session
 from .spec import ModelSpec
-from .stream import Capture, ResultStream
+from .stream import Capture, Given, ResultStream
 
 
 class Segmenter:
@@ -63,8 +63,7 @@ class Segmenter:
         overlapped: bool = False,
     ) -> None:
         self._session: Session | None = None
-        if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
-            raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
+        check_batch_size(batch_size)
         if isinstance(model, (str, bytes, os.PathLike)):
             with native_code():
                 session = open_session(
@@ -97,7 +96,7 @@ class Segmenter:
             ConfigurationError: not such a frame, or the Segmenter is closed.
             DeviceError: the device fails, does not hold one frame (`OutOfMemoryError`), or was opened before a fork.
         """
-        return self._segment([frame], [index], [time_s], [""])[0]
+        return self._segment([Given(frame, index, time_s, "")])[0]
 
     def segment_batch(self, frames: Sequence[np.ndarray] | np.ndarray) -> list[Segmentation]:
         """Segment frames, each (H, W, 3) uint8 BGR of a size of its own: one result for each, in order.
@@ -117,8 +116,7 @@ class Segmenter:
         # `batch_size` may shrink on the way, if the device runs out of memory.
         while len(results) < len(given):
             part = given[len(results) : len(results) + self.batch_size]
-            places = list(range(len(results), len(results) + len(part)))
-            results += self._segment(part, places, [None] * len(part), [""] * len(part))
+            results += self._segment([Given(frame, place, None, "") for place, frame in enumerate(part, len(results))])
         return results
 
     def stream(self, source: str | os.PathLike[str] | int | Source | Capture | Iterable[Any]) -> ResultStream:
@@ -161,15 +159,12 @@ class Segmenter:
         if session is not None:
             session.close()
 
-    def _segment(self, frames: list[Any], indices: list[Any], times: list[Any], names: list[str]) -> list[Segmentation]:
+    def _segment(self, given: list[Given]) -> list[Segmentation]:
         with native_code():
-            return self._segment_now(self._open(), frames, indices, times, names)
+            return self._segment_now(self._open(), given)
 
-    def _segment_now(
-        self, session: Session, frames: list[Any], indices: list[Any], times: list[Any], names: list[str]
-    ) -> list[Segmentation]:
-        for frame in frames:
-            check_frame(frame)
+    def _segment_now(self, session: Session, given: list[Given]) -> list[Segmentation]:
+        frames = [check_frame(item.image) for item in given]
         started = time.perf_counter()
         batch = stack_frames(frames, self.input_size)
         prepared = time.perf_counter()
@@ -186,16 +181,16 @@ class Segmenter:
         }
         return [
             Segmentation(
-                labels=labels[position],
-                frame=frame,
+                labels=own,
+                frame=item.image,
                 spec=self.spec,
-                index=indices[position],
-                time_s=times[position],
+                index=item.index,
+                time_s=item.time_s,
                 speed_ms=dict(speed_ms),
-                confidence=confidences[position],
-                name=names[position],
+                confidence=confidence,
+                name=item.name,
             )
-            for position, frame in enumerate(frames)
+            for item, own, confidence in zip(given, labels, confidences, strict=True)
         ]
 
     def _run(self, session: Session, batch: np.ndarray) -> dict[str, np.ndarray]:

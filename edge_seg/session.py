@@ -7,12 +7,9 @@ arrays come out.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import re
-import sys
-from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -23,7 +20,6 @@ from .devices import (
     DeviceName,
     DeviceReport,
     device_problem,
-    first_line,
     openvino_devices,
     openvino_has_bf16,
     parse_device,
@@ -41,26 +37,14 @@ from .errors import (
 )
 from .memory import amount, available_memory
 from .modelfile import check_model_argument, read_model_header
-from .ort_session import OrtSession, is_out_of_memory
+from .ort_session import OrtSession, is_out_of_memory, warm_up
+from .phrases import first_line
 from .proof import Candidate, open_first_proved
 from .providers import SessionPlan, make_inner
 from .spec import ModelSpec
 from .threads import available_threads
-from .warmup import warm_up
+from .versions import installed_builds
 
-BUILDS = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "onnxruntime-training",
-    "onnxruntime-rocm",
-    "onnxruntime-migraphx",
-    "onnxruntime-qnn",
-    "onnxruntime-vitisai",
-    "ort-nightly",
-    "ort-nightly-gpu",
-)
 MAX_BATCH = 1024
 MAX_THREADS = 1024
 
@@ -123,8 +107,7 @@ def open_session(
     """
     check_model_argument(model)
     name = parse_device(device)
-    if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
-        raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
+    check_batch_size(batch_size)
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
         raise ConfigurationError(f"threads must be a whole number from 1 to {MAX_THREADS}; got {threads!r}.")
     header = read_model_header(model)
@@ -142,6 +125,12 @@ def open_session(
         return open_first_proved(auto_candidates(ort, plan), header, batch_size=batch_size)
     require_device(ort, name)
     return open_on(ort, plan, name, requested=device)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise `ConfigurationError` unless runs may have so many frames."""
+    if type(batch_size) is not int or not 1 <= batch_size <= MAX_BATCH:
+        raise ConfigurationError(f"batch_size must be a whole number from 1 to {MAX_BATCH}; got {batch_size!r}.")
 
 
 def model_size(spec: ModelSpec, asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -164,23 +153,7 @@ def model_size(spec: ModelSpec, asked: tuple[int, int] | None) -> tuple[int, int
     return height, width
 
 
-def installed_builds() -> dict[str, str]:
-    """Installed builds of onnxruntime -> version; if there are several, they overwrite each other's files.
-
-    Read from the names of .dist-info folders: `importlib.metadata` takes longer to load than onnxruntime.
-    """
-    builds = {name.replace("-", "_"): name for name in BUILDS}
-    found: dict[str, str] = {}
-    for folder in sys.path:
-        with contextlib.suppress(OSError):
-            for entry in os.listdir(folder or "."):
-                name, _, version = entry.removesuffix(".dist-info").rpartition("-")
-                if entry.endswith(".dist-info") and name in builds:
-                    found.setdefault(builds[name], version)
-    return {name: found[name] for name in BUILDS if name in found}
-
-
-@functools.cache
+@cache
 def load_runtime() -> Any:
     """Import onnxruntime and return the module, checked to be complete.
 
@@ -228,16 +201,12 @@ def auto_candidates(ort: Any, plan: SessionPlan) -> list[Candidate]:
     ):
         names.insert(0, engine)
 
-    def opener(name: DeviceName) -> Callable[[], OrtSession]:
-        def attempt() -> OrtSession:
-            problem = device_problem(ort, name) or no_gain(ort, plan, name)
-            if problem:
-                raise DeviceError(problem)
-            return open_on(ort, plan, name, requested="auto")
+    def attempt(name: DeviceName) -> OrtSession:
+        if problem := device_problem(ort, name) or no_gain(ort, plan, name):
+            raise DeviceError(problem)
+        return open_on(ort, plan, name, requested="auto")
 
-        return attempt
-
-    return [(str(name), opener(name)) for name in names]
+    return [(str(name), partial(attempt, name)) for name in names]
 
 
 def no_gain(ort: Any, plan: SessionPlan, name: DeviceName) -> str:
@@ -278,10 +247,9 @@ def open_on(ort: Any, plan: SessionPlan, device: DeviceName, *, requested: str) 
         # Threads wait for one another between operators: a second run uses these gaps, if there is more than one core.
         runs_at_once=2 if device.kind == "cpu" and plan.overlapped and plan.threads > 1 else 1,
     )
-    # GPUs run out of memory in the second run, while the first one's buffers are still there. The CPU provider has
-    # nothing to tune, and a run without a purpose would cost a short clip a frame's time.
+    # The CPU provider has nothing to tune, and a run without a purpose would cost a short clip a frame's time.
     if device.kind != "cpu":
-        warm_up(session, plan.batch_size, plan.input_size, runs=2)
+        warm_up(session, plan.batch_size, plan.input_size)
     return session
 
 
@@ -330,15 +298,15 @@ def _upgrade() -> str:
 def _raise_open_error(ort: Any, error: Exception, plan: SessionPlan, device: DeviceName) -> NoReturn:
     """Raise the error of ours that explains a runtime's exception while opening."""
     text = str(error)
-    name, opset = plan.header.name, plan.header.opsets.get("", 0)
+    name, contents = plan.header.name, plan.header.contents
     if found := re.search(r"max supported IR version: (\d+)", text):
         raise ModelFileError(
-            f"{name} has IR version {plan.header.ir_version}; onnxruntime {ort.__version__} reads up to {found[1]}. "
+            f"{name} has IR version {contents.ir_version}; onnxruntime {ort.__version__} reads up to {found[1]}. "
             f"Upgrade it: {_upgrade()}; or export again with a lower --opset."
         ) from error
     if found := re.search(r"official support for domain ai\.onnx is till opset (\d+)", text):
         raise ModelFileError(
-            f"{name} has opset {opset}; onnxruntime {ort.__version__} reads up to {found[1]}. "
+            f"{name} has opset {contents.opsets.get('', 0)}; onnxruntime {ort.__version__} reads up to {found[1]}. "
             f"Upgrade it: {_upgrade()}; or export again with --opset {found[1]}."
         ) from error
     if is_out_of_memory(error):

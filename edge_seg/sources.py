@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from .diagnose import reading
-from .errors import ConfigurationError, MediaError, RefusedError
+from .errors import MediaError, RefusedError
 from .items import Item, expand_sources
-from .media import Event, Frame, Source
+from .media import Event, Frame, Source, ignore_event
 from .redact import redact
 
 FIRST_REOPENING_S = 1.0
@@ -25,7 +25,7 @@ def open_item(
     *,
     give_up_s: float = 30.0,
     wait_s: float = 0.0,
-    on_event: Callable[[Event], None] | None = None,
+    on_event: Callable[[Event], None] = ignore_event,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Source:
     """Open one item for reading.
@@ -50,9 +50,9 @@ def open_item(
         from .video import VideoFile
 
         return VideoFile(item.location if item.kind == "video" else None, track=item.track, stopped=stopped)
-    from .live import STALL_S, LiveSource, ignore_event
+    from .live import STALL_S, LiveSource
 
-    on_event, stall_s = on_event or ignore_event, min(STALL_S, give_up_s)
+    stall_s = min(STALL_S, give_up_s)
     connect = _camera(item) if item.kind == "camera" else _connection(item, stall_s, stopped)
     first = _connected(connect, wait_s, on_event, stopped)
     if not first.info.live:
@@ -83,10 +83,10 @@ def _connected(
 
 
 def _camera(item: Item) -> Callable[[], Source]:
-    from .camera import FROZEN_S, Camera, RepetitionWatch
+    from .camera import Camera, RepetitionWatch
 
     watch = RepetitionWatch()
-    return lambda: Camera(int(item.location), frozen_s=FROZEN_S, watch=watch)
+    return lambda: Camera(int(item.location), watch=watch)
 
 
 def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Callable[[], Source]:
@@ -105,7 +105,6 @@ def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Call
             track=item.track,
             open_timeout_s=limit_s,
             read_timeout_s=stall_s,
-            low_delay=True,
             stopped=stopped,
         )
         limit_s = min(SLOWEST_REOPENING_S, max(QUICKEST_REOPENING_S, 2 * (time.monotonic() - began_at)))
@@ -141,8 +140,6 @@ class SourceChain(Source):
 
     def __init__(self, items: Sequence[Item]) -> None:
         super().__init__()
-        if not items:
-            raise ConfigurationError("A chain of sources needs at least one.")
         self._items = tuple(items)
         self._open: Source | None = open_item(self._items[0])
         self._stopped = False
@@ -174,8 +171,7 @@ class SourceChain(Source):
             self._open.close()
 
     def _add(self, source: Source, *, last: bool) -> None:
-        for key, value in vars(source.counts).items():
-            setattr(self.counts, key, getattr(self.counts, key) + value)
+        self.counts.add(source.counts)
         end = source.end
         if end.early:
             end = replace(end, reason=f"{source.info.name}: {end.reason}")

@@ -24,7 +24,18 @@ from .redact import redact
 if TYPE_CHECKING:
     from .segmentation import Segmentation
 
-    Segment = Callable[[list[Any], list[Any], list[Any], list[str]], list[Segmentation]]
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A frame (H, W, 3) uint8 BGR as it was given, and what its result copies."""
+
+    image: np.ndarray
+    index: int
+    time_s: float | None
+    name: str
+
+
+Segment = Callable[[list[Given]], "list[Segmentation]"]
 
 
 class Capture(Protocol):
@@ -58,7 +69,7 @@ class ResultStream(Iterator["Segmentation"]):
     error. One thread takes the results; any other may call `close`.
 
     Args:
-        segment: (frames, indices, times, names) -> results, from a Segmenter.
+        segment: frames as they were given -> results, from a Segmenter.
         batch_size: frames per call of `segment`.
         source: a path, an address, a camera's index, "-", an open `Source`, a `cv2.VideoCapture`, or any iterable of
             frames.
@@ -177,23 +188,20 @@ def _results(segment: Segment, batch_size: int, given: Any, progress: _Progress)
             # A live source completes its counts only when its iterator is closed.
             stack.callback(frames.close)  # type: ignore[attr-defined]
         for batch in _batches(frames, batch_size, progress, copied=copied):
-            results = segment(*map(list, zip(*batch, strict=True)))
+            results = segment(batch)
             progress.segmented += len(results)
             yield from results
-        if progress.closed:
-            return
-        _warn_of_losses(items, items.info.name if isinstance(items, Source) else _printable(items))
+        if isinstance(items, Source) and not progress.closed:
+            _warn_of_losses(items)
 
 
-def _batches(
-    frames: Iterable[Any], size: int, progress: _Progress, *, copied: bool
-) -> Iterator[list[tuple[Any, Any, Any, str]]]:
-    """(frame, index, time, name) of each item, in batches of `size`; items are counted as they come.
+def _batches(frames: Iterable[Any], size: int, progress: _Progress, *, copied: bool) -> Iterator[list[Given]]:
+    """The items' frames in batches of `size`; items are counted as they come.
 
     If the iterable raises an error, the items before it are given first: how many results there are does not depend on
     the batch size.
     """
-    batch: list[tuple[Any, Any, Any, str]] = []
+    batch: list[Given] = []
     try:
         for item in frames:
             image, index = getattr(item, "image", item), getattr(item, "index", progress.taken)
@@ -202,7 +210,7 @@ def _batches(
             progress.taken += 1
             image = check_frame(image)
             image = image.copy() if copied else image
-            batch.append((image, index, getattr(item, "time_s", None), getattr(item, "name", "")))
+            batch.append(Given(image, index, getattr(item, "time_s", None), getattr(item, "name", "")))
             if progress.closed:
                 break
             if len(batch) == size:
@@ -216,13 +224,10 @@ def _batches(
         yield batch
 
 
-def _warn_of_losses(source: Any, name: str) -> None:
-    """Warn if a source ended early or lost frames; an iterable of arrays does not say, so there is no warning."""
-    end = getattr(source, "end", None)
-    if end is not None and end.early:
-        text = f"{name} ended early, at {end.at_s:.2f} s: {end.reason}"
-    elif isinstance(source, Source) and (lost := losses(source)):
-        text = f"{name}: {lost}"
-    else:
-        return
-    warn_caller(text)
+def _warn_of_losses(source: Source) -> None:
+    """Warn if a source ended early or lost frames."""
+    name, end = source.info.name, source.end
+    if end.early:
+        warn_caller(f"{name} ended early, at {end.at_s:.2f} s: {end.reason}")
+    elif lost := losses(source):
+        warn_caller(f"{name}: {lost}")

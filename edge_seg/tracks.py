@@ -1,4 +1,4 @@
-"""Which track of an opened video is read, and what its header says about it. Decodes no picture."""
+"""Which track of an opened video is read, by what decoder settings, and what its header says. Decodes no picture."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .phrases import counted
 from .threads import available_threads
 
 _NO_TIMESTAMPS = 1 << 7  # AVFMT_NOTIMESTAMPS
+_OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: give damaged frames, flagged, instead of discarding them
 _DURATION_FROM_ZERO = frozenset({"matroska", "webm", "asf"})
 _TAG_NAMES = {"com.apple.quicktime.location.iso6709": "location", "com.apple.quicktime.title": "title"}
 # Transfer functions of high dynamic range, by their numbers in ITU-T H.273.
@@ -114,6 +115,15 @@ def describe(
         track=number,
         tracks=len(video_tracks(container)),
     )
+
+
+def set_up_decoder(track: VideoStream, *, low_delay: bool) -> None:
+    """Set the decoder's threads and limits; `low_delay` goes without frame threads, which hold pictures back."""
+    context = track.codec_context
+    context.thread_type = "SLICE" if low_delay else "AUTO"
+    context.thread_count = available_threads()
+    context.flags |= _OUTPUT_CORRUPT
+    context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def time_base(track: VideoStream) -> Fraction:

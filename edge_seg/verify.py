@@ -6,16 +6,18 @@ travel in the file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from .devices import device_problem, first_line, machine_devices, precision_problem
+from .devices import device_problem, machine_devices, precision_problem
 from .errors import DeviceError, ModelFileError
 from .golden import decode_golden
 from .modelfile import ModelHeader, read_model_header
+from .phrases import first_line
 from .proof import DeviceVerdict, judge_session
 from .session import load_runtime, open_session
 from .spec import GOLDEN_KEY
@@ -49,13 +51,12 @@ class VerifyReport:
         return {**asdict(self), "passed": self.passed}
 
 
-def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch_size: int = 1) -> VerifyReport:
+def verify(model: str | os.PathLike[str] | bytes, device: str = "auto") -> VerifyReport:
     """Run the golden frames on a device, or on all that are available, and compare with Keras' labels.
 
     Args:
         model: path of an ONNX file of ours, or its bytes.
         device: as `open_session` takes it, or "all" for every device of this machine.
-        batch_size: frames per run, as the model will be used.
 
     Raises:
         ModelFileError: no model of ours, or one without golden frames.
@@ -67,7 +68,7 @@ def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch
     verdicts = []
     for name in names:
         try:
-            verdicts.append(_judge(model, name, frames, labels, batch_size))
+            verdicts.append(_judge(model, name, frames, labels))
         except DeviceError as error:
             if device != "all":
                 raise
@@ -80,9 +81,9 @@ def verify(model: str | os.PathLike[str] | bytes, device: str = "auto", *, batch
 def golden_of(header: ModelHeader) -> tuple[np.ndarray, np.ndarray]:
     """The golden frames (N, H, W, 3) and labels (N, H, W) in a file; `ModelFileError` when there are none."""
     header.spec  # noqa: B018  raises first if the file is ONNX, but not ours
-    if GOLDEN_KEY not in header.metadata:
+    if GOLDEN_KEY not in header.contents.metadata:
         raise ModelFileError(f"{header.name} has no golden frames to verify with. Export it again: python -m export")
-    return decode_golden(header.metadata[GOLDEN_KEY])
+    return decode_golden(header.contents.metadata[GOLDEN_KEY])
 
 
 def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
@@ -99,9 +100,6 @@ def present_devices(precision: str) -> tuple[list[str], dict[str, str]]:
     return present, absent
 
 
-def _judge(model: Any, device: str, frames: np.ndarray, labels: np.ndarray, batch_size: int) -> DeviceVerdict:
-    session = open_session(model, device=device, batch_size=batch_size)
-    try:
-        return judge_session(session, frames, labels, batch_size=batch_size)
-    finally:
-        session.close()
+def _judge(model: Any, device: str, frames: np.ndarray, labels: np.ndarray) -> DeviceVerdict:
+    with contextlib.closing(open_session(model, device=device)) as session:
+        return judge_session(session, frames, labels)

@@ -28,14 +28,13 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from . import cycles, rotation
+from . import native, rotation
 from .clock import Clock
 from .diagnose import reading
 from .errors import MediaError
 from .extent import Extent, measure
-from .gaps import GapWatch
-from .ledger import DecoderLedger
-from .media import MAX_PIXELS, STANDARD_INPUT, Frame, Source, SourceEnd
+from .ledger import DecoderLedger, GapWatch
+from .media import STANDARD_INPUT, Frame, Source, SourceEnd
 from .opening import (
     CLOCKS_WITHOUT_ZERO,
     READ_TIMEOUT_S,
@@ -50,12 +49,10 @@ from .opening import (
 )
 from .preprocess import resize_frame
 from .redact import redact
-from .threads import available_threads
-from .tracks import describe, pick_track, time_base
+from .tracks import describe, pick_track, set_up_decoder, time_base
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
-_OUTPUT_CORRUPT = 1 << 3  # AV_CODEC_FLAG_OUTPUT_CORRUPT: give damaged frames, flagged, instead of discarding them
 
 
 class VideoFile(Source):
@@ -63,11 +60,10 @@ class VideoFile(Source):
 
     Args:
         location: a path, or an address if `network`; None for standard input.
-        network: whether `location` is an address.
+        network: whether `location` is an address; it is decoded without frame threads, which hold pictures back.
         track: which of its video tracks, from 1; cover pictures do not count.
         open_timeout_s: how long each step of opening an address may take; None for the default.
         read_timeout_s: an address that gives no picture for this long has ended.
-        low_delay: decode without frame threads, which hold pictures back; for live sources.
         stopped: whether to stop waiting for an address or for standard input.
 
     Raises:
@@ -83,24 +79,20 @@ class VideoFile(Source):
         track: int = 1,
         open_timeout_s: float | None = None,
         read_timeout_s: float = READ_TIMEOUT_S,
-        low_delay: bool = False,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self.name = STANDARD_INPUT if location is None else redact(str(location))
         self._patience_s = read_timeout_s if network else float("inf")
-        self._pipe = StandardInput(stopped) if location is None else None
-        if self._pipe is not None:
+        self._pipe: StandardInput | None = None
+        if location is None:
+            self._pipe = StandardInput(stopped)
             self._container = self._pipe.open()
         elif network:
             self._container = open_address(
-                str(location),
-                open_timeout_s=open_timeout_s,
-                read_timeout_s=read_timeout_s,
-                stopped=stopped,
+                str(location), open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s, stopped=stopped
             )
         else:
-            assert location is not None
             self._container = open_file(location)
         try:
             # For a download, the connection itself reports whether it was complete.
@@ -108,9 +100,9 @@ class VideoFile(Source):
                 self._extent = Extent() if network or location is None else measure(Path(location))
             self._stream = pick_track(self._container, track, self.name, cut=self._extent.cut, live=network)
             self._time_base = time_base(self._stream)
-            _set_up_decoder(self._stream, low_delay=low_delay)
-            self.origin_s = clock_origin_s(self._container)
-            self._clock = Clock(self._time_base, self.origin_s, rounds=is_of(self._container, CLOCKS_WITHOUT_ZERO))
+            set_up_decoder(self._stream, low_delay=network)
+            rounds = is_of(self._container, CLOCKS_WITHOUT_ZERO)
+            self._clock = Clock(self._time_base, clock_origin_s(self._container), rounds=rounds)
             self.info = describe(
                 self._container,
                 self._stream,
@@ -168,7 +160,7 @@ class VideoFile(Source):
             with contextlib.suppress(av.error.FFmpegError):
                 self._container.close()
         del self._container, self._stream
-        cycles.collector.file_closed()
+        native.collector.file_closed()
 
     def _pictures(self) -> Iterator[VideoFrame]:
         """Decoded pictures; damage to the container ends them, damage to a packet costs only that packet."""
@@ -299,7 +291,7 @@ class VideoFile(Source):
         except MemoryError as error:
             raise self._no_memory() from error
         if self._matrix is None:
-            self._matrix = _display_matrix(picture)
+            self._matrix = rotation.matrix_of(picture)
             self._settle_geometry(image, self._matrix)
         image = rotation.upright(image, self._matrix)
         if image.shape[:2] != self.info.size:
@@ -349,14 +341,6 @@ class VideoFile(Source):
         return "the file declares more than it holds" if short else ""
 
 
-def _set_up_decoder(track: VideoStream, *, low_delay: bool) -> None:
-    context = track.codec_context
-    context.thread_type = "SLICE" if low_delay else "AUTO"
-    context.thread_count = available_threads()
-    context.flags |= _OUTPUT_CORRUPT
-    context.options = {"max_pixels": str(MAX_PIXELS)}
-
-
 def _own_time(picture: VideoFrame) -> int | None:
     return picture.pts if picture.pts is not None else picture.dts
 
@@ -365,12 +349,3 @@ def _color_matrix(picture: VideoFrame) -> int | None:
     """The matrix of its colours if the file leaves it open: BT.709 of HD, as players take it (mpv's rule)."""
     unsaid = picture.colorspace == _UNSPECIFIED
     return Colorspace.ITU709 if unsaid and (picture.width >= 1280 or picture.height > 576) else None
-
-
-def _display_matrix(picture: VideoFrame) -> rotation.Matrix:
-    side_data: Any = picture.side_data  # its type does not say that it can be indexed by position
-    for place in range(len(side_data)):
-        data = side_data[place]
-        if data.type.name == "DISPLAYMATRIX":
-            return rotation.parse_matrix(bytes(data))
-    return rotation.IDENTITY

@@ -41,12 +41,11 @@ class OutputStyle:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """One result: its kind, its path (the partial one unless `whole`), frames in it, and remarks for the user."""
+    """One result: its kind, its path (final or partial), frames in it, and remarks for the user."""
 
     kind: str
     path: Path
     frames: int
-    whole: bool
     notes: tuple[str, ...] = ()
 
 
@@ -119,7 +118,7 @@ class PictureTrack:
             notes.append(f"pauses shortened by {result.shortened_s:.0f} s, since no frame of an MP4 may last so long")
         if result.audio:
             notes.append(f"audio: {result.audio}")
-        return Written(kind=self._kind, path=result.path, frames=result.frames, whole=result.whole, notes=tuple(notes))
+        return Written(kind=self._kind, path=result.path, frames=result.frames, notes=tuple(notes))
 
     def abort(self) -> None:
         self._writer.abort()
@@ -173,7 +172,7 @@ class LabelFolder:
     def close(self, whole: bool, all_audio: bool) -> Written:
         if whole:
             _give_name(self._partial, self._path, self._seal, f"{self._count} pictures")
-        return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count, whole=whole)
+        return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count)
 
     def abort(self) -> None:
         if not self._count:
@@ -229,7 +228,7 @@ class ShareLines:
             raise self._cut_short(error) from error
         if whole:
             _give_name(self._partial, self._path, self._seal, f"{self._count} lines")
-        return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count, whole=whole)
+        return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count)
 
     def abort(self) -> None:
         self._file.close()

@@ -182,7 +182,7 @@ class Predict(Work):
     absent_allowed = True
 
     def make(self, version: str) -> None:
-        from edge_seg import bundled_model, cli, segmenter
+        from edge_seg import Segmenter, bundled_model, cli, predict_command
         from edge_seg.fake import FakeSession
         from edge_seg.spec import ModelSpec
         from tests.edge_seg.clips import make_clip, write_image
@@ -193,11 +193,11 @@ class Predict(Work):
             make_clip(given / "clip.mp4", count=12, size=(48, 64))
             write_image(given / "still.png", 7)
 
-        class Stand(segmenter.Segmenter):
+        class Stand(Segmenter):
             def __init__(self, model: object, *, batch_size: int = 1, **options: object) -> None:
                 super().__init__(FakeSession(ModelSpec(input_size=(32, 32))), batch_size=batch_size)
 
-        segmenter.Segmenter = Stand  # type: ignore[misc]
+        predict_command.Segmenter = Stand  # type: ignore[misc]
         options = ["--limit", "5", "--alpha", "1"] if version == OLD else ["--alpha", "0"]
         out = ["-o", str(self.folder / "out"), "--overwrite", "--save", "overlay,mask,labels,jsonl"]
         nowhere = io.StringIO()
@@ -446,8 +446,7 @@ def preload() -> None:
 
     import edge_seg.cli
     import edge_seg.commands
-    import edge_seg.predict
-    import edge_seg.resume
+    import edge_seg.predict_command
 
     assert all((av, cv2, numpy, edge_seg))
 

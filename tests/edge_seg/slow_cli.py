@@ -10,9 +10,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from edge_seg import bundled_model, cli, segmenter
+from edge_seg import Segmenter, bundled_model, cli, predict_command
 from edge_seg.fake import FakeSession
-from edge_seg.leaving import end_program
+from edge_seg.native import end_program
 from edge_seg.spec import ModelSpec
 
 
@@ -23,11 +23,11 @@ def main() -> int:
         time.sleep(pause_s)
         return batch[..., 0] // 22
 
-    class SlowSegmenter(segmenter.Segmenter):
+    class SlowSegmenter(Segmenter):
         def __init__(self, model: object, *, batch_size: int = 1, **options: object) -> None:
             super().__init__(FakeSession(ModelSpec(input_size=(32, 32)), labels=labels), batch_size=batch_size)
 
-    segmenter.Segmenter = SlowSegmenter  # type: ignore[misc]
+    predict_command.Segmenter = SlowSegmenter  # type: ignore[misc]
     return cli.main(["predict", *sys.argv[2:], "-m", str(bundled_model())])
 
 

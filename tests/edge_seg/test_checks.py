@@ -16,8 +16,9 @@ from edge_seg import checks, processor, threads
 from edge_seg.errors import MissingDependencyError
 
 
-def test_checks_name_versions_devices_and_autos_choice(tiny_model):
-    found = checks.collect_checks(tiny_model())
+def test_checks_name_versions_devices_and_autos_choice(monkeypatch, tiny_model):
+    monkeypatch.setattr(checks, "bundled_model", tiny_model)
+    found = checks.collect_checks()
     assert found.versions["edge_seg"] == edge_seg.__version__
     assert [item.name for item in found.devices][:2] == ["cpu", "openvino"]
     assert found.devices[0].available
@@ -28,8 +29,9 @@ def test_checks_name_versions_devices_and_autos_choice(tiny_model):
     assert any(line.startswith("auto") and found.auto_device in line for line in found.lines())
 
 
-def test_checks_survive_a_missing_model(tmp_path):
-    found = checks.collect_checks(tmp_path / "gone.onnx")
+def test_checks_survive_a_missing_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(checks, "bundled_model", lambda: tmp_path / "gone.onnx")
+    found = checks.collect_checks()
     assert found.auto_device is None
     assert "No model at" in found.auto_reason
 
@@ -40,7 +42,8 @@ def test_checks_survive_a_missing_onnxruntime(monkeypatch, tiny_model):
 
     for module in ("session", "checks"):
         monkeypatch.setattr(f"edge_seg.{module}.load_runtime", missing)
-    found = checks.collect_checks(tiny_model())
+    monkeypatch.setattr(checks, "bundled_model", tiny_model)
+    found = checks.collect_checks()
     assert found.devices == ()
     assert found.problems == ("onnxruntime is not installed. Install it: pip install onnxruntime-gpu",)
     assert "problem    onnxruntime is not installed" in "\n".join(found.lines())

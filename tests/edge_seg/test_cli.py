@@ -352,14 +352,14 @@ def test_smoothing_begins_anew_with_each_source(predict: Any, tmp_path: Path, ba
 def test_a_batch_that_no_longer_fits_is_one_line_and_no_frame_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from edge_seg import bundled_model, segmenter
+    from edge_seg import bundled_model
     from edge_seg.fake import FakeSession
 
-    class Small(segmenter.Segmenter):
+    class Small(Segmenter):
         def __init__(self, model: object, *, batch_size: int = 1, **options: object) -> None:
             super().__init__(FakeSession(memory_frames=2), batch_size=batch_size)
 
-    monkeypatch.setattr(segmenter, "Segmenter", Small)
+    monkeypatch.setattr("edge_seg.predict_command.Segmenter", Small)
     clip = make_clip(tmp_path / "a.mp4", count=11)
     out = tmp_path / "out"
     assert main(["predict", str(clip), "-o", str(out), "--batch", "4", "-m", str(bundled_model())]) == 0
@@ -557,16 +557,14 @@ def test_demo_makes_its_overlay_anew_each_time(
 def test_files_are_segmented_two_runs_at_once_and_a_lone_picture_by_all_threads(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, overlapped: bool
 ) -> None:
-    from edge_seg import segmenter
-
     asked = []
 
-    class Watched(segmenter.Segmenter):
+    class Watched(Segmenter):
         def __init__(self, *args: Any, **options: Any) -> None:
             asked.append(options["overlapped"])
             super().__init__(*args, **options)
 
-    monkeypatch.setattr(segmenter, "Segmenter", Watched)
+    monkeypatch.setattr("edge_seg.predict_command.Segmenter", Watched)
     paths = [tmp_path / name for name in names.split()]
     for path in paths:
         make_clip(path, count=2) if path.suffix == ".mp4" else write_image(path, 1)

@@ -152,16 +152,17 @@ def test_what_dead_processes_left_goes_after_a_while(tmp_path: Path) -> None:
     os.utime(folder, (old, old))
     # In a container a process with the first one's number lives always: after a day it is no longer asked.
     gone = {f".partial-{child.pid}-0-model.onnx", abandoned}
-    assert set(sweep(tmp_path)) == gone | {folder.name}
+    sweep(tmp_path)
     assert set(names(tmp_path)) == set(left) - gone
-    assert sweep(tmp_path / "gone") == []
+    sweep(tmp_path / "gone")
 
 
 def test_a_lock_that_nobody_holds_is_swept(tmp_path: Path) -> None:
     held = Claim(tmp_path / "held.mp4")
     left = tmp_path / ".partial-lock-0123456789abcdef"
     left.touch(mode=0o444)
-    assert sweep(tmp_path) == [left.name]
+    sweep(tmp_path)
+    assert not left.exists()
     assert len(list(tmp_path.iterdir())) == 1
     held.release()
     assert not list(tmp_path.iterdir())

@@ -76,7 +76,8 @@ def test_there_is_no_such_camera() -> None:
 def test_a_camera_that_repeats_itself_is_taken_for_unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_seg.camera.sys.platform", "elsewhere")
     monkeypatch.setattr("edge_seg.camera.cv2.VideoCapture", lambda index: Sensor(1, 20))
-    with Camera(0, frozen_s=0.2) as camera:
+    monkeypatch.setattr("edge_seg.camera.FROZEN_S", 0.2)
+    with Camera(0) as camera:
         numbers = [read_number(frame.image) for frame in camera]
     assert numbers == list(range(1, 21)), "a repetition is no picture"
     assert camera.counts.dropped > 0

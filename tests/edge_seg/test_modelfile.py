@@ -51,16 +51,16 @@ def test_the_header_says_what_the_onnx_package_says(tiny_model):
 
     path = tiny_model(outputs=("labels", "confidence"))
     header, model = read_model_header(path), onnx.load(path)
-    assert header.ir_version == model.ir_version
-    assert header.opsets == {item.domain: item.version for item in model.opset_import}
-    assert header.metadata == {item.key: item.value for item in model.metadata_props}
-    assert sum(header.operators.values()) == header.nodes == len(model.graph.node)
-    assert header.weight_bytes == sum(len(item.raw_data) for item in model.graph.initializer)
+    assert header.contents.ir_version == model.ir_version
+    assert header.contents.opsets == {item.domain: item.version for item in model.opset_import}
+    assert header.contents.metadata == {item.key: item.value for item in model.metadata_props}
+    assert header.contents.operators.total() == len(model.graph.node)
+    assert header.contents.weight_bytes == sum(len(item.raw_data) for item in model.graph.initializer)
     assert header.size_bytes == path.stat().st_size
     assert header.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert header.spec.outputs == ("labels", "confidence")
     same = read_model_header(path.read_bytes())
-    assert (same.path, same.sha256, same.metadata) == (None, header.sha256, header.metadata)
+    assert (same.path, same.sha256, same.contents.metadata) == (None, header.sha256, header.contents.metadata)
 
 
 def test_a_missing_file_names_itself_and_the_command(tmp_path):
@@ -403,7 +403,7 @@ def test_a_540_mb_file_is_read_without_its_weights(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < 2**20, "what lies in the file is not read into memory"
-    assert (header.weight_bytes, header.spec.name) == (size, "fcn8")
+    assert (header.contents.weight_bytes, header.spec.name) == (size, "fcn8")
 
 
 @given(data=st.binary(max_size=400))
@@ -427,10 +427,10 @@ def test_a_mutated_model_is_read_or_refused_never_worse(tiny_model, edits, cut):
     try:
         header = read_model_header(bytes(data[: len(data) - cut]))
         header.spec  # noqa: B018
-        if GOLDEN_KEY in header.metadata:
+        if GOLDEN_KEY in header.contents.metadata:
             from edge_seg.golden import decode_golden
 
-            decode_golden(header.metadata[GOLDEN_KEY])
+            decode_golden(header.contents.metadata[GOLDEN_KEY])
     except ModelFileError:
         pass
     # A hundredth of a second; what is looked for is work without end, on however loaded a machine.

@@ -239,7 +239,7 @@ def test_a_slow_viewer_sees_the_present_and_the_report_says_how_old(camera: Fail
 def test_a_slow_camera_is_opened_at_its_first_frames(tmp_path: Path, describes: bool) -> None:
     server = RtspCamera(tmp_path, pace_s=0.1, describes=describes)
     try:
-        with VideoFile(f"rtsp://127.0.0.1:{server.port}/live", network=True, low_delay=True) as source:
+        with VideoFile(f"rtsp://127.0.0.1:{server.port}/live", network=True) as source:
             assert source.info.size == (48, 64)
             opened_with = len(server.sent)
             first = next(iter(source))

@@ -637,7 +637,7 @@ def test_what_was_made_since_the_run_began_is_not_replaced(
         name.parent.mkdir(exist_ok=True)
         name.write_text("theirs")
 
-    monkeypatch.setattr("edge_seg.names.check_free", meanwhile)
+    monkeypatch.setattr("edge_seg.predict_command.check_free", meanwhile)
     code, found, _ = predict(source, "--save", "jsonl")
     assert (code, name.read_text()) == (1, "theirs")
     assert f"{name}: was made meanwhile by another run" in found["a"]["message"]

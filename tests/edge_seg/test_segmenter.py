@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,7 @@ from edge_seg import (
 )
 from edge_seg.errors import raise_if_interrupted
 from edge_seg.fake import FakeSession, brightness_labels
+from edge_seg.media import Frame, Source, SourceEnd, SourceInfo
 from edge_seg.session import open_session
 from edge_seg.sources import open_source
 from tests.edge_seg.clips import make_clip, write_image
@@ -197,15 +199,26 @@ def test_a_stream_carries_the_sources_index_and_time(fake):
 
 
 def test_an_early_end_is_said_aloud(fake):
-    class Source(list):
-        end = SimpleNamespace(early=True, at_s=1.25, reason="the file breaks off")
+    class Cut(Source):
+        info = SourceInfo(name="cut.mp4", kind="video")
 
-    stream = Segmenter(fake).stream(Source(pictures(2)))
-    with pytest.warns(RuntimeWarning, match=r"ended early, at 1\.25 s: the file breaks off"):
+        def _frames(self):
+            for index, picture in enumerate(pictures(2)):
+                yield Frame(image=picture, index=index, pts=index, time_base=Fraction(1))
+            self.end = SourceEnd(at_s=1.25, early=True, reason="the file breaks off")
+
+    stream = Segmenter(fake).stream(Cut())
+    with pytest.warns(RuntimeWarning, match=r"cut\.mp4 ended early, at 1\.25 s: the file breaks off"):
         assert len(list(stream)) == 2
+
+
+def test_an_iterable_of_the_callers_own_may_call_anything_its_end(fake):
+    class Excerpt(list):
+        end = 2
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(list(Segmenter(fake).stream(list(pictures(2))))) == 2
+        assert len(list(Segmenter(fake).stream(Excerpt(pictures(2))))) == 2
 
 
 def test_a_stream_of_an_image_file(fake, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_seg import checks, devices, session, tensorrt, warmup
+from edge_seg import checks, devices, ort_session, session, tensorrt, versions
 from edge_seg.errors import ConfigurationError, DeviceError, MissingDependencyError, ModelFileError, OutOfMemoryError
 from edge_seg.fake import FakeSession
 from edge_seg.modelfile import read_model_header
@@ -511,7 +511,7 @@ def test_installed_builds_are_read_from_the_environment(monkeypatch, tmp_path):
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 9.9.9\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert session.installed_builds() == {"onnxruntime": "9.9.9", "onnxruntime-gpu": "9.9.9"}
+    assert versions.installed_builds() == {"onnxruntime": "9.9.9", "onnxruntime-gpu": "9.9.9"}
 
 
 @pytest.mark.parametrize(
@@ -530,8 +530,9 @@ def test_the_bound_follows_the_arithmetic_really_used(arithmetic, kind, precisio
     assert devices.arithmetic_of(kind, precision, bf16=bf16) == arithmetic
 
 
-def test_checks_show_a_gpu_machine_as_auto_sees_it(tiny_model, gpu_machine):
-    found = checks.collect_checks(tiny_model())
+def test_checks_show_a_gpu_machine_as_auto_sees_it(monkeypatch, tiny_model, gpu_machine):
+    monkeypatch.setattr(checks, "bundled_model", tiny_model)
+    found = checks.collect_checks()
     assert {item.name: item.available for item in found.devices}["cuda:0"]
     assert found.auto_device == "cuda:0"
 
@@ -626,7 +627,7 @@ def test_the_error_of_one_run_waits_for_the_other():
         ended.append(True)
 
     with pytest.raises(OutOfMemoryError):
-        warmup._at_once(2, call)
+        ort_session._at_once(2, call)
     assert ended == [True]
 
 

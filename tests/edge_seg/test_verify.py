@@ -14,7 +14,7 @@ from edge_seg.verify import judge_session, verify
 
 
 def test_a_right_model_passes_and_the_report_says_how(tiny_model):
-    report = verify(tiny_model(), "cpu", batch_size=2)
+    report = verify(tiny_model(), "cpu")
     (verdict,) = report.verdicts
     assert report.passed
     assert verdict.passed

@@ -18,10 +18,10 @@ from av.stream import Disposition
 
 from edge_seg import rotation
 from edge_seg.clock import Clock
-from edge_seg.cycles import Collector
 from edge_seg.encode import VideoWriter
 from edge_seg.errors import MediaError
 from edge_seg.media import Frame
+from edge_seg.native import Collector
 from edge_seg.threads import available_threads
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import lay_together, make_clip, paint_number, read_number, video_times
@@ -364,7 +364,7 @@ def test_closing_lets_go_of_threads_and_files(tmp_path: Path, monkeypatch: pytes
         collector = Collector()
         monkeypatch.setattr(collector, "SHARE", share)
         monkeypatch.setattr(collector, "MOST_WAITING", most)
-        monkeypatch.setattr("edge_seg.cycles.collector", collector)
+        monkeypatch.setattr("edge_seg.native.collector", collector)
         held = []
         for _ in range(13):
             read(clip)

@@ -74,7 +74,7 @@ def test_the_file_proves_itself_and_holds_rendered_frames(run_folder, scenes, tm
     out = tmp_path / "model.onnx"
     assert export(run_folder, out, "--golden", "rendered", "--golden-frames", "2") == 0
     header = read_model_header(out)
-    frames, labels = decode_golden(header.metadata[spec_module.GOLDEN_KEY])
+    frames, labels = decode_golden(header.contents.metadata[spec_module.GOLDEN_KEY])
     assert frames.shape == (2, 64, 96, 3)
     assert len(np.unique(labels)) > 1
     # Nothing of the dataset travels in the file.
@@ -87,13 +87,13 @@ def test_the_file_proves_itself_and_holds_rendered_frames(run_folder, scenes, tm
 def test_golden_frames_of_ones_own(run_folder, scenes, tmp_path):
     out = tmp_path / "model.onnx"
     assert export(run_folder, out, "--golden", "validation") == 0
-    frames, _ = decode_golden(read_model_header(out).metadata[spec_module.GOLDEN_KEY])
+    frames, _ = decode_golden(read_model_header(out).contents.metadata[spec_module.GOLDEN_KEY])
     assert any((frames[0] == scene).all() for scene in scenes[0][5:])
 
 
 def test_no_golden_frames(run_folder, tmp_path):
     assert export(run_folder, tmp_path / "model.onnx", "--golden", "none") == 0
-    assert spec_module.GOLDEN_KEY not in read_model_header(tmp_path / "model.onnx").metadata
+    assert spec_module.GOLDEN_KEY not in read_model_header(tmp_path / "model.onnx").contents.metadata
 
 
 def test_a_dynamic_size_is_proved_at_another_size_too(run_folder, tmp_path):
@@ -119,8 +119,8 @@ def test_another_size_than_the_runs(run_folder, tmp_path):
     assert export(run_folder, tmp_path / "model.onnx", "--input-size", "32x64", "--opset", "21") == 0
     header = read_model_header(tmp_path / "model.onnx")
     assert header.spec.input_size == (32, 64)
-    assert header.opsets[""] == 21
-    assert header.ir_version == 10
+    assert header.contents.opsets[""] == 21
+    assert header.contents.ir_version == 10
 
 
 @pytest.fixture

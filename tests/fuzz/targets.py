@@ -26,7 +26,7 @@ def model(path: Path) -> None:
     with Segmenter(path, device="cpu") as segmenter:
         labels = segmenter.segment(np.zeros((*segmenter.spec.input_size, 3), np.uint8)).labels
         assert labels.dtype == np.uint8
-    if GOLDEN_KEY in read_model_header(path).metadata:
+    if GOLDEN_KEY in read_model_header(path).contents.metadata:
         verify(path, "cpu")
 
 

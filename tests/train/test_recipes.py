@@ -71,7 +71,7 @@ def test_help_names_the_recipes_own_values() -> None:
         ours, theirs = (str(getattr(RECIPES[recipe], name)).removesuffix(".0") for recipe in ("notebook", "default"))
         assert f"default: {theirs}; notebook recipe: {ours})" in text
     size = "x".join(map(str, RECIPES["default"].input_size))
-    assert f"default: {size}; notebook recipe: 224x224)" in text
+    assert f"default: as in --start, or {size}; notebook recipe: 224x224)" in text
     for field in fields(Augmentation):
         value = getattr(Augmentation(), field.name)
         shown = ":".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from edge_seg.crew import Crew
+from edge_seg.labelling import Crew
 
 
 def test_one_works_on_the_callers_own_thread():

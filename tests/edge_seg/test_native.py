@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from edge_seg import leaving
-from edge_seg.leaving import _Door
+from edge_seg import native
+from edge_seg.native import _Door
 
 # Four threads in native code nearly all the time; the main thread ends amid it.
 PROGRAM = """
@@ -97,7 +97,7 @@ def test_the_end_waits_for_who_is_inside_and_keeps_daemons_out() -> None:
 
 
 def test_a_device_that_hangs_does_not_keep_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(native, "PATIENCE_S", 0.1)
     door = _Door()
     in_a_daemon(door.enter).join()
     began = time.monotonic()
@@ -109,20 +109,20 @@ def test_a_device_that_hangs_does_not_keep_the_program(monkeypatch: pytest.Monke
 def test_a_forked_child_waits_for_nobody() -> None:
     program = (
         "import os, threading, time\n"
-        "from edge_seg import leaving\n"
-        "inside = threading.Thread(target=leaving._door.enter)\n"
+        "from edge_seg import native\n"
+        "inside = threading.Thread(target=native._door.enter)\n"
         "inside.start(), inside.join()\n"
         "began = time.monotonic()\n"
         "child = os.fork()\n"
         "if child:\n"
-        "    leaving._begin_anew()\n"
+        "    native._begin_anew()\n"
         "    status = os.waitpid(child, 0)[1]\n"
         "    print(status, time.monotonic() - began)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     status, took = done.stdout.split()
     assert status == "0"
-    assert float(took) < 0.5 * leaving.PATIENCE_S
+    assert float(took) < 0.5 * native.PATIENCE_S
 
 
 class Interruption(Exception):
@@ -138,7 +138,7 @@ def interrupted_at(step: int, work: Callable[[], None]) -> bool:
 
     def count(frame: FrameType, event: str, value: object) -> Any:
         nonlocal steps
-        if not frame.f_code.co_filename.endswith(("leaving.py", "threading.py", "contextlib.py")):
+        if not frame.f_code.co_filename.endswith(("native.py", "threading.py", "contextlib.py")):
             return None
         steps += event != "line"
         if event != "line" and steps == step:
@@ -157,7 +157,7 @@ def interrupted_at(step: int, work: Callable[[], None]) -> bool:
 
 def test_an_exception_from_a_signals_handler_leaves_nobody_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:
-        with leaving.native_code():
+        with native.native_code():
             pass
 
     def others() -> None:
@@ -167,7 +167,7 @@ def test_an_exception_from_a_signals_handler_leaves_nobody_inside(monkeypatch: p
     step = 1
     while True:
         door = _Door()
-        monkeypatch.setattr(leaving, "_door", door)
+        monkeypatch.setattr(native, "_door", door)
         if not interrupted_at(step, work):
             break
         other = in_a_daemon(others)
