@@ -26,7 +26,7 @@ from edge_seg.session import load_runtime, open_session
 from edge_seg.spec import GOLDEN_KEY, ModelSpec, palette_for
 from train.run import Run, load_model, open_run
 
-from .calibrate import Calibration, find_ranges
+from .calibrate import Calibration, observe
 from .convert import convert
 from .draft import Draft, append_metadata, write_draft
 from .evidence import (
@@ -212,7 +212,7 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
             # Evenly spread: they are in order of their names, and so the first are of one drive.
             everything = evidence.pictures.frames
             seen = everything[spread_places(len(everything), OVERFLOW_FRAMES)]
-            ranges, _ = find_ranges(draft, summed_tensors(draft), seen, Calibration(), scratch)
+            ranges, _, _ = observe(draft, summed_tensors(draft), seen, Calibration(), scratch)
             refuse_overflow(ranges)
             return suit_gpu(to_half(draft)), 0
     if options.precision == "int8":
