@@ -46,8 +46,7 @@ from .half import refuse_overflow, summed_tensors, to_half
 from .late import suit_gpu
 from .options import ExportOptions
 from .quantize import count_operators, quantize
-from .record import is_trained, sha256, training_summary, versions, write_json
-from .stages import Stages
+from .record import Stages, is_trained, sha256, training_summary, versions, write_json
 from .wrap import wrap
 
 # Candidates rendered or read for each golden frame that is kept.

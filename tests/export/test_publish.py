@@ -24,7 +24,7 @@ from edge_seg.session import open_session
 from export import cpu, half, publish, record
 from export.__main__ import _say, main
 from export.evidence import find
-from export.stages import Stages
+from export.record import Stages
 from train.run import load_model, open_run, save_run
 
 ROOT = Path(__file__).parents[2]
