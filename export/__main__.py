@@ -11,6 +11,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_seg.arguments import Parser, positive
+from edge_seg.console import answer, harmless, put
+from edge_seg.errors import MissingDependencyError
+from edge_seg.signals import asked_twice, held_back, interrupt
+
+# Everything else is imported where it is used, so that a missing package is one line.
 if TYPE_CHECKING:
     from .options import ExportOptions
 
@@ -19,16 +25,11 @@ INSTALL = "pip install -e '.[export,gpu]'"
 
 def main(argv: list[str] | None = None) -> int:
     """Export one run; returns the exit code (0 published, 1 failed, 2 wrong usage)."""
-    from edge_seg.console import answer
-
     watch = _Watch()
     return answer(lambda: _run(argv, watch), afterwards=watch.outcome)
 
 
 def _run(argv: list[str] | None, watch: _Watch) -> int:
-    from edge_seg.console import put
-    from edge_seg.signals import asked_twice, interrupt
-
     args = build_parser().parse_args(argv)
     watch.begin(args.out)
     with asked_twice(interrupt, last_words=f"error: stopped at once; {args.out} is whole, the old or the new."):
@@ -62,7 +63,6 @@ class _Watch:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command-line parser; its help states every default."""
-    from edge_seg.arguments import Parser, positive
     from train.arguments import size
 
     parser = Parser(
@@ -110,12 +110,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--license", metavar="TEXT", help="terms of the weights, stored in the file (default: the run's)"
     )
-    _add_proof_arguments(parser, positive)
-    _add_int8_arguments(parser, positive)
+    _add_proof_arguments(parser)
+    _add_int8_arguments(parser)
     return parser
 
 
-def _add_proof_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
+def _add_proof_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("proof")
     group.add_argument(
         "--gate-on",
@@ -147,7 +147,7 @@ def _add_proof_arguments(parser: argparse.ArgumentParser, positive: Any) -> None
     )
 
 
-def _add_int8_arguments(parser: argparse.ArgumentParser, positive: Any) -> None:
+def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("int8")
     group.add_argument(
         "--calibration",
@@ -198,8 +198,6 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
 
 def require_tools() -> None:
     """Raise `MissingDependencyError` unless Keras on TensorFlow, tf2onnx, onnx and onnxruntime can be imported."""
-    from edge_seg.errors import MissingDependencyError
-    from edge_seg.signals import held_back
     from train.quiet import import_keras_quietly
 
     asked = os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -258,8 +256,6 @@ def _outputs(text: str) -> tuple[str, ...]:
 
 
 def _say(line: str) -> None:
-    from edge_seg.console import harmless
-
     # A run's folders and files may have any name.
     print(harmless(line), file=sys.stderr, flush=True)
 

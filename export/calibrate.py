@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,30 +62,24 @@ class Calibration:
         return {key: value for key, value in asdict(self).items() if key != "percentile" or self.method == key}
 
 
-def find_ranges(
-    draft: Draft, tensors: list[str], frames: Iterable[np.ndarray], calibration: Calibration, folder: Path
-) -> tuple[Ranges, int]:
-    """`observe` without means: ranges and the number of frames."""
-    ranges, _, count = observe(draft, tensors, [], frames, calibration, folder)
-    return ranges, count
-
-
 def observe(
     draft: Draft,
     tensors: list[str],
-    averaged: list[str],
     frames: Iterable[np.ndarray],
     calibration: Calibration,
     folder: Path,
+    *,
+    averaged: Sequence[str] = (),
 ) -> tuple[Ranges, Means, int]:
     """Run a wrapped float32 draft over frames and record the ranges of some tensors and the means of others.
 
     Args:
         draft: with input `frames`.
         tensors: names of the float tensors whose range is wanted.
-        averaged: names of the float tensors (N, C, H, W) whose channel means are wanted.
         frames: each (H, W, 3) uint8 BGR at the draft's size; read once, one at a time.
+        calibration: how ranges are found.
         folder: an existing folder for a temporary model of the draft's size.
+        averaged: names of the float tensors (N, C, H, W) whose channel means are wanted.
 
     Returns:
         tensor -> (lowest, highest), tensor -> (C,) float64, and the number of frames seen.
@@ -184,7 +178,7 @@ class _Histograms:
 class _Averages:
     """The mean of each channel of each tensor; the graph averages within a frame."""
 
-    def __init__(self, averaged: list[str]) -> None:
+    def __init__(self, averaged: Sequence[str]) -> None:
         self._averaged, self._totals, self._count = averaged, [np.zeros(0)] * len(averaged), 0
         self.nodes = [
             helper.make_node("GlobalAveragePool", [name], [f"{name}.mean"], f"{name}.mean") for name in averaged

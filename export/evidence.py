@@ -67,22 +67,30 @@ class Evidence:
     undecided: np.ndarray
 
 
-def gate_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
-    """The frames on which a model must agree with Keras.
+def pictures_of(
+    run: Run, split: str, size: tuple[int, int], *, data: Path | None, count: int, first: int = 0
+) -> Pictures:
+    """Frames to compare ONNX with Keras on.
 
     Args:
         run: the run that is exported.
+        split: "val", "test" or "rendered", see `gate_split`.
         size: (height, width) in pixels.
         data: a dataset to use instead of the one the run recorded.
-        split: "val", "test" or "rendered", see `gate_split`.
-        count: most frames, picked evenly.
+        count: most frames; images are picked evenly.
+        first: at which street rendered scenes begin.
 
     Raises:
         DatasetError, ConfigurationError: the images that were asked for are not available.
     """
     if split == "rendered":
-        return rendered_pictures(run.classes, size, count)
-    return dataset_pictures(run, size, data=data, split=split, count=count)
+        return rendered_pictures(run.classes, size, count, first=first)
+    samples = spread(find(run, split, data), count)
+    # Resized as at run time; masks by nearest neighbour.
+    frames = np.stack([resize_frame(read_image(sample.image), size) for sample in samples])
+    truth = np.stack([resize_labels(read_ids(sample), size) for sample in samples])
+    words = {"val": "validation images", "test": "test images"}[split]
+    return Pictures(source=f"{len(samples)} {words}", frames=frames, truth=truth)
 
 
 def gate_split(run: Run, *, data: Path | None, asked: str) -> tuple[str, str]:
@@ -108,15 +116,6 @@ def check_pictures(run: Run, split: str, *, data: Path | None, count: int) -> No
     Raises what `find` raises, and `DatasetError` that names every bad file.
     """
     refuse_problems(check_pairs(spread(find(run, split, data), count), run.class_list))
-
-
-def dataset_pictures(run: Run, size: tuple[int, int], *, data: Path | None, split: str, count: int) -> Pictures:
-    """Images of a run's dataset, resized to `size` as at run time; masks by nearest neighbour."""
-    samples = spread(find(run, split, data), count)
-    frames = np.stack([resize_frame(read_image(sample.image), size) for sample in samples])
-    truth = np.stack([resize_labels(read_ids(sample), size) for sample in samples])
-    words = {"val": "validation images", "test": "test images", "train": "training images"}[split]
-    return Pictures(source=f"{len(samples)} {words}", frames=frames, truth=truth)
 
 
 def rendered_pictures(classes: tuple[str, ...], size: tuple[int, int], count: int, *, first: int = 0) -> Pictures:

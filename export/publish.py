@@ -26,7 +26,7 @@ from edge_seg.session import load_runtime, open_session
 from edge_seg.spec import GOLDEN_KEY, ModelSpec, palette_for
 from train.run import Run, load_model, open_run
 
-from .calibrate import Calibration, find_ranges
+from .calibrate import Calibration, observe
 from .convert import convert
 from .draft import Draft, append_metadata, write_draft
 from .evidence import (
@@ -34,10 +34,9 @@ from .evidence import (
     ask_keras,
     calibration_frames,
     check_pictures,
-    dataset_pictures,
-    gate_pictures,
     gate_split,
     golden_evidence,
+    pictures_of,
     rendered_pictures,
     spread_places,
     visible_classes,
@@ -47,12 +46,13 @@ from .half import refuse_overflow, summed_tensors, to_half
 from .late import suit_gpu
 from .options import ExportOptions
 from .quantize import count_operators, quantize
-from .record import is_trained, sha256, training_summary, versions, write_json
-from .stages import Stages
+from .record import Stages, is_trained, sha256, training_summary, versions, write_json
 from .wrap import wrap
 
 # Candidates rendered or read for each golden frame that is kept.
 CANDIDATES = 3
+# Golden frames are of other streets than the gate's.
+GOLDEN_STREETS = 50_000
 # Frames of the gate used to check that float16 can hold the network's sums.
 OVERFLOW_FRAMES = 16
 
@@ -132,11 +132,9 @@ def golden_frames(job: Job, model: keras.Model) -> Evidence | None:
     if options.golden == "none":
         return None
     count = CANDIDATES * options.golden_frames
+    split = "rendered" if options.golden == "rendered" else "val"
     with job.stages.stage("golden frames"):
-        if options.golden == "rendered":
-            candidates = rendered_pictures(job.run.classes, job.size, count, first=50_000)
-        else:
-            candidates = dataset_pictures(job.run, job.size, data=options.data, split="val", count=count)
+        candidates = pictures_of(job.run, split, job.size, data=options.data, count=count, first=GOLDEN_STREETS)
         golden = golden_evidence(model, candidates, options.golden_frames)
     if max(visible_classes(labels) for labels in golden.labels) < 2:
         job.stages.say(
@@ -149,7 +147,7 @@ def gate_evidence(job: Job, model: keras.Model) -> tuple[Evidence, Evidence | No
     """The gate's frames with Keras' labels and logits; for a dynamic model also at a second size."""
     options, size = job.options, job.size
     with job.stages.stage("Keras' answers for the gate"):
-        pictures = gate_pictures(job.run, size, data=options.data, split=job.gate_on, count=options.gate_frames)
+        pictures = pictures_of(job.run, job.gate_on, size, data=options.data, count=options.gate_frames)
         evidence = ask_keras(model, pictures)
         if not options.dynamic_size:
             return evidence, None
@@ -188,7 +186,17 @@ def make(
     draft.check()
     with job.stages.stage("write"):
         write_draft(draft, path)
-    result = judge(job, draft, path, evidence, other)
+    with job.stages.stage("gate"):
+        result = run_gate(
+            draft,
+            path,
+            evidence,
+            precision=job.options.precision,
+            classes=job.run.classes,
+            unlabelled=job.run.unlabelled,
+            trained=is_trained(job.run),
+            other_size=other,
+        )
     spec = describe(job, draft, result, calibrated)
     failures = list(result.failures)
     devices: list[dict[str, Any]] = []
@@ -212,7 +220,7 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
             # Evenly spread: they are in order of their names, and so the first are of one drive.
             everything = evidence.pictures.frames
             seen = everything[spread_places(len(everything), OVERFLOW_FRAMES)]
-            ranges, _ = find_ranges(draft, summed_tensors(draft), seen, Calibration(), scratch)
+            ranges, _, _ = observe(draft, summed_tensors(draft), seen, Calibration(), scratch)
             refuse_overflow(ranges)
             return suit_gpu(to_half(draft)), 0
     if options.precision == "int8":
@@ -222,21 +230,6 @@ def to_precision(job: Job, draft: Draft, evidence: Evidence, scratch: Path) -> t
         with job.stages.stage("calibrate and quantize"):
             return quantize(draft, frames, scratch, calibration=options.calibration)
     return draft, 0
-
-
-def judge(job: Job, draft: Draft, path: Path, evidence: Evidence, other: Evidence | None) -> GateResult:
-    """Run the gate as a timed stage."""
-    with job.stages.stage("gate"):
-        return run_gate(
-            draft,
-            path,
-            evidence,
-            precision=job.options.precision,
-            classes=job.run.classes,
-            unlabelled=job.run.unlabelled,
-            trained=is_trained(job.run),
-            other_size=other,
-        )
 
 
 def seal(

@@ -53,7 +53,7 @@ def quantize(
     """
     convolutions = quantized_convolutions(draft)
     inputs = [node.input[0] for node in convolutions]
-    ranges, means, count = observe(draft, _observed(draft, convolutions), inputs, frames, calibration, folder)
+    ranges, means, count = observe(draft, _observed(draft, convolutions), frames, calibration, folder, averaged=inputs)
     _correct_biases(draft, convolutions, means)
     run_passes(draft, [_CENTER])
     quantized = _insert_qdq(draft, convolutions, _shared_by_pools(draft, ranges))

@@ -249,7 +249,7 @@ class Export(Work):
     def make(self, version: str) -> None:
         from export.options import ExportOptions
         from export.publish import Job, publish
-        from export.stages import Stages
+        from export.record import Stages
 
         options = ExportOptions(out=self.folder / "model.onnx", name=version)
         job = Job(run=self.run, size=(32, 64), options=options, gate_on="rendered", stages=Stages(lambda line: None))

@@ -24,7 +24,7 @@ from edge_seg.session import open_session
 from export import cpu, half, publish, record
 from export.__main__ import _say, main
 from export.evidence import find
-from export.stages import Stages
+from export.record import Stages
 from train.run import load_model, open_run, save_run
 
 ROOT = Path(__file__).parents[2]
@@ -165,11 +165,11 @@ def test_the_frames_that_float16_is_judged_by_are_of_all_that_the_gate_has(monke
     frames = np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1)
     seen = []
 
-    def find_ranges(draft, tensors, frames, calibration, folder):
+    def observe(draft, tensors, frames, calibration, folder):
         seen.extend(frames.ravel().tolist())
-        return {"conv1": (0.0, 1.0)}, len(frames)
+        return {"conv1": (0.0, 1.0)}, {}, len(frames)
 
-    for name, fake in (("find_ranges", find_ranges), ("summed_tensors", list), ("to_half", list), ("suit_gpu", list)):
+    for name, fake in (("observe", observe), ("summed_tensors", list), ("to_half", list), ("suit_gpu", list)):
         monkeypatch.setattr(publish, name, fake)
     options = SimpleNamespace(precision="fp16")
     job = publish.Job(run=None, size=(1, 1), options=options, gate_on="val", stages=Stages(lambda line: None))

@@ -12,7 +12,7 @@ import pytest
 from edge_seg.errors import ConfigurationError, ConversionError
 from edge_seg.preprocess import scale_frames
 from export import calibrate
-from export.calibrate import Calibration, find_ranges
+from export.calibrate import Calibration, observe
 from export.draft import Draft, write_draft
 from export.passes import PROPERTIES
 from export.quantize import SCORE_LAYERS, count_operators, quantize
@@ -163,7 +163,7 @@ def test_the_runtime_computes_what_the_graph_says(quantized, scenes, tmp_path):
 def test_minmax_is_the_extremes_of_the_activations(wrapped, model, scenes, tmp_path):
     import keras
 
-    (ranges, count) = find_ranges(wrapped, ["block1_conv1.relu"], iter(scenes[0][:4]), Calibration(), tmp_path)
+    ranges, _, count = observe(wrapped, ["block1_conv1.relu"], iter(scenes[0][:4]), Calibration(), tmp_path)
     layer = keras.Model(model.input, model.get_layer("block1_conv1").output)
     values = layer.predict_on_batch(scale_frames(scenes[0][:4]))
     np.testing.assert_allclose(ranges["block1_conv1.relu"], (values.min(), values.max()), atol=1e-5)
@@ -173,8 +173,8 @@ def test_minmax_is_the_extremes_of_the_activations(wrapped, model, scenes, tmp_p
 
 def test_percentile_cuts_what_minmax_keeps(wrapped, scenes, tmp_path):
     tensors = ["block1_conv1.relu", "conv6.relu"]
-    widest, _ = find_ranges(wrapped, tensors, iter(scenes[0]), Calibration(), tmp_path)
-    cut, _ = find_ranges(wrapped, tensors, iter(scenes[0]), Calibration(method="percentile", percentile=99.0), tmp_path)
+    widest, _, _ = observe(wrapped, tensors, iter(scenes[0]), Calibration(), tmp_path)
+    cut, _, _ = observe(wrapped, tensors, iter(scenes[0]), Calibration(method="percentile", percentile=99.0), tmp_path)
     assert all(0 < cut[name][1] < widest[name][1] for name in tensors)
 
 
@@ -197,7 +197,7 @@ def test_frames_are_streamed(wrapped, tmp_path, method):
             most = max(most, alive)
             yield frame
 
-    _, count = find_ranges(wrapped, ["conv7.relu"], frames(), Calibration(method=method), tmp_path)
+    _, _, count = observe(wrapped, ["conv7.relu"], frames(), Calibration(method=method), tmp_path)
     assert count == 20
     assert most <= 3
 
@@ -236,7 +236,7 @@ def test_memory_does_not_grow_with_the_frames(wrapped, tmp_path, method, monkeyp
         tracemalloc.start()
         try:
             tensors = ["block1_conv1.relu", "block1_conv2.relu", "block2_conv2.relu"]
-            find_ranges(wrapped, tensors, frames(), Calibration(method=method), tmp_path)
+            observe(wrapped, tensors, frames(), Calibration(method=method), tmp_path)
         finally:
             tracemalloc.stop()
         return marks[1] - marks[0]
