@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.pipeline import measure_clip
+from benchmarks.pipeline import describe_clip, measure_clip
 from benchmarks.rows import ClipRow
 from benchmarks.settings import Settings
+from tests.edge_seg.clips import make_clip
 
 from .conftest import fake_contender
 
@@ -64,3 +65,9 @@ def test_other_programs_beside_the_clip_are_told(tmp_path: Path, monkeypatch: py
     assert others == pytest.approx(0.1)
     _, others = measure(GrowingWorker(), tmp_path)
     assert others == 0.0
+
+
+def test_frames_are_counted_where_a_clip_does_not_say_how_many_it_has(tmp_path: Path) -> None:
+    """As 0 they would make clips cut at different lengths alike, and `compare` take them for one another."""
+    clip = make_clip(tmp_path / "clip.mkv", count=9)
+    assert [describe_clip(clip, limit)["frames"] for limit in (None, 4, 50)] == [9, 4, 9]
