@@ -1,7 +1,8 @@
 """Accuracy of a contender's labels: mean IoU against the truth, pixel agreement with Keras.
 
 Knows arrays of class ids; nothing of where they come from. Mean IoU leaves the unlabelled class out, as is usual, and
-is taken at each frame's own size; agreement is over every pixel at the model's size, before any resizing.
+classes that no frame shows, of which a single pixel would cost points; it is taken at each frame's own size. Agreement
+is over every pixel at the model's size, before any resizing.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def measure_accuracy(
     confusion = np.zeros((classes, classes), np.int64)
     for found, true in zip(labels, truth, strict=True):
         confusion += confusion_matrix(true, resize_labels(found, true.shape), classes)
-    return Accuracy(mean_iou=none_if_nan(scores(confusion, unlabelled).mean_iou), agreement=agreed)
+    return Accuracy(mean_iou=none_if_nan(scores(confusion, unlabelled).mean_iou_of_truth), agreement=agreed)
 
 
 def agreement(labels: np.ndarray, reference: np.ndarray) -> float:

@@ -20,7 +20,7 @@ from .pipeline import describe_clip, measure_clip
 from .process import Say, Start, Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
-from .settings import Settings, check_run, read_config, run_classes
+from .settings import Settings, check_run, model_files, read_config, run_classes
 from .suite import measure_batch, workload
 
 # A worker that uses more than this share of a core while it waits for its turn disturbs the others.
@@ -40,7 +40,8 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     surroundings = environment()
     run_digest = check_run(settings.run)
     clip = describe_clip(settings.clip, settings.clip_frames) if settings.clip else {}
-    # Read before anything is exported, which takes minutes, so that a missing dataset is reported at once.
+    # Each before what takes minutes, scenes and exports, so that a wrong file or a missing dataset is reported at once.
+    model_files(settings.models)
     say("reading the data" if settings.data else "rendering the data")
     data = load_data(settings.data, limit=settings.data_limit, classes=run_classes(settings.run))
     field = find_field(settings, run_digest, say)

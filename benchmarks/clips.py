@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_seg.errors import MediaError
 from edge_seg.preprocess import scale_frames, stack_frames
-from edge_seg.spec import ModelSpec
+from edge_seg.spec import palette_for
 from edge_seg.timings import Stopwatch
 
 from .cases import Contender
@@ -128,11 +128,13 @@ class NaiveLoop:
 
     def __init__(self, contender: Contender) -> None:
         from .runners import keras_model
+        from .settings import run_classes
 
         self._model = keras_model(contender)
         self._size = contender.size
         # The palette is RGB; cv2 needs BGR.
-        self._colours = np.asarray(ModelSpec(input_size=contender.size, precision="fp32").palette, np.uint8)[:, ::-1]
+        palette = palette_for(run_classes(Path(contender.path)).names)
+        self._colours = np.asarray(palette, np.uint8)[:, ::-1]
         self._model.predict(np.zeros((1, *self._size, 3), np.float32), verbose=0)
 
     def run(self, clip: Path, limit: int | None, target: Path) -> dict[str, Any]:

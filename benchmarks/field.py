@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import util
 from pathlib import Path
 
 from edge_seg.devices import device_problem, machine_devices, parse_device
@@ -60,6 +61,8 @@ def find_field(settings: Settings, run_digest: str, say: Say) -> Field:
     contenders = keras_contenders(settings.run, size, run_digest)
     contenders += session_contenders(files, devices, size, optional=settings.devices is None)
     peers, failed_peers = peer_contenders(settings, files, size, run_digest, say)
+    if any(peer.kind == "litert" for peer in peers) and util.find_spec("ai_edge_litert") is None:
+        notes.append("LiteRT is tensorflow.lite here, with TensorFlow in its memory (pip install ai-edge-litert)")
     return Field(
         contenders=(*contenders, *peers),
         files=tuple(files),

@@ -264,7 +264,8 @@ def read_gpu(path: Path) -> dict[str, Any]:
 
 
 def gpu_blocks(found: dict[str, Any]) -> list[str]:
-    """Blocks on a `benchmarks gpu`: a heading, frames/s with the share of the GPU's peak by batch size, notes."""
+    """Blocks on a `benchmarks gpu`: a heading, frames/s with the share of the GPU's peak by batch size and the least
+    agreement of all of them, notes."""
     count, limits = found["operations"], found["limits"]
     network = f" ({count['weights'] / 1e6:.1f} M weights, {count['gflop']:.1f} GFLOP a frame)" if count else ""
     gpu = limits.get("gpu") or ", ".join(found["environment"]["gpus"]) or "GPU"
@@ -287,7 +288,7 @@ def gpu_blocks(found: dict[str, Any]) -> list[str]:
     for name in dict.fromkeys(name for name, _ in rows):
         cells = [_gpu_cell(rows.get((name, batch))) for batch in batches]
         told = (row["agreement"] for (other, _), row in rows.items() if other == name and row["agreement"] is not None)
-        line = [name, *cells, percent(next(told, None), 3)]
+        line = [name, *cells, percent(min(told, default=None), 3)]
         lines.append(_line([f"**{cell}**" for cell in line] if name == "edge_seg cuda fp16" else line))
     said = any(note.startswith("NOISY") for note in found["notes"])
     notes = [*found["notes"], *([] if said else _restless(found["rows"]))]

@@ -6,6 +6,7 @@ runs its stages one at a time: their CPU time shows how many frames/s these core
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +29,7 @@ NAIVE = "naive loop"
 
 
 def describe_clip(path: Path, limit: int | None) -> dict[str, Any]:
-    """Name, digest, size and number of frames of a clip, at most `limit`.
+    """Name, digest, size and number of frames of a clip, at most `limit`; they are counted where it does not say.
 
     Raises:
         MediaError: the clip cannot be opened.
@@ -37,7 +38,7 @@ def describe_clip(path: Path, limit: int | None) -> dict[str, Any]:
 
     with VideoFile(path) as video:
         height, width = video.info.size or (0, 0)
-        frames = video.info.frame_count or 0
+        frames = video.info.frame_count or sum(1 for _ in itertools.islice(video, limit))
     return {
         "name": path.name,
         "digest": file_hash(path),

@@ -64,8 +64,13 @@ def _keras_predict(contender: Contender, batch: int) -> Loaded:
 
 
 def _keras_compiled(contender: Contender, batch: int) -> Loaded:
-    model = keras_model(contender)
+    whole = keras_model(contender)
     import tensorflow as tf
+
+    from train.fcn8 import logits_model
+
+    # Without the softmax, which labels do not need and no other contender but `predict` computes.
+    model = logits_model(whole)
 
     @tf.function(input_signature=[tf.TensorSpec((batch, *contender.size, 3), tf.uint8)])
     def labels(frames: Any) -> Any:

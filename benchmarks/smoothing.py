@@ -192,7 +192,7 @@ def smoothed(shown: Shown, hold: int) -> np.ndarray:
 def drive_record(
     shown: Shown, classes: Sequence[str], unlabelled: int | None, holds: Sequence[int], strides: Sequence[int]
 ) -> dict[str, Any]:
-    """A drive's scores for each stride and hold, and its steadiness."""
+    """A drive's scores for each stride and hold, mean IoU over the classes that it shows, and its steadiness."""
     assert shown.truth is not None
     by_stride = {}
     for stride in strides:
@@ -205,7 +205,7 @@ def drive_record(
                 confusion += confusion_matrix(true, resize_labels(found, true.shape), len(classes))
             found_scores = scores(confusion, unlabelled)
             by_hold[str(hold)] = {
-                "mean_iou": none_if_nan(found_scores.mean_iou),
+                "mean_iou": none_if_nan(found_scores.mean_iou_of_truth),
                 "iou": {name: none_if_nan(value) for name, value in zip(classes, found_scores.iou, strict=True)},
             }
         by_stride[str(stride)] = by_hold

@@ -10,23 +10,27 @@ import argparse
 import json
 import shlex
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 from edge_seg.phrases import counted
 from train.arguments import path, positive
 from train.classes import CAMVID
 from train.files import DAMAGE, replacing
 
+from .benchmark import noise_notes
 from .cases import session_contenders
 from .chart import FAINT, FAMILIES, import_pyplot, logarithmic, saved_figure, style
 from .data import load_data
 from .environment import environment, processor
 from .process import Say, Start, Worker
 from .report import begun, check_save, save_json
+from .rows import Row
 from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
 from .suite import measure_batch, workload
 
@@ -52,6 +56,8 @@ def run_widths(options: argparse.Namespace, *, say: Say, start: Start = Worker) 
     with replacing(options.save.with_suffix(".png")) as temporary:
         draw_widths(found, temporary)
     print(widths_table(found["widths"]))
+    for note in found["notes"]:
+        print(harmless(note), file=sys.stderr)
     return 0
 
 
@@ -70,14 +76,15 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
     opened = {name: open_run(run) for name, run in runs.items()}
     shared = _recipe(next(iter(opened.values())).config, folder)
     surroundings = environment()
-    measured = _times(runs, repeats=repeats, frames=frames, say=say, start=start)
+    rows, others = _measured(runs, repeats=repeats, frames=frames, say=say, start=start)
     for name, point in points.items():
         network = opened[name].fcn8
         point |= {"block_widths": list(network.block_widths), "head_widths": list(network.head_widths)}
-        point |= {"parameters": network.parameters, "ms_median": measured[name]}
+        point |= {"parameters": network.parameters, "ms_median": rows[name].ms_median}
     return {
         **begun("widths", surroundings),
         **shared,
+        "notes": noise_notes(rows.values(), [], [others], surroundings),
         "widths": sorted(points.values(), key=lambda point: point["parameters"]),
     }
 
@@ -116,8 +123,10 @@ def read_study(folder: Path) -> dict[str, dict[str, Any]]:
     return points
 
 
-def _times(runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start: Start) -> dict[str, float]:
-    """Median milliseconds a frame of each network's fp32 file on the CPU, measured in turns."""
+def _measured(
+    runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start: Start
+) -> tuple[dict[str, Row], float | None]:
+    """The row of each network's fp32 file on the CPU, measured in turns, and what other programs did meanwhile."""
     files = {}
     for name, run in runs.items():
         keep = Settings(run=run, models=(), out=DEFAULT_OUT)
@@ -129,11 +138,11 @@ def _times(runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start:
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
         data = load_data(None, limit=frames)
         work = workload(contenders, data, size, classes=CAMVID, repeats=repeats, frames=frames, scratch=Path(scratch))
-        rows = measure_batch(work, 1, say=say, start=start).rows
-    for row in rows:
+        measured = measure_batch(work, 1, say=say, start=start)
+    for row in measured.rows:
         if row.ms_median is None:
             raise ConfigurationError(f"{row.name} could not be timed: {row.reason}")
-    return {name: float(row.ms_median or 0.0) for name, row in zip(runs, rows, strict=True)}
+    return dict(zip(runs, measured.rows, strict=True)), measured.others_cores
 
 
 def widths_table(points: Sequence[dict[str, Any]]) -> str:

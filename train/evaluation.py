@@ -203,11 +203,8 @@ def _ms_a_frame(times: Sequence[tuple[float, int]]) -> float:
 
 
 def _image_score(sample: Sample, confusion: np.ndarray, unlabelled: int | None) -> ImageScore:
-    """Average over the classes in the image's truth only, so that a stray pixel of another cannot halve the mean."""
     found = scores(confusion, unlabelled)
-    present = confusion.sum(axis=1) > 0
-    ious = found.iou[present & ~np.isnan(found.iou)]
-    return ImageScore(sample, float(ious.mean()) if ious.size else float("nan"), found.accuracy)
+    return ImageScore(sample, found.mean_iou_of_truth, found.accuracy)
 
 
 def _chunks(samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:

@@ -85,6 +85,11 @@ class Scores:
         names = ("mean_iou", "mean_iou_with_unlabelled", "accuracy", "accuracy_with_unlabelled", "mean_class_accuracy")
         return {name: none_if_nan(getattr(self, name)) for name in names}
 
+    @property
+    def mean_iou_of_truth(self) -> float:
+        """`mean_iou` over the classes that the truth shows: a stray pixel of another would halve that of two."""
+        return _mean(self.iou[self.confusion.sum(axis=1) > 0])
+
 
 def scores(confusion: np.ndarray, unlabelled: int | None) -> Scores:
     """Read every score from a (C, C) confusion matrix; `unlabelled` is the id the field leaves out, or None."""

@@ -19,6 +19,14 @@ def test_mean_iou_leaves_the_unlabelled_class_out():
     assert found.agreement == 1.0
 
 
+def test_a_stray_pixel_of_a_class_that_no_frame_shows_costs_a_pixel_and_no_class():
+    truth = np.array([[0] * 50 + [1] * 50], np.uint8)
+    labels = truth[None].copy()
+    labels[0, 0, 0] = 2
+    found = measure_accuracy(labels, [truth], classes=4, unlabelled=3)
+    assert found.mean_iou == pytest.approx((49 / 50 + 1) / 2)
+
+
 def test_labels_are_brought_to_the_truths_own_size_by_nearest_neighbour():
     labels = np.array([[[0, 1], [0, 1]]], np.uint8)
     large = np.repeat(np.repeat(labels[0], 3, axis=0), 5, axis=1)

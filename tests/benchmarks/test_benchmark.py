@@ -389,6 +389,16 @@ def test_a_missing_package_is_one_line_and_help_waits_for_no_keras(tmp_path):
     assert child.stdout.endswith("False\n"), child.stderr
 
 
+def test_a_file_that_is_no_model_is_refused_before_scenes_are_rendered(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.benchmark.load_data", lambda *_, **__: pytest.fail("rendered first"))
+    file = tmp_path / "other.onnx"
+    file.write_bytes(b"no model")
+    assert (
+        command.main(["--run", str(run_folder), "--model", str(file), "--out", str(tmp_path / "o"), "--no-clip"]) == 1
+    )
+    assert "other.onnx" in capsys.readouterr().err
+
+
 def test_a_file_of_other_classes_than_the_runs_is_refused_before_anything_is_measured(run_folder, tiny_model):
     own = tiny_model(classes=("road", "lawn"), palette=((0, 0, 0), (1, 1, 1)), unlabelled=None)
     with pytest.raises(ConfigurationError, match=r"of the classes road, lawn, the Keras run .* Give the run"):

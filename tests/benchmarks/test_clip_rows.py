@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks.pipeline import measure_clip
+from benchmarks import runners
+from benchmarks.clips import NaiveLoop
+from benchmarks.pipeline import describe_clip, measure_clip
 from benchmarks.rows import ClipRow
 from benchmarks.settings import Settings
+from tests.edge_seg.clips import make_clip
 
 from .conftest import fake_contender
 
@@ -64,3 +70,24 @@ def test_other_programs_beside_the_clip_are_told(tmp_path: Path, monkeypatch: py
     assert others == pytest.approx(0.1)
     _, others = measure(GrowingWorker(), tmp_path)
     assert others == 0.0
+
+
+def test_frames_are_counted_where_a_clip_does_not_say_how_many_it_has(tmp_path: Path) -> None:
+    """As 0 they would make clips cut at different lengths alike, and `compare` take them for one another."""
+    clip = make_clip(tmp_path / "clip.mkv", count=9)
+    assert [describe_clip(clip, limit)["frames"] for limit in (None, 4, 50)] == [9, 4, 9]
+
+
+def test_the_naive_loop_has_a_colour_for_each_class_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of CamVid's twelve alone, a thirteenth class found none, and the loop failed."""
+
+    class Network:
+        def predict(self, frames: np.ndarray, verbose: int) -> np.ndarray:
+            return np.broadcast_to(np.arange(15) == 14, (*frames.shape[:3], 15))
+
+    names = [f"class {index}" for index in range(15)]
+    (tmp_path / "config.json").write_text(json.dumps({"classes": names, "unlabelled": None}))
+    monkeypatch.setattr(runners, "keras_model", lambda contender: Network())
+    loop = NaiveLoop(replace(fake_contender("tiny"), path=str(tmp_path)))
+    answer = loop.run(make_clip(tmp_path / "clip.mp4", count=3), None, tmp_path / "overlay.mp4")
+    assert answer["frames"] == 3

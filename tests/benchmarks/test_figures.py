@@ -175,6 +175,7 @@ def test_what_a_gpu_could_not_tell_is_left_out():
     row = {"name": "edge_seg cuda fp16", "batch": 8, "status": "ok", "reason": "", "frames_per_s": 1234.0}
     rows = [
         {**row, "share_of_peak": None, "agreement": 0.999},
+        {**row, "batch": 32, "share_of_peak": None, "agreement": 0.5},
         {
             **row,
             "name": "torch",
@@ -194,6 +195,7 @@ def test_what_a_gpu_could_not_tell_is_left_out():
     heading, table, notes = figures.gpu_blocks(found)
     assert heading.startswith("**On a GPU**: FCN8 at 8x16 on one H200, 580, 5 interleaved rounds")
     assert "**1,234**" in table
+    assert "**50.000 %**" in table, "the least of all batch sizes"
     assert "| torch | no memory left |" in table
     assert "peak" not in heading
     assert notes == ""

@@ -251,6 +251,34 @@ def test_every_peer_takes_part_or_says_why_not(monkeypatch, tmp_path, tiny_model
     assert {row.kind for row in field.failed} | kinds.keys() >= set(PEERS)
 
 
+@pytest.mark.parametrize(("installed", "said"), [(None, True), (SimpleNamespace(), False)])
+def test_a_litert_that_is_tensorflows_says_so(monkeypatch, tmp_path, tiny_model, installed, said):
+    monkeypatch.setattr("benchmarks.field.litert_folder", lambda *_: tmp_path)
+    monkeypatch.setattr("benchmarks.field.fp32_file", lambda *_: tiny_model(precision="fp32"))
+    monkeypatch.setattr("benchmarks.field.util.find_spec", lambda _: installed)
+    settings = Settings(run=tmp_path, models=(tiny_model(),), out=tmp_path / "out", peers=("litert",), devices=("cpu",))
+    field = find_field(settings, "digest", lambda _: None)
+    assert any("tensorflow.lite" in note for note in field.notes) == said
+
+
+def test_keras_compiled_computes_labels_and_no_softmax(monkeypatch):
+    from benchmarks import runners
+    from benchmarks.cases import keras_contenders
+    from train.fcn8 import Fcn8Config, fcn8
+
+    network = fcn8(Fcn8Config(input_size=SIZE, block_widths=(4, 4, 8, 8, 8), head_widths=(8, 8)))
+    frames = np.random.default_rng(3).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    expected = network.predict_on_batch(scale_frames(frames)).argmax(axis=-1)
+
+    def planted(*_, **__):
+        raise AssertionError("the softmax ran")
+
+    monkeypatch.setattr(network.get_layer("softmax"), "call", planted)
+    monkeypatch.setattr(runners, "keras_model", lambda _: network)
+    predict, *_ = runners.build(keras_contenders("run", SIZE, "")[1], 2)
+    assert np.array_equal(predict(frames), expected)
+
+
 def test_a_batch_that_was_not_converted_is_named(tmp_path):
     pytest.importorskip("tensorflow")
     contender = Contender(

@@ -62,6 +62,17 @@ def test_a_blink_is_seen_along_the_motion_and_gone_when_smoothed() -> None:
     assert found["strides"]["2"]["1"]["mean_iou"] == pytest.approx(1.0)
 
 
+def test_a_class_that_a_drive_does_not_show_has_no_part_in_its_mean() -> None:
+    """What smoothing hides of such a class would else count as many points of mean IoU."""
+    images, truth = passing(4, step=2)
+    labels = truth.copy()
+    labels[2, 5, 5] = CAMVID_CLASSES.index("pavement")
+    found = drive_record(Shown(images, labels, truth), CAMVID_CLASSES, CAMVID_UNLABELLED, (1,), (1,))
+    said = found["strides"]["1"]["1"]
+    assert said["iou"]["pavement"] == 0.0
+    assert said["mean_iou"] == pytest.approx((said["iou"]["road"] + said["iou"]["car"]) / 2)
+
+
 def test_the_command_writes_what_its_tables_say(monkeypatch, capsys, tiny_model, tmp_path) -> None:
     clip = tmp_path / "real.mp4"
     write_frames(clip, passing(4, step=2)[0], size=(96, 160), rate=25)

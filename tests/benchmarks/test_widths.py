@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import pytest
@@ -57,6 +58,15 @@ def test_scores_sizes_and_times_stand_together(study, tmp_path, capsys):
     assert f"| 8,16,32,64,64 / 64,64 | {NETWORKS['width 8'].parameters:,} |" in table
     assert "| 0.420 | 2.0 |" in table
     assert cv2.imread(str(save.with_suffix(".png"))).std() > 10
+
+
+def test_times_that_other_programs_disturbed_say_so(study, tmp_path, monkeypatch, capsys):
+    measure = widths.measure_batch
+    monkeypatch.setattr(widths, "measure_batch", lambda *a, **k: replace(measure(*a, **k), others_cores=1000.0))
+    save = tmp_path / "widths.json"
+    assert command.main(["widths", str(study), "--save", str(save), "--repeats", "2"]) == 0
+    assert "NOISY: other programs kept 1000.00 of" in capsys.readouterr().err
+    assert any("trust neither" in note for note in json.loads(save.read_text())["notes"])
 
 
 @pytest.mark.parametrize(
