@@ -3,7 +3,7 @@
 Knows only results. Code and packages may differ; a different processor, number of cores, data or amount of work makes a
 comparison meaningless, and so does another model, unless the comparison is of models. A loss is a drop beyond the noise
 of both runs in speed, mean IoU or agreement with Keras, or a contender that no longer runs; a peer that is no longer
-installed is no loss.
+installed is no loss. Where the machine itself was faster or slower in one run (`drift`), speed is what is left of it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from typing import Any
 from edge_seg.errors import ConfigurationError
 
 from .cases import PEERS, REFERENCE
+from .drift import LEAST_REPEATS, clip_speed, drift_of_clips, drift_of_rows, noise_of, row_speed, within
 from .environment import processor
-from .measure import Ratio, ratio_between_runs
+from .measure import Ratio
 from .rows import ClipRow, Result, Row
 from .table import align
 
-# Two runs of one program on a quiet machine differ by up to this share of their time, however steady each is.
-SPEED_NOISE = 0.03
-# With fewer repeats their spread is unknown.
-LEAST_REPEATS = 3
 # Points of mean IoU that another summation order may cost; equal labels of the same frames give equal figures.
 IOU_NOISE = 0.05
 # The same for agreement with Keras' labels, which is the only one of the two where there is no truth.
@@ -39,12 +36,12 @@ class Change:
 
     Attributes:
         name, batch: of the contender.
-        before, after: ms/frame, or frames/s for a clip.
-        speed: how many times faster it became, with quartiles over all pairs of repeats.
+        before, after: ms/frame, or frames/s for a clip, as measured.
+        speed: how many times faster it became, with quartiles over all pairs of repeats; without the machine's drift.
         verdict: "faster", "slower", "no difference" (within the noise, or the quartiles enclose 1), or "too few
             repeats".
-        noise: share of the time that counts as noise: the wider spread of the two runs, at least `SPEED_NOISE`. A
-            speed from 1 / (1 + noise) to 1 + noise is within it.
+        noise: share of the time that counts as noise, see `drift.noise_of`. A speed from 1 / (1 + noise) to 1 + noise
+            is within it.
         losses: "speed" if it is slower by more than the noise, "mean IoU" if that fell by more than `IOU_NOISE` or is
             missing now, "agreement" likewise.
         keras_before, keras_after: times faster than Keras in the same run, which a slow machine does not change.
@@ -67,12 +64,21 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The comparison of two results; `broken` has a line for each contender that ran and then was lost."""
+    """The comparison of two results.
+
+    Attributes:
+        changes, clip_changes: of the contenders that ran in both.
+        notes: what differs besides, a line each.
+        broken: a line for each contender that ran and then was lost.
+        drift, clip_drift: how many times faster the processor was in the second run; 1 within the noise.
+    """
 
     changes: tuple[Change, ...]
     clip_changes: tuple[Change, ...]
     notes: tuple[str, ...]
     broken: tuple[str, ...] = ()
+    drift: float = 1.0
+    clip_drift: float = 1.0
 
     @property
     def losses(self) -> list[str]:
@@ -127,12 +133,21 @@ def compare(before: Result, after: Result, *, other_models: bool = False) -> Com
             "Run both on one machine with the same options; --other-models compares different models."
         )
     judged = any(row.name == REFERENCE and row.status == "ok" for row in after.rows)
-    changes = tuple(_row_change(*pair, judged=judged) for pair in _common(before.rows, after.rows))
-    clip_changes = tuple(_clip_change(*pair) for pair in _common(before.clip_rows, after.clip_rows))
+    pairs, clip_pairs = _common(before.rows, after.rows), _common(before.clip_rows, after.clip_rows)
+    drift, clip_drift = drift_of_rows(before, after, pairs), drift_of_clips(before, after, clip_pairs)
+    changes = tuple(_row_change(*pair, drift=drift, judged=judged) for pair in pairs)
+    clip_changes = tuple(_clip_change(*pair, drift=clip_drift) for pair in clip_pairs)
     if not changes and not clip_changes:
         raise ConfigurationError("These results have no contender in common that ran in both.")
     broken = (*_broken(before.rows, after.rows), *_broken(before.clip_rows, after.clip_rows), *_gone(before, after))
-    return Comparison(changes=changes, clip_changes=clip_changes, notes=tuple(_notes(before, after)), broken=broken)
+    return Comparison(
+        changes=changes,
+        clip_changes=clip_changes,
+        notes=(*_drift_notes(drift, clip_drift), *_notes(before, after)),
+        broken=broken,
+        drift=drift,
+        clip_drift=clip_drift,
+    )
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -147,11 +162,13 @@ def render_comparison(comparison: Comparison) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _row_change(before: Row, after: Row, *, judged: bool) -> Change:
+def _row_change(before: Row, after: Row, *, drift: float, judged: bool) -> Change:
     """`judged`: whether the second run has a reference; a lost reference is one loss, not one for each row."""
     assert before.ms_median is not None
     assert after.ms_median is not None
-    speed, noise = ratio_between_runs(before.repeats_ms, after.repeats_ms), _noise(before, after)
+    speed, noise = row_speed(before, after), noise_of(before, after)
+    if after.device == "cpu":
+        speed = _without(speed, drift)
     enough = min(len(before.repeats_ms), len(after.repeats_ms)) >= LEAST_REPEATS
     points, same = _points(before.mean_iou, after.mean_iou), _points(before.agreement, after.agreement)
     fallen = [
@@ -183,11 +200,12 @@ def _points(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else 100 * (after - before)
 
 
-def _clip_change(before: ClipRow, after: ClipRow) -> Change:
+def _clip_change(before: ClipRow, after: ClipRow, *, drift: float) -> Change:
     assert before.frames_per_s is not None
     assert after.frames_per_s is not None
-    # Frames/s, not time: the faster run is the one with the larger number.
-    speed, noise = ratio_between_runs(after.repeats_fps, before.repeats_fps), _noise(before, after)
+    speed, noise = clip_speed(before, after), noise_of(before, after)
+    if after.device == "cpu":
+        speed = _without(speed, drift)
     enough = min(len(before.repeats_fps), len(after.repeats_fps)) >= LEAST_REPEATS
     return Change(
         name=after.name,
@@ -201,19 +219,13 @@ def _clip_change(before: ClipRow, after: ClipRow) -> Change:
     )
 
 
-def _noise(before: Row | ClipRow, after: Row | ClipRow) -> float:
-    return max(SPEED_NOISE, before.spread or 0.0, after.spread or 0.0)
+def _without(speed: Ratio, drift: float) -> Ratio:
+    return Ratio(speed.median / drift, speed.low / drift, speed.high / drift)
 
 
 def _slower(speed: Ratio, noise: float) -> tuple[str, ...]:
     """("speed",) if the median is below 1 by more than the noise and even the upper quartile is below 1."""
-    return ("speed",) if not _within(speed, noise) and speed.high < 1.0 else ()
-
-
-def _within(speed: Ratio, noise: float) -> bool:
-    """Whether noise alone may have made either run so much faster. A ratio both ways: no speed is below 1 - noise where
-    repeats spread by their whole median."""
-    return 1.0 / (1.0 + noise) <= speed.median <= 1.0 + noise
+    return ("speed",) if not within(speed.median, noise) and speed.high < 1.0 else ()
 
 
 def _loss(change: Change, kind: str) -> str:
@@ -231,7 +243,7 @@ def _loss(change: Change, kind: str) -> str:
 def _verdict(speed: Ratio, noise: float, *, enough: bool) -> str:
     if not enough:
         return "too few repeats"
-    if speed.low <= 1.0 <= speed.high or _within(speed, noise):
+    if speed.low <= 1.0 <= speed.high or within(speed.median, noise):
         return "no difference"
     return "faster" if speed.low > 1.0 else "slower"
 
@@ -270,6 +282,20 @@ def _gone(before: Result, after: Result) -> list[str]:
 def _titled(row: Row | ClipRow) -> str:
     """A row's unique name within its result."""
     return f"{row.name}, batch {row.batch}{END_TO_END if isinstance(row, ClipRow) else ''}"
+
+
+def _drift_notes(drift: float, clip_drift: float) -> list[str]:
+    """What the machine's own change of speed means for the table, a line for inference and one for the clip."""
+    told = (
+        (drift, "as contenders tell that are not edge_seg's"),
+        (clip_drift, f"{END_TO_END[2:]}, as the naive loop tells"),
+    )
+    return [
+        f"the processor itself was {max(speed, 1 / speed):.2f} times {'faster' if speed > 1 else 'slower'} in the "
+        f'second run, {how}: "times faster" leaves that out'
+        for speed, how in told
+        if speed != 1.0
+    ]
 
 
 def _notes(before: Result, after: Result) -> list[str]:

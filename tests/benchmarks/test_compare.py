@@ -10,29 +10,44 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks.cases import REFERENCE
 from benchmarks.compare import compare, render_comparison
+from benchmarks.pipeline import NAIVE
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 
 
-def scaled(result, factor):
+def scaled(result, factor, *, machine=1.0):
+    """As if edge_seg's code took `factor` times as long, and the machine `machine` times as long for everything."""
+
+    def times(row):
+        return machine * (factor if row.name.startswith("edge_seg") else 1.0)
+
     rows = tuple(
-        replace(row, ms_median=row.ms_median * factor, repeats_ms=tuple(ms * factor for ms in row.repeats_ms))
+        replace(row, ms_median=row.ms_median * times(row), repeats_ms=tuple(ms * times(row) for ms in row.repeats_ms))
         if row.status == "ok"
         else row
         for row in result.rows
     )
     clip_rows = tuple(
-        replace(row, frames_per_s=row.frames_per_s / factor, repeats_fps=tuple(fps / factor for fps in row.repeats_fps))
+        replace(
+            row,
+            frames_per_s=row.frames_per_s / times(row),
+            repeats_fps=tuple(fps / times(row) for fps in row.repeats_fps),
+        )
         for row in result.clip_rows
     )
     return replace(result, rows=rows, clip_rows=clip_rows)
 
 
+def of_edge_seg(changes):
+    return [change for change in changes if change.name.startswith("edge_seg")]
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(0.5, "faster"), (2.0, "slower"), (1.0, "no difference")])
 def test_changes_point_the_right_way(result, factor, verdict):
     found = compare(result, scaled(result, factor))
-    assert {change.verdict for change in (*found.changes, *found.clip_changes)} == {verdict}
-    assert found.changes[0].speed.median == pytest.approx(1 / factor, rel=0.02)
+    changes = of_edge_seg(found.changes)
+    assert {change.verdict for change in (*changes, *found.clip_changes)} == {verdict}
+    assert changes[0].speed.median == pytest.approx(1 / factor, rel=0.02)
     assert found.clip_changes[0].speed.median == pytest.approx(1 / factor, rel=0.02)
 
 
@@ -127,11 +142,46 @@ def test_a_slowdown_is_seen_however_widely_the_repeats_spread(result, factor):
     clip_rows = tuple(replace(row, frames_per_s=46.0, repeats_fps=wide, **noisy) for row in result.clip_rows)
     before = replace(result, rows=rows, clip_rows=clip_rows)
     found = compare(before, scaled(before, factor))
-    changes = (*found.changes, *found.clip_changes)
+    changes = (*of_edge_seg(found.changes), *found.clip_changes)
     assert {(change.verdict, change.losses) for change in changes} == {("slower", ("speed",))}
     back = compare(scaled(before, factor), before)
-    assert {change.verdict for change in (*back.changes, *back.clip_changes)} == {"faster"}
+    assert {change.verdict for change in (*of_edge_seg(back.changes), *back.clip_changes)} == {"faster"}
     assert back.losses == []
+
+
+def with_naive_loop(result):
+    return replace(result, clip_rows=(replace(result.clip_rows[0], name=NAIVE), *result.clip_rows))
+
+
+@pytest.mark.parametrize("machine", [1.3, 0.7])
+def test_a_machines_own_change_of_speed_is_no_loss_and_hides_none(result, machine):
+    before = with_naive_loop(result)
+    alike = compare(before, scaled(before, 1.0, machine=machine))
+    assert alike.losses == []
+    assert {change.verdict for change in (*alike.changes, *alike.clip_changes)} == {"no difference"}
+    told = f"itself was {max(machine, 1 / machine):.2f} times {'slower' if machine > 1 else 'faster'}"
+    assert [told in note for note in alike.notes] == [True, True]
+    assert alike.changes[0].after == pytest.approx(machine * alike.changes[0].before)
+    slower = compare(before, scaled(before, 1.2, machine=machine))
+    assert [loss.partition(" times")[0][-4:] for loss in slower.losses] == ["0.83"] * 3
+
+
+@pytest.mark.parametrize("change", [{"packages": {"numpy": "2.1"}}, {"python": "3.13"}], ids=["packages", "python"])
+def test_yardsticks_of_other_packages_measure_no_machine(result, change):
+    """What slowed the others may be their own doing."""
+    after = scaled(result, 1.0, machine=1.3)
+    found = compare(result, replace(after, environment={**result.environment, **change}))
+    assert found.drift == 1.0
+    assert len(found.losses) == 5
+    own = {"packages": {"numpy": "2.0", "edge-seg": "9"}}
+    assert compare(result, replace(after, environment={**result.environment, **own})).drift == pytest.approx(1 / 1.3)
+
+
+def test_a_gpus_rows_are_judged_by_the_clock_alone(result):
+    rows = tuple(replace(row, device="cuda:0") if row.kind == "session" else row for row in result.rows)
+    before = replace(result, rows=rows, clip_rows=())
+    changes = of_edge_seg(compare(before, scaled(before, 1.0, machine=1.3)).changes)
+    assert [change.speed.median for change in changes] == [pytest.approx(1 / 1.3, rel=0.02)] * 2
 
 
 @pytest.mark.parametrize(("points", "lost"), [(-0.2, True), (-0.04, False), (0.2, False)])
