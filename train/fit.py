@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from edge_seg.phrases import counted
+
 from .augment import Pair
 from .batches import ResizedBatches, TrainingBatches, check_processes
 from .begin import begin_network, learning_rates, some_frames
@@ -258,7 +260,7 @@ def print_setup(trainer: Trainer, config: dict[str, Any], data: TrainingData) ->
     split = f"{len(data.training)} train, {len(data.validation)} validation ({how})"
     print(f"{len(data.samples)} images: {split}; seed {config['seed']}")
     batch = min(recipe.batch_size, len(data.training) + len(data.frames))
-    epochs = f"{recipe.epochs} epochs of {len(trainer.batches)} steps, batch {batch}"
+    epochs = f"{counted(recipe.epochs, 'epoch')} of {counted(len(trainer.batches), 'step')}, batch {batch}"
     print(f"recipe {recipe.name}: {epochs}, {config['policy']}, on {trainer.devices}")
     if trainer.options.weights:
         print(f"{trainer.options.weights.name}: loaded into {', '.join(trainer.inherited.loaded)}")

@@ -298,7 +298,7 @@ def test_fit_records_its_teacher_and_learns_from_it(
     assert "teacher teacher: looking at 13 images" in told
     assert "teacher teacher: its opinion of the training images is learnt too, and of 6 frames without masks" in said
     assert "7 train, 1 validation" in said
-    assert "1 epochs of 3 steps" in said, "13 images in fours"
+    assert "1 epoch of 3 steps" in said, "13 images in fours"
     config = open_run(taught).config
     assert config["teacher"]["run"] == "teacher"
     assert config["data"]["frames"]["count"] == 6
