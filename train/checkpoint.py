@@ -16,9 +16,10 @@ import numpy as np
 
 from edge_seg.errors import ModelFileError
 from edge_seg.files import replacing
+from edge_seg.phrases import first_line
 
 from .files import CONFIG_NAME, WEIGHTS_NAME
-from .stored import NPZ_DAMAGE, first_line, read_npz
+from .stored import NPZ_DAMAGE, read_npz
 
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"

@@ -25,6 +25,7 @@ import numpy as np
 
 from edge_seg.errors import ConfigurationError, DatasetError, ModelFileError
 from edge_seg.files import replacing
+from edge_seg.phrases import first_line
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from edge_seg.versions import installed
 
@@ -32,7 +33,7 @@ from .classes import ClassList
 from .dataset import Sample, composed, find_samples, refuse_gone
 from .fcn8 import Fcn8Config, fcn8
 from .files import CONFIG_NAME, DAMAGE, WEIGHTS_NAME
-from .stored import check_h5, first_line
+from .stored import check_h5
 
 MAX_CONFIG = 64 * 2**20  # a hundred bytes for each of a large dataset's names
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import ModelFileError
+from edge_seg.phrases import first_line
 
 MAX_BYTES = 2**31  # the full network's weights are 540 MB
 MAX_ITEMS = 10_000
@@ -283,8 +284,3 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
             f"{path}: {name[:80]!r} declares {declared} bytes and holds {member.file_size - begins}. Copy it again."
         )
     return declared
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a line of ours; its type's name if it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
