@@ -14,7 +14,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's error message, short enough to fit into one of our lines."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+def first_line(error: BaseException, *, after: str = "") -> str:
+    """The first line of an error's message `after` a prefix, short enough for one of ours; without words its type."""
+    lines = str(error).removeprefix(after).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]

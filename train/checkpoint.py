@@ -67,7 +67,7 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
         except NPZ_DAMAGE as error:
             if isinstance(error, OSError):
                 raise
-            troubles.append(f"{name}: {first_line(error).removeprefix(f'{path}: ')}")
+            troubles.append(f"{name}: {first_line(error, after=f'{path}: ')}")
             continue
         return record, f"{'; '.join(troubles)}; going on from {name}" if troubles else ""
     raise ModelFileError(f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again with another --out.")

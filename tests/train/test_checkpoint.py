@@ -151,3 +151,13 @@ def test_a_save_that_fails_keeps_both(folder: Path, monkeypatch: pytest.MonkeyPa
     with np.load(folder / PREVIOUS, allow_pickle=False) as file:
         assert json.loads(file["record"].tobytes())["epoch"] == 1
     assert {path.name for path in folder.iterdir()} == {NAME, PREVIOUS}
+
+
+def test_what_is_wrong_is_said_however_long_the_folder_is(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 220)
+    folder.mkdir()
+    for name in (NAME, PREVIOUS):
+        (folder / name).write_bytes(b"no archive" * 20)
+    with pytest.raises(ModelFileError) as caught:
+        load_checkpoint(folder, Stand(1.0))  # type: ignore[arg-type]
+    assert str(caught.value).count("x" * 100) == 2, caught.value  # the folder, which is named once
