@@ -18,6 +18,8 @@ from typing import Any, TextIO, cast
 from .errors import EdgeSegError
 
 STDOUT = "standard output"
+# Packages that are imported all over, without a guard of their own; both are called what pip calls them.
+_EVERYWHERE = ("numpy", "av")
 # Terminals obey these: a file's name could clear the screen, hide what follows or forge a line of ours.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -49,6 +51,10 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str, as_j
     except EdgeSegError as error:
         complain(str(error), as_json=as_json)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in _EVERYWHERE:
+            raise
+        complain(f"{error.name} is not installed. Install it: pip install {error.name}", as_json=as_json)
     except KeyboardInterrupt:
         complain(f"interrupted. {afterwards()}".rstrip(), as_json=as_json)
     except OSError as error:

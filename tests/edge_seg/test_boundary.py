@@ -225,6 +225,18 @@ def test_no_opencv_at_all_is_named(tiny_model):
     assert "pip install opencv-python-headless" in said
 
 
+@pytest.mark.parametrize("package", ["numpy", "av"])
+def test_a_command_line_names_a_package_that_is_missing(package, tmp_path):
+    code = (
+        f"sys.modules[{package!r}] = None\n"
+        "import edge_seg, edge_seg.cli\n"
+        "sys.stderr = sys.stdout\n"
+        f"call = ['predict', str(edge_seg.bundled_clip()), '-o', {str(tmp_path)!r}]\n"
+        "print(edge_seg.cli.main(call))"
+    )
+    assert python(code).splitlines() == [f"error: {package} is not installed. Install it: pip install {package}", "1"]
+
+
 def test_a_damaged_onnxruntime_is_named_with_the_cure(tmp_path, tiny_model):
     path = fake_package(tmp_path, "onnxruntime", "")
     said = python(f"MODEL = {str(tiny_model())!r}" + CATCH, path=path)
