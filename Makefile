@@ -1,8 +1,9 @@
 # Two ways in: `make demo` segments the bundled clip with the bundled model, `make test` runs all tests.
 # Both make their own environment from the locks in requirements/ and need nothing but make and Python 3.11 to 3.13.
 
+SUITS := 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+	$$p -c $(SUITS) 2>/dev/null && echo $$p && break; done)
 DEMO := .venv-demo
 TEST := .venv-test
 # CUDA where a driver answers; the OpenVINO plugin on Linux with an Intel processor (it offers no device on others);
@@ -46,6 +47,8 @@ include train/bundled.mk
 
 python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 with venv on PATH; set PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -c $(SUITS) 2>/dev/null || \
+		{ echo "error: PYTHON=$(PYTHON) is not a Python 3.11, 3.12 or 3.13 with venv; set PYTHON=/path/to/python3"; exit 2; }
 
 # Everything that pip fetches has its hash in the lock; the project itself is built with the lock's own setuptools.
 define environment

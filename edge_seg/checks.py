@@ -19,7 +19,15 @@ from .session import load_runtime, open_session
 from .threads import affinity_count, available_threads, cgroup_quota
 from .versions import installed, installed_builds
 
-PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "av", "onnxruntime-ep-openvino")
+PACKAGES = (
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+    "av",
+    "onnxruntime-ep-openvino",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

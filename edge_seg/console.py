@@ -60,9 +60,18 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str, as_j
     except OSError as error:
         # The reader of our output may have gone away (`| head`): nobody needs to be told.
         if not (isinstance(error, BrokenPipeError) and error.filename == STDOUT):
-            named = f"{error.filename}: " if error.filename else ""
+            named = f"{error.filename}: " if error.filename else _folder_if_gone()
             complain(f"{named}{error.strerror or error}. {afterwards()}".removesuffix(". "), as_json=as_json)
     return 1
+
+
+def _folder_if_gone() -> str:
+    """What an error that names no file is about where the working directory is gone; otherwise nothing."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone or unreadable; change to another folder: "
+    return ""
 
 
 class _Stdout:

@@ -29,6 +29,15 @@ def test_checks_name_versions_devices_and_autos_choice(monkeypatch, tiny_model):
     assert any(line.startswith("auto") and found.auto_device in line for line in found.lines())
 
 
+@pytest.mark.parametrize("build", ["opencv-contrib-python", "opencv-contrib-python-headless"])
+def test_checks_name_every_build_of_opencv(monkeypatch, tmp_path, tiny_model, build):
+    (tmp_path / f"{build.replace('-', '_')}-5.1.dist-info").mkdir()
+    (tmp_path / f"{build.replace('-', '_')}-5.1.dist-info" / "METADATA").write_text(f"Name: {build}\nVersion: 5.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(checks, "bundled_model", tiny_model)
+    assert checks.collect_checks().versions[build] == "5.1"
+
+
 def test_checks_survive_a_missing_model(monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "bundled_model", lambda: tmp_path / "gone.onnx")
     found = checks.collect_checks()

@@ -157,7 +157,8 @@ def test_a_folder_that_is_gone_is_one_line(model: str, tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("error: the working directory is gone")
+    assert "change to another folder" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
