@@ -14,17 +14,18 @@ INSTALL = -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint assets clean python
 
+# `python -m`, since a script of an environment names the folder that it was made in, and a clone may be moved.
 demo: $(DEMO)/ready-$(ACCELERATOR)
-	$(DEMO)/bin/edge-seg demo
+	$(DEMO)/bin/python -m edge_seg demo
 
 # A file's tests stay together: what they share is made once, and none waits for a camera while another measures one.
 test: $(TEST)/ready
 	$(TEST)/bin/python -m pytest -m "" -rs --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(TEST)/ready
-	$(TEST)/bin/ruff check .
-	$(TEST)/bin/ruff format --check .
-	$(TEST)/bin/mypy
+	$(TEST)/bin/python -m ruff check .
+	$(TEST)/bin/python -m ruff format --check .
+	$(TEST)/bin/python -m mypy
 
 # The rendered clip, and the float16 weights and int8 files of two finished runs: BEST=runs/best FAST=runs/fast_mean
 # DATA=.../dataset1; README's picture is made with the first. Fewer golden frames in the fast one keep it small.
