@@ -33,8 +33,8 @@ from .roofline import ask_operations, summed
 from .rows import Row
 from .settings import (
     BUNDLED_RUN,
+    DEFAULT_CACHE,
     DEFAULT_OUT,
-    Settings,
     check_run,
     exported,
     model_files,
@@ -65,7 +65,6 @@ class GpuSettings:
     repeats: int = 5
     frames: int = 128
     notes: tuple[str, ...] = ()
-    out: Path = DEFAULT_OUT
 
 
 def add_gpu_arguments(parser: argparse.ArgumentParser) -> None:
@@ -190,16 +189,14 @@ def gpu_files(settings: GpuSettings, digest: str, say: Say) -> tuple[list[ModelF
                 f"{'x'.join(map(str, size))}. Leave it out, or export files of that size."
             )
         return files, size, []
-    keep = Settings(run=settings.run, models=(), out=settings.out)
     shape = () if settings.input_size is None else ("--input-size", "x".join(map(str, settings.input_size)))
     named = shape[1] if shape else "own"
     shared = ("--gate-on", "rendered", "--gate-frames", "8", *shape)
     paths, missing = [], []
     for name, more in (("fp32", ()), ("fp16", ()), ("int8", ("--calibration-data", "rendered"))):
         try:
-            paths.append(
-                exported(keep, f"{digest}-{named}-{name}-gpu.onnx", ("--precision", name, *more, *shared), say)
-            )
+            options = ("--precision", name, *more, *shared)
+            paths.append(exported(settings.run, DEFAULT_CACHE, f"{digest}-{named}-{name}-gpu.onnx", options, say))
         except ModelFileError as error:
             if name == "fp32":
                 raise

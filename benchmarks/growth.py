@@ -35,7 +35,7 @@ from .length import MINUTES, LengthPlan, measure_lengths
 from .process import Say, Start, Worker
 from .report import FORMAT, begun, check_save, save_json
 from .rows import Row
-from .settings import BUNDLED_RUN, DEFAULT_OUT, Settings, check_run, exported, model_files, run_classes
+from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, run_classes
 from .suite import measure_batch, workload
 
 AXES = ("batch", "resolution", "threads", "length")
@@ -54,13 +54,12 @@ class GrowthSettings:
 
     Attributes:
         axes: some of `AXES`.
-        run: the Keras run; its dynamic fp32 and int8 files are exported once into `out`/cache. Clips are segmented by
+        run: the Keras run; its dynamic fp32 and int8 files are exported once into the cache. Clips are segmented by
             the bundled model.
         batches, sides, minutes: points of three axes; `sides` of square frames, in pixels. Threads go up to the cores.
         repeats, frames: turns of each contender at each point, and frames of a turn (at least one batch).
         stride: every Nth frame of the looped clip is segmented.
         fps: frames/s of the looped clip, the clip's own if None; a lower rate makes an hour of fewer frames.
-        out: folder in which the cache is.
     """
 
     axes: tuple[str, ...] = AXES
@@ -72,7 +71,6 @@ class GrowthSettings:
     frames: int = 3
     stride: int = 50
     fps: float | None = None
-    out: Path = DEFAULT_OUT
 
 
 def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -244,11 +242,10 @@ def measure_growth(
 
 def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[Path]:
     """The run's fp32 and int8 files, exported for any size."""
-    keep = Settings(run=settings.run, models=(), out=settings.out)
     shared = ("--dynamic-size", "--gate-on", "rendered", "--gate-frames", "8")
     int8 = ("--calibration-data", "rendered")
     return [
-        exported(keep, f"{digest}-any-{name}.onnx", ("--precision", name, *shared, *extra), say)
+        exported(settings.run, DEFAULT_CACHE, f"{digest}-any-{name}.onnx", ("--precision", name, *shared, *extra), say)
         for name, extra in (("fp32", ()), ("int8", int8))
     ]
 

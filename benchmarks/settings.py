@@ -31,6 +31,7 @@ from .process import Say
 
 BUNDLED_RUN = ROOT / "edge_seg" / "assets" / "keras"
 DEFAULT_OUT = Path("out/benchmarks")
+DEFAULT_CACHE = DEFAULT_OUT / "cache"
 # What `--quick` sets.
 QUICK: dict[str, Any] = {"batch_sizes": (1,), "repeats": 3, "frames": 4, "data_limit": 6, "clip_frames": 24,
                          "clip_repeats": 1, "limits": {"seconds": 0.1, "side": 512, "memory_mb": 64}}  # fmt: skip
@@ -224,16 +225,16 @@ def fp32_file(settings: Settings, digest: str, size: tuple[int, int], say: Say) 
         return settings.fp32
     shape = "x".join(map(str, size))
     options = ("--precision", "fp32", "--input-size", shape, "--gate-frames", "16")
-    return exported(settings, f"{digest}-{shape}-fp32.onnx", options, say)
+    return exported(settings.run, settings.cache, f"{digest}-{shape}-fp32.onnx", options, say)
 
 
-def exported(settings: Settings, name: str, options: Sequence[str], say: Say) -> Path:
+def exported(run: Path, cached: Path, name: str, options: Sequence[str], say: Say) -> Path:
     """The run's file as `python -m export` writes it; raises `ModelFileError`.
 
-    Kept in the cache until the export's code or its packages change.
+    Kept in the folder `cached` until the export's code or its packages change.
     """
-    target = settings.cache / f"{export_digest()}-{name}"
-    return made(target, ("export", str(settings.run.resolve()), "--out", str(target.resolve()), *options), say)
+    target = cached / f"{export_digest()}-{name}"
+    return made(target, ("export", str(run.resolve()), "--out", str(target.resolve()), *options), say)
 
 
 @cache

@@ -31,7 +31,7 @@ from .environment import environment, processor
 from .process import Say, Start, Worker
 from .report import begun, check_save, save_json
 from .rows import Row
-from .settings import DEFAULT_OUT, Settings, check_run, exported, model_files
+from .settings import DEFAULT_CACHE, check_run, exported, model_files
 from .suite import measure_batch, workload
 
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
@@ -129,10 +129,9 @@ def _measured(
     """The row of each network's fp32 file on the CPU, measured in turns, and what other programs did meanwhile."""
     files = {}
     for name, run in runs.items():
-        keep = Settings(run=run, models=(), out=DEFAULT_OUT)
         # Only speed matters here: few, rendered frames, so that near-ties of a short training do not fail the gate.
         proof = ("--precision", "fp32", "--gate-on", "rendered", "--gate-frames", "4", "--golden", "rendered")
-        files[name] = exported(keep, f"{check_run(run)}-fp32.onnx", proof, say)
+        files[name] = exported(run, DEFAULT_CACHE, f"{check_run(run)}-fp32.onnx", proof, say)
     known, size = model_files(list(files.values()))
     contenders = session_contenders(known, ("cpu",), size, optional=False)
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:

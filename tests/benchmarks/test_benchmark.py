@@ -71,11 +71,10 @@ def test_an_exported_file_is_kept_until_the_code_that_exports_changes(monkeypatc
         return subprocess.CompletedProcess(call, 0, "", "")
 
     monkeypatch.setattr(settings.subprocess, "run", run)
-    asked = settings.Settings(run=tmp_path, models=(), out=tmp_path / "out")
 
     def export():
         settings.export_digest.cache_clear()
-        return settings.exported(asked, "run-fp32.onnx", (), lambda _: None)
+        return settings.exported(tmp_path, tmp_path / "out", "run-fp32.onnx", (), lambda _: None)
 
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "wrap.py").write_text("LEVELS = 255\n")

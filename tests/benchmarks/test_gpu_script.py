@@ -45,7 +45,7 @@ def machine(monkeypatch, start_fake, tiny_model, tmp_path):
     (run / "model.weights.h5").write_bytes(b"weights")
     monkeypatch.setattr(gpu, "device_problem", lambda runtime, device: "")
     paths = {name: tiny_model(precision=name) for name in ("fp32", "fp16", "int8")}
-    monkeypatch.setattr(gpu, "exported", lambda keep, name, options, say: paths[options[1]])
+    monkeypatch.setattr(gpu, "exported", lambda run, cached, name, options, say: paths[options[1]])
     measure = gpu.measure_gpu
     monkeypatch.setattr(
         gpu,
@@ -135,7 +135,7 @@ def test_labels_are_compared_with_keras_or_where_it_is_not_with_the_fp32_file(ma
 
 
 def test_a_network_without_a_float16_file_is_measured_in_float32(machine, monkeypatch, tiny_model, tmp_path, capsys):
-    def refuse(keep, name, options, say):
+    def refuse(run, cached, name, options, say):
         if options[1] == "fp16":
             raise ModelFileError("`python -m export` of x.onnx failed: float16 agrees on 98.1 % of the pixels")
         return tiny_model(precision=options[1])

@@ -37,7 +37,7 @@ def study(tmp_path, monkeypatch, start_fake, tiny_model):
             records.append({"variant": name, "seed": seed, "mean_iou": score})
     (folder / "widths.json").write_text(json.dumps({"study": "widths", "runs": records}))
     files = iter([tiny_model(name="first.onnx"), tiny_model(name="second.onnx")])
-    monkeypatch.setattr(widths, "exported", lambda keep, name, options, say: next(files))
+    monkeypatch.setattr(widths, "exported", lambda run, cached, name, options, say: next(files))
     measure = widths.measure_batch
     monkeypatch.setattr(
         widths, "measure_batch", lambda plan, batch, say, start: measure(plan, batch, say=say, start=start_fake)
