@@ -56,8 +56,9 @@ class PipelineRunner:
         Raises:
             MediaError: the clip cannot be read, or the output not be written to its end.
         """
+        from edge_seg.labelling import PipelineOptions
         from edge_seg.outputs import VideoOutputs
-        from edge_seg.pipeline import Pipeline, PipelineOptions
+        from edge_seg.pipeline import Pipeline
         from edge_seg.video import VideoFile
         from edge_seg.writers import OutputStyle
 

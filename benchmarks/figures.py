@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_seg.errors import ConfigurationError
-from train.files import DAMAGE, replacing
+from edge_seg.files import replacing
+from train.files import DAMAGE
 
 from .cases import REFERENCE
 from .chart import draw_chart

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import ModelFileError
+from edge_seg.files import replacing
 from edge_seg.spec import ModelSpec
-from train.files import replacing
 
 INPUT, OUTPUT = "scaled_frames", "scores"
 KERAS_STEP = 127.5

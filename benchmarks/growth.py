@@ -21,9 +21,10 @@ from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import number
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
+from edge_seg.files import replacing
 from edge_seg.threads import available_threads
 from train.arguments import path, positive
-from train.files import DAMAGE, replacing
+from train.files import DAMAGE
 
 from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot

@@ -12,8 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from edge_seg.files import replacing
 from train.arguments import size
-from train.files import replacing
 
 
 def file_of(folder: Path, batch: int) -> Path:

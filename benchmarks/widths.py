@@ -18,10 +18,11 @@ from typing import Any
 
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
+from edge_seg.files import replacing
 from edge_seg.phrases import counted
 from train.arguments import path, positive
 from train.classes import CAMVID
-from train.files import DAMAGE, replacing
+from train.files import DAMAGE
 
 from .benchmark import noise_notes
 from .cases import session_contenders

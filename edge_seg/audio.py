@@ -147,7 +147,7 @@ class AudioTrack:
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
-            return packet.decode()
+            return list(packet.decode())
         except (av.error.FFmpegError, ValueError):
             return []
 

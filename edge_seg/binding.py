@@ -14,12 +14,14 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import numpy as np
 
 from .nvidia import page_locked
 
+_Args = TypeVarTuple("_Args")
+_Returned = TypeVar("_Returned")
 # onnxruntime's names of tensor types -> numpy's.
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
 
@@ -46,9 +48,9 @@ class _Thread:
         threading.Thread(target=_work, args=(jobs,), name="edge_seg graph", daemon=True).start()
         weakref.finalize(self, jobs.put, None).atexit = False
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+    def call(self, function: Callable[[*_Args], _Returned], *args: *_Args) -> _Returned:
         """Call the function on the thread; return or raise what it does."""
-        done: Future[Any] = Future()
+        done: Future[_Returned] = Future()
         self._jobs.put((done, function, args))
         try:
             return done.result()

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, cast
 
 import av
 import av.error
@@ -218,7 +218,7 @@ class VideoWriter:
         if self._options.codec == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # Otherwise it prints its banner to stderr.
         try:
-            stream: Any = self._container.add_stream(
+            added = self._container.add_stream(
                 self._options.codec, rate=_sane_rate(rate), options=self._options.codec_options()
             )
         except (av.error.FFmpegError, ValueError) as error:
@@ -226,6 +226,7 @@ class VideoWriter:
                 f"This build of PyAV cannot encode with {self._options.codec} ({error}). Take --codec libx264, or "
                 "install PyAV's own build: pip install --force-reinstall av"
             ) from error
+        stream = cast(VideoStream, added)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = self._time_base
         context = stream.codec_context

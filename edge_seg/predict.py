@@ -17,11 +17,12 @@ from .account import SourceReport, frame_counts, losses, source_facts
 from .errors import EdgeSegError, MediaError
 from .images import ImageFiles
 from .items import Item
+from .labelling import PipelineOptions, Predictor
 from .media import Source, SourceCounts, SourceEnd, SourceInfo
 from .names import Plan
 from .outputs import ImageOutputs, MadeElsewhere, VideoOutputs
 from .phrases import joined
-from .pipeline import STAGES, Pipeline, PipelineOptions, PipelineReport, Predictor
+from .pipeline import STAGES, Pipeline, PipelineReport
 from .progress import Progress
 from .records import Entry, Records
 from .redact import redact, redact_foreign

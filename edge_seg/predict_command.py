@@ -21,11 +21,11 @@ from .codecs import EncodeOptions
 from .console import put, put_json
 from .errors import ConfigurationError
 from .items import Item, expand_sources
+from .labelling import PipelineOptions
 from .modelfile import read_model_header
 from .names import Plan, check_free, names_a_file, parse_kinds, plan_outputs
 from .opencv import cv2
 from .phrases import counted
-from .pipeline import PipelineOptions
 from .predict import PredictOptions, Run, options_that_matter
 from .progress import Progress
 from .records import Records

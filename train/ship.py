@@ -16,7 +16,8 @@ import numpy as np
 
 from edge_seg import Segmenter
 from edge_seg.arguments import number
-from edge_seg.encode import EncodeOptions, VideoWriter
+from edge_seg.codecs import EncodeOptions
+from edge_seg.encode import VideoWriter
 from edge_seg.errors import ConfigurationError
 from edge_seg.files import replacing
 from edge_seg.overlay import legend

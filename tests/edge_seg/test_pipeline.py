@@ -18,10 +18,11 @@ from edge_seg.account import OUTCOMES
 from edge_seg.channel import Channel
 from edge_seg.errors import ConfigurationError, DeviceError, MediaError, OutOfMemoryError
 from edge_seg.fake import FakeSession
+from edge_seg.labelling import PipelineOptions
 from edge_seg.live import LiveSource
 from edge_seg.media import Event, Frame, Source, SourceEnd, SourceInfo
 from edge_seg.overlay import Painter, colorize, overlay
-from edge_seg.pipeline import Pipeline, PipelineOptions, PipelineReport
+from edge_seg.pipeline import Pipeline, PipelineReport
 from edge_seg.preprocess import resize_labels
 from edge_seg.segmenter import Segmenter
 from edge_seg.spec import CAMVID_PALETTE_RGB, ModelSpec

@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from edge_seg.encode import EncodeOptions, VideoWriter
+from edge_seg.codecs import EncodeOptions
+from edge_seg.encode import VideoWriter
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
 from tests.train.conftest import quick

@@ -120,7 +120,7 @@ class Texture:
         opaque = image[..., 3].copy() if image.shape[2] == 4 else None
         self.mean: Colour = cv2.mean(image, opaque)[:3]
         self._solid = solid
-        self._levels: dict[tuple, np.ndarray] = {}
+        self._levels: dict[tuple[Any, ...], np.ndarray] = {}
 
     def level(self, across: int, down: int) -> np.ndarray:
         """The image shrunk by powers of two, each axis by its own power, as slanted walls need."""

@@ -218,7 +218,7 @@ def sign(rng: np.random.Generator, light: Light, kind: str, *, mirrored: bool) -
     return Texture(readable(image, mirrored))
 
 
-def _board(image: np.ndarray, rng: np.random.Generator, kind: str, white: tuple, paint: Callable[..., tuple]) -> None:
+def _board(image: np.ndarray, rng: np.random.Generator, kind: str, white: Colour, paint: Callable[..., Colour]) -> None:
     """A rectangle full of lines of lettering: directions, or a shop's hanging sign."""
     fields = (
         [(60, 104, 20), (160, 80, 20), (226, 230, 230)]

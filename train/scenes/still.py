@@ -210,7 +210,8 @@ def _posts(world: World, side: int, travel: float) -> list[Item]:
     return items + _hanging(world, side, travel)
 
 
-def _sign(world: World, side: int, slot: int) -> tuple | None:
+def _sign(world: World, side: int, slot: int) -> tuple[tuple[tuple[Texture, float, float], ...], float, float] | None:
+    """Its faces (with width and height in metres), their height above the ground in metres, its place in the slot."""
     rng, light = world.rng("sign", side, slot), world.scene.light
     if rng.random() > (0.85 if world.scene.style in ("town", "highway") else 0.6):
         return None

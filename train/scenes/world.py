@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from . import cutouts, paint
-from .canvas import Canvas, f32
+from .canvas import Canvas, Colour, f32
 from .ground import Ground, Shade
 from .plan import Label, Scene
 
@@ -59,7 +59,7 @@ class World:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self._kept: dict[tuple, Any] = {}
+        self._kept: dict[tuple[Any, ...], Any] = {}
         light = scene.light
         self.sky = paint.sky_panorama(self.rng("sky"), light)
         self.ground = Ground(scene, self.rng("ground"))
@@ -77,7 +77,7 @@ class World:
         tag = int.from_bytes(name.encode(), "little")
         return np.random.default_rng((self.scene.seed, tag, side + 1, slot + (1 << 20)))
 
-    def kept(self, key: tuple, make: Callable[..., Any], *args: Any) -> Any:
+    def kept(self, key: tuple[Any, ...], make: Callable[..., Any], *args: Any) -> Any:
         """What `make` returned for this key, cached; the cache is emptied when it has grown past 3000 entries."""
         if key not in self._kept:
             if len(self._kept) > 3000:
@@ -97,7 +97,7 @@ class World:
         """The numbers of the slots in sight, `pitch` metres each."""
         return range(int(np.floor((travel - back) / pitch)), int(np.ceil((travel + ahead) / pitch)))
 
-    def _skylines(self) -> list[tuple[np.ndarray, float, tuple, int]]:
+    def _skylines(self) -> list[tuple[np.ndarray, float, Colour, int]]:
         """Hills, then trees, that close the view; paler the farther."""
         scene, rng = self.scene, self.rng("skyline")
         haze = f32(scene.light.horizon)
@@ -107,7 +107,7 @@ class World:
         crowns = np.clip(0.55 + 0.3 * tops + 0.2 * np.roll(wave, 300), 0.15, 1)
         flat = np.array(scene.light.ambient) + 0.4 * np.array(scene.light.direct)
 
-        def mix(colour: tuple, share: float) -> tuple:
+        def mix(colour: Colour, share: float) -> Colour:
             return tuple(float(v) for v in f32(colour) * flat * (1 - share) + haze * share)
 
         return [
