@@ -123,7 +123,11 @@ def _expand(argument: str | os.PathLike[str] | int, say: Say) -> Iterator[Item]:
     elif os.path.isdir(text):
         yield from _folder(Path(text), say)
     elif glob.has_magic(text) and not there:
-        yield from _many(sorted(map(Path, glob.glob(text, recursive=True))), text, "a pattern", say)
+        closed = [_file(Path(folder)) for folder in sorted(_closed(text))]
+        found = sorted(map(Path, glob.glob(text, recursive=True)))
+        if found or not closed:
+            yield from _many(found, text, "a pattern", say)
+        yield from closed
     else:
         yield _file(Path(text))
 
@@ -166,6 +170,22 @@ def _folder(folder: Path, say: Say) -> list[Item]:
     except PermissionError:
         # An item, like a missing file: opening it raises the error, and the others are still processed.
         return [_file(folder)]
+
+
+def _closed(pattern: str) -> set[str]:
+    """The folders in which the pattern looks and that may not be listed; `glob` passes over them in silence."""
+    closed = set()
+    while glob.has_magic(pattern):
+        pattern = os.path.dirname(pattern)
+        for folder in glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern or os.curdir]:
+            try:
+                with os.scandir(folder):
+                    pass
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                closed.add(folder)
+    return closed
 
 
 def _many(paths: Iterable[Path], text: str, what: str, say: Say) -> list[Item]:

@@ -127,6 +127,23 @@ def test_a_quoted_glob(media: Path) -> None:
     assert [Path(item.location).name for item in items] == ["drive.mp4", "still.png"]
 
 
+def test_a_folder_that_a_pattern_may_not_look_into_is_an_item(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`glob` passes over it in silence, and its videos would be missing without a word."""
+    (media / "sub").mkdir()
+    scan = os.scandir
+
+    def locked(path: Any) -> Any:
+        if str(path) == str(media / "sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    for pattern, found in {"*/*.mp4": ["sub"], "**/*.mp4": ["drive.mp4", "sub"], "sub/*": ["sub"]}.items():
+        assert [Path(item.location).name for item in expand_sources([media / pattern])] == found
+    with pytest.raises(ConfigurationError, match="a pattern with no video"):
+        expand_sources([media / "nowhere" / "*.mp4"])
+
+
 def test_a_file_whose_name_looks_like_a_glob_or_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_clip(tmp_path / "day[1].mp4", count=2)
     (tmp_path / "0").write_bytes(b"x")
