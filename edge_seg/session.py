@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -112,7 +113,7 @@ def open_session(
         raise ConfigurationError(f"threads must be a whole number from 1 to {MAX_THREADS}; got {threads!r}.")
     header = read_model_header(model)
     plan = SessionPlan(
-        source=model if isinstance(model, bytes) else os.fspath(model),
+        source=model if isinstance(model, bytes) else _readable(os.fspath(model)),
         header=header,
         batch_size=batch_size,
         threads=threads or available_threads(),
@@ -125,6 +126,11 @@ def open_session(
         return open_first_proved(auto_candidates(ort, plan), header, batch_size=batch_size)
     require_device(ort, name)
     return open_on(ort, plan, name, requested=device)
+
+
+def _readable(path: str) -> str | bytes:
+    """The path as it is or, where its name is no UTF-8, the file's bytes: the runtime takes other names for damage."""
+    return path if path.encode(errors="replace") == os.fsencode(path) else Path(path).read_bytes()
 
 
 def check_batch_size(batch_size: int) -> None:

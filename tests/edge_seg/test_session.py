@@ -55,6 +55,15 @@ def test_bytes_and_path_are_the_same_model(tiny_model):
     np.testing.assert_array_equal(one.run(frames())["labels"], other.run(frames())["labels"])
 
 
+def test_a_models_name_may_be_any_that_the_disk_takes(tiny_model):
+    path = tiny_model()
+    try:
+        odd = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/caf\xe9.onnx"))
+    except OSError:
+        pytest.skip("this disk takes text alone")
+    assert open_session(odd, device="cpu").run(frames())["labels"].shape == (2, 32, 64)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_cpu_report_names_the_files_arithmetic(tiny_model, precision):
     assert open_session(tiny_model(precision=precision), device="cpu").device.arithmetic == precision
