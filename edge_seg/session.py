@@ -43,7 +43,7 @@ from .phrases import first_line
 from .proof import Candidate, open_first_proved
 from .providers import SessionPlan, make_inner
 from .spec import ModelSpec
-from .threads import available_threads
+from .threads import MORE_THREADS, available_threads
 from .versions import installed_builds
 
 MAX_BATCH = 1024
@@ -319,6 +319,8 @@ def _raise_open_error(ort: Any, error: Exception, plan: SessionPlan, device: Dev
         raise OutOfMemoryError(
             f"{device} has no memory for {name}: {first_line(error)}. Use a smaller model."
         ) from error
+    if "pthread_create failed" in text:
+        raise DeviceError(f"{device} can start no more threads for {name}. {MORE_THREADS}") from error
     if device.kind == "cpu":
         raise ModelFileError(f"{name} cannot be opened: {first_line(error)}. Export it again.") from error
     raise DeviceError(f"device {device} cannot run {name}: {first_line(error)}. Look with: edge-seg checks") from error

@@ -352,6 +352,15 @@ def test_a_runtimes_own_words_while_opening_become_one_line(tiny_model, gpu_mach
     assert "second line" not in str(caught.value)
 
 
+def test_a_model_is_not_blamed_for_threads_that_cannot_be_started(tiny_model, monkeypatch):
+    def refused(ort, plan, device):
+        raise RuntimeError("env.cc:327 PosixThread pthread_create failed, error code: 11 error msg: Resource tempor")
+
+    monkeypatch.setattr(session, "make_inner", refused)
+    with pytest.raises(DeviceError, match=r"cpu can start no more threads for .*tiny1\.onnx\. Raise the limit on them"):
+        open_session(tiny_model(), device="cpu")
+
+
 def test_auto_takes_the_gpu_once_it_is_proved(tiny_model, gpu_machine):
     opened = open_session(tiny_model())
     assert opened.device.name == "cuda:0"
