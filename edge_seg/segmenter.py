@@ -133,6 +133,7 @@ class Segmenter:
             ConfigurationError: none of these. While iterating: an item that is not a frame, or a source that names
                 nothing.
             MediaError: while iterating: a source that cannot be opened or read.
+            MissingDependencyError: while iterating: a video or an address, and PyAV does not load.
             DeviceError: while iterating: the device fails, or does not hold one frame (`OutOfMemoryError`).
         """
         self._open()

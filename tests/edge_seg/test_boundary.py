@@ -225,6 +225,35 @@ def test_no_opencv_at_all_is_named(tiny_model):
     assert "pip install opencv-python-headless" in said
 
 
+def test_frames_need_no_pyav_and_a_video_names_it(tmp_path, tiny_model):
+    code = (
+        "import edge_seg, numpy as np\n"
+        f"segmenter = edge_seg.Segmenter({str(tiny_model())!r}, device='cpu')\n"
+        "list(segmenter.stream([np.zeros((8, 8, 3), np.uint8)]))\n"
+        "for source in (edge_seg.bundled_clip(), 'http://127.0.0.1:1/a.mp4'):\n"
+        "    try: list(segmenter.stream(source))\n"
+        "    except edge_seg.MissingDependencyError as error: print(error)\n"
+    )
+    words = "libavcodec.so.62: cannot open shared object file"
+    for said in (
+        python(code, path=fake_package(tmp_path, "av", f"raise ImportError({words!r})")),
+        python(f"sys.modules['av'] = None\n{code}"),
+    ):
+        cures = [line.partition(")")[2] for line in said.splitlines()]
+        assert cures == [". Install it: pip install --force-reinstall av"] * 2, said
+
+
+def test_a_command_line_names_a_package_that_does_not_load(tmp_path):
+    path = fake_package(tmp_path, "av", "raise ImportError('libavcodec.so.62: file too short', name='av._core')")
+    code = (
+        "import edge_seg, edge_seg.cli\n"
+        "sys.stderr = sys.stdout\n"
+        f"print(edge_seg.cli.main(['predict', str(edge_seg.bundled_clip()), '-o', {str(tmp_path / 'out')!r}]))"
+    )
+    words = "av cannot be loaded (libavcodec.so.62: file too short). Install it anew: pip install --force-reinstall av"
+    assert python(code, path=path).splitlines() == [f"error: {words}", "1"]
+
+
 @pytest.mark.parametrize("package", ["numpy", "av"])
 def test_a_command_line_names_a_package_that_is_missing(package, tmp_path):
     code = (
