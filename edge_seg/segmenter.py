@@ -9,7 +9,9 @@ keeps the shape it tuned itself to.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -83,6 +85,9 @@ class Segmenter:
         self.input_size = model_size(session.spec, input_size)
         self._session = session
         self._session_is_callers = session is model
+        # Such a session may refill one array, which is copied before the next run begins.
+        in_turn = self._session_is_callers and self.runs_at_once == 1
+        self._turn: contextlib.AbstractContextManager[Any] = threading.RLock() if in_turn else contextlib.nullcontext()
 
     @property
     def runs_at_once(self) -> int:
@@ -200,7 +205,8 @@ class Segmenter:
             size = self.batch_size
             try:
                 whole = getattr(session, "whole_batches", True)
-                return run_in_parts(session.run, batch, size, whole=whole, copied=self._session_is_callers)
+                with self._turn:
+                    return run_in_parts(session.run, batch, size, whole=whole, copied=self._session_is_callers)
             except OutOfMemoryError as error:
                 if size == 1:
                     raise

@@ -53,9 +53,9 @@ MAX_THREADS = 1024
 class Session(Protocol):
     """What a Segmenter needs of a session; `OrtSession` and `fake.FakeSession` are such.
 
-    Two more attributes are optional: `runs_at_once`, how many runs at once use the device fully (default 1), and
-    `whole_batches`, whether to fill up a short batch, because the device tunes itself to one shape or the file takes no
-    other (default True).
+    Two more attributes are optional: `runs_at_once`, how many runs at once use the device fully (default 1: threads
+    that share the Segmenter take turns), and `whole_batches`, whether to fill up a short batch, because the device
+    tunes itself to one shape or the file takes no other (default True).
     """
 
     @property
@@ -69,9 +69,11 @@ class Session(Protocol):
         ...
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8.
+        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8 and,
+        if it has one, "confidence" (N, H, W) of floats 0..1.
 
-        The arrays may be the same ones each time: a Segmenter copies what the caller's own session gives.
+        The arrays may be the same ones each time, unless several runs at once were asked for: a Segmenter copies what
+        the caller's own session gives. It passes every error on; after an `OutOfMemoryError` it tries half the batch.
         """
         ...
 

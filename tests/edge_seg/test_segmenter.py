@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -562,6 +563,25 @@ def test_a_session_of_ones_own_may_refill_one_array(batch_size: int) -> None:
         results = [*segmenter.segment_batch(frames[:2]), *segmenter.segment_batch(frames[2:])]
         assert np.array_equal(np.stack([result.labels for result in results]), frames[..., 0] % 12)
         assert np.array_equal(segmenter.predict_labels(frames), frames[..., 0] % 12)
+
+
+def test_threads_take_turns_with_a_session_that_refills_one_array() -> None:
+    refilled, both_inside = np.empty((1, 32, 64), np.uint8), threading.Barrier(2)
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        refilled[...] = batch[..., 0]
+        # Waits for the other thread, which would overwrite the array, until it is clear that it does not come.
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_inside.wait(0.2)
+        return {"labels": refilled}
+
+    with Segmenter(Own(run=run)) as segmenter:
+
+        def work(number: int) -> None:
+            labels = segmenter.segment(np.full((32, 64, 3), number, np.uint8)).labels
+            np.testing.assert_array_equal(labels, number)
+
+        assert run_in_threads(2, work) == []
 
 
 def test_the_results_of_a_model_of_ours_are_not_copied(tiny_model, monkeypatch: pytest.MonkeyPatch) -> None:
