@@ -617,6 +617,16 @@ def test_what_a_session_gives_is_looked_at(given: Callable[[np.ndarray], Any], c
         Segmenter(Own(run=given)).segment(pictures(1)[0])
 
 
+@pytest.mark.parametrize(
+    ("confidence", "came"),
+    [(np.ones((1, 8, 8)), r"\(1, 8, 8\)"), (np.ones((1, 32, 64, 1)), r"\(1, 32, 64, 1\)"), (1.0, "float")],
+)
+def test_what_confidence_a_session_gives_is_looked_at(confidence: Any, came: str) -> None:
+    own = Own(run=lambda batch: {"labels": batch[..., 0], "confidence": confidence})
+    with pytest.raises(ModelFileError, match=rf'"confidence" as an array of shape \(1, 32, 64\); got {came}\.$'):
+        Segmenter(own).segment(pictures(1)[0])
+
+
 def test_colours_of_ones_own(fake: FakeSession) -> None:
     result = Segmenter(fake).segment(np.full((32, 64, 3), 255, np.uint8))
     colours = [(index, 100, 200) for index in range(12)]
