@@ -27,7 +27,8 @@ class Segmentation:
         frame: (H, W, 3) uint8 BGR, the same array object that was given.
         spec: the model's contract: class names and colours.
         index: position of the frame in its source, from 0.
-        time_s: the source's timestamp in seconds, or None if it has none; with several files, counted within each.
+        time_s: the frame's time in its source, in seconds; with several files, counted within each. 0 for a picture;
+            None for a frame that was given without one.
         name: the file or the address (without its password) that the frame came from; "" if unknown.
         speed_ms: stage -> milliseconds per frame: "preprocess", "inference", "postprocess".
         confidence: (H, W) float32 0..1 at the frame's size, or None when the model gives none.

@@ -46,9 +46,16 @@ class Segmenter:
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one, or a `DeviceError`.
         batch_size: frames per run; halved, with a `RuntimeWarning`, if the device's memory no longer holds them.
         threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
-        input_size: (height, width) that frames are resized to, for models exported with a dynamic size.
+        input_size: (height, width) that frames are resized to, for models exported with a dynamic size; by default the
+            model's own.
         overlapped: the caller keeps `runs_at_once` batches under way, each from a thread of its own, as `predict` does
             with files. More frames a second on the CPU, but each takes longer.
+
+    Attributes:
+        spec: the model's contract: classes, colours, terms of use.
+        device: where it runs, and why there.
+        batch_size: frames per run; less than was asked for once the device's memory did not hold them.
+        input_size: (height, width) in pixels that frames are resized to.
 
     Raises:
         ModelFileError, DeviceError, ConfigurationError, MissingDependencyError: see `session.open_session`.
@@ -100,6 +107,7 @@ class Segmenter:
         Raises:
             ConfigurationError: not such a frame, or the Segmenter is closed.
             DeviceError: the device fails, does not hold one frame (`OutOfMemoryError`), or was opened before a fork.
+            ModelFileError: the model's outputs do not fit the frame.
         """
         return self._segment([Given(frame, index, time_s, "")])[0]
 
@@ -107,7 +115,8 @@ class Segmenter:
         """Segment frames, each (H, W, 3) uint8 BGR of a size of its own: one result for each, in order.
 
         Raises:
-            ConfigurationError, DeviceError: as for `segment`; also if `frames` is not a list of frames.
+            ConfigurationError, DeviceError, ModelFileError: as for `segment`; the first also if `frames` is not a list
+                of frames.
         """
         self._open()
         if not isinstance(frames, (Sequence, np.ndarray)):
@@ -135,21 +144,30 @@ class Segmenter:
         itself, and `plot` shows its current content.
 
         Raises:
-            ConfigurationError: none of these. While iterating: an item that is not a frame, or a source that names
-                nothing.
+            ConfigurationError: none of these, or the Segmenter is closed. While iterating: an item that is not a frame,
+                or a source that names nothing.
             MediaError: while iterating: a source that cannot be opened or read.
             MissingDependencyError: while iterating: a video or an address, and PyAV does not load.
-            DeviceError: while iterating: the device fails, or does not hold one frame (`OutOfMemoryError`).
+            DeviceError, ModelFileError: while iterating: as for `segment`.
         """
         self._open()
         return ResultStream(self._segment, self.batch_size, source)
 
     def predict_labels(self, batch: np.ndarray) -> np.ndarray:
-        """Labels of frames already at the model's size: (N, H, W, 3) uint8 -> (N, H, W) uint8, any N."""
+        """Labels of frames already at the model's size: (N, H, W, 3) uint8 BGR -> (N, H, W) uint8, any N from 1.
+
+        Raises:
+            ConfigurationError, DeviceError, ModelFileError: as for `segment`.
+        """
         return self.predict(batch)["labels"]
 
     def predict(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Every output of the model for (N, H, W, 3) uint8 at the model's size; run in batches of `batch_size`."""
+        """Every output of the model for (N, H, W, 3) uint8 BGR at the model's size, in runs of `batch_size`: "labels"
+        (N, H, W) uint8 and, if the model has it, "confidence" (N, H, W) of floats 0..1.
+
+        Raises:
+            ConfigurationError, DeviceError, ModelFileError: as for `segment`.
+        """
         session = self._open()
         height, width = self.input_size
         array = isinstance(batch, np.ndarray) and batch.dtype == np.uint8 and batch.ndim == 4
