@@ -87,10 +87,11 @@ class Segmentation:
 
 def class_share(labels: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
     """Class name -> share of the pixels of labels (H, W) uint8, 0..1, in the order of the ids."""
-    if labels.size < 2**24:
-        # calcHist is twenty times as fast as bincount; it counts in float32, which is exact up to 2**24.
+    # calcHist is twenty times as fast as bincount, which takes eight bytes a pixel. It counts in float32, exact up to
+    # 2**24, so it is given no more at a time; one long row is faster for it than one long column.
+    counts, row = np.zeros(256, np.int64), labels.reshape(1, -1)
+    for first in range(0, labels.size, 2**24):
         with native_code():
-            counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
-    else:
-        counts = np.bincount(labels.ravel(), minlength=256)
+            part = cv2.calcHist([row[:, first : first + 2**24]], [0], None, [256], [0, 256])
+        counts += part.ravel().astype(np.int64)
     return {name: int(count) / labels.size for name, count in zip(classes, counts, strict=False)}

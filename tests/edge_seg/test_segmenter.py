@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import tracemalloc
 import warnings
 import weakref
 from collections import deque
@@ -136,6 +137,16 @@ def test_shares_are_exact_on_small_and_huge_frames(size):
     share = Segmentation(labels=labels, frame=np.empty(0), spec=ModelSpec()).class_share()
     assert share["road"] == 1001 / labels.size
     assert share["sky"] == 1 - 1001 / labels.size
+
+
+def test_shares_of_a_huge_frame_take_no_memory() -> None:
+    result = Segmentation(labels=np.zeros((4096, 4100), np.uint8), frame=np.empty(0), spec=ModelSpec())
+    tracemalloc.start()
+    try:
+        result.class_share()
+        assert tracemalloc.get_traced_memory()[1] < result.labels.nbytes / 10
+    finally:
+        tracemalloc.stop()
 
 
 def test_confidence_comes_back_at_the_frames_size(tiny_model):
