@@ -1,5 +1,9 @@
 """edge_seg: road-scene segmentation of video from one self-describing ONNX file.
 
+    with edge_seg.Segmenter(edge_seg.bundled_model()) as segmenter:
+        for result in segmenter.stream("dashcam.mp4"):
+            print(result.time_s, result.class_share()["road"])
+
 Importing this package loads nothing heavy: numpy, OpenCV, PyAV and onnxruntime are imported when a name that needs them
 is first used. Knows nothing about training or export.
 """

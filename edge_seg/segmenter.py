@@ -45,7 +45,8 @@ class Segmenter:
             it too.
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one, or a `DeviceError`.
         batch_size: frames per run; halved, with a `RuntimeWarning`, if the device's memory no longer holds them.
-        threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
+        threads: CPU threads that run the model; by default what affinity and the container's quota allow. An open
+            session has its own, and so have OpenCV (`cv2.setNumThreads`) and the decoder.
         input_size: (height, width) that frames are resized to, for models exported with a dynamic size; by default the
             model's own.
         overlapped: the caller keeps `runs_at_once` batches under way, each from a thread of its own, as `predict` does
