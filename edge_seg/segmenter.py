@@ -257,7 +257,8 @@ class Segmenter:
 
 
 def _checked(session: Any) -> Session:
-    """Return the caller's own session if it has the members of `Session`; raise `ConfigurationError` otherwise."""
+    """Return the caller's own session if it has the members of `Session`, and a spec of sound values; raise
+    `ConfigurationError` otherwise."""
     wanted = {"spec": ModelSpec, "device": DeviceReport}
     missing = [name for name, kind in wanted.items() if not isinstance(getattr(session, name, None), kind)]
     missing += [name for name in ("run", "close") if not callable(getattr(session, name, None))]
@@ -268,6 +269,7 @@ def _checked(session: Any) -> Session:
             f"{type(session).__name__} is no session: expected a ModelSpec as `spec`, a DeviceReport as `device`, and "
             f"methods `run` and `close`; it has no such {', '.join(missing)}."
         )
+    session.spec.check_types()
     return cast(Session, session)
 
 

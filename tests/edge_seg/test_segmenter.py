@@ -613,6 +613,12 @@ def test_what_a_session_lacks_is_named(wrong: dict[str, Any], named: str) -> Non
         Segmenter({})
 
 
+@pytest.mark.parametrize("size", [(32, 64, 3), (32.0, 64), (0, 64)])
+def test_the_size_that_a_session_of_ones_own_claims_is_looked_at(size: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^input_size must be two whole numbers from 1 to 8192; got "):
+        Segmenter(Own(spec=ModelSpec(input_size=size)))
+
+
 @pytest.mark.parametrize(
     ("given", "came"),
     [
