@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import ConfigurationError
 from .files import name_of, write_atomically
 from .native import native_code
-from .opencv import cv2
+from .opencv import cv2, python_memory_error
 from .overlay import Palette, colorize, overlay
 from .spec import ModelSpec, plain_palette
 
@@ -56,12 +56,12 @@ class Segmentation:
         Raises:
             ConfigurationError: `alpha` outside 0..1, or a palette that does not fit these classes.
         """
-        with native_code():
+        with native_code(), python_memory_error():
             return overlay(self.frame, self.labels, self._palette(palette), alpha)
 
     def mask(self, *, palette: Iterable[Iterable[int]] | None = None) -> NDArray[np.uint8]:
         """The classes' colours alone: (H, W, 3) uint8 BGR; `palette` as in `plot`."""
-        with native_code():
+        with native_code(), python_memory_error():
             return colorize(self.labels, self._palette(palette))
 
     def _palette(self, given: Iterable[Iterable[int]] | None) -> Palette:
@@ -80,7 +80,7 @@ class Segmentation:
         target = Path(name_of(path, "a picture"))
         if target.suffix.lower() != ".png":
             raise ConfigurationError(f"Class ids are saved as PNG, which keeps them exactly; got {target.name!r}.")
-        with native_code():
+        with native_code(), python_memory_error():
             data = cv2.imencode(".png", self.labels)[1].tobytes()
         return write_atomically(target, data)
 

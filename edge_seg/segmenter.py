@@ -24,7 +24,7 @@ from .devices import DeviceReport, parse_device
 from .errors import ConfigurationError, DeviceError, OutOfMemoryError, warn_caller
 from .media import Source
 from .native import native_code
-from .opencv import cv2
+from .opencv import cv2, python_memory_error
 from .preprocess import check_frame, resize_labels, stack_frames
 from .segmentation import Segmentation
 from .session import Session, check_batch_size, model_size, open_session
@@ -185,7 +185,7 @@ class Segmenter:
             session.close()
 
     def _segment(self, given: list[Given]) -> list[Segmentation]:
-        with native_code():
+        with native_code(), python_memory_error():
             return self._segment_now(self._open(), given)
 
     def _segment_now(self, session: Session, given: list[Given]) -> list[Segmentation]:

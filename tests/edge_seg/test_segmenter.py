@@ -318,6 +318,26 @@ def test_failures_of_the_device_come_through_typed():
         Segmenter(FakeSession(missing_library="libcudnn.so.9")).segment(pictures(1)[0])
 
 
+def test_memory_that_opencv_cannot_get_is_a_memory_error(fake: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application catches that one, as it does numpy's."""
+    segmenter = Segmenter(fake)
+    result = segmenter.segment(pictures(1, (50, 70))[0])
+    error = cv2.error("Insufficient memory")
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    for name in ("resize", "applyColorMap"):
+        monkeypatch.setattr(cv2, name, fail)
+    for call in (lambda: segmenter.segment(result.frame), result.plot, result.mask):
+        error.code = cv2.Error.StsNoMem
+        with pytest.raises(MemoryError):
+            call()
+        error.code = cv2.Error.StsBadArg
+        with pytest.raises(cv2.error):
+            call()
+
+
 def test_a_dynamic_model_takes_another_size(tiny_model, tiny_reference):
     with Segmenter(tiny_model(dynamic=True), device="cpu", input_size=(64, 96)) as segmenter:
         frames = pictures(2, (64, 96))
