@@ -109,7 +109,9 @@ def bundled_model(name: str = "best") -> Path:
         raise ConfigurationError(f"The bundled models are {' and '.join(BUNDLED_MODELS)}, got {name!r}.")
     path = _ASSETS / BUNDLED_MODELS[name]
     if not path.is_file():
-        raise ModelFileError(f"This copy of edge_seg has no bundled model ({path}). Name one: -m MODEL")
+        raise ModelFileError(
+            f"No file {path}: this copy of edge_seg has no bundled model, or lies in an archive. Name one: -m MODEL"
+        )
     return path
 
 
@@ -121,5 +123,7 @@ def bundled_clip() -> Path:
     """
     path = _ASSETS / "street.mp4"
     if not path.is_file():
-        raise MediaError(f"This copy of edge_seg has no bundled clip ({path}). Name a video as SOURCE")
+        raise MediaError(
+            f"No file {path}: this copy of edge_seg has no bundled clip, or lies in an archive. Name a video as SOURCE"
+        )
     return path

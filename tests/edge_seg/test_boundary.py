@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import typing
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,16 @@ def test_missing_assets_are_named(monkeypatch, tmp_path):
     with pytest.raises(errors.ConfigurationError, match="The bundled models are best and fast, got 'slow'"):
         edge_seg.bundled_model("slow")
     assert edge_seg.bundled_clip().is_file()
+
+
+def test_what_is_bundled_into_an_archive_is_not_called_missing(tmp_path):
+    archive = tmp_path / "application.pyz"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in (*PACKAGE.glob("*.py"), edge_seg.bundled_clip()):
+            packed.write(path, path.relative_to(PACKAGE.parent))
+    code = "import edge_seg\ntry: edge_seg.bundled_clip()\nexcept edge_seg.MediaError as error: print(error)"
+    assert "application.pyz/edge_seg/assets/street.mp4: this copy of edge_seg" in python(code, path=archive)
+    assert "or lies in an archive" in python(code, path=archive)
 
 
 def fake_package(folder: Path, name: str, content: str) -> Path:
