@@ -103,7 +103,7 @@ def bundled_model(name: str = "best") -> Path:
 
     Raises:
         ConfigurationError: no such name.
-        ModelFileError: this copy of the package has no model.
+        ModelFileError: this copy of the package has no model, or lies in an archive.
     """
     if name not in BUNDLED_MODELS:
         raise ConfigurationError(f"The bundled models are {' and '.join(BUNDLED_MODELS)}, got {name!r}.")
@@ -119,7 +119,7 @@ def bundled_clip() -> Path:
     """Path of the rendered street clip that ships with the package.
 
     Raises:
-        MediaError: this copy of the package has no clip.
+        MediaError: this copy of the package has no clip, or lies in an archive.
     """
     path = _ASSETS / "street.mp4"
     if not path.is_file():
