@@ -78,7 +78,8 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the memory; called by the Segmenter that was given the session. Closing twice is fine."""
+        """Release the memory. The Segmenter that was given the session calls it when it is closed itself, even while a
+        thread is inside `run`. Closing twice is fine."""
         ...
 
 
