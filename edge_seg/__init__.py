@@ -1,5 +1,9 @@
 """edge_seg: road-scene segmentation of video from one self-describing ONNX file.
 
+    with edge_seg.Segmenter(edge_seg.bundled_model()) as segmenter:
+        for result in segmenter.stream("dashcam.mp4"):
+            print(result.time_s, result.class_share()["road"])
+
 Importing this package loads nothing heavy: numpy, OpenCV, PyAV and onnxruntime are imported when a name that needs them
 is first used. Knows nothing about training or export.
 """
@@ -99,13 +103,15 @@ def bundled_model(name: str = "best") -> Path:
 
     Raises:
         ConfigurationError: no such name.
-        ModelFileError: this copy of the package has no model.
+        ModelFileError: this copy of the package has no model, or lies in an archive.
     """
     if name not in BUNDLED_MODELS:
         raise ConfigurationError(f"The bundled models are {' and '.join(BUNDLED_MODELS)}, got {name!r}.")
     path = _ASSETS / BUNDLED_MODELS[name]
     if not path.is_file():
-        raise ModelFileError(f"This copy of edge_seg has no bundled model ({path}). Name one: -m MODEL")
+        raise ModelFileError(
+            f"No file {path}: this copy of edge_seg has no bundled model, or lies in an archive. Name one: -m MODEL"
+        )
     return path
 
 
@@ -113,9 +119,11 @@ def bundled_clip() -> Path:
     """Path of the rendered street clip that ships with the package.
 
     Raises:
-        MediaError: this copy of the package has no clip.
+        MediaError: this copy of the package has no clip, or lies in an archive.
     """
     path = _ASSETS / "street.mp4"
     if not path.is_file():
-        raise MediaError(f"This copy of edge_seg has no bundled clip ({path}). Name a video as SOURCE")
+        raise MediaError(
+            f"No file {path}: this copy of edge_seg has no bundled clip, or lies in an archive. Name a video as SOURCE"
+        )
     return path

@@ -23,7 +23,7 @@ def run_in_parts(
     `copied`: `run` may write its outputs into the same arrays each time, so they are copied.
 
     Raises:
-        ModelFileError: `run` does not return uint8 labels of its frames' size.
+        ModelFileError: `run` does not return uint8 labels of its frames' size, or a confidence of another.
     """
     parts = []
     for first in range(0, len(batch), size):
@@ -45,8 +45,12 @@ def filled_up(batch: np.ndarray, size: int) -> np.ndarray:
 
 
 def _check_outputs(outputs: Any, given: tuple[int, ...]) -> None:
-    """Raise unless the labels fit the frames: labels of another size would be stretched, and silently be wrong."""
+    """Raise unless the outputs fit the frames: those of another size would be stretched, and silently be wrong."""
     labels = outputs.get("labels") if isinstance(outputs, dict) else None
     if not isinstance(labels, np.ndarray) or labels.dtype != np.uint8 or labels.shape != given[:3]:
         came = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(outputs).__name__
         raise ModelFileError(f'Expected a session\'s "labels" as uint8 of shape {given[:3]}; got {came}.')
+    confidence = outputs.get("confidence", labels)
+    if not isinstance(confidence, np.ndarray) or confidence.shape != given[:3]:
+        came = str(getattr(confidence, "shape", type(confidence).__name__))
+        raise ModelFileError(f'Expected a session\'s "confidence" as an array of shape {given[:3]}; got {came}.')

@@ -51,10 +51,15 @@ def answer(work: Callable[[], int], *, afterwards: Callable[[], str] = str, as_j
     except EdgeSegError as error:
         complain(str(error), as_json=as_json)
         return error.exit_code
-    except ModuleNotFoundError as error:
-        if error.name not in _EVERYWHERE:
+    except ImportError as error:
+        # Where a package is there but does not load, the name is that of its own module that failed.
+        package = (error.name or "").partition(".")[0]
+        if package not in _EVERYWHERE:
             raise
-        complain(f"{error.name} is not installed. Install it: pip install {error.name}", as_json=as_json)
+        state, cure = "is not installed", "Install it: pip install"
+        if error.name != package:
+            state, cure = f"cannot be loaded ({error})", "Install it anew: pip install --force-reinstall"
+        complain(f"{package} {state}. {cure} {package}", as_json=as_json)
     except KeyboardInterrupt:
         complain(f"interrupted. {afterwards()}".rstrip(), as_json=as_json)
     except OSError as error:

@@ -15,7 +15,7 @@ from .diagnose import reading
 from .errors import MediaError
 from .image_files import ImageFault, check_complete, read_header
 from .media import MAX_PIXELS, Frame, Source, SourceEnd, SourceInfo
-from .opencv import cv2
+from .opencv import cv2, python_memory_error
 
 READABLE = ("PNG", "JPEG", "BMP", "WebP")
 
@@ -47,7 +47,8 @@ def _decoded(path: str | Path, data: bytes) -> np.ndarray:
     except ImageFault as fault:
         raise MediaError(f"{path}: {fault}.") from fault
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        with python_memory_error():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise MediaError(f"{path}: the picture cannot be decoded ({str(error).splitlines()[0][:200]}).") from error
     if image is None:

@@ -163,7 +163,7 @@ def _opened(model: Any, path: Path | None) -> Iterator[tuple[memoryview, Stamp]]
     with _open_file(path) as file:
         status = os.fstat(file.fileno())
         _check_size(status.st_size, str(path))
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+        with _mapped(file, path) as mapped, memoryview(mapped) as view:
             yield view, _stamp(status)
 
 
@@ -183,6 +183,14 @@ def _open_file(path: Path) -> Any:
         raise ModelFileError(f"No model at {path}. {_no_model_cure(path)}") from error
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _mapped(file: Any, path: Path) -> mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        # A mapping takes a file descriptor of its own, some file systems have none, and the file may be empty by now.
+        raise ModelFileError(f"{path} cannot be mapped: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _no_model_cure(path: Path) -> str:

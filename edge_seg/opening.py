@@ -1,6 +1,6 @@
 """Opening media: what may be opened at all, how long that may take, and a one-line error if it fails.
 
-With `tracks.py`, `video.py`, `audio.py`, `encode.py` and `mp4.py` the only importer of av. Knows no frames.
+With `tracks.py`, `video.py`, `audio.py`, `encode.py` and `mp4.py` the only user of av. Knows no frames.
 
 A file opens nothing but itself, an address nothing but its own kind of connection: playlists, which open other files
 and addresses, are not accepted, and libav may use only the protocols that the source itself needs. A web server may
@@ -20,22 +20,16 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 
+import av
+import av.error
+from av.container import InputContainer
+
 from .boxes import refers_elsewhere
 from .diagnose import explain_file, reading
-from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
+from .errors import MediaError, RefusedError
 from .media import MAX_PIXELS, STANDARD_INPUT
 from .native import native_code, program_is_ending
 from .redact import redact, redact_foreign, remember_secrets
-
-try:
-    import av
-    import av.error
-    from av.container import InputContainer
-except ImportError as import_error:  # pragma: no cover - av is a hard dependency of the package
-    raise_if_interrupted(import_error)
-    raise MissingDependencyError(
-        f"PyAV cannot be loaded ({import_error}). Install it: pip install av"
-    ) from import_error
 
 # No playlists (hls, dash, concat, sdp files): they open other files and addresses.
 FORMATS = (

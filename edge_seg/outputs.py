@@ -20,7 +20,7 @@ from .errors import MediaError
 from .files import DISK_FULL, Claim, Seal, reason, write_atomically
 from .media import Frame, SourceInfo
 from .names import Plan
-from .opencv import cv2
+from .opencv import cv2, python_memory_error
 from .overlay import Painter
 from .preprocess import resize_labels
 from .segmentation import class_share
@@ -187,8 +187,9 @@ class ImageOutputs:
     def write(self, frame: Frame, labels: np.ndarray, watches: dict[str, Stopwatch]) -> None:
         spent: Spent = defaultdict(float)
         try:
-            for kind, path in self._paths[frame.name].items():
-                self._write_one(kind, path, frame, labels, spent)
+            with python_memory_error():
+                for kind, path in self._paths[frame.name].items():
+                    self._write_one(kind, path, frame, labels, spent)
         except MediaError as error:
             if getattr(error.__cause__, "errno", None) in DISK_FULL:
                 raise

@@ -9,7 +9,9 @@ keeps the shape it tuned itself to.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -22,7 +24,7 @@ from .devices import DeviceReport, parse_device
 from .errors import ConfigurationError, DeviceError, OutOfMemoryError, warn_caller
 from .media import Source
 from .native import native_code
-from .opencv import cv2
+from .opencv import cv2, python_memory_error
 from .preprocess import check_frame, resize_labels, stack_frames
 from .segmentation import Segmentation
 from .session import Session, check_batch_size, model_size, open_session
@@ -43,10 +45,18 @@ class Segmenter:
             it too.
         device: "auto", "cpu", "openvino", "cuda[:N]" or "tensorrt[:N]"; a named one, or a `DeviceError`.
         batch_size: frames per run; halved, with a `RuntimeWarning`, if the device's memory no longer holds them.
-        threads: CPU threads; by default what affinity and the container's quota allow. An open session has its own.
-        input_size: (height, width) that frames are resized to, for models exported with a dynamic size.
+        threads: CPU threads that run the model; by default what affinity and the container's quota allow. An open
+            session has its own, and so have OpenCV (`cv2.setNumThreads`) and the decoder.
+        input_size: (height, width) that frames are resized to, for models exported with a dynamic size; by default the
+            model's own.
         overlapped: the caller keeps `runs_at_once` batches under way, each from a thread of its own, as `predict` does
             with files. More frames a second on the CPU, but each takes longer.
+
+    Attributes:
+        spec: the model's contract: classes, colours, terms of use.
+        device: where it runs, and why there.
+        batch_size: frames per run; less than was asked for once the device's memory did not hold them.
+        input_size: (height, width) in pixels that frames are resized to.
 
     Raises:
         ModelFileError, DeviceError, ConfigurationError, MissingDependencyError: see `session.open_session`.
@@ -83,6 +93,9 @@ class Segmenter:
         self.input_size = model_size(session.spec, input_size)
         self._session = session
         self._session_is_callers = session is model
+        # Such a session may refill one array, which is copied before the next run begins.
+        in_turn = self._session_is_callers and self.runs_at_once == 1
+        self._turn: contextlib.AbstractContextManager[Any] = threading.RLock() if in_turn else contextlib.nullcontext()
 
     @property
     def runs_at_once(self) -> int:
@@ -95,6 +108,7 @@ class Segmenter:
         Raises:
             ConfigurationError: not such a frame, or the Segmenter is closed.
             DeviceError: the device fails, does not hold one frame (`OutOfMemoryError`), or was opened before a fork.
+            ModelFileError: the model's outputs do not fit the frame.
         """
         return self._segment([Given(frame, index, time_s, "")])[0]
 
@@ -102,7 +116,8 @@ class Segmenter:
         """Segment frames, each (H, W, 3) uint8 BGR of a size of its own: one result for each, in order.
 
         Raises:
-            ConfigurationError, DeviceError: as for `segment`; also if `frames` is not a list of frames.
+            ConfigurationError, DeviceError, ModelFileError: as for `segment`; the first also if `frames` is not a list
+                of frames.
         """
         self._open()
         if not isinstance(frames, (Sequence, np.ndarray)):
@@ -130,20 +145,30 @@ class Segmenter:
         itself, and `plot` shows its current content.
 
         Raises:
-            ConfigurationError: none of these. While iterating: an item that is not a frame, or a source that names
-                nothing.
+            ConfigurationError: none of these, or the Segmenter is closed. While iterating: an item that is not a frame,
+                or a source that names nothing.
             MediaError: while iterating: a source that cannot be opened or read.
-            DeviceError: while iterating: the device fails, or does not hold one frame (`OutOfMemoryError`).
+            MissingDependencyError: while iterating: a video or an address, and PyAV does not load.
+            DeviceError, ModelFileError: while iterating: as for `segment`.
         """
         self._open()
         return ResultStream(self._segment, self.batch_size, source)
 
     def predict_labels(self, batch: np.ndarray) -> np.ndarray:
-        """Labels of frames already at the model's size: (N, H, W, 3) uint8 -> (N, H, W) uint8, any N."""
+        """Labels of frames already at the model's size: (N, H, W, 3) uint8 BGR -> (N, H, W) uint8, any N from 1.
+
+        Raises:
+            ConfigurationError, DeviceError, ModelFileError: as for `segment`.
+        """
         return self.predict(batch)["labels"]
 
     def predict(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Every output of the model for (N, H, W, 3) uint8 at the model's size; run in batches of `batch_size`."""
+        """Every output of the model for (N, H, W, 3) uint8 BGR at the model's size, in runs of `batch_size`: "labels"
+        (N, H, W) uint8 and, if the model has it, "confidence" (N, H, W) of floats 0..1.
+
+        Raises:
+            ConfigurationError, DeviceError, ModelFileError: as for `segment`.
+        """
         session = self._open()
         height, width = self.input_size
         array = isinstance(batch, np.ndarray) and batch.dtype == np.uint8 and batch.ndim == 4
@@ -160,7 +185,7 @@ class Segmenter:
             session.close()
 
     def _segment(self, given: list[Given]) -> list[Segmentation]:
-        with native_code():
+        with native_code(), python_memory_error():
             return self._segment_now(self._open(), given)
 
     def _segment_now(self, session: Session, given: list[Given]) -> list[Segmentation]:
@@ -199,7 +224,8 @@ class Segmenter:
             size = self.batch_size
             try:
                 whole = getattr(session, "whole_batches", True)
-                return run_in_parts(session.run, batch, size, whole=whole, copied=self._session_is_callers)
+                with self._turn:
+                    return run_in_parts(session.run, batch, size, whole=whole, copied=self._session_is_callers)
             except OutOfMemoryError as error:
                 if size == 1:
                     raise
@@ -231,7 +257,8 @@ class Segmenter:
 
 
 def _checked(session: Any) -> Session:
-    """Return the caller's own session if it has the members of `Session`; raise `ConfigurationError` otherwise."""
+    """Return the caller's own session if it has the members of `Session`, and a spec of sound values; raise
+    `ConfigurationError` otherwise."""
     wanted = {"spec": ModelSpec, "device": DeviceReport}
     missing = [name for name, kind in wanted.items() if not isinstance(getattr(session, name, None), kind)]
     missing += [name for name in ("run", "close") if not callable(getattr(session, name, None))]
@@ -242,6 +269,7 @@ def _checked(session: Any) -> Session:
             f"{type(session).__name__} is no session: expected a ModelSpec as `spec`, a DeviceReport as `device`, and "
             f"methods `run` and `close`; it has no such {', '.join(missing)}."
         )
+    session.spec.check_types()
     return cast(Session, session)
 
 

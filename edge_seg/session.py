@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -42,7 +43,7 @@ from .phrases import first_line
 from .proof import Candidate, open_first_proved
 from .providers import SessionPlan, make_inner
 from .spec import ModelSpec
-from .threads import available_threads
+from .threads import MORE_THREADS, available_threads
 from .versions import installed_builds
 
 MAX_BATCH = 1024
@@ -52,9 +53,9 @@ MAX_THREADS = 1024
 class Session(Protocol):
     """What a Segmenter needs of a session; `OrtSession` and `fake.FakeSession` are such.
 
-    Two more attributes are optional: `runs_at_once`, how many runs at once use the device fully (default 1), and
-    `whole_batches`, whether to fill up a short batch, because the device tunes itself to one shape or the file takes no
-    other (default True).
+    Two more attributes are optional: `runs_at_once`, how many runs at once use the device fully (default 1: threads
+    that share the Segmenter take turns), and `whole_batches`, whether to fill up a short batch, because the device
+    tunes itself to one shape or the file takes no other (default True).
     """
 
     @property
@@ -68,14 +69,17 @@ class Session(Protocol):
         ...
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8.
+        """Run a batch (N, H, W, 3) uint8 at the model's size: output name -> array, with "labels" (N, H, W) uint8 and,
+        if it has one, "confidence" (N, H, W) of floats 0..1.
 
-        The arrays may be the same ones each time: a Segmenter copies what the caller's own session gives.
+        The arrays may be the same ones each time, unless several runs at once were asked for: a Segmenter copies what
+        the caller's own session gives. It passes every error on; after an `OutOfMemoryError` it tries half the batch.
         """
         ...
 
     def close(self) -> None:
-        """Release the memory; called by the Segmenter that was given the session. Closing twice is fine."""
+        """Release the memory. The Segmenter that was given the session calls it when it is closed itself, even while a
+        thread is inside `run`. Closing twice is fine."""
         ...
 
 
@@ -112,7 +116,7 @@ def open_session(
         raise ConfigurationError(f"threads must be a whole number from 1 to {MAX_THREADS}; got {threads!r}.")
     header = read_model_header(model)
     plan = SessionPlan(
-        source=model if isinstance(model, bytes) else os.fspath(model),
+        source=model if isinstance(model, bytes) else _readable(os.fspath(model)),
         header=header,
         batch_size=batch_size,
         threads=threads or available_threads(),
@@ -125,6 +129,11 @@ def open_session(
         return open_first_proved(auto_candidates(ort, plan), header, batch_size=batch_size)
     require_device(ort, name)
     return open_on(ort, plan, name, requested=device)
+
+
+def _readable(path: str) -> str | bytes:
+    """The path as it is or, where its name is no UTF-8, the file's bytes: the runtime takes other names for damage."""
+    return path if path.encode(errors="replace") == os.fsencode(path) else Path(path).read_bytes()
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -313,6 +322,8 @@ def _raise_open_error(ort: Any, error: Exception, plan: SessionPlan, device: Dev
         raise OutOfMemoryError(
             f"{device} has no memory for {name}: {first_line(error)}. Use a smaller model."
         ) from error
+    if "pthread_create failed" in text:
+        raise DeviceError(f"{device} can start no more threads for {name}. {MORE_THREADS}") from error
     if device.kind == "cpu":
         raise ModelFileError(f"{name} cannot be opened: {first_line(error)}. Export it again.") from error
     raise DeviceError(f"device {device} cannot run {name}: {first_line(error)}. Look with: edge-seg checks") from error

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .diagnose import reading
-from .errors import MediaError, RefusedError
+from .errors import MediaError, MissingDependencyError, RefusedError, raise_if_interrupted
 from .items import Item, expand_sources
 from .media import Event, Frame, Source, ignore_event
 from .redact import redact
@@ -39,6 +39,7 @@ def open_item(
 
     Raises:
         MediaError: it cannot be opened; the message names it.
+        MissingDependencyError: PyAV is not installed, or does not load.
     """
     if item.problem:
         raise MediaError(item.problem)
@@ -47,6 +48,7 @@ def open_item(
 
         return ImageFiles([Path(item.location)])
     if item.kind in ("video", "pipe"):
+        _demand_pyav()
         from .video import VideoFile
 
         return VideoFile(item.location if item.kind == "video" else None, track=item.track, stopped=stopped)
@@ -92,6 +94,7 @@ def _camera(item: Item) -> Callable[[], Source]:
 def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Callable[[], Source]:
     """A function that opens an address. After the first time its timeout is twice what the last opening took, from 2.5
     to 10 s, so that an attempt that hangs does not hide a camera that is back."""
+    _demand_pyav()
     from .video import VideoFile
 
     limit_s: float | None = None
@@ -113,6 +116,17 @@ def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Call
     return connect
 
 
+def _demand_pyav() -> None:
+    """Load PyAV, which only videos and addresses need."""
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise_if_interrupted(error)
+        raise MissingDependencyError(
+            f"PyAV cannot be loaded ({error}). Install it: pip install --force-reinstall av"
+        ) from error
+
+
 def open_source(
     source: str | os.PathLike[str] | int, *, track: int = 1, stopped: Callable[[], bool] = lambda: False
 ) -> Source:
@@ -125,6 +139,7 @@ def open_source(
     Raises:
         ConfigurationError: it names nothing that can be read, or a track below 1.
         MediaError: it cannot be opened.
+        MissingDependencyError: PyAV is not installed, or does not load.
     """
     with reading(redact(str(source))):
         items = expand_sources([source], track=track)

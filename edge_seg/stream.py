@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,9 +20,7 @@ from .media import Source, SourceCounts
 from .phrases import counted
 from .preprocess import check_frame
 from .redact import redact
-
-if TYPE_CHECKING:
-    from .segmentation import Segmentation
+from .segmentation import Segmentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Given:
     name: str
 
 
-Segment = Callable[[list[Given]], "list[Segmentation]"]
+Segment = Callable[[list[Given]], list[Segmentation]]
 
 
 class Capture(Protocol):
@@ -61,7 +59,7 @@ class _Progress:
     closed: bool = False
 
 
-class ResultStream(Iterator["Segmentation"]):
+class ResultStream(Iterator[Segmentation]):
     """A lazy iterator of results, and a context manager; `report` says what became of the frames.
 
     Memory is that of one batch, however long the source. A source that breaks off before its declared end, or loses

@@ -12,6 +12,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# What helps where the system starts no thread: each has a stack, so memory may be what is short.
+MORE_THREADS = (
+    "Raise the limit on them (a container's pids limit, systemd's TasksMax, ulimit -u) or on memory (ulimit -v)."
+)
+
 
 def available_threads(*, root: Path = Path("/")) -> int:
     """Threads worth starting, at least 1: min(affinity, cgroup v1 or v2 quota rounded up)."""

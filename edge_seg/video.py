@@ -49,6 +49,7 @@ from .opening import (
 )
 from .preprocess import resize_frame
 from .redact import redact
+from .threads import MORE_THREADS
 from .tracks import describe, pick_track, set_up_decoder, time_base
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "mjpeg"})
@@ -231,6 +232,8 @@ class VideoFile(Source):
             return []
         except MemoryError as error:
             raise self._no_memory() from error
+        except av.error.BlockingIOError as error:
+            raise MediaError(f"{self.name}: its decoder can start no more threads. {MORE_THREADS}") from error
         except (av.error.FFmpegError, ValueError):
             if packet is not None:
                 self._ledger.refuse()

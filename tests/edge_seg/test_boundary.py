@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import typing
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -173,7 +174,8 @@ def test_programs_can_read_the_types():
         found = getattr(edge_seg, name)
         members = vars(found).items() if inspect.isclass(found) else [(name, found)]
         for member, function in members:
-            if inspect.isfunction(function) and not member.startswith("_"):
+            public = not member.startswith("_") or member in ("__enter__", "__next__")
+            if inspect.isfunction(function) and public:
                 assert typing.get_type_hints(function), (name, member)
 
 
@@ -195,6 +197,16 @@ def test_missing_assets_are_named(monkeypatch, tmp_path):
     with pytest.raises(errors.ConfigurationError, match="The bundled models are best and fast, got 'slow'"):
         edge_seg.bundled_model("slow")
     assert edge_seg.bundled_clip().is_file()
+
+
+def test_what_is_bundled_into_an_archive_is_not_called_missing(tmp_path):
+    archive = tmp_path / "application.pyz"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in (*PACKAGE.glob("*.py"), edge_seg.bundled_clip()):
+            packed.write(path, path.relative_to(PACKAGE.parent))
+    code = "import edge_seg\ntry: edge_seg.bundled_clip()\nexcept edge_seg.MediaError as error: print(error)"
+    assert "application.pyz/edge_seg/assets/street.mp4: this copy of edge_seg" in python(code, path=archive)
+    assert "or lies in an archive" in python(code, path=archive)
 
 
 def fake_package(folder: Path, name: str, content: str) -> Path:
@@ -223,6 +235,35 @@ def test_opencv_without_libgl_names_the_headless_build(tmp_path, tiny_model):
 def test_no_opencv_at_all_is_named(tiny_model):
     said = python(f"MODEL = {str(tiny_model())!r}; sys.modules['cv2'] = None" + CATCH)
     assert "pip install opencv-python-headless" in said
+
+
+def test_frames_need_no_pyav_and_a_video_names_it(tmp_path, tiny_model):
+    code = (
+        "import edge_seg, numpy as np\n"
+        f"segmenter = edge_seg.Segmenter({str(tiny_model())!r}, device='cpu')\n"
+        "list(segmenter.stream([np.zeros((8, 8, 3), np.uint8)]))\n"
+        "for source in (edge_seg.bundled_clip(), 'http://127.0.0.1:1/a.mp4'):\n"
+        "    try: list(segmenter.stream(source))\n"
+        "    except edge_seg.MissingDependencyError as error: print(error)\n"
+    )
+    words = "libavcodec.so.62: cannot open shared object file"
+    for said in (
+        python(code, path=fake_package(tmp_path, "av", f"raise ImportError({words!r})")),
+        python(f"sys.modules['av'] = None\n{code}"),
+    ):
+        cures = [line.partition(")")[2] for line in said.splitlines()]
+        assert cures == [". Install it: pip install --force-reinstall av"] * 2, said
+
+
+def test_a_command_line_names_a_package_that_does_not_load(tmp_path):
+    path = fake_package(tmp_path, "av", "raise ImportError('libavcodec.so.62: file too short', name='av._core')")
+    code = (
+        "import edge_seg, edge_seg.cli\n"
+        "sys.stderr = sys.stdout\n"
+        f"print(edge_seg.cli.main(['predict', str(edge_seg.bundled_clip()), '-o', {str(tmp_path / 'out')!r}]))"
+    )
+    words = "av cannot be loaded (libavcodec.so.62: file too short). Install it anew: pip install --force-reinstall av"
+    assert python(code, path=path).splitlines() == [f"error: {words}", "1"]
 
 
 @pytest.mark.parametrize("package", ["numpy", "av"])

@@ -107,9 +107,21 @@ def test_a_picture_that_cannot_be_written_does_not_stop_the_others(predict: Any,
     ]
 
 
-@pytest.mark.parametrize("place", ["edge_seg.images.check_complete", "edge_seg.outputs.Painter.overlay"])
+OPENCVS_OWN = cv2.error("Insufficient memory")
+OPENCVS_OWN.code = cv2.Error.StsNoMem
+
+
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("edge_seg.images.check_complete", MemoryError()),
+        ("edge_seg.images.cv2.imdecode", OPENCVS_OWN),
+        ("edge_seg.outputs.Painter.overlay", MemoryError()),
+        ("edge_seg.outputs.Painter.overlay", OPENCVS_OWN),
+    ],
+)
 def test_a_picture_that_memory_does_not_hold_does_not_stop_the_others(
-    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    predict: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
 ) -> None:
     module, _, name = place.rpartition(".")
     real, calls = getattr(pkgutil.resolve_name(module), name), []
@@ -117,7 +129,7 @@ def test_a_picture_that_memory_does_not_hold_does_not_stop_the_others(
     def full(*arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 2:
-            raise MemoryError
+            raise error
         return real(*arguments)
 
     monkeypatch.setattr(place, full)

@@ -133,6 +133,21 @@ def accepted(data: bytes) -> bool:
     return True
 
 
+def test_a_model_that_cannot_be_mapped_is_named(tiny_model):
+    resource = pytest.importorskip("resource")
+    path = tiny_model()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with path.open("rb") as file:
+        lowest = file.fileno()
+    # The file itself can be opened, and nothing beside it.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, limits[1]))
+    try:
+        with pytest.raises(ModelFileError, match=r"tiny1\.onnx cannot be mapped: Too many open files"):
+            read_model_header(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_a_truncated_file_is_refused_at_every_length(tiny_model):
     """Only a cut exactly behind a metadata text that is not ours can go unseen: nothing that matters is lost there."""
     whole = tiny_model(golden=None).read_bytes()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
 import pickle
 import threading
+import tracemalloc
 import warnings
 import weakref
 from collections import deque
@@ -135,6 +137,16 @@ def test_shares_are_exact_on_small_and_huge_frames(size):
     share = Segmentation(labels=labels, frame=np.empty(0), spec=ModelSpec()).class_share()
     assert share["road"] == 1001 / labels.size
     assert share["sky"] == 1 - 1001 / labels.size
+
+
+def test_shares_of_a_huge_frame_take_no_memory() -> None:
+    result = Segmentation(labels=np.zeros((4096, 4100), np.uint8), frame=np.empty(0), spec=ModelSpec())
+    tracemalloc.start()
+    try:
+        result.class_share()
+        assert tracemalloc.get_traced_memory()[1] < result.labels.nbytes / 10
+    finally:
+        tracemalloc.stop()
 
 
 def test_confidence_comes_back_at_the_frames_size(tiny_model):
@@ -304,6 +316,26 @@ def test_failures_of_the_device_come_through_typed():
     assert isinstance(caught.value, (DeviceError, MemoryError))
     with pytest.raises(DeviceError, match=r"libcudnn\.so\.9 is missing"):
         Segmenter(FakeSession(missing_library="libcudnn.so.9")).segment(pictures(1)[0])
+
+
+def test_memory_that_opencv_cannot_get_is_a_memory_error(fake: FakeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application catches that one, as it does numpy's."""
+    segmenter = Segmenter(fake)
+    result = segmenter.segment(pictures(1, (50, 70))[0])
+    error = cv2.error("Insufficient memory")
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    for name in ("resize", "applyColorMap"):
+        monkeypatch.setattr(cv2, name, fail)
+    for call in (lambda: segmenter.segment(result.frame), result.plot, result.mask):
+        error.code = cv2.Error.StsNoMem
+        with pytest.raises(MemoryError):
+            call()
+        error.code = cv2.Error.StsBadArg
+        with pytest.raises(cv2.error):
+            call()
 
 
 def test_a_dynamic_model_takes_another_size(tiny_model, tiny_reference):
@@ -564,6 +596,25 @@ def test_a_session_of_ones_own_may_refill_one_array(batch_size: int) -> None:
         assert np.array_equal(segmenter.predict_labels(frames), frames[..., 0] % 12)
 
 
+def test_threads_take_turns_with_a_session_that_refills_one_array() -> None:
+    refilled, both_inside = np.empty((1, 32, 64), np.uint8), threading.Barrier(2)
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        refilled[...] = batch[..., 0]
+        # Waits for the other thread, which would overwrite the array, until it is clear that it does not come.
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_inside.wait(0.2)
+        return {"labels": refilled}
+
+    with Segmenter(Own(run=run)) as segmenter:
+
+        def work(number: int) -> None:
+            labels = segmenter.segment(np.full((32, 64, 3), number, np.uint8)).labels
+            np.testing.assert_array_equal(labels, number)
+
+        assert run_in_threads(2, work) == []
+
+
 def test_the_results_of_a_model_of_ours_are_not_copied(tiny_model, monkeypatch: pytest.MonkeyPatch) -> None:
     with Segmenter(tiny_model(), device="cpu") as segmenter:
         given, run = [], segmenter._session.run
@@ -582,6 +633,12 @@ def test_what_a_session_lacks_is_named(wrong: dict[str, Any], named: str) -> Non
         Segmenter({})
 
 
+@pytest.mark.parametrize("size", [(32, 64, 3), (32.0, 64), (0, 64)])
+def test_the_size_that_a_session_of_ones_own_claims_is_looked_at(size: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^input_size must be two whole numbers from 1 to 8192; got "):
+        Segmenter(Own(spec=ModelSpec(input_size=size)))
+
+
 @pytest.mark.parametrize(
     ("given", "came"),
     [
@@ -595,6 +652,16 @@ def test_what_a_session_lacks_is_named(wrong: dict[str, Any], named: str) -> Non
 def test_what_a_session_gives_is_looked_at(given: Callable[[np.ndarray], Any], came: str) -> None:
     with pytest.raises(ModelFileError, match=rf'"labels" as uint8 of shape \(1, 32, 64\); got {came}\.$'):
         Segmenter(Own(run=given)).segment(pictures(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("confidence", "came"),
+    [(np.ones((1, 8, 8)), r"\(1, 8, 8\)"), (np.ones((1, 32, 64, 1)), r"\(1, 32, 64, 1\)"), (1.0, "float")],
+)
+def test_what_confidence_a_session_gives_is_looked_at(confidence: Any, came: str) -> None:
+    own = Own(run=lambda batch: {"labels": batch[..., 0], "confidence": confidence})
+    with pytest.raises(ModelFileError, match=rf'"confidence" as an array of shape \(1, 32, 64\); got {came}\.$'):
+        Segmenter(own).segment(pictures(1)[0])
 
 
 def test_colours_of_ones_own(fake: FakeSession) -> None:

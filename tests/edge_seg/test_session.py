@@ -55,6 +55,15 @@ def test_bytes_and_path_are_the_same_model(tiny_model):
     np.testing.assert_array_equal(one.run(frames())["labels"], other.run(frames())["labels"])
 
 
+def test_a_models_name_may_be_any_that_the_disk_takes(tiny_model):
+    path = tiny_model()
+    try:
+        odd = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/caf\xe9.onnx"))
+    except OSError:
+        pytest.skip("this disk takes text alone")
+    assert open_session(odd, device="cpu").run(frames())["labels"].shape == (2, 32, 64)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_cpu_report_names_the_files_arithmetic(tiny_model, precision):
     assert open_session(tiny_model(precision=precision), device="cpu").device.arithmetic == precision
@@ -341,6 +350,15 @@ def test_a_runtimes_own_words_while_opening_become_one_line(tiny_model, gpu_mach
     with pytest.raises(DeviceError, match=r"cuda:0 cannot run .*libcublasLt.so.13\. Look with") as caught:
         open_session(tiny_model(), device="cuda")
     assert "second line" not in str(caught.value)
+
+
+def test_a_model_is_not_blamed_for_threads_that_cannot_be_started(tiny_model, monkeypatch):
+    def refused(ort, plan, device):
+        raise RuntimeError("env.cc:327 PosixThread pthread_create failed, error code: 11 error msg: Resource tempor")
+
+    monkeypatch.setattr(session, "make_inner", refused)
+    with pytest.raises(DeviceError, match=r"cpu can start no more threads for .*tiny1\.onnx\. Raise the limit on them"):
+        open_session(tiny_model(), device="cpu")
 
 
 def test_auto_takes_the_gpu_once_it_is_proved(tiny_model, gpu_machine):

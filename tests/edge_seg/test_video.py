@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -405,6 +406,17 @@ def test_frames_that_memory_does_not_hold_are_refused_before_they_are_decoded(
         VideoFile(clip)
     monkeypatch.setattr("edge_seg.tracks.available_memory", lambda: None)
     VideoFile(clip).close()
+
+
+def test_a_decoder_that_gets_no_threads_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starved:
+        def decode(self, packet: Any) -> None:
+            raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with VideoFile(make_clip(tmp_path / "clip.mp4", count=2)) as video:
+        monkeypatch.setattr(video, "_stream", Starved())
+        with pytest.raises(MediaError, match=r"clip\.mp4: its decoder can start no more threads\. Raise the limit"):
+            video._decode(None)
 
 
 def test_the_containers_pixel_aspect_counts(tmp_path: Path) -> None:
