@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -45,7 +45,6 @@ class Worker:
         name: str,
         *,
         command: Sequence[str] = DEFAULT_COMMAND,
-        environment: Mapping[str, str] | None = None,
         timeout_s: float = 1800.0,
     ) -> None:
         self.name = name
@@ -57,7 +56,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=dict(environment) if environment is not None else child_environment(),
+            env=child_environment(),
         )
         # A thread that reads the pipe is the only way to wait with a time limit on every system.
         self._answers: queue.Queue[str] = queue.Queue()

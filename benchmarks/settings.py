@@ -60,7 +60,6 @@ class Settings:
         frames: frames of one turn.
         data_limit: most frames of the data, or None for all.
         clip_frames: most frames of the clip, or None for all.
-        naive_frames: most frames of the naive loop's turn, which is many times slower and just as steady.
         clip_repeats: turns of each contender on the clip.
         peers: other runtimes that take part, from `cases.PEERS`; one that is not installed gives skipped rows.
         devices: edge_seg's devices that take part, or None for each that is present.
@@ -79,7 +78,6 @@ class Settings:
     frames: int = 24
     data_limit: int | None = None
     clip_frames: int | None = None
-    naive_frames: int = 20
     clip_repeats: int = 3
     peers: tuple[str, ...] = PEERS
     devices: tuple[str, ...] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,6 @@ import pytest
 
 from benchmarks.cases import REFERENCE, Contender
 from benchmarks.data import FrameSet
-from benchmarks.environment import ROOT
 from benchmarks.process import Worker
 from benchmarks.rows import ClipRow, Result, Row
 from benchmarks.suite import Workload, workload
@@ -28,8 +26,7 @@ SIZE = (32, 64)
 @pytest.fixture
 def start_fake() -> Callable[[str], Worker]:
     """Starts a real worker process whose contenders are fakes."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return lambda name: Worker(name, command=(sys.executable, str(FAKE_WORKER)), environment=environment, timeout_s=30)
+    return lambda name: Worker(name, command=(sys.executable, str(FAKE_WORKER)), timeout_s=30)
 
 
 def fake_contender(behavior: str, name: str | None = None, *, optional: bool = False) -> Contender:
