@@ -33,6 +33,7 @@ from .growth import whole_numbers
 from .process import Say
 from .report import begun, check_save, save_json
 from .settings import DEFAULT_OUT
+from .table import markdown
 
 FILE_NAME = "smoothing.json"
 RATE = 25
@@ -263,14 +264,14 @@ def smoothing_tables(found: dict[str, Any]) -> str:
         [name_of(hold), *(_points(drive["strides"][strides[0]][hold]["mean_iou"]) for drive in drives)]
         for hold in holds
     ]
-    tables = [f"Mean IoU in percent, {_said(strides[0])}:", _table(["", *names], mean_iou)]
+    tables = [f"Mean IoU in percent, {_said(strides[0])}:", markdown([["", *names], *mean_iou])]
     steady = [["true labels", *(_pair(drive["true"]) for drive in drives), *[""] * len(clips)]]
     steady += [[name_of(hold), *(_pair(video["steadiness"][hold]) for video in [*drives, *clips])] for hold in holds]
     tables += ["Flicker in percent, as reported / along the motion, every frame:"]
-    tables += [_table(["", *names, *(clip["name"] for clip in clips)], steady)]
+    tables += [markdown([["", *names, *(clip["name"] for clip in clips)], *steady])]
     for hold in holds[1:]:
         rows = [[_said(s), *(_gain(drive["strides"][s], hold) for drive in drives)] for s in strides]
-        tables += [f"Change of mean IoU by {name_of(hold)}, in points:", _table(["", *names], rows)]
+        tables += [f"Change of mean IoU by {name_of(hold)}, in points:", markdown([["", *names], *rows])]
     return "\n\n".join(tables)
 
 
@@ -289,8 +290,3 @@ def _pair(steady: dict[str, float | None]) -> str:
 def _gain(by_hold: dict[str, Any], hold: str) -> str:
     before, after = by_hold["1"]["mean_iou"], by_hold[hold]["mean_iou"]
     return "" if None in (before, after) else f"{100 * (after - before):+.1f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

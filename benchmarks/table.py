@@ -1,4 +1,4 @@
-"""A result as text: tables for a terminal, whose cells the page and README use too.
+"""A result as text: tables for a terminal, whose cells the page and README use too, and how a table is laid out.
 
 Knows rows and how to format numbers; nothing of files or pictures.
 """
@@ -25,8 +25,7 @@ def render(result: Result) -> str:
         rows = [row for row in result.rows if row.batch == batch]
         blocks.append(f"batch {batch}\n" + align([HEAD, *(cells(row) for row in rows)]))
     if result.clip_rows:
-        head, *body = clip_table(result.clip_rows)
-        blocks.append(f"end to end: {clip_line(result.clip)}\n" + align([head, *body]))
+        blocks.append(f"end to end: {clip_line(result.clip)}\n" + align(clip_table(result.clip_rows)))
     if result.limits.get("peaks"):
         blocks.append("what this machine can do at the most\n" + align(limit_table(result.limits)))
     problems = [f"  {row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in not_ok(result)]
@@ -136,6 +135,13 @@ def align(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join((lines[0], "-" * len(lines[0]), *lines[1:]))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table, the first its head: the first column to the left, the others to the right."""
+    head, *body = rows
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def percent(share: float | None, digits: int) -> str:

@@ -33,6 +33,7 @@ from .report import begun, check_save, save_json
 from .rows import Row
 from .settings import DEFAULT_CACHE, check_run, exported, model_files
 from .suite import measure_batch, workload
+from .table import markdown
 
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
 
@@ -146,18 +147,14 @@ def _measured(
 
 def widths_table(points: Sequence[dict[str, Any]]) -> str:
     """A Markdown table, the narrowest network first."""
-    lines = [
-        "| filters of block 1 to 5, head | parameters | ms a frame, fp32 | mean IoU | spread, points |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = [("filters of block 1 to 5, head", "parameters", "ms a frame, fp32", "mean IoU", "spread, points")]
     for point in points:
         widths = ",".join(map(str, point["block_widths"])) + " / " + ",".join(map(str, point["head_widths"]))
         scores = point["mean_iou"]
-        lines.append(
-            f"| {widths} | {point['parameters']:,} | {point['ms_median']:.0f} | {statistics.fmean(scores):.3f} "
-            f"| {100 * (max(scores) - min(scores)):.1f} |"
-        )
-    return "\n".join(lines)
+        spread = f"{100 * (max(scores) - min(scores)):.1f}"
+        size, ms = f"{point['parameters']:,}", f"{point['ms_median']:.0f}"
+        rows.append((widths, size, ms, f"{statistics.fmean(scores):.3f}", spread))
+    return markdown(rows)
 
 
 def draw_widths(found: dict[str, Any], path: Path) -> None:
