@@ -66,7 +66,6 @@ def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start =
                 continue
             finally:
                 looped.unlink()
-        answer.pop("ok")
         points.append({**known, "status": "ok", "frames_per_s": answer["frames"] / answer["seconds"], **answer})
     return points
 

@@ -80,6 +80,13 @@ class Worker:
         self.send(op, **arguments)
         return self.receive()
 
+    def try_to(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """As `ask`, but an error is an answer: {"problem": one line}."""
+        try:
+            return self.ask(op, **arguments)
+        except WorkerError as error:
+            return {"problem": str(error)}
+
     def send(self, op: str, **arguments: Any) -> None:
         """Send one request without waiting; `receive` returns its answer."""
         assert self._process.stdin is not None
@@ -99,7 +106,7 @@ class Worker:
         if not line:
             raise WorkerError(self._last_words())
         answer = json.loads(line)
-        if not answer["ok"]:
+        if not answer.pop("ok"):
             raise WorkerError(answer["error"], answer["kind"])
         return answer
 
