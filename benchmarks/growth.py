@@ -31,8 +31,8 @@ from .data import load_data
 from .environment import environment, processor
 from .field import present_devices
 from .growth_chart import draw_growth, noisy_points
-from .length import MINUTES, LengthPlan, measure_lengths
-from .process import Say, Start, Worker
+from .length import loop_clip
+from .process import Say, Start, Worker, WorkerError
 from .report import FORMAT, begun, check_save, save_json
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, run_classes
@@ -41,6 +41,7 @@ from .suite import measure_batch, workload
 AXES = ("batch", "resolution", "threads", "length")
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
+MINUTES = (1.0, 10.0, 60.0)
 _GIVEN = ("axes", "run", "batches", "sides", "repeats", "frames", "stride", "minutes", "fps")
 FILE_NAME = "growth.json"
 # Frame size where the resolution is not what grows.
@@ -226,14 +227,7 @@ def measure_growth(
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
         for axis in settings.axes:
             if axis == "length":
-                plan = LengthPlan(
-                    model=bundled_model(),
-                    clip=bundled_clip(),
-                    minutes=settings.minutes,
-                    stride=settings.stride,
-                    fps=settings.fps,
-                )
-                axes[axis] = measure_lengths(plan, Path(scratch), say=say, start=start)
+                axes[axis] = measure_lengths(settings, Path(scratch), say, start)
             else:
                 axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say, start)
             after_axis(found)
@@ -272,6 +266,35 @@ def _measure_axis(
         )
         measured = measure_batch(work, batch, say=say, start=start)
         points += [point(axis, value, row, measured.others_cores) for row in measured.rows]
+    return points
+
+
+def measure_lengths(settings: GrowthSettings, scratch: Path, say: Say, start: Start) -> list[dict[str, Any]]:
+    """A point for each length of the bundled clip, looped, through the pipeline of `edge-seg predict`.
+
+    Each runs in a worker of its own, which samples its memory; one that fails is a failed point. Most frames are only
+    decoded (`--stride`, `--save jsonl`): otherwise an hour of video would take an hour.
+    """
+    contender = Contender(
+        name="edge_seg cpu int8", kind="session", path=str(bundled_model()), device="cpu", precision="int8", size=(0, 0)
+    )
+    looped, target = scratch / "looped.mp4", scratch / "looped.jsonl"
+    points = []
+    for minutes in settings.minutes:
+        say(f"length: {minutes:g} minutes of looped clip")
+        loop_clip(bundled_clip(), minutes, looped, fps=settings.fps)
+        known = {"axis": "length", "value": minutes, "name": contender.name, "precision": contender.precision}
+        known |= {"stride": settings.stride, "fps": settings.fps}
+        with start(contender.name) as worker:
+            try:
+                worker.ask("open-clip", contender=contender.to_dict(), batch=1)
+                answer = worker.ask("length", clip=str(looped), target=str(target), stride=settings.stride)
+            except WorkerError as error:
+                points.append({**known, "status": "failed", "reason": str(error)})
+            else:
+                speed = answer["frames"] / answer["seconds"]
+                points.append({**known, "status": "ok", "frames_per_s": speed, **answer})
+        looped.unlink()
     return points
 
 

@@ -15,7 +15,7 @@ from benchmarks import growth
 from benchmarks.cases import REFERENCE
 from benchmarks.figures import growth_text
 from benchmarks.growth_chart import draw_growth, noisy_points
-from benchmarks.length import LengthPlan, growth_of_memory, loop_clip, measure_lengths
+from benchmarks.length import growth_of_memory, loop_clip
 from edge_seg.errors import ConfigurationError
 from edge_seg.spec import CAMVID_CLASSES
 from train.fcn8 import Fcn8Config
@@ -238,17 +238,18 @@ def test_a_point_measured_again_replaces_the_one_kept():
     assert growth.merged(kept, found)["batch"] == []
 
 
-def test_each_length_is_a_point_with_its_memory(clip, tiny_model, tmp_path, start_fake):
-    plan = LengthPlan(model=tiny_model(), clip=clip, minutes=(0.008, 0.4), stride=5)
-    short, longer = measure_lengths(plan, tmp_path, say=lambda _: None, start=start_fake)
+def test_each_length_is_a_point_with_its_memory(clip, tiny_model, tmp_path, monkeypatch, start_fake):
+    settings = growth.GrowthSettings(minutes=(0.008, 0.4), stride=5)
+    monkeypatch.setattr(growth, "bundled_clip", lambda: clip)
+    monkeypatch.setattr(growth, "bundled_model", tiny_model)
+    short, longer = growth.measure_lengths(settings, tmp_path, lambda _: None, start_fake)
     assert (short["frames"], longer["frames"]) == (12, 600)
     assert longer["frames_per_s"] == pytest.approx(600 / longer["seconds"])
     assert 10 < longer["peak_mb"] < 2000
     assert not (tmp_path / "looped.mp4").exists()
     assert len((tmp_path / "looped.jsonl").read_text().splitlines()) == 600
-    (failed,) = measure_lengths(
-        replace(plan, model=tmp_path / "none.onnx", minutes=(0.008,)), tmp_path, say=lambda _: None, start=start_fake
-    )
+    monkeypatch.setattr(growth, "bundled_model", lambda: tmp_path / "none.onnx")
+    (failed,) = growth.measure_lengths(replace(settings, minutes=(0.008,)), tmp_path, lambda _: None, start_fake)
     assert failed["status"] == "failed"
     assert "none.onnx" in failed["reason"]
 
