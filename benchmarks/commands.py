@@ -12,18 +12,17 @@ from pathlib import Path
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import Parser, positive
 from edge_seg.console import harmless, put
-from edge_seg.devices import parse_device
-from edge_seg.errors import ConfigurationError
 from edge_seg.progress import columns_of
 from train.arguments import path
 
+from .arguments import device_list, peer_list, whole_numbers
 from .benchmark import run_benchmark
 from .cases import PEERS
 from .chart import import_pyplot
 from .compare import compare, render_comparison
 from .figures import add_readme_arguments, run_readme
 from .gpu import add_gpu_arguments, run_gpu
-from .growth import add_growth_arguments, run_growth, whole_numbers
+from .growth import add_growth_arguments, run_growth
 from .report import check_out, new_folder, write_report
 from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, QUICK, Settings, default_data
@@ -174,10 +173,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--data-limit", type=positive, metavar="N", help="frames of the data, evenly spread (default: all)")
     add("--clip-frames", type=positive, metavar="N", help="frames of the clip (default: all)")
     add("--note", action="append", metavar="TEXT", help="a line that the result keeps among its notes (default: none)")
-    add("--devices", type=_devices, metavar="D,D", help="edge_seg's devices (default: each that is present)")
+    add("--devices", type=device_list, metavar="D,D", help="edge_seg's devices (default: each that is present)")
     add(
         "--peers",
-        type=_peers,
+        type=peer_list,
         default=PEERS,
         metavar="P,P",
         help=f"other runtimes that take part, of {','.join(PEERS)}, or none (default: all; the missing are skipped)",
@@ -220,27 +219,6 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a rough look: few frames, batch 1, a second of the clip once (default: the whole)",
     )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
-def _devices(text: str) -> tuple[str, ...]:
-    """ "cpu,cuda" -> ("cpu", "cuda:0"); a wrong name is refused at once, before minutes are spent."""
-    try:
-        return tuple(dict.fromkeys(str(parse_device(word.strip())) for word in text.split(",")))
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _peers(text: str) -> tuple[str, ...]:
-    """ "litert,torch" -> ("litert", "torch"); "none" -> (), "all" -> all of `PEERS`."""
-    words = {"none": (), "all": PEERS}.get(text, _words(text))
-    unknown = [word for word in words if word not in PEERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"expected peers of {','.join(PEERS)}, or none; got {', '.join(unknown)}")
-    return words
 
 
 def _progress(text: str) -> None:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_seg import bundled_clip, bundled_model
-from edge_seg.arguments import number
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 from edge_seg.threads import available_threads
 from train.arguments import path, positive
 from train.files import DAMAGE, replacing
 
+from .arguments import AXES, axis_list, minute_list, rate, side_list, whole_numbers
 from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot
 from .data import load_data
@@ -38,7 +38,6 @@ from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, run_classes
 from .suite import measure_batch, workload
 
-AXES = ("batch", "resolution", "threads", "length")
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
 MINUTES = (1.0, 10.0, 60.0)
@@ -77,7 +76,7 @@ class GrowthSettings:
 def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks growth`."""
     add = parser.add_argument
-    add("--axes", type=_axes, default=AXES, metavar="A,A", help=f"what grows, of {','.join(AXES)} (default: all)")
+    add("--axes", type=axis_list, default=AXES, metavar="A,A", help=f"what grows, of {','.join(AXES)} (default: all)")
     add(
         "--run",
         type=Path,
@@ -87,11 +86,11 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--repeats", type=positive, metavar="N", help="turns of each contender at each point (default: 3)")
     add("--batches", type=whole_numbers, metavar="N,N", help="frames a call (default: 1,2,4,8,16)")
-    add("--sides", type=_sides, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
+    add("--sides", type=side_list, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
     add("--frames", type=positive, metavar="N", help="frames of a turn, a batch at the least (default: 3)")
     add("--stride", type=positive, metavar="N", help="clip length: segment every Nth frame (default: 50)")
-    add("--fps", type=_fps, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
-    add("--minutes", type=_minutes, metavar="M,M", help="clip length: minutes of looped clip (default: 1,10,60)")
+    add("--fps", type=rate, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
+    add("--minutes", type=minute_list, metavar="M,M", help="clip length: minutes of looped clip (default: 1,10,60)")
     add("--quick", action="store_true", help="a rough look: two small points an axis (default: the whole)")
     add(
         "--save",
@@ -320,37 +319,3 @@ def _threads() -> tuple[int, ...]:
     """1, 2, 4, ... threads, and as many as there are usable cores."""
     cores = available_threads()
     return tuple(sorted({*(2**power for power in range(cores.bit_length()) if 2**power <= cores), cores}))
-
-
-def _axes(text: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(text.split(",")))
-    unknown = [word for word in words if word not in AXES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"expected axes of {','.join(AXES)}; got {', '.join(unknown)}")
-    return words
-
-
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """ "1,4,8" -> (1, 4, 8), ascending, each once."""
-    return tuple(sorted({positive(part) for part in text.split(",")}))
-
-
-def _sides(text: str) -> tuple[int, ...]:
-    found = whole_numbers(text)
-    if any(side % 32 for side in found):
-        raise argparse.ArgumentTypeError(f"expected multiples of 32, like 224,352; got {text!r}")
-    return found
-
-
-def _fps(text: str) -> float:
-    return number(text, 0.01, 1000)
-
-
-def _minutes(text: str) -> tuple[float, ...]:
-    try:
-        found = tuple(sorted({float(part) for part in text.split(",")}))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < minutes <= 600 for minutes in found):
-        raise argparse.ArgumentTypeError(f"expected minutes with commas between, like 1,10,60; got {text!r}")
-    return found

@@ -21,15 +21,15 @@ from edge_seg.errors import ConfigurationError
 from edge_seg.opencv import cv2
 from edge_seg.preprocess import resize_labels, stack_frames
 from edge_seg.spec import CAMVID_CLASSES
-from edge_seg.steady import LONGEST_HOLD, Flicker, Smoother
+from edge_seg.steady import Flicker, Smoother
 from edge_seg.video import VideoFile
 from train.arguments import path, positive
 from train.metrics import confusion_matrix, none_if_nan, scores
 from train.scenes import SHOWCASE_SEED, SHOWCASE_STYLE, Scene, clip_frames
 from train.ship import write_frames
 
+from .arguments import hold_list, whole_numbers
 from .environment import environment, file_hash
-from .growth import whole_numbers
 from .process import Say
 from .report import begun, check_save, save_json
 from .settings import DEFAULT_OUT
@@ -83,7 +83,7 @@ def add_smoothing_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks smoothing`."""
     add = parser.add_argument
     add("--model", type=Path, default=bundled_model(), metavar="FILE", help="model file (default: the bundled one)")
-    add("--holds", type=_holds, default=(2, 3, 4, 6), metavar="N,N", help="values of --smooth (default: 2,3,4,6)")
+    add("--holds", type=hold_list, default=(2, 3, 4, 6), metavar="N,N", help="values of --smooth (default: 2,3,4,6)")
     add("--strides", type=whole_numbers, default=(1, 2, 3), metavar="N,N", help="values of --stride (default: 1,2,3)")
     add("--clip", type=path, action="append", default=[], metavar="FILE",
         help=f"a real clip, whose first {CLIP_FRAMES} frames say how steady it becomes; give it again for more "
@@ -97,14 +97,6 @@ def add_smoothing_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON to write (default: %(default)s)",
     )
-
-
-def _holds(text: str) -> tuple[int, ...]:
-    """argparse type: "2,3" -> (2, 3), values that `predict --smooth` accepts."""
-    found = whole_numbers(text)
-    if found[-1] > LONGEST_HOLD:
-        raise argparse.ArgumentTypeError(f"expected whole numbers from 1 to {LONGEST_HOLD}, got {text!r}")
-    return found
 
 
 def run_smoothing(options: argparse.Namespace, *, say: Say) -> int:
