@@ -1,11 +1,11 @@
-"""`python -m benchmarks [run | compare A.json B.json | growth | widths | smoothing | readme | gpu | training]`."""
+"""The command line of `python -m benchmarks`: its commands, and the options of `run` and `compare`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,23 +32,13 @@ from .training import add_training_arguments, run_training
 from .widths import add_widths_arguments, run_widths
 
 _EXTENT = ("batch_sizes", "repeats", "frames", "data_limit", "clip_frames")
-COMMANDS = ("run", "compare", "growth", "widths", "smoothing", "readme", "gpu", "training")
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the command line names; returns the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    commands = {
-        "run": _run,
-        "compare": _compare,
-        "growth": run_growth,
-        "widths": lambda given: run_widths(given, say=_progress),
-        "smoothing": lambda given: run_smoothing(given, say=_progress),
-        "readme": run_readme,
-        "gpu": run_gpu,
-        "training": run_training,
-    }
-    return commands[options.command](options)
+    _, _, run = COMMANDS[options.command]
+    return run(options)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -104,39 +94,25 @@ def read_settings(options: argparse.Namespace) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m benchmarks", description="Throughput and IoU parity of edge_seg against Keras.")
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_run(
-        commands.add_parser(
-            "run", help="measure (the default)", description="Measure; without options, what ships with the project."
-        )
-    )
-    compared = commands.add_parser(
-        "compare",
-        help="compare two results",
-        description="How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed, mean IoU or "
-        "agreement with Keras; 2: the two cannot be compared.",
-    )
-    compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run, or its folder")
-    compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run, or its folder")
-    compared.add_argument(
-        "--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)"
-    )
-    compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
-    text = "cost against batch, resolution, threads and clip length"
-    add_growth_arguments(commands.add_parser("growth", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "mean IoU, size and speed of each width that `python -m train study widths` trained"
-    add_widths_arguments(commands.add_parser("widths", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "what predict --smooth gives: mean IoU on rendered drives, flicker on them and on real clips"
-    add_smoothing_arguments(commands.add_parser("smoothing", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
-    add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
-    text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder"
-    add_gpu_arguments(commands.add_parser("gpu", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "images a second of the input pipeline, of the training step and of both"
-    add_training_arguments(commands.add_parser("training", help=text, description=text + "."))
+    for name, (text, add_arguments, _) in COMMANDS.items():
+        add_arguments(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed, mean IoU or agreement with "
+        "Keras; 2: the two cannot be compared."
+    )
+    add = parser.add_argument
+    add("before", type=Path, metavar="A.json", help="results.json of the first run, or its folder")
+    add("after", type=Path, metavar="B.json", help="results.json of the second run, or its folder")
+    add("--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)")
+    add("--json", action="store_true", help="print JSON instead of a table (default: a table)")
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Measure; without options, what ships with the project."
     add = parser.add_argument
     add(
         "--run",
@@ -228,3 +204,36 @@ def _progress(text: str) -> None:
         print(f"\r\033[K{text[: columns_of(sys.stderr) - 1]}", end="", file=sys.stderr, flush=True)
     elif text:
         print(text, file=sys.stderr, flush=True)
+
+
+# Name -> what it does in words, what adds its options, and what carries it out.
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "run": ("measure (the default)", _add_run_arguments, _run),
+    "compare": ("compare two results", _add_compare_arguments, _compare),
+    "growth": ("cost against batch, resolution, threads and clip length", add_growth_arguments, run_growth),
+    "widths": (
+        "mean IoU, size and speed of each width that `python -m train study widths` trained",
+        add_widths_arguments,
+        lambda options: run_widths(options, say=_progress),
+    ),
+    "smoothing": (
+        "what predict --smooth gives: mean IoU on rendered drives, flicker on them and on real clips",
+        add_smoothing_arguments,
+        lambda options: run_smoothing(options, say=_progress),
+    ),
+    "readme": (
+        "README's figures and the pictures of docs/, from docs/benchmark/*.json",
+        add_readme_arguments,
+        run_readme,
+    ),
+    "gpu": (
+        "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder",
+        add_gpu_arguments,
+        run_gpu,
+    ),
+    "training": (
+        "images a second of the input pipeline, of the training step and of both",
+        add_training_arguments,
+        run_training,
+    ),
+}
