@@ -12,8 +12,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ from .suite import measure_batch, workload
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
 MINUTES = (1.0, 10.0, 60.0)
-_GIVEN = ("axes", "run", "batches", "sides", "repeats", "frames", "stride", "minutes", "fps")
 FILE_NAME = "growth.json"
 # Frame size where the resolution is not what grows.
 SIZE = (352, 480)
@@ -104,7 +103,7 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_growth(options: argparse.Namespace) -> int:
     """Carry out `python -m benchmarks growth`; returns the exit code."""
-    given = {name: getattr(options, name) for name in _GIVEN}
+    given = {item.name: getattr(options, item.name) for item in fields(GrowthSettings)}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = GrowthSettings(**{**(QUICK if options.quick else {}), **chosen})
     check_save(options.save)
@@ -115,34 +114,31 @@ def run_growth(options: argparse.Namespace) -> int:
         check_like(kept, surroundings, check_run(settings.run), options.save)
         check_drawn(kept, options.save)
     picture = options.save.with_suffix(".png")
-
-    def beside_kept(found: dict[str, Any]) -> dict[str, Any]:
-        return {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
-
-    def keep(found: dict[str, Any]) -> None:
-        both = beside_kept(found)
+    for found in measure_growth(settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True)):
+        both = {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
         save_json(both, options.save)
         with replacing(picture) as temporary:
             draw_growth(both, temporary)
-
-    found = measure_growth(
-        settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True), after_axis=keep
-    )
+    print(json.dumps(both, indent=1) if options.json else f"wrote {options.save} and {picture}")
     # This run's points only: earlier runs reported theirs.
     points = [point for points in found["axes"].values() for point in points]
-    print(json.dumps(beside_kept(found), indent=1) if options.json else f"wrote {options.save} and {picture}")
+    _report(points, surroundings["cores"])
+    return 1 if any(point["status"] == "failed" for point in points) else 0
+
+
+def _report(points: list[dict[str, Any]], cores: int) -> None:
+    """Tell on standard error which points failed, and which are noisy."""
     for point in points:
         if point["status"] == "failed":
             words = f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}"
             print(harmless(words), file=sys.stderr)
-    if noisy := noisy_points(points, surroundings["cores"]):
+    if noisy := noisy_points(points, cores):
         named = ", ".join(f"{point['name']} at {point['axis']} {point['value']:g}" for point in noisy[:4])
         print(
             f"NOISY: {len(noisy)} of {len(points)} points ({named}{', ...' if len(noisy) > 4 else ''}): repeats lay "
             "far apart, or other programs computed. Measure them again on a quiet machine.",
             file=sys.stderr,
         )
-    return 1 if any(point["status"] == "failed" for point in points) else 0
 
 
 def read_growth(path: Path) -> dict[str, Any]:
@@ -203,15 +199,8 @@ def check_drawn(kept: dict[str, Any], path: Path) -> None:
         ) from error
 
 
-def measure_growth(
-    settings: GrowthSettings,
-    surroundings: dict[str, Any],
-    *,
-    say: Say,
-    start: Start = Worker,
-    after_axis: Callable[[dict[str, Any]], None] = lambda found: None,
-) -> dict[str, Any]:
-    """Measure the axes asked for; returns plain JSON types. `after_axis` gets the result so far after each axis."""
+def measure_growth(settings: GrowthSettings, surroundings: dict[str, Any], *, say: Say) -> Iterator[dict[str, Any]]:
+    """Measure the axes asked for; yields the result so far, as plain JSON types, after each."""
     from train.run import open_run
 
     digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
@@ -226,11 +215,10 @@ def measure_growth(
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
         for axis in settings.axes:
             if axis == "length":
-                axes[axis] = measure_lengths(settings, Path(scratch), say, start)
+                axes[axis] = measure_lengths(settings, Path(scratch), say)
             else:
-                axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say, start)
-            after_axis(found)
-    return found
+                axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say)
+            yield found
 
 
 def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[Path]:
@@ -243,9 +231,7 @@ def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[Path]
     ]
 
 
-def _measure_axis(
-    axis: str, settings: GrowthSettings, digest: str, scratch: Path, say: Say, start: Start
-) -> list[dict[str, Any]]:
+def _measure_axis(axis: str, settings: GrowthSettings, digest: str, scratch: Path, say: Say) -> list[dict[str, Any]]:
     values = {"batch": settings.batches, "resolution": settings.sides, "threads": _threads()}[axis]
     points: list[dict[str, Any]] = []
     for value in values:
@@ -263,12 +249,12 @@ def _measure_axis(
             frames=settings.frames,
             scratch=scratch,
         )
-        measured = measure_batch(work, batch, say=say, start=start)
+        measured = measure_batch(work, batch, say=say)
         points += [point(axis, value, row, measured.others_cores) for row in measured.rows]
     return points
 
 
-def measure_lengths(settings: GrowthSettings, scratch: Path, say: Say, start: Start) -> list[dict[str, Any]]:
+def measure_lengths(settings: GrowthSettings, scratch: Path, say: Say, start: Start = Worker) -> list[dict[str, Any]]:
     """A point for each length of the bundled clip, looped, through the pipeline of `edge-seg predict`.
 
     Each runs in a worker of its own, which samples its memory; one that fails is a failed point. Most frames are only

@@ -28,7 +28,7 @@ from .cases import session_contenders
 from .chart import FAINT, FAMILIES, import_pyplot, logarithmic, saved_figure, style
 from .data import load_data
 from .environment import environment, processor
-from .process import Say, Start, Worker
+from .process import Say
 from .report import begun, check_save, save_json
 from .rows import Row
 from .settings import DEFAULT_CACHE, check_run, exported, model_files
@@ -48,11 +48,11 @@ def add_widths_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON to write, the picture beside it (default: %(default)s)")  # fmt: skip
 
 
-def run_widths(options: argparse.Namespace, *, say: Say, start: Start = Worker) -> int:
+def run_widths(options: argparse.Namespace, *, say: Say) -> int:
     """Carry out `python -m benchmarks widths`; returns the exit code."""
     check_save(options.save)
     import_pyplot()
-    found = measure_widths(options.study, repeats=options.repeats, frames=options.frames, say=say, start=start)
+    found = measure_widths(options.study, repeats=options.repeats, frames=options.frames, say=say)
     save_json(found, options.save)
     with replacing(options.save.with_suffix(".png")) as temporary:
         draw_widths(found, temporary)
@@ -62,7 +62,7 @@ def run_widths(options: argparse.Namespace, *, say: Say, start: Start = Worker) 
     return 0
 
 
-def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: Start = Worker) -> dict[str, Any]:
+def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say) -> dict[str, Any]:
     """Scores, sizes and times of a study's widths, as plain JSON types.
 
     Raises:
@@ -77,7 +77,7 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
     opened = {name: open_run(run) for name, run in runs.items()}
     shared = _recipe(next(iter(opened.values())).config, folder)
     surroundings = environment()
-    rows, others = _measured(runs, repeats=repeats, frames=frames, say=say, start=start)
+    rows, others = _measured(runs, repeats=repeats, frames=frames, say=say)
     for name, point in points.items():
         network = opened[name].fcn8
         point |= {"block_widths": list(network.block_widths), "head_widths": list(network.head_widths)}
@@ -124,9 +124,7 @@ def read_study(folder: Path) -> dict[str, dict[str, Any]]:
     return points
 
 
-def _measured(
-    runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start: Start
-) -> tuple[dict[str, Row], float | None]:
+def _measured(runs: dict[str, Path], *, repeats: int, frames: int, say: Say) -> tuple[dict[str, Row], float | None]:
     """The row of each network's fp32 file on the CPU, measured in turns, and what other programs did meanwhile."""
     files = {}
     for name, run in runs.items():
@@ -138,7 +136,7 @@ def _measured(
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
         data = load_data(None, limit=frames)
         work = workload(contenders, data, size, classes=CAMVID, repeats=repeats, frames=frames, scratch=Path(scratch))
-        measured = measure_batch(work, 1, say=say, start=start)
+        measured = measure_batch(work, 1, say=say)
     for row in measured.rows:
         if row.ms_median is None:
             raise ConfigurationError(f"{row.name} could not be timed: {row.reason}")

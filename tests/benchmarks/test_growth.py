@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import av
 import cv2
@@ -16,6 +17,7 @@ from benchmarks.cases import REFERENCE
 from benchmarks.figures import growth_text
 from benchmarks.growth_chart import draw_growth, noisy_points
 from benchmarks.length import growth_of_memory, loop_clip
+from benchmarks.suite import measure_batch
 from edge_seg.errors import ConfigurationError
 from edge_seg.spec import CAMVID_CLASSES
 from train.fcn8 import Fcn8Config
@@ -44,15 +46,9 @@ def fakes(monkeypatch, start_fake, tiny_model, tmp_path):
     (run / "model.weights.h5").write_bytes(b"weights")
     files = [tiny_model(dynamic=True, precision=name) for name in ("fp32", "int8")]
     monkeypatch.setattr(growth, "growing_files", lambda settings, digest, say: files)
-    monkeypatch.setattr(growth, "measure_batch", lambda plan, batch, say, start: measure(plan, batch, say, start_fake))
+    monkeypatch.setattr(growth, "measure_batch", partial(measure_batch, start=start_fake))
     monkeypatch.setattr(growth, "available_threads", lambda: 3)
     return ["growth", "--quick", "--run", str(run), "--save", str(tmp_path / "growth.json")]
-
-
-def measure(plan, batch, say, start):
-    from benchmarks.suite import measure_batch
-
-    return measure_batch(plan, batch, say=say, start=start)
 
 
 def test_axes_are_kept_beside_one_another(fakes, tmp_path, capsys):
