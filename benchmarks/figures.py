@@ -329,7 +329,8 @@ def growth_text(growth: dict[str, Any]) -> str:
     points = [point for axis in growth["axes"].values() for point in axis]
     if noisy := noisy_points(points, growth["environment"]["cores"]):
         words.append(f"{len(noisy)} of {len(points)} points were noisy: hollow in the picture.")
-    return f"**Growth** (`python -m benchmarks growth`), on {_machine(growth['environment'])}. " + " ".join(words)
+    command = f"python -m benchmarks growth {growth.get('options', '')}".rstrip()
+    return f"**Growth** (`{command}`), on {_machine(growth['environment'])}. " + " ".join(words)
 
 
 def _at(point: dict[str, Any]) -> str:

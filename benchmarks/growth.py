@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from .length import loop_clip
 from .process import Say, Start, Worker, WorkerError
 from .report import FORMAT, begun, check_save, save_json
 from .rows import Row
-from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, run_classes
+from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, named, run_classes
 from .suite import measure_batch, workload
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -70,6 +71,19 @@ class GrowthSettings:
     frames: int = 3
     stride: int = 50
     fps: float | None = None
+
+    @property
+    def extent(self) -> str:
+        """The options that differ from the defaults, but for `--axes`: a file's other axes stay."""
+        usual, words = GrowthSettings(), []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "axes" or value == getattr(usual, item.name):
+                continue
+            several = value if isinstance(value, tuple) else (value,)
+            text = ",".join(named(one) if isinstance(one, Path) else f"{one:g}" for one in several)
+            words.append(f"--{item.name} {shlex.quote(text)}")
+        return " ".join(words)
 
 
 def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -210,6 +224,7 @@ def measure_growth(settings: GrowthSettings, surroundings: dict[str, Any], *, sa
         "run": digest,
         "parameters": parameters,
         "size": list(SIZE),
+        "options": settings.extent,
         "axes": axes,
     }
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:

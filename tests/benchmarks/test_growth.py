@@ -57,6 +57,8 @@ def test_axes_are_kept_beside_one_another(fakes, tmp_path, capsys):
     kept = json.loads((tmp_path / "growth.json").read_text())
     assert kept["axes"].keys() == {"batch", "resolution"}
     assert kept["parameters"] == 135_066_008
+    assert kept["options"] == "--run run --batches 1,2 --sides 96,160 --minutes 0.05,0.2 --repeats 2 --frames 2"
+    assert growth_text(kept).startswith(f"**Growth** (`python -m benchmarks growth {kept['options']}`), on ")
     for axis, values in (("batch", [1, 2]), ("resolution", [96, 160])):
         points = kept["axes"][axis]
         assert [(one["value"], one["name"]) for one in points] == [
