@@ -25,6 +25,7 @@ PACKAGES = (
     "ai-edge-litert",
     "av",
     "edge-seg",
+    "jax",
     "keras",
     "numpy",
     "onnx",
