@@ -41,7 +41,7 @@ from .settings import (
     refuse_other_classes,
     run_classes,
 )
-from .suite import Workload, labels_of, measure_batch, workload
+from .suite import Workload, labels_of, measure_batch
 from .table import NONE, align, number, peak_speed, percent
 
 BATCHES = (1, 8, 32, 64)
@@ -146,10 +146,10 @@ def measure_gpu(settings: GpuSettings, *, say: Say, start: Start = Worker) -> di
     count = next(iter(summed(counts).values()), None)
     with tempfile.TemporaryDirectory(prefix="edge_seg_gpu_") as scratch:
         classes = run_classes(settings.run)
-        work = workload(
-            gpu_contenders(settings, files, shape, digest),
-            load_data(None, classes=classes),
-            shape,
+        work = Workload(
+            contenders=gpu_contenders(settings, files, shape, digest),
+            data=load_data(None, classes=classes),
+            size=shape,
             classes=classes,
             repeats=settings.repeats,
             frames=settings.frames,

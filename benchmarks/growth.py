@@ -37,7 +37,7 @@ from .process import Say, Start, Worker, WorkerError
 from .report import FORMAT, begun, check_save, save_json
 from .rows import Row
 from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, named, run_classes
-from .suite import measure_batch, workload
+from .suite import Workload, measure_batch
 
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
@@ -253,12 +253,11 @@ def _measure_axis(axis: str, settings: GrowthSettings, digest: str, scratch: Pat
         say(f"{axis} {value}")
         size = (value, value) if axis == "resolution" else SIZE
         batch = value if axis == "batch" else 1
-        contenders = growing_contenders(settings, digest, size, value if axis == "threads" else None, say)
         classes = run_classes(settings.run)
-        work = workload(
-            contenders,
-            load_data(None, limit=settings.frames, classes=classes),
-            size,
+        work = Workload(
+            contenders=growing_contenders(settings, digest, size, value if axis == "threads" else None, say),
+            data=load_data(None, limit=settings.frames, classes=classes),
+            size=size,
             classes=classes,
             repeats=settings.repeats,
             frames=settings.frames,

@@ -32,7 +32,7 @@ from .process import Say
 from .report import begun, check_save, save_json
 from .rows import Row
 from .settings import DEFAULT_CACHE, check_run, exported, model_files
-from .suite import measure_batch, workload
+from .suite import Workload, measure_batch
 from .table import markdown
 
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
@@ -134,8 +134,15 @@ def _measured(runs: dict[str, Path], *, repeats: int, frames: int, say: Say) -> 
     known, size = model_files(list(files.values()))
     contenders = session_contenders(known, ("cpu",), size, optional=False)
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
-        data = load_data(None, limit=frames)
-        work = workload(contenders, data, size, classes=CAMVID, repeats=repeats, frames=frames, scratch=Path(scratch))
+        work = Workload(
+            contenders=contenders,
+            data=load_data(None, limit=frames),
+            size=size,
+            classes=CAMVID,
+            repeats=repeats,
+            frames=frames,
+            scratch=Path(scratch),
+        )
         measured = measure_batch(work, 1, say=say)
     for row in measured.rows:
         if row.ms_median is None:

@@ -15,7 +15,7 @@ from benchmarks.cases import REFERENCE, Contender
 from benchmarks.data import FrameSet
 from benchmarks.process import Worker
 from benchmarks.rows import ClipRow, Result, Row
-from benchmarks.suite import Workload, workload
+from benchmarks.suite import Workload
 from tests.streets import streets_are_drawn_once  # noqa: F401
 from train.classes import CAMVID
 
@@ -57,7 +57,9 @@ def make_work(tmp_path: Path, frames: FrameSet) -> Callable[..., Workload]:
 
     def make(*contenders: Contender) -> Workload:
         everyone = (fake_contender("works", REFERENCE), *contenders)
-        return workload(everyone, frames, SIZE, classes=CAMVID, repeats=3, frames=6, scratch=tmp_path)
+        return Workload(
+            contenders=everyone, data=frames, size=SIZE, classes=CAMVID, repeats=3, frames=6, scratch=tmp_path
+        )
 
     return make
 
