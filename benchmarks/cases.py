@@ -13,6 +13,8 @@ from typing import Any
 
 # The contender that every ratio and agreement refers to.
 REFERENCE = "Keras predict"
+# The one that speeds on a clip refer to.
+NAIVE = "naive loop"
 # Other runtimes, each a kind of contender.
 PEERS = ("onnxruntime", "opencv", "litert", "openvino", "torch")
 

@@ -18,14 +18,13 @@ import numpy as np
 
 from edge_seg.threads import available_threads
 
-from .cases import REFERENCE, Contender
+from .cases import NAIVE, REFERENCE, Contender
 from .environment import file_hash, others_cores
 from .measure import interleave, ratio, relative_spread
 from .process import CANNOT_BE_HAD, Say, Start, Worker, WorkerError
 from .rows import ClipRow
 from .settings import Settings
 
-NAIVE = "naive loop"
 # Most frames of the naive loop's turn, which is many times slower and just as steady.
 NAIVE_FRAMES = 20
 
