@@ -85,8 +85,8 @@ def processor(environment: Mapping[str, Any]) -> str:
 
 def memory_mb() -> int | None:
     """The machine's memory in MB."""
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
-    return int(found.group(1)) // 1024 if found else None
+    found = _megabytes("/proc/meminfo", "MemTotal")
+    return None if found is None else int(found)
 
 
 def last_cache_mb(root: Path = Path("/sys/devices/system/cpu")) -> float:
@@ -105,13 +105,17 @@ def peak_memory_mb() -> float | None:
 
     Read from VmHWM, since `getrusage` inherits the value of the parent process.
     """
-    found = re.search(r"^VmHWM:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
-    return int(found.group(1)) / 1024 if found else None
+    return _megabytes("/proc/self/status", "VmHWM")
 
 
 def resident_mb() -> float | None:
     """This process' resident memory now, in MB."""
-    found = re.search(r"^VmRSS:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
+    return _megabytes("/proc/self/status", "VmRSS")
+
+
+def _megabytes(path: str, name: str) -> float | None:
+    """A line's kilobytes in one of the kernel's files, in MB."""
+    found = re.search(rf"^{name}:\s*(\d+) kB", _read(path), re.MULTILINE)
     return int(found.group(1)) / 1024 if found else None
 
 

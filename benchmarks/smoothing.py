@@ -24,10 +24,11 @@ from edge_seg.spec import CAMVID_CLASSES
 from edge_seg.steady import Flicker, Smoother
 from edge_seg.video import VideoFile
 from train.arguments import path, positive
-from train.metrics import confusion_matrix, none_if_nan, scores
+from train.metrics import none_if_nan, scores
 from train.scenes import SHOWCASE_SEED, SHOWCASE_STYLE, Scene, clip_frames
 from train.ship import write_frames
 
+from .accuracy import confusion_of
 from .arguments import hold_list, whole_numbers
 from .environment import environment, file_hash
 from .process import Say
@@ -193,13 +194,10 @@ def drive_record(
         assert some.truth is not None
         by_hold = {}
         for hold in holds:
-            confusion = np.zeros((len(classes), len(classes)), np.int64)
-            for true, found in zip(some.truth, smoothed(some, hold), strict=True):
-                confusion += confusion_matrix(true, resize_labels(found, true.shape), len(classes))
-            found_scores = scores(confusion, unlabelled)
+            found = scores(confusion_of(smoothed(some, hold), some.truth, len(classes)), unlabelled)
             by_hold[str(hold)] = {
-                "mean_iou": none_if_nan(found_scores.mean_iou_of_truth),
-                "iou": {name: none_if_nan(value) for name, value in zip(classes, found_scores.iou, strict=True)},
+                "mean_iou": none_if_nan(found.mean_iou_of_truth),
+                "iou": {name: none_if_nan(value) for name, value in zip(classes, found.iou, strict=True)},
             }
         by_stride[str(stride)] = by_hold
     small = shown.images.shape[1:3]

@@ -28,8 +28,7 @@ def render(result: Result) -> str:
         blocks.append(f"end to end: {clip_line(result.clip)}\n" + align(clip_table(result.clip_rows)))
     if result.limits.get("peaks"):
         blocks.append("what this machine can do at the most\n" + align(limit_table(result.limits)))
-    problems = [f"  {row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in not_ok(result)]
-    blocks.append("\n".join([*problems, *(f"  {note}" for note in result.notes)]))
+    blocks.append("\n".join(f"  {line}" for line in remarks(result)))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -119,9 +118,10 @@ def clip_line(clip: dict[str, Any]) -> str:
     return f"{clip['name']}, {clip['width']}x{clip['height']}, {clip['frames']} frames, decoded to encoded overlay"
 
 
-def not_ok(result: Result) -> list[Row | ClipRow]:
-    """Rows that failed or were skipped."""
-    return [row for row in result.everything if row.status != "ok"]
+def remarks(result: Result) -> list[str]:
+    """A line for each row that failed or was skipped, and the notes."""
+    lost = [row for row in result.everything if row.status != "ok"]
+    return [*(f"{row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in lost), *result.notes]
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
