@@ -155,7 +155,7 @@ def measure_gpu(settings: GpuSettings, *, say: Say, start: Start = Worker) -> di
             frames=settings.frames,
             scratch=Path(scratch),
         )
-        work, reference = with_reference(work, settings, files, shape, digest, say=say, start=start)
+        work, reference = with_reference(work, settings, files, digest, say=say, start=start)
         measured = [measure_batch(work, batch, say=say, start=start) for batch in settings.batches]
     surroundings = environment()
     rows = [row for part in measured for row in part.rows]
@@ -222,7 +222,6 @@ def with_reference(
     work: Workload,
     settings: GpuSettings,
     files: Sequence[ModelFile],
-    shape: tuple[int, int],
     digest: str,
     *,
     say: Say,
@@ -231,8 +230,8 @@ def with_reference(
     """The work with reference labels, and their contender's name: Keras, or without TensorFlow the fp32 file on the
     processor, which export proved to agree with Keras. It is not timed, since only the GPU is measured here.
     """
-    keras = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
-    own = session_contenders([file for file in files if file.precision == "fp32"], ["cpu"], shape, optional=False)
+    keras = [one for one in keras_contenders(settings.run, work.size, digest) if one.name == REFERENCE]
+    own = session_contenders([file for file in files if file.precision == "fp32"], ["cpu"], work.size, optional=False)
     problem: WorkerError | None = None
     for contender in [*keras, *own]:
         try:

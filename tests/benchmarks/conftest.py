@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -75,6 +76,30 @@ def dataset(tmp_path: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(target), generator.integers(0, top, shape, np.uint8))
     return root
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """What passes for a finished run where no Keras looks into it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.weights.h5").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Twelve grey frames with frames that lean on later ones, as x264 makes them."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        stream.options = {"bf": "2"}
+        for index in range(12):
+            picture = np.full((48, 64, 3), 20 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    return path
 
 
 def row(name: str, batch: int, ms: float, **changes: object) -> Row:

@@ -24,31 +24,15 @@ from train.fcn8 import Fcn8Config
 
 
 @pytest.fixture
-def clip(tmp_path):
-    """Twelve grey frames with frames that lean on later ones, as x264 makes them."""
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
-        stream.options = {"bf": "2"}
-        for index in range(12):
-            picture = np.full((48, 64, 3), 20 * index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
-        container.mux(stream.encode())
-    return path
-
-
-@pytest.fixture
-def fakes(monkeypatch, start_fake, tiny_model, tmp_path):
+def fakes(monkeypatch, start_fake, run_folder, tiny_model, tmp_path):
     """The command with fake contenders in real workers; one dynamic model file stands for both."""
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps({"fcn8": Fcn8Config().to_dict(), "classes": list(CAMVID_CLASSES)}))
-    (run / "model.weights.h5").write_bytes(b"weights")
+    config = {"fcn8": Fcn8Config().to_dict(), "classes": list(CAMVID_CLASSES)}
+    (run_folder / "config.json").write_text(json.dumps(config))
     files = [tiny_model(dynamic=True, precision=name) for name in ("fp32", "int8")]
     monkeypatch.setattr(growth, "growing_files", lambda settings, digest, say: files)
     monkeypatch.setattr(growth, "measure_batch", partial(measure_batch, start=start_fake))
     monkeypatch.setattr(growth, "available_threads", lambda: 3)
-    return ["growth", "--quick", "--run", str(run), "--save", str(tmp_path / "growth.json")]
+    return ["growth", "--quick", "--run", str(run_folder), "--save", str(tmp_path / "growth.json")]
 
 
 def test_axes_are_kept_beside_one_another(fakes, tmp_path, capsys):

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.cases import Contender
 from benchmarks.process import Worker, WorkerError
+
+from .conftest import fake_contender
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def inputs(tmp_path, frames):
 
 
 def contender(behavior: str) -> dict:
-    return Contender(name="x", kind="session", path=behavior, device="cpu", precision="fp32", size=(32, 64)).to_dict()
+    return fake_contender(behavior).to_dict()
 
 
 def test_a_worker_times_labels_and_weighs(start_fake, inputs, tmp_path, frames):
