@@ -156,7 +156,7 @@ def busy_core_s() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def others_cores(work: Callable[[], None], workers_cpu_s: Callable[[], float]) -> float | None:
+def others_cores(work: Callable[[], object], workers_cpu_s: Callable[[], float]) -> float | None:
     """Do the work; returns the cores that were busy meanwhile with what is neither our own nor a worker's, if known.
 
     `workers_cpu_s` is asked when the work is done: the CPU seconds that our workers spent on it.

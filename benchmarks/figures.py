@@ -80,16 +80,12 @@ def section(folder: Path) -> str:
     bundled, fast, full = read_result(folder / BUNDLED), _result(folder / FAST), _result(folder / FULL)
     growth = _growth(folder)
     blocks = [
-        _heading(bundled, "The bundled model"),
-        speed_table(bundled),
-        clip_table(bundled),
+        *_blocks(bundled, "The bundled model"),
         limit_text(bundled),
         "![Throughput, parity, memory and stages of the bundled model](docs/benchmark.png)",
+        *_blocks(fast, "The bundled model for speed"),
+        *_blocks(full, "The notebook's network at full width"),
     ]
-    if fast is not None:
-        blocks += [_heading(fast, "The bundled model for speed"), speed_table(fast), clip_table(fast)]
-    if full is not None:
-        blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_table(full)]
     if (folder / GPU).is_file():
         blocks += gpu_blocks(read_gpu(folder / GPU))
     if growth is not None:
@@ -129,6 +125,10 @@ def _growth(folder: Path) -> dict[str, Any] | None:
 
 def _result(path: Path) -> Result | None:
     return read_result(path) if path.is_file() else None
+
+
+def _blocks(result: Result | None, what: str) -> list[str]:
+    return [_heading(result, what), speed_table(result), clip_table(result)] if result else []
 
 
 def _heading(result: Result, what: str) -> str:

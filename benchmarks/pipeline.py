@@ -105,13 +105,12 @@ def measure_clip(
             for index, seat in enumerate(seats)
             if seat.failure is None
         }
-
-        def take_turns() -> None:
-            interleave(
+        others = others_cores(
+            lambda: interleave(
                 turns, repeats, failed=failed, after_round=lambda n: say(f"end to end: round {n + 1} of {repeats}")
-            )
-
-        others = others_cores(take_turns, lambda: sum(seat.cpu_s for seat in seats))
+            ),
+            lambda: sum(seat.cpu_s for seat in seats),
+        )
     rows = [_clip_row(seat, batch, available_threads()) for seat in seats]
     naive = next((row for row in rows if row.name == NAIVE and row.status == "ok"), None)
     return [_times_naive(row, naive) for row in rows], others
