@@ -70,11 +70,6 @@ class Worker:
     ) -> None:
         self.close()
 
-    @property
-    def pid(self) -> int:
-        """The worker's process id."""
-        return self._process.pid
-
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait for its answer; raises `WorkerError`."""
         self.send(op, **arguments)

@@ -74,7 +74,7 @@ def test_a_death_is_told_with_its_last_words(start_fake, inputs):
 
 def test_a_kill_is_told_by_its_signal(start_fake):
     with start_fake("x") as worker:
-        os.kill(worker.pid, signal.SIGKILL)
+        os.kill(worker._process.pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match="signal SIGKILL"):
             worker.ask("memory")
         with pytest.raises(WorkerError, match="process died"):
@@ -95,4 +95,4 @@ def test_a_worker_ends_with_its_input(start_fake):
     worker.ask("memory")
     worker.close()
     with pytest.raises(ProcessLookupError):
-        os.kill(worker.pid, 0)
+        os.kill(worker._process.pid, 0)
