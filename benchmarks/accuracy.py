@@ -7,7 +7,7 @@ is over every pixel at the model's size, before any resizing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,16 @@ def measure_accuracy(
         return Accuracy(mean_iou=None, agreement=agreed)
     if len(labels) != len(truth):
         raise ConfigurationError(f"{len(labels)} frames of labels for {len(truth)} frames of truth.")
+    found = scores(confusion_of(labels, truth, classes), unlabelled)
+    return Accuracy(mean_iou=none_if_nan(found.mean_iou_of_truth), agreement=agreed)
+
+
+def confusion_of(labels: np.ndarray, truth: Iterable[np.ndarray], classes: int) -> np.ndarray:
+    """Pixels of each true class by found class, over all frames, each at its truth's own size."""
     confusion = np.zeros((classes, classes), np.int64)
     for found, true in zip(labels, truth, strict=True):
         confusion += confusion_matrix(true, resize_labels(found, true.shape), classes)
-    return Accuracy(mean_iou=none_if_nan(scores(confusion, unlabelled).mean_iou_of_truth), agreement=agreed)
+    return confusion
 
 
 def agreement(labels: np.ndarray, reference: np.ndarray) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from edge_seg.modelfile import read_model_header
 from train.classes import ClassList
 
-from .data import load_data
+from .data import FrameSet, load_data
 from .environment import environment
 from .field import Field, find_field
 from .measure import NOISE_BOUND, OTHERS_BOUND
@@ -21,7 +21,7 @@ from .process import Say, Start, Worker
 from .roofline import against_limits, ask_limits, ask_operations, best_limits, summed
 from .rows import OUTRUN, ClipRow, Result, Row
 from .settings import Settings, check_run, model_files, read_config, run_classes
-from .suite import measure_batch, workload
+from .suite import Workload, measure_batch
 
 # A worker that uses more than this share of a core while it waits for its turn disturbs the others.
 IDLE_BOUND = 0.03
@@ -47,27 +47,11 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     field = find_field(settings, run_digest, say)
     limits = ask_limits(settings.limits, say=say, start=start)
     counts, uncounted = ask_operations(field.files, field.size, start=start)
-    with tempfile.TemporaryDirectory(prefix="edge_seg_bench_") as scratch:
-        spec = read_model_header(field.files[0].path).spec
-        work = workload(
-            field.contenders,
-            data,
-            field.size,
-            classes=ClassList(names=spec.classes, unlabelled=spec.unlabelled),
-            repeats=settings.repeats,
-            frames=settings.frames,
-            scratch=Path(scratch),
-        )
-        measured = [measure_batch(work, batch, say=say, start=start) for batch in settings.batch_sizes]
-        clip_rows, clip_others = (
-            measure_clip(settings, field.contenders, Path(scratch), say=say, start=start)
-            if settings.clip
-            else ([], None)
-        )
+    measured, clip_rows, others = _measured(settings, field, data, say, start)
     # Measured before and after, as a busy moment would make the limits too low and rows exceed them.
     limits = best_limits(limits, ask_limits(settings.limits, say=say, start=start))
-    rows = (*(against_limits(row, counts, limits) for part in measured for row in part.rows), *field.failed)
-    noise = noise_notes(rows, clip_rows, [*(part.others_cores for part in measured), clip_others], surroundings)
+    rows = (*(against_limits(row, counts, limits) for row in measured), *field.failed)
+    noise = noise_notes(rows, clip_rows, others, surroundings)
     return Result(
         created=created,
         duration_s=round(time.monotonic() - began, 1),
@@ -91,8 +75,31 @@ def run_benchmark(settings: Settings, *, say: Say, start: Start = Worker) -> Res
     )
 
 
+def _measured(
+    settings: Settings, field: Field, data: FrameSet, say: Say, start: Start
+) -> tuple[list[Row], list[ClipRow], list[float | None]]:
+    """The rows at each batch size, those of the clip, and the cores that other programs kept busy in each part."""
+    spec = read_model_header(field.files[0].path).spec
+    with tempfile.TemporaryDirectory(prefix="edge_seg_bench_") as scratch:
+        work = Workload(
+            contenders=field.contenders,
+            data=data,
+            size=field.size,
+            classes=ClassList(names=spec.classes, unlabelled=spec.unlabelled),
+            repeats=settings.repeats,
+            frames=settings.frames,
+            scratch=Path(scratch),
+        )
+        parts = [measure_batch(work, batch, say=say, start=start) for batch in settings.batch_sizes]
+        rows, others = [row for part in parts for row in part.rows], [part.others_cores for part in parts]
+        if settings.clip is None:
+            return rows, [], others
+        clip_rows, clip_others = measure_clip(settings, field.contenders, Path(scratch), say=say, start=start)
+    return rows, clip_rows, [*others, clip_others]
+
+
 def noise_notes(
-    rows: Iterable[Row], clip_rows: Iterable[ClipRow], others: Iterable[float | None], surroundings: dict[str, Any]
+    rows: Collection[Row], clip_rows: Iterable[ClipRow], others: Iterable[float | None], surroundings: dict[str, Any]
 ) -> list[str]:
     """Reasons to doubt this run or its peaks, one line each; empty if there are none.
 
@@ -117,11 +124,11 @@ def noise_notes(
             f"NOISY: other programs kept {most:.2f} of {surroundings['cores']} core(s) busy: trust neither "
             "times nor ratios. Stop them, and run again."
         )
-    restless = [row for row in everything if isinstance(row, Row) and (row.idle_share or 0.0) > IDLE_BOUND]
+    restless = [row for row in rows if (row.idle_share or 0.0) > IDLE_BOUND]
     if restless:
         named = ", ".join(f"{row.name} batch {row.batch} {row.idle_share:.0%}" for row in restless[:4])
         notes.append(f"NOISY: contenders computed while they should have waited ({named} of a core).")
-    outrun = [row for row in everything if isinstance(row, Row) and (row.share_of_peak or 0.0) > OUTRUN]
+    outrun = [row for row in rows if (row.share_of_peak or 0.0) > OUTRUN]
     if outrun:
         named = ", ".join(f"{row.name} batch {row.batch}" for row in outrun[:4])
         notes.append(f"OUTRUN: {named} outran the peak, which was measured too low: its share says little.")

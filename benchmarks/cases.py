@@ -13,19 +13,9 @@ from typing import Any
 
 # The contender that every ratio and agreement refers to.
 REFERENCE = "Keras predict"
-# Values of `Contender.kind`: one for each of `PEERS`; the others run Keras or edge_seg's own files.
-KINDS = (
-    "keras-predict",
-    "keras-compiled",
-    "naive",
-    "session",
-    "onnxruntime",
-    "opencv",
-    "litert",
-    "openvino",
-    "torch",
-    "cuda-bound",
-)
+# The one that speeds on a clip refer to.
+NAIVE = "naive loop"
+# Other runtimes, each a kind of contender.
 PEERS = ("onnxruntime", "opencv", "litert", "openvino", "torch")
 
 
@@ -52,7 +42,7 @@ class Contender:
 
     Attributes:
         name: as the tables show it; unique.
-        kind: one of `KINDS`, which decides what `runners` builds.
+        kind: which of the functions in `runners.build` loads it; "naive" only runs clips.
         path: a run's folder (Keras, torch), an ONNX file, or a folder of TensorFlow Lite files.
         device: "cpu", or a device of edge_seg or torch.
         precision: of the weights and, as far as the file says, of the arithmetic.

@@ -15,9 +15,9 @@ import numpy as np
 from edge_seg.errors import MissingDependencyError
 from edge_seg.phrases import counted
 
+from .cases import NAIVE
 from .environment import processor
 from .measure import QUARTILES_FROM
-from .pipeline import NAIVE
 from .rows import ClipRow, Result, Row
 from .table import clip_line
 

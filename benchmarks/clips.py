@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,15 +26,7 @@ from .environment import peak_memory_mb
 KEPT_FRAMES = 48
 
 
-class ClipRunner(Protocol):
-    """What the worker needs of a runner."""
-
-    def run(self, clip: Path, limit: int | None, target: Path) -> dict[str, Any]:
-        """Turn one clip into one overlay; the time includes opening and closing both files."""
-        ...
-
-
-def clip_runner(contender: Contender, batch: int) -> ClipRunner:
+def clip_runner(contender: Contender, batch: int) -> PipelineRunner | NaiveLoop:
     """The runner for a contender's kind."""
     return NaiveLoop(contender) if contender.kind == "naive" else PipelineRunner(contender, batch)
 
@@ -51,7 +43,8 @@ class PipelineRunner:
     def run(
         self, clip: Path, limit: int | None, target: Path, *, kind: str = "overlay", stride: int = 1
     ) -> dict[str, Any]:
-        """Turn one clip into one output of a kind; every `stride`th frame is segmented.
+        """Turn one clip into one output of a kind; every `stride`th frame is segmented. The time includes opening and
+        closing both files.
 
         Raises:
             MediaError: the clip cannot be read, or the output not be written to its end.

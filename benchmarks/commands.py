@@ -1,29 +1,28 @@
-"""`python -m benchmarks [run | compare A.json B.json | growth | widths | smoothing | readme | gpu | training]`."""
+"""The command line of `python -m benchmarks`: its commands, and the options of `run` and `compare`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edge_seg import bundled_clip, bundled_model
 from edge_seg.arguments import Parser, positive
 from edge_seg.console import harmless, put
-from edge_seg.devices import parse_device
-from edge_seg.errors import ConfigurationError
 from edge_seg.progress import columns_of
 from train.arguments import path
 
+from .arguments import device_list, peer_list, whole_numbers
 from .benchmark import run_benchmark
 from .cases import PEERS
 from .chart import import_pyplot
 from .compare import compare, render_comparison
 from .figures import add_readme_arguments, run_readme
 from .gpu import add_gpu_arguments, run_gpu
-from .growth import add_growth_arguments, run_growth, whole_numbers
+from .growth import add_growth_arguments, run_growth
 from .report import check_out, new_folder, write_report
 from .rows import read_result
 from .settings import BUNDLED_RUN, DEFAULT_OUT, QUICK, Settings, default_data
@@ -33,23 +32,13 @@ from .training import add_training_arguments, run_training
 from .widths import add_widths_arguments, run_widths
 
 _EXTENT = ("batch_sizes", "repeats", "frames", "data_limit", "clip_frames")
-COMMANDS = ("run", "compare", "growth", "widths", "smoothing", "readme", "gpu", "training")
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the command line names; returns the exit code."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    commands = {
-        "run": _run,
-        "compare": _compare,
-        "growth": run_growth,
-        "widths": lambda given: run_widths(given, say=_progress),
-        "smoothing": lambda given: run_smoothing(given, say=_progress),
-        "readme": run_readme,
-        "gpu": run_gpu,
-        "training": run_training,
-    }
-    return commands[options.command](options)
+    _, _, run = COMMANDS[options.command]
+    return run(options)
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -105,39 +94,25 @@ def read_settings(options: argparse.Namespace) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m benchmarks", description="Throughput and IoU parity of edge_seg against Keras.")
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_run(
-        commands.add_parser(
-            "run", help="measure (the default)", description="Measure; without options, what ships with the project."
-        )
-    )
-    compared = commands.add_parser(
-        "compare",
-        help="compare two results",
-        description="How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed, mean IoU or "
-        "agreement with Keras; 2: the two cannot be compared.",
-    )
-    compared.add_argument("before", type=Path, metavar="A.json", help="results.json of the first run, or its folder")
-    compared.add_argument("after", type=Path, metavar="B.json", help="results.json of the second run, or its folder")
-    compared.add_argument(
-        "--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)"
-    )
-    compared.add_argument("--json", action="store_true", help="print JSON instead of a table (default: a table)")
-    text = "cost against batch, resolution, threads and clip length"
-    add_growth_arguments(commands.add_parser("growth", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "mean IoU, size and speed of each width that `python -m train study widths` trained"
-    add_widths_arguments(commands.add_parser("widths", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "what predict --smooth gives: mean IoU on rendered drives, flicker on them and on real clips"
-    add_smoothing_arguments(commands.add_parser("smoothing", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "README's figures and the pictures of docs/, from docs/benchmark/*.json"
-    add_readme_arguments(commands.add_parser("readme", help=text, description=text + "."))
-    text = "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder"
-    add_gpu_arguments(commands.add_parser("gpu", help=text, description=f"{text[0].upper()}{text[1:]}."))
-    text = "images a second of the input pipeline, of the training step and of both"
-    add_training_arguments(commands.add_parser("training", help=text, description=text + "."))
+    for name, (text, add_arguments, _) in COMMANDS.items():
+        add_arguments(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
     return parser
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "How many times faster B is than A. Exit code 1: a loss beyond the noise, in speed, mean IoU or agreement with "
+        "Keras; 2: the two cannot be compared."
+    )
+    add = parser.add_argument
+    add("before", type=Path, metavar="A.json", help="results.json of the first run, or its folder")
+    add("after", type=Path, metavar="B.json", help="results.json of the second run, or its folder")
+    add("--other-models", action="store_true", help="let models be other files (default: refuse, as unlike machines)")
+    add("--json", action="store_true", help="print JSON instead of a table (default: a table)")
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Measure; without options, what ships with the project."
     add = parser.add_argument
     add(
         "--run",
@@ -174,10 +149,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--data-limit", type=positive, metavar="N", help="frames of the data, evenly spread (default: all)")
     add("--clip-frames", type=positive, metavar="N", help="frames of the clip (default: all)")
     add("--note", action="append", metavar="TEXT", help="a line that the result keeps among its notes (default: none)")
-    add("--devices", type=_devices, metavar="D,D", help="edge_seg's devices (default: each that is present)")
+    add("--devices", type=device_list, metavar="D,D", help="edge_seg's devices (default: each that is present)")
     add(
         "--peers",
-        type=_peers,
+        type=peer_list,
         default=PEERS,
         metavar="P,P",
         help=f"other runtimes that take part, of {','.join(PEERS)}, or none (default: all; the missing are skipped)",
@@ -222,27 +197,6 @@ def _add_extent(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
-def _devices(text: str) -> tuple[str, ...]:
-    """ "cpu,cuda" -> ("cpu", "cuda:0"); a wrong name is refused at once, before minutes are spent."""
-    try:
-        return tuple(dict.fromkeys(str(parse_device(word.strip())) for word in text.split(",")))
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _peers(text: str) -> tuple[str, ...]:
-    """ "litert,torch" -> ("litert", "torch"); "none" -> (), "all" -> all of `PEERS`."""
-    words = {"none": (), "all": PEERS}.get(text, _words(text))
-    unknown = [word for word in words if word not in PEERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"expected peers of {','.join(PEERS)}, or none; got {', '.join(unknown)}")
-    return words
-
-
 def _progress(text: str) -> None:
     """Show progress on standard error: one line that is overwritten on a terminal, a new line each elsewhere."""
     text = harmless(text)
@@ -250,3 +204,36 @@ def _progress(text: str) -> None:
         print(f"\r\033[K{text[: columns_of(sys.stderr) - 1]}", end="", file=sys.stderr, flush=True)
     elif text:
         print(text, file=sys.stderr, flush=True)
+
+
+# Name -> what it does in words, what adds its options, and what carries it out.
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "run": ("measure (the default)", _add_run_arguments, _run),
+    "compare": ("compare two results", _add_compare_arguments, _compare),
+    "growth": ("cost against batch, resolution, threads and clip length", add_growth_arguments, run_growth),
+    "widths": (
+        "mean IoU, size and speed of each width that `python -m train study widths` trained",
+        add_widths_arguments,
+        lambda options: run_widths(options, say=_progress),
+    ),
+    "smoothing": (
+        "what predict --smooth gives: mean IoU on rendered drives, flicker on them and on real clips",
+        add_smoothing_arguments,
+        lambda options: run_smoothing(options, say=_progress),
+    ),
+    "readme": (
+        "README's figures and the pictures of docs/, from docs/benchmark/*.json",
+        add_readme_arguments,
+        run_readme,
+    ),
+    "gpu": (
+        "a CUDA machine in one run: edge_seg, the same bound, torch, the matrix peak, the decoder",
+        add_gpu_arguments,
+        run_gpu,
+    ),
+    "training": (
+        "images a second of the input pipeline, of the training step and of both",
+        add_training_arguments,
+        run_training,
+    ),
+}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.errors import DeviceError
+from edge_seg.phrases import first_line
 from edge_seg.providers import cuda_options, preload, searched
 
 from .cases import Contender
@@ -101,8 +102,7 @@ def decode_speed(clip: str) -> dict[str, Any]:
     try:
         found["cuda_fps"] = _decode(av, clip, HWAccel(device_type="cuda", allow_software_fallback=False))
     except Exception as error:
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        found["reason"] = f"no decoding on the GPU: {text[0][:200]}"
+        found["reason"] = f"no decoding on the GPU: {first_line(error)}"
     return found
 
 

@@ -53,7 +53,7 @@ class FrameSet:
         return {"name": self.name, "source": self.source, "frames": len(self.frames), "digest": self.digest}
 
 
-def load_data(root: Path | str | None, *, limit: int | None = None, classes: ClassList = CAMVID) -> FrameSet:
+def load_data(root: Path | None, *, limit: int | None = None, classes: ClassList = CAMVID) -> FrameSet:
     """A dataset's test folder, or rendered scenes where `root` is None; at most `limit` frames, evenly spread.
 
     Scenes are labelled with CamVid's classes; for other classes they have no truth.
@@ -67,7 +67,7 @@ def load_data(root: Path | str | None, *, limit: int | None = None, classes: Cla
     return scenes if classes.is_camvid else replace(scenes, truth=None)
 
 
-def dataset_frames(root: Path | str, *, limit: int | None = None, classes: ClassList = CAMVID) -> FrameSet:
+def dataset_frames(root: Path, *, limit: int | None, classes: ClassList) -> FrameSet:
     """The test pairs of a folder in the dataset1 layout."""
     samples = find_samples(root, "test", classes=classes)
     kept = [samples[index] for index in _spread(len(samples), limit)]
@@ -82,7 +82,7 @@ def dataset_frames(root: Path | str, *, limit: int | None = None, classes: Class
                 f"{sample.mask} holds id {mask.max()}; expected ids 0 to {len(classes) - 1}, those of the Keras run's "
                 "classes."
             )
-    return _frame_set(f"{Path(root).name}, test folder", str(root), pairs)
+    return _frame_set(f"{root.name}, test folder", str(root), pairs)
 
 
 def rendered_scenes(count: int) -> FrameSet:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from .cases import NAIVE
 from .measure import Ratio, ratio_between_runs
-from .pipeline import NAIVE
 from .rows import ClipRow, Result, Row
 
 # Two runs of one program on a quiet machine differ by up to this share of their time, however steady each is.

@@ -25,6 +25,7 @@ PACKAGES = (
     "ai-edge-litert",
     "av",
     "edge-seg",
+    "jax",
     "keras",
     "numpy",
     "onnx",
@@ -84,8 +85,8 @@ def processor(environment: Mapping[str, Any]) -> str:
 
 def memory_mb() -> int | None:
     """The machine's memory in MB."""
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
-    return int(found.group(1)) // 1024 if found else None
+    found = _megabytes("/proc/meminfo", "MemTotal")
+    return None if found is None else int(found)
 
 
 def last_cache_mb(root: Path = Path("/sys/devices/system/cpu")) -> float:
@@ -104,13 +105,17 @@ def peak_memory_mb() -> float | None:
 
     Read from VmHWM, since `getrusage` inherits the value of the parent process.
     """
-    found = re.search(r"^VmHWM:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
-    return int(found.group(1)) / 1024 if found else None
+    return _megabytes("/proc/self/status", "VmHWM")
 
 
 def resident_mb() -> float | None:
     """This process' resident memory now, in MB."""
-    found = re.search(r"^VmRSS:\s*(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
+    return _megabytes("/proc/self/status", "VmRSS")
+
+
+def _megabytes(path: str, name: str) -> float | None:
+    """A line's kilobytes in one of the kernel's files, in MB."""
+    found = re.search(rf"^{name}:\s*(\d+) kB", _read(path), re.MULTILINE)
     return int(found.group(1)) / 1024 if found else None
 
 
@@ -151,7 +156,7 @@ def busy_core_s() -> float | None:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def others_cores(work: Callable[[], None], workers_cpu_s: Callable[[], float]) -> float | None:
+def others_cores(work: Callable[[], object], workers_cpu_s: Callable[[], float]) -> float | None:
     """Do the work; returns the cores that were busy meanwhile with what is neither our own nor a worker's, if known.
 
     `workers_cpu_s` is asked when the work is done: the CPU seconds that our workers spent on it.

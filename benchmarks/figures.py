@@ -25,7 +25,7 @@ from .growth import FILE_NAME, read_growth
 from .growth_chart import draw_growth, noisy_points
 from .measure import NOISE_BOUND
 from .rows import OUTRUN, ClipRow, Result, Row, read_result
-from .table import NONE, number, peak_speed, percent, timed_calls
+from .table import NONE, markdown, number, peak_speed, percent, timed_calls
 from .widths import draw_widths
 
 BEGIN, END = "<!-- figures: begin (python -m benchmarks readme) -->", "<!-- figures: end -->"
@@ -81,16 +81,12 @@ def section(folder: Path) -> str:
     bundled, fast, full = read_result(folder / BUNDLED), _result(folder / FAST), _result(folder / FULL)
     growth = _growth(folder)
     blocks = [
-        _heading(bundled, "The bundled model"),
-        speed_table(bundled),
-        clip_table(bundled),
+        *_blocks(bundled, "The bundled model"),
         limit_text(bundled),
         "![Throughput, parity, memory and stages of the bundled model](docs/benchmark.png)",
+        *_blocks(fast, "The bundled model for speed"),
+        *_blocks(full, "The notebook's network at full width"),
     ]
-    if fast is not None:
-        blocks += [_heading(fast, "The bundled model for speed"), speed_table(fast), clip_table(fast)]
-    if full is not None:
-        blocks += [_heading(full, "The notebook's network at full width"), speed_table(full), clip_table(full)]
     if (folder / GPU).is_file():
         blocks += gpu_blocks(read_gpu(folder / GPU))
     if growth is not None:
@@ -132,6 +128,10 @@ def _result(path: Path) -> Result | None:
     return read_result(path) if path.is_file() else None
 
 
+def _blocks(result: Result | None, what: str) -> list[str]:
+    return [_heading(result, what), speed_table(result), clip_table(result)] if result else []
+
+
 def _heading(result: Result, what: str) -> str:
     size = "x".join(map(str, result.settings["size"]))
     machine = _machine(result.environment)
@@ -171,13 +171,13 @@ def speed_table(result: Result) -> str:
         key=lambda row: row.ms_median or 0.0,
         default=None,
     )
-    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+    lines = [head]
     for name in names:
         rows = [cells[name, batch] for batch in batches if (name, batch) in cells]
         bold = best is not None and name == best.name
         limited = not {_arithmetic(row) for row in rows} & _outrun(result)
-        lines.append(_line(_row_cells(name, rows, trained(result), bold=bold, limited=limited)))
-    return "\n".join(lines)
+        lines.append(_row_cells(name, rows, trained(result), bold=bold, limited=limited))
+    return markdown(lines)
 
 
 def _outrun(result: Result) -> set[str]:
@@ -200,7 +200,11 @@ def _row_cells(name: str, rows: Sequence[Row], accuracy: bool, *, bold: bool, li
     iou = percent(first.mean_iou, 2) if accuracy else NONE
     found = [shown, *speeds, percent(first.share_of_peak if limited else None, 0), number(first.peak_mb, 0), iou]
     found.append(percent(first.agreement, 3))
-    return [f"**{cell}**" for cell in found] if bold else found
+    return _in_bold(found) if bold else found
+
+
+def _in_bold(cells: Sequence[str]) -> list[str]:
+    return [f"**{cell}**" for cell in cells]
 
 
 def _ratio(row: Row) -> str:
@@ -218,18 +222,15 @@ def clip_table(result: Result) -> str:
         return ""
     clip = f"{result.clip['name']} ({result.clip['width']}x{result.clip['height']})"
     head = [f"{clip}, from decoding to encoded H.264 overlay", "frames/s", "x naive loop", "of possible", "memory, MB"]
-    lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
     best = max(ours, key=lambda row: row.frames_per_s or 0.0)
-    for row in (*naive, *ours):
-        cells = _clip_cells(row)
-        lines.append(_line([f"**{cell}**" for cell in cells] if row is best else cells))
-    return "\n".join(lines)
+    return markdown([head, *(_clip_cells(row, bold=row is best) for row in (*naive, *ours))])
 
 
-def _clip_cells(row: ClipRow) -> list[str]:
+def _clip_cells(row: ClipRow, *, bold: bool) -> list[str]:
     name = row.name if row.allowed_fps else "naive loop: cv2 reads, Keras predicts, cv2 blends and writes"
     times, share = number(row.times_naive or 1.0, 1), percent(row.share_of_allowed, 0)
-    return [name, number(row.frames_per_s, 1), times, share, number(row.peak_mb, 0)]
+    cells = [name, number(row.frames_per_s, 1), times, share, number(row.peak_mb, 0)]
+    return _in_bold(cells) if bold else cells
 
 
 def limit_text(result: Result) -> str:
@@ -284,16 +285,15 @@ def gpu_blocks(found: dict[str, Any]) -> list[str]:
     )
     rows = {(row["name"], row["batch"]): row for row in found["rows"]}
     batches = sorted({batch for _, batch in rows})
-    lines = [_line(["contender", *(f"batch {batch}" for batch in batches), "agreement"])]
-    lines.append(_line(["---", *["---:"] * (len(batches) + 1)]))
+    lines = [["contender", *(f"batch {batch}" for batch in batches), "agreement"]]
     for name in dict.fromkeys(name for name, _ in rows):
         cells = [_gpu_cell(rows.get((name, batch))) for batch in batches]
         told = (row["agreement"] for (other, _), row in rows.items() if other == name and row["agreement"] is not None)
         line = [name, *cells, percent(min(told, default=None), 3)]
-        lines.append(_line([f"**{cell}**" for cell in line] if name == "edge_seg cuda fp16" else line))
+        lines.append(_in_bold(line) if name == "edge_seg cuda fp16" else line)
     said = any(note.startswith("NOISY") for note in found["notes"])
     notes = [*found["notes"], *([] if said else _restless(found["rows"]))]
-    return [heading, "\n".join(lines), " ".join(f"{note.rstrip('.')}." for note in notes)]
+    return [heading, markdown(lines), " ".join(f"{note.rstrip('.')}." for note in notes)]
 
 
 def _restless(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -330,13 +330,10 @@ def growth_text(growth: dict[str, Any]) -> str:
     points = [point for axis in growth["axes"].values() for point in axis]
     if noisy := noisy_points(points, growth["environment"]["cores"]):
         words.append(f"{len(noisy)} of {len(points)} points were noisy: hollow in the picture.")
-    return f"**Growth** (`python -m benchmarks growth`), on {_machine(growth['environment'])}. " + " ".join(words)
+    command = f"python -m benchmarks growth {growth.get('options', '')}".rstrip()
+    return f"**Growth** (`{command}`), on {_machine(growth['environment'])}. " + " ".join(words)
 
 
 def _at(point: dict[str, Any]) -> str:
     """The frames/s of a looped clip in words, if changed: an hour is often measured at a lower rate."""
     return f" at {point['fps']:g}/s" if point.get("fps") else ""
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -41,9 +41,8 @@ from .settings import (
     refuse_other_classes,
     run_classes,
 )
-from .suite import Workload, labels_of, measure_batch, workload
-from .table import HEAD as ROW_HEAD
-from .table import align, cells, peak_speed
+from .suite import Workload, labels_of, measure_batch
+from .table import NONE, align, number, peak_speed, percent
 
 BATCHES = (1, 8, 32, 64)
 HEAD = ("contender", "batch", "ms/frame", "frames/s", "x torch fp16", "GOP/s", "of peak", "agreement")
@@ -141,22 +140,22 @@ def measure_gpu(settings: GpuSettings, *, say: Say, start: Start = Worker) -> di
     digest = check_run(settings.run)
     files, shape, missing = gpu_files(settings, digest, say)
     with start("limits") as worker:
-        limits = _ask(worker, "gpu-limits")
-        decoder = _ask(worker, "decode", clip=str(bundled_clip()))
+        limits = worker.try_to("gpu-limits")
+        decoder = worker.try_to("decode", clip=str(bundled_clip()))
     counts, _ = ask_operations(files[:1], shape, start=start)
     count = next(iter(summed(counts).values()), None)
     with tempfile.TemporaryDirectory(prefix="edge_seg_gpu_") as scratch:
         classes = run_classes(settings.run)
-        work = workload(
-            gpu_contenders(settings, files, shape, digest),
-            load_data(None, classes=classes),
-            shape,
+        work = Workload(
+            contenders=gpu_contenders(settings, files, shape, digest),
+            data=load_data(None, classes=classes),
+            size=shape,
             classes=classes,
             repeats=settings.repeats,
             frames=settings.frames,
             scratch=Path(scratch),
         )
-        work, reference = with_reference(work, settings, files, shape, digest, say=say, start=start)
+        work, reference = with_reference(work, settings, files, digest, say=say, start=start)
         measured = [measure_batch(work, batch, say=say, start=start) for batch in settings.batches]
     surroundings = environment()
     rows = [row for part in measured for row in part.rows]
@@ -223,7 +222,6 @@ def with_reference(
     work: Workload,
     settings: GpuSettings,
     files: Sequence[ModelFile],
-    shape: tuple[int, int],
     digest: str,
     *,
     say: Say,
@@ -232,8 +230,8 @@ def with_reference(
     """The work with reference labels, and their contender's name: Keras, or without TensorFlow the fp32 file on the
     processor, which export proved to agree with Keras. It is not timed, since only the GPU is measured here.
     """
-    keras = [one for one in keras_contenders(settings.run, shape, digest) if one.name == REFERENCE]
-    own = session_contenders([file for file in files if file.precision == "fp32"], ["cpu"], shape, optional=False)
+    keras = [one for one in keras_contenders(settings.run, work.size, digest) if one.name == REFERENCE]
+    own = session_contenders([file for file in files if file.precision == "fp32"], ["cpu"], work.size, optional=False)
     problem: WorkerError | None = None
     for contender in [*keras, *own]:
         try:
@@ -276,28 +274,16 @@ def render_gpu(found: dict[str, Any]) -> str:
     return "\n".join([head, decoded, "", table, *problems, *(f"  missing: {reason}" for reason in found["missing"])])
 
 
-def _cells(values: dict[str, Any]) -> tuple[str, ...]:
-    row = Row(**{key: value for key, value in values.items() if key != "times_torch_fp16"})
-    shown = dict(zip(ROW_HEAD, cells(row), strict=True))
-    if row.status != "ok":
-        return (row.name, str(row.batch), row.status, *["-"] * (len(HEAD) - 3))
-    times = values["times_torch_fp16"]
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["status"] != "ok":
+        return (row["name"], str(row["batch"]), row["status"], *[NONE] * (len(HEAD) - 3))
     return (
-        row.name,
-        str(row.batch),
-        shown["ms/frame"],
-        shown["frames/s"],
-        f"{times:.2f}" if times else "-",
-        shown["GOP/s"],
-        shown["of peak"],
-        shown["agreement"],
+        row["name"],
+        str(row["batch"]),
+        number(row["ms_median"], 1),
+        number(row["frames_per_s"], 1),
+        number(row["times_torch_fp16"], 2),
+        number(row["gflops"], 0),
+        percent(row["share_of_peak"], 0),
+        percent(row["agreement"], 3),
     )
-
-
-def _ask(worker: Worker, op: str, **arguments: Any) -> dict[str, Any]:
-    try:
-        answer = worker.ask(op, **arguments)
-    except WorkerError as error:
-        return {"problem": str(error)}
-    answer.pop("ok")
-    return answer

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from edge_seg import bundled_clip, bundled_model
-from edge_seg.arguments import number
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 from edge_seg.files import replacing
@@ -26,23 +26,23 @@ from edge_seg.threads import available_threads
 from train.arguments import path, positive
 from train.files import DAMAGE
 
+from .arguments import AXES, axis_list, minute_list, rate, side_list, whole_numbers
 from .cases import Contender, keras_contenders, session_contenders
 from .chart import import_pyplot
 from .data import load_data
 from .environment import environment, processor
 from .field import present_devices
 from .growth_chart import draw_growth, noisy_points
-from .length import MINUTES, LengthPlan, measure_lengths
-from .process import Say, Start, Worker
+from .length import loop_clip
+from .process import Say, Start, Worker, WorkerError
 from .report import FORMAT, begun, check_save, save_json
 from .rows import Row
-from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, run_classes
-from .suite import measure_batch, workload
+from .settings import BUNDLED_RUN, DEFAULT_CACHE, DEFAULT_OUT, check_run, exported, model_files, named, run_classes
+from .suite import Workload, measure_batch
 
-AXES = ("batch", "resolution", "threads", "length")
 BATCHES = (1, 2, 4, 8, 16)
 SIDES = (224, 352, 512, 704, 896, 1088)
-_GIVEN = ("axes", "run", "batches", "sides", "repeats", "frames", "stride", "minutes", "fps")
+MINUTES = (1.0, 10.0, 60.0)
 FILE_NAME = "growth.json"
 # Frame size where the resolution is not what grows.
 SIZE = (352, 480)
@@ -73,11 +73,24 @@ class GrowthSettings:
     stride: int = 50
     fps: float | None = None
 
+    @property
+    def extent(self) -> str:
+        """The options that differ from the defaults, but for `--axes`: a file's other axes stay."""
+        usual, words = GrowthSettings(), []
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "axes" or value == getattr(usual, item.name):
+                continue
+            several = value if isinstance(value, tuple) else (value,)
+            text = ",".join(named(one) if isinstance(one, Path) else f"{one:g}" for one in several)
+            words.append(f"--{item.name} {shlex.quote(text)}")
+        return " ".join(words)
+
 
 def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks growth`."""
     add = parser.add_argument
-    add("--axes", type=_axes, default=AXES, metavar="A,A", help=f"what grows, of {','.join(AXES)} (default: all)")
+    add("--axes", type=axis_list, default=AXES, metavar="A,A", help=f"what grows, of {','.join(AXES)} (default: all)")
     add(
         "--run",
         type=Path,
@@ -87,11 +100,11 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--repeats", type=positive, metavar="N", help="turns of each contender at each point (default: 3)")
     add("--batches", type=whole_numbers, metavar="N,N", help="frames a call (default: 1,2,4,8,16)")
-    add("--sides", type=_sides, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
+    add("--sides", type=side_list, metavar="N,N", help="sides of square frames (default: 224,352,512,704,896,1088)")
     add("--frames", type=positive, metavar="N", help="frames of a turn, a batch at the least (default: 3)")
     add("--stride", type=positive, metavar="N", help="clip length: segment every Nth frame (default: 50)")
-    add("--fps", type=_fps, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
-    add("--minutes", type=_minutes, metavar="M,M", help="clip length: minutes of looped clip (default: 1,10,60)")
+    add("--fps", type=rate, metavar="F", help="clip length: frames a second of the looped clip (default: its own)")
+    add("--minutes", type=minute_list, metavar="M,M", help="clip length: minutes of looped clip (default: 1,10,60)")
     add("--quick", action="store_true", help="a rough look: two small points an axis (default: the whole)")
     add(
         "--save",
@@ -105,7 +118,7 @@ def add_growth_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_growth(options: argparse.Namespace) -> int:
     """Carry out `python -m benchmarks growth`; returns the exit code."""
-    given = {name: getattr(options, name) for name in _GIVEN}
+    given = {item.name: getattr(options, item.name) for item in fields(GrowthSettings)}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = GrowthSettings(**{**(QUICK if options.quick else {}), **chosen})
     check_save(options.save)
@@ -116,34 +129,31 @@ def run_growth(options: argparse.Namespace) -> int:
         check_like(kept, surroundings, check_run(settings.run), options.save)
         check_drawn(kept, options.save)
     picture = options.save.with_suffix(".png")
-
-    def beside_kept(found: dict[str, Any]) -> dict[str, Any]:
-        return {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
-
-    def keep(found: dict[str, Any]) -> None:
-        both = beside_kept(found)
+    for found in measure_growth(settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True)):
+        both = {**found, "axes": merged(kept["axes"] if kept else {}, found["axes"])}
         save_json(both, options.save)
         with replacing(picture) as temporary:
             draw_growth(both, temporary)
-
-    found = measure_growth(
-        settings, surroundings, say=lambda text: print(text, file=sys.stderr, flush=True), after_axis=keep
-    )
+    print(json.dumps(both, indent=1) if options.json else f"wrote {options.save} and {picture}")
     # This run's points only: earlier runs reported theirs.
     points = [point for points in found["axes"].values() for point in points]
-    print(json.dumps(beside_kept(found), indent=1) if options.json else f"wrote {options.save} and {picture}")
+    _report(points, surroundings["cores"])
+    return 1 if any(point["status"] == "failed" for point in points) else 0
+
+
+def _report(points: list[dict[str, Any]], cores: int) -> None:
+    """Tell on standard error which points failed, and which are noisy."""
     for point in points:
         if point["status"] == "failed":
             words = f"failed: {point['axis']} {point['value']:g}: {point['name']}: {point['reason']}"
             print(harmless(words), file=sys.stderr)
-    if noisy := noisy_points(points, surroundings["cores"]):
+    if noisy := noisy_points(points, cores):
         named = ", ".join(f"{point['name']} at {point['axis']} {point['value']:g}" for point in noisy[:4])
         print(
             f"NOISY: {len(noisy)} of {len(points)} points ({named}{', ...' if len(noisy) > 4 else ''}): repeats lay "
             "far apart, or other programs computed. Measure them again on a quiet machine.",
             file=sys.stderr,
         )
-    return 1 if any(point["status"] == "failed" for point in points) else 0
 
 
 def read_growth(path: Path) -> dict[str, Any]:
@@ -204,15 +214,8 @@ def check_drawn(kept: dict[str, Any], path: Path) -> None:
         ) from error
 
 
-def measure_growth(
-    settings: GrowthSettings,
-    surroundings: dict[str, Any],
-    *,
-    say: Say,
-    start: Start = Worker,
-    after_axis: Callable[[dict[str, Any]], None] = lambda found: None,
-) -> dict[str, Any]:
-    """Measure the axes asked for; returns plain JSON types. `after_axis` gets the result so far after each axis."""
+def measure_growth(settings: GrowthSettings, surroundings: dict[str, Any], *, say: Say) -> Iterator[dict[str, Any]]:
+    """Measure the axes asked for; yields the result so far, as plain JSON types, after each."""
     from train.run import open_run
 
     digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
@@ -222,23 +225,16 @@ def measure_growth(
         "run": digest,
         "parameters": parameters,
         "size": list(SIZE),
+        "options": settings.extent,
         "axes": axes,
     }
     with tempfile.TemporaryDirectory(prefix="edge_seg_growth_") as scratch:
         for axis in settings.axes:
             if axis == "length":
-                plan = LengthPlan(
-                    model=bundled_model(),
-                    clip=bundled_clip(),
-                    minutes=settings.minutes,
-                    stride=settings.stride,
-                    fps=settings.fps,
-                )
-                axes[axis] = measure_lengths(plan, Path(scratch), say=say, start=start)
+                axes[axis] = measure_lengths(settings, Path(scratch), say)
             else:
-                axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say, start)
-            after_axis(found)
-    return found
+                axes[axis] = _measure_axis(axis, settings, digest, Path(scratch), say)
+            yield found
 
 
 def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[Path]:
@@ -251,28 +247,54 @@ def growing_files(settings: GrowthSettings, digest: str, say: Say) -> list[Path]
     ]
 
 
-def _measure_axis(
-    axis: str, settings: GrowthSettings, digest: str, scratch: Path, say: Say, start: Start
-) -> list[dict[str, Any]]:
+def _measure_axis(axis: str, settings: GrowthSettings, digest: str, scratch: Path, say: Say) -> list[dict[str, Any]]:
     values = {"batch": settings.batches, "resolution": settings.sides, "threads": _threads()}[axis]
     points: list[dict[str, Any]] = []
     for value in values:
         say(f"{axis} {value}")
         size = (value, value) if axis == "resolution" else SIZE
         batch = value if axis == "batch" else 1
-        contenders = growing_contenders(settings, digest, size, value if axis == "threads" else None, say)
         classes = run_classes(settings.run)
-        work = workload(
-            contenders,
-            load_data(None, limit=settings.frames, classes=classes),
-            size,
+        work = Workload(
+            contenders=growing_contenders(settings, digest, size, value if axis == "threads" else None, say),
+            data=load_data(None, limit=settings.frames, classes=classes),
+            size=size,
             classes=classes,
             repeats=settings.repeats,
             frames=settings.frames,
             scratch=scratch,
         )
-        measured = measure_batch(work, batch, say=say, start=start)
+        measured = measure_batch(work, batch, say=say)
         points += [point(axis, value, row, measured.others_cores) for row in measured.rows]
+    return points
+
+
+def measure_lengths(settings: GrowthSettings, scratch: Path, say: Say, start: Start = Worker) -> list[dict[str, Any]]:
+    """A point for each length of the bundled clip, looped, through the pipeline of `edge-seg predict`.
+
+    Each runs in a worker of its own, which samples its memory; one that fails is a failed point. Most frames are only
+    decoded (`--stride`, `--save jsonl`): otherwise an hour of video would take an hour.
+    """
+    contender = Contender(
+        name="edge_seg cpu int8", kind="session", path=str(bundled_model()), device="cpu", precision="int8", size=(0, 0)
+    )
+    looped, target = scratch / "looped.mp4", scratch / "looped.jsonl"
+    points = []
+    for minutes in settings.minutes:
+        say(f"length: {minutes:g} minutes of looped clip")
+        loop_clip(bundled_clip(), minutes, looped, fps=settings.fps)
+        known = {"axis": "length", "value": minutes, "name": contender.name, "precision": contender.precision}
+        known |= {"stride": settings.stride, "fps": settings.fps}
+        with start(contender.name) as worker:
+            try:
+                worker.ask("open-clip", contender=contender.to_dict(), batch=1)
+                answer = worker.ask("length", clip=str(looped), target=str(target), stride=settings.stride)
+            except WorkerError as error:
+                points.append({**known, "status": "failed", "reason": str(error)})
+            else:
+                speed = answer["frames"] / answer["seconds"]
+                points.append({**known, "status": "ok", "frames_per_s": speed, **answer})
+        looped.unlink()
     return points
 
 
@@ -298,37 +320,3 @@ def _threads() -> tuple[int, ...]:
     """1, 2, 4, ... threads, and as many as there are usable cores."""
     cores = available_threads()
     return tuple(sorted({*(2**power for power in range(cores.bit_length()) if 2**power <= cores), cores}))
-
-
-def _axes(text: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(text.split(",")))
-    unknown = [word for word in words if word not in AXES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"expected axes of {','.join(AXES)}; got {', '.join(unknown)}")
-    return words
-
-
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """ "1,4,8" -> (1, 4, 8), ascending, each once."""
-    return tuple(sorted({positive(part) for part in text.split(",")}))
-
-
-def _sides(text: str) -> tuple[int, ...]:
-    found = whole_numbers(text)
-    if any(side % 32 for side in found):
-        raise argparse.ArgumentTypeError(f"expected multiples of 32, like 224,352; got {text!r}")
-    return found
-
-
-def _fps(text: str) -> float:
-    return number(text, 0.01, 1000)
-
-
-def _minutes(text: str) -> tuple[float, ...]:
-    try:
-        found = tuple(sorted({float(part) for part in text.split(",")}))
-    except ValueError:
-        found = ()
-    if not found or not all(0 < minutes <= 600 for minutes in found):
-        raise argparse.ArgumentTypeError(f"expected minutes with commas between, like 1,10,60; got {text!r}")
-    return found

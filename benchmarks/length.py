@@ -1,74 +1,21 @@
-"""Memory and speed against the length of a clip: the bundled clip, looped, through the pipeline of `edge-seg predict`.
-
-Every length is a real file, made by repeating the clip's packets, and runs in a worker of its own, which samples its
-resident memory meanwhile. Most frames are only decoded and get the labels of the last segmented one (`--stride`,
-`--save jsonl`); otherwise an hour of video would take an hour.
-"""
+"""What `growth` needs for clips of any length: a clip, looped, and the memory of the process that runs it."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 
-from .cases import Contender
 from .environment import resident_mb
-from .process import Say, Start, Worker, WorkerError
 
-MINUTES = (1.0, 10.0, 60.0)
 # Memory samples kept of a long run: at least this many, at most twice as many.
 KEPT_SAMPLES = 120
 SAMPLE_S = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class LengthPlan:
-    """The model, the clip, its lengths, and the stride of segmented frames; `fps` is the clip's own if None."""
-
-    model: Path
-    clip: Path
-    minutes: tuple[float, ...] = MINUTES
-    stride: int = 50
-    fps: float | None = None
-
-
-def measure_lengths(plan: LengthPlan, scratch: Path, *, say: Say, start: Start = Worker) -> list[dict[str, Any]]:
-    """Measure one point for each length; if its worker fails, it is a failed point."""
-    points = []
-    for minutes in plan.minutes:
-        say(f"length: {minutes:g} minutes of looped clip")
-        looped = scratch / "looped.mp4"
-        loop_clip(plan.clip, minutes, looped, fps=plan.fps)
-        contender = Contender(
-            name="edge_seg cpu int8", kind="session", path=str(plan.model), device="cpu", precision="int8", size=(0, 0)
-        )
-        known = {
-            "axis": "length",
-            "value": minutes,
-            "name": contender.name,
-            "precision": "int8",
-            "stride": plan.stride,
-            "fps": plan.fps,
-        }
-        with start(contender.name) as worker:
-            try:
-                worker.ask("open-clip", contender=contender.to_dict(), batch=1)
-                request = {"clip": str(looped), "target": str(scratch / "looped.jsonl"), "stride": plan.stride}
-                answer = worker.ask("length", **request)
-            except WorkerError as error:
-                points.append({**known, "status": "failed", "reason": str(error)})
-                continue
-            finally:
-                looped.unlink()
-        answer.pop("ok")
-        points.append({**known, "status": "ok", "frames_per_s": answer["frames"] / answer["seconds"], **answer})
-    return points
 
 
 def loop_clip(clip: Path, minutes: float, target: Path, *, fps: float | None = None) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edge_seg.opencv import cv2
+from edge_seg.phrases import first_line
 from edge_seg.threads import available_threads
 
 from . import environment, probes
@@ -72,10 +73,8 @@ def measure_peak(makers: Sequence[Callable[[int], Probe]], seconds: float, side:
             library, what, operations, call = make(side)
             tried.append({"library": library, "what": what, "gflops": 1e-9 * operations / best_s(call, seconds)})
         except Exception as error:
-            text = str(error).strip().splitlines() or [type(error).__name__]
-            tried.append(
-                {"library": make.__name__.replace("_", " "), "what": "", "gflops": None, "reason": text[0][:200]}
-            )
+            name = make.__name__.replace("_", " ")
+            tried.append({"library": name, "what": "", "gflops": None, "reason": first_line(error)})
     done = [one for one in tried if one["gflops"] is not None]
     if not done:
         reason = "; ".join(f"{one['library']}: {one['reason']}" for one in tried)

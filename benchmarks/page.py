@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from .rows import Result
-from .table import HEAD, cells, clip_line, clip_table, heading, limit_table, not_ok
+from .table import HEAD, cells, clip_line, clip_table, heading, limit_table, remarks
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1160px; margin: 2.5rem auto;
@@ -84,9 +84,7 @@ def render_page(result: Result, chart_png: bytes) -> str:
 
 
 def _notes(result: Result) -> str:
-    lines = [f"{row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in not_ok(result)] + list(
-        result.notes
-    )
+    lines = remarks(result)
     paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return f'<div class="notes">{paragraphs}</div>' if lines else ""
 

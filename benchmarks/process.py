@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -45,7 +45,6 @@ class Worker:
         name: str,
         *,
         command: Sequence[str] = DEFAULT_COMMAND,
-        environment: Mapping[str, str] | None = None,
         timeout_s: float = 1800.0,
     ) -> None:
         self.name = name
@@ -57,7 +56,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=dict(environment) if environment is not None else child_environment(),
+            env=child_environment(),
         )
         # A thread that reads the pipe is the only way to wait with a time limit on every system.
         self._answers: queue.Queue[str] = queue.Queue()
@@ -71,15 +70,17 @@ class Worker:
     ) -> None:
         self.close()
 
-    @property
-    def pid(self) -> int:
-        """The worker's process id."""
-        return self._process.pid
-
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait for its answer; raises `WorkerError`."""
         self.send(op, **arguments)
         return self.receive()
+
+    def try_to(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """As `ask`, but an error is an answer: {"problem": one line}."""
+        try:
+            return self.ask(op, **arguments)
+        except WorkerError as error:
+            return {"problem": str(error)}
 
     def send(self, op: str, **arguments: Any) -> None:
         """Send one request without waiting; `receive` returns its answer."""
@@ -100,7 +101,7 @@ class Worker:
         if not line:
             raise WorkerError(self._last_words())
         answer = json.loads(line)
-        if not answer["ok"]:
+        if not answer.pop("ok"):
             raise WorkerError(answer["error"], answer["kind"])
         return answer
 

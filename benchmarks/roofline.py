@@ -21,12 +21,7 @@ def ask_limits(extent: Mapping[str, Any], *, say: Say, start: Start = Worker) ->
     """This machine's peaks and bandwidth, measured in a worker of their own, or {"problem": one line}."""
     say("measuring what this machine can do at the most")
     with start("limits") as worker:
-        try:
-            answer = worker.ask("limits", **extent)
-        except WorkerError as error:
-            return {"problem": str(error)}
-    answer.pop("ok")
-    return answer
+        return worker.try_to("limits", **extent)
 
 
 def best_limits(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -166,12 +166,11 @@ class Result:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 
 
-def read_result(path: Path | str) -> Result:
+def read_result(path: Path) -> Result:
     """Read a results.json, or the one in a benchmark's folder. Raises `ConfigurationError` if it is not one.
 
     Control characters in its texts become "?": it may come from anyone, and terminals obey them.
     """
-    path = Path(path)
     if path.is_dir():
         path /= RESULTS_NAME
     try:

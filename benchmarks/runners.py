@@ -45,9 +45,9 @@ def build(contender: Contender, batch: int) -> Loaded:
     return predict, detail, arithmetic
 
 
-def warm_up(predict: Predict, frames: np.ndarray, calls: int = 3) -> None:
+def warm_up(predict: Predict, frames: np.ndarray) -> None:
     """Call `predict` so that tracing, compiling and first allocations are not timed; check the labels."""
-    for _ in range(calls):
+    for _ in range(3):
         labels = predict(frames)
     if labels.shape != frames.shape[:3] or labels.dtype != np.uint8:
         raise ValueError(f"expected uint8 labels {frames.shape[:3]}, got {labels.dtype} {labels.shape}")

@@ -60,7 +60,6 @@ class Settings:
         frames: frames of one turn.
         data_limit: most frames of the data, or None for all.
         clip_frames: most frames of the clip, or None for all.
-        naive_frames: most frames of the naive loop's turn, which is many times slower and just as steady.
         clip_repeats: turns of each contender on the clip.
         peers: other runtimes that take part, from `cases.PEERS`; one that is not installed gives skipped rows.
         devices: edge_seg's devices that take part, or None for each that is present.
@@ -79,7 +78,6 @@ class Settings:
     frames: int = 24
     data_limit: int | None = None
     clip_frames: int | None = None
-    naive_frames: int = 20
     clip_repeats: int = 3
     peers: tuple[str, ...] = PEERS
     devices: tuple[str, ...] | None = None
@@ -96,10 +94,10 @@ class Settings:
         quick = (self.clip_repeats, self.limits) == (QUICK["clip_repeats"], QUICK["limits"])
         models = () if self.models == (bundled_model(),) else self.models
         given: list[tuple[str, object]] = [
-            ("run", None if self.run == BUNDLED_RUN else _named(self.run)),
-            *(("model", _named(model)) for model in models),
-            ("fp32", _named(self.fp32) if self.fp32 else None),
-            ("clip", _named(self.clip) if self.clip and self.clip != bundled_clip() else None),
+            ("run", None if self.run == BUNDLED_RUN else named(self.run)),
+            *(("model", named(model)) for model in models),
+            ("fp32", named(self.fp32) if self.fp32 else None),
+            ("clip", named(self.clip) if self.clip and self.clip != bundled_clip() else None),
             ("no-clip", None if self.clip else ""),
             ("peers", None if set(self.peers) == set(PEERS) else ",".join(self.peers) or "none"),
             ("devices", ",".join(self.devices) if self.devices is not None else None),
@@ -107,7 +105,7 @@ class Settings:
             ("batch-sizes", ",".join(map(str, self.batch_sizes))),
             ("repeats", self.repeats),
             ("frames", self.frames),
-            ("data", _named(self.data) if self.data else None),
+            ("data", named(self.data) if self.data else None),
             ("data-limit", self.data_limit),
             ("clip-frames", self.clip_frames if self.clip else None),
         ]
@@ -123,7 +121,7 @@ class Settings:
         return self.out / "cache"
 
 
-def _named(path: Path) -> str:
+def named(path: Path) -> str:
     """A path relative to the clone, or only the name of a file elsewhere, so that no private path is published."""
     whole = path.resolve()
     return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else path.name

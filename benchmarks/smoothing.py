@@ -21,18 +21,20 @@ from edge_seg.errors import ConfigurationError
 from edge_seg.opencv import cv2
 from edge_seg.preprocess import resize_labels, stack_frames
 from edge_seg.spec import CAMVID_CLASSES
-from edge_seg.steady import LONGEST_HOLD, Flicker, Smoother
+from edge_seg.steady import Flicker, Smoother
 from edge_seg.video import VideoFile
 from train.arguments import path, positive
-from train.metrics import confusion_matrix, none_if_nan, scores
+from train.metrics import none_if_nan, scores
 from train.scenes import SHOWCASE_SEED, SHOWCASE_STYLE, Scene, clip_frames
 from train.ship import write_frames
 
+from .accuracy import confusion_of
+from .arguments import hold_list, whole_numbers
 from .environment import environment, file_hash
-from .growth import whole_numbers
 from .process import Say
 from .report import begun, check_save, save_json
 from .settings import DEFAULT_OUT
+from .table import markdown
 
 FILE_NAME = "smoothing.json"
 RATE = 25
@@ -82,7 +84,7 @@ def add_smoothing_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks smoothing`."""
     add = parser.add_argument
     add("--model", type=Path, default=bundled_model(), metavar="FILE", help="model file (default: the bundled one)")
-    add("--holds", type=_holds, default=(2, 3, 4, 6), metavar="N,N", help="values of --smooth (default: 2,3,4,6)")
+    add("--holds", type=hold_list, default=(2, 3, 4, 6), metavar="N,N", help="values of --smooth (default: 2,3,4,6)")
     add("--strides", type=whole_numbers, default=(1, 2, 3), metavar="N,N", help="values of --stride (default: 1,2,3)")
     add("--clip", type=path, action="append", default=[], metavar="FILE",
         help=f"a real clip, whose first {CLIP_FRAMES} frames say how steady it becomes; give it again for more "
@@ -96,14 +98,6 @@ def add_smoothing_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON to write (default: %(default)s)",
     )
-
-
-def _holds(text: str) -> tuple[int, ...]:
-    """argparse type: "2,3" -> (2, 3), values that `predict --smooth` accepts."""
-    found = whole_numbers(text)
-    if found[-1] > LONGEST_HOLD:
-        raise argparse.ArgumentTypeError(f"expected whole numbers from 1 to {LONGEST_HOLD}, got {text!r}")
-    return found
 
 
 def run_smoothing(options: argparse.Namespace, *, say: Say) -> int:
@@ -200,13 +194,10 @@ def drive_record(
         assert some.truth is not None
         by_hold = {}
         for hold in holds:
-            confusion = np.zeros((len(classes), len(classes)), np.int64)
-            for true, found in zip(some.truth, smoothed(some, hold), strict=True):
-                confusion += confusion_matrix(true, resize_labels(found, true.shape), len(classes))
-            found_scores = scores(confusion, unlabelled)
+            found = scores(confusion_of(smoothed(some, hold), some.truth, len(classes)), unlabelled)
             by_hold[str(hold)] = {
-                "mean_iou": none_if_nan(found_scores.mean_iou_of_truth),
-                "iou": {name: none_if_nan(value) for name, value in zip(classes, found_scores.iou, strict=True)},
+                "mean_iou": none_if_nan(found.mean_iou_of_truth),
+                "iou": {name: none_if_nan(value) for name, value in zip(classes, found.iou, strict=True)},
             }
         by_stride[str(stride)] = by_hold
     small = shown.images.shape[1:3]
@@ -263,14 +254,14 @@ def smoothing_tables(found: dict[str, Any]) -> str:
         [name_of(hold), *(_points(drive["strides"][strides[0]][hold]["mean_iou"]) for drive in drives)]
         for hold in holds
     ]
-    tables = [f"Mean IoU in percent, {_said(strides[0])}:", _table(["", *names], mean_iou)]
+    tables = [f"Mean IoU in percent, {_said(strides[0])}:", markdown([["", *names], *mean_iou])]
     steady = [["true labels", *(_pair(drive["true"]) for drive in drives), *[""] * len(clips)]]
     steady += [[name_of(hold), *(_pair(video["steadiness"][hold]) for video in [*drives, *clips])] for hold in holds]
     tables += ["Flicker in percent, as reported / along the motion, every frame:"]
-    tables += [_table(["", *names, *(clip["name"] for clip in clips)], steady)]
+    tables += [markdown([["", *names, *(clip["name"] for clip in clips)], *steady])]
     for hold in holds[1:]:
         rows = [[_said(s), *(_gain(drive["strides"][s], hold) for drive in drives)] for s in strides]
-        tables += [f"Change of mean IoU by {name_of(hold)}, in points:", _table(["", *names], rows)]
+        tables += [f"Change of mean IoU by {name_of(hold)}, in points:", markdown([["", *names], *rows])]
     return "\n\n".join(tables)
 
 
@@ -289,8 +280,3 @@ def _pair(steady: dict[str, float | None]) -> str:
 def _gain(by_hold: dict[str, Any], hold: str) -> str:
     before, after = by_hold["1"]["mean_iou"], by_hold[hold]["mean_iou"]
     return "" if None in (before, after) else f"{100 * (after - before):+.1f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

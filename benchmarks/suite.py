@@ -33,45 +33,21 @@ class Workload:
     Attributes:
         contenders: with the reference among them, or there are no ratios.
         data: frames and truth.
-        inputs: file of the frames at the model's size, (N, height, width, 3) uint8, .npy.
+        size: the model's (height, width).
         classes: of the model.
         repeats, frames: turns of each contender, frames a turn.
-        scratch: folder for the workers' labels.
+        scratch: folder for frames at the model's size, and the workers' labels.
         reference: labels for agreement, (N, height, width) uint8, if no contender is the reference.
     """
 
-    contenders: tuple[Contender, ...]
+    contenders: Sequence[Contender]
     data: FrameSet
-    inputs: Path
+    size: tuple[int, int]
     classes: ClassList
     repeats: int
     frames: int
     scratch: Path
     reference: np.ndarray | None = None
-
-
-def workload(
-    contenders: Sequence[Contender],
-    data: FrameSet,
-    size: tuple[int, int],
-    *,
-    classes: ClassList,
-    repeats: int,
-    frames: int,
-    scratch: Path,
-) -> Workload:
-    """The work on some frames at a (height, width), at which they are written to `scratch`/inputs.npy."""
-    inputs = scratch / "inputs.npy"
-    np.save(inputs, data.inputs(size))
-    return Workload(
-        contenders=tuple(contenders),
-        data=data,
-        inputs=inputs,
-        classes=classes,
-        repeats=repeats,
-        frames=frames,
-        scratch=scratch,
-    )
 
 
 @dataclass(frozen=True)
@@ -152,8 +128,10 @@ def labels_of(contender: Contender, work: Workload, batch: int, *, say: Say, sta
 
 def _load(seats: Sequence[Seat], work: Workload, batch: int) -> None:
     """Load all contenders in parallel: nothing is timed yet, and TensorFlow takes seconds to import."""
+    inputs = work.scratch / "inputs.npy"
+    np.save(inputs, work.data.inputs(work.size))
     for seat in seats:
-        request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(work.inputs)}
+        request = {"contender": seat.contender.to_dict(), "batch": batch, "frames": str(inputs)}
         seat.attempt(partial(seat.worker.send, "load", **request))
     for seat in seats:
         seat.attempt(seat.loaded)

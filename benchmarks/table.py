@@ -1,4 +1,4 @@
-"""A result as text: tables for a terminal, whose cells the page and README use too.
+"""A result as text: tables for a terminal, whose cells the page and README use too, and how a table is laid out.
 
 Knows rows and how to format numbers; nothing of files or pictures.
 """
@@ -25,12 +25,10 @@ def render(result: Result) -> str:
         rows = [row for row in result.rows if row.batch == batch]
         blocks.append(f"batch {batch}\n" + align([HEAD, *(cells(row) for row in rows)]))
     if result.clip_rows:
-        head, *body = clip_table(result.clip_rows)
-        blocks.append(f"end to end: {clip_line(result.clip)}\n" + align([head, *body]))
+        blocks.append(f"end to end: {clip_line(result.clip)}\n" + align(clip_table(result.clip_rows)))
     if result.limits.get("peaks"):
         blocks.append("what this machine can do at the most\n" + align(limit_table(result.limits)))
-    problems = [f"  {row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in not_ok(result)]
-    blocks.append("\n".join([*problems, *(f"  {note}" for note in result.notes)]))
+    blocks.append("\n".join(f"  {line}" for line in remarks(result)))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -120,9 +118,10 @@ def clip_line(clip: dict[str, Any]) -> str:
     return f"{clip['name']}, {clip['width']}x{clip['height']}, {clip['frames']} frames, decoded to encoded overlay"
 
 
-def not_ok(result: Result) -> list[Row | ClipRow]:
-    """Rows that failed or were skipped."""
-    return [row for row in result.everything if row.status != "ok"]
+def remarks(result: Result) -> list[str]:
+    """A line for each row that failed or was skipped, and the notes."""
+    lost = [row for row in result.everything if row.status != "ok"]
+    return [*(f"{row.status}: {row.name}, batch {row.batch}: {row.reason}" for row in lost), *result.notes]
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -136,6 +135,13 @@ def align(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join((lines[0], "-" * len(lines[0]), *lines[1:]))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table, the first its head: the first column to the left, the others to the right."""
+    head, *body = rows
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def percent(share: float | None, digits: int) -> str:

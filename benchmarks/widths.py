@@ -29,11 +29,12 @@ from .cases import session_contenders
 from .chart import FAINT, FAMILIES, import_pyplot, logarithmic, saved_figure, style
 from .data import load_data
 from .environment import environment, processor
-from .process import Say, Start, Worker
+from .process import Say
 from .report import begun, check_save, save_json
 from .rows import Row
 from .settings import DEFAULT_CACHE, check_run, exported, model_files
-from .suite import measure_batch, workload
+from .suite import Workload, measure_batch
+from .table import markdown
 
 DEFAULT_SAVE = Path("docs") / "benchmark" / "widths.json"
 
@@ -48,11 +49,11 @@ def add_widths_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSON to write, the picture beside it (default: %(default)s)")  # fmt: skip
 
 
-def run_widths(options: argparse.Namespace, *, say: Say, start: Start = Worker) -> int:
+def run_widths(options: argparse.Namespace, *, say: Say) -> int:
     """Carry out `python -m benchmarks widths`; returns the exit code."""
     check_save(options.save)
     import_pyplot()
-    found = measure_widths(options.study, repeats=options.repeats, frames=options.frames, say=say, start=start)
+    found = measure_widths(options.study, repeats=options.repeats, frames=options.frames, say=say)
     save_json(found, options.save)
     with replacing(options.save.with_suffix(".png")) as temporary:
         draw_widths(found, temporary)
@@ -62,7 +63,7 @@ def run_widths(options: argparse.Namespace, *, say: Say, start: Start = Worker) 
     return 0
 
 
-def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: Start = Worker) -> dict[str, Any]:
+def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say) -> dict[str, Any]:
     """Scores, sizes and times of a study's widths, as plain JSON types.
 
     Raises:
@@ -77,7 +78,7 @@ def measure_widths(folder: Path, *, repeats: int, frames: int, say: Say, start: 
     opened = {name: open_run(run) for name, run in runs.items()}
     shared = _recipe(next(iter(opened.values())).config, folder)
     surroundings = environment()
-    rows, others = _measured(runs, repeats=repeats, frames=frames, say=say, start=start)
+    rows, others = _measured(runs, repeats=repeats, frames=frames, say=say)
     for name, point in points.items():
         network = opened[name].fcn8
         point |= {"block_widths": list(network.block_widths), "head_widths": list(network.head_widths)}
@@ -124,9 +125,7 @@ def read_study(folder: Path) -> dict[str, dict[str, Any]]:
     return points
 
 
-def _measured(
-    runs: dict[str, Path], *, repeats: int, frames: int, say: Say, start: Start
-) -> tuple[dict[str, Row], float | None]:
+def _measured(runs: dict[str, Path], *, repeats: int, frames: int, say: Say) -> tuple[dict[str, Row], float | None]:
     """The row of each network's fp32 file on the CPU, measured in turns, and what other programs did meanwhile."""
     files = {}
     for name, run in runs.items():
@@ -136,9 +135,16 @@ def _measured(
     known, size = model_files(list(files.values()))
     contenders = session_contenders(known, ("cpu",), size, optional=False)
     with tempfile.TemporaryDirectory(prefix="edge_seg_widths_") as scratch:
-        data = load_data(None, limit=frames)
-        work = workload(contenders, data, size, classes=CAMVID, repeats=repeats, frames=frames, scratch=Path(scratch))
-        measured = measure_batch(work, 1, say=say, start=start)
+        work = Workload(
+            contenders=contenders,
+            data=load_data(None, limit=frames),
+            size=size,
+            classes=CAMVID,
+            repeats=repeats,
+            frames=frames,
+            scratch=Path(scratch),
+        )
+        measured = measure_batch(work, 1, say=say)
     for row in measured.rows:
         if row.ms_median is None:
             raise ConfigurationError(f"{row.name} could not be timed: {row.reason}")
@@ -147,18 +153,14 @@ def _measured(
 
 def widths_table(points: Sequence[dict[str, Any]]) -> str:
     """A Markdown table, the narrowest network first."""
-    lines = [
-        "| filters of block 1 to 5, head | parameters | ms a frame, fp32 | mean IoU | spread, points |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = [("filters of block 1 to 5, head", "parameters", "ms a frame, fp32", "mean IoU", "spread, points")]
     for point in points:
         widths = ",".join(map(str, point["block_widths"])) + " / " + ",".join(map(str, point["head_widths"]))
         scores = point["mean_iou"]
-        lines.append(
-            f"| {widths} | {point['parameters']:,} | {point['ms_median']:.0f} | {statistics.fmean(scores):.3f} "
-            f"| {100 * (max(scores) - min(scores)):.1f} |"
-        )
-    return "\n".join(lines)
+        spread = f"{100 * (max(scores) - min(scores)):.1f}"
+        size, ms = f"{point['parameters']:,}", f"{point['ms_median']:.0f}"
+        rows.append((widths, size, ms, f"{statistics.fmean(scores):.3f}", spread))
+    return markdown(rows)
 
 
 def draw_widths(found: dict[str, Any], path: Path) -> None:

@@ -39,11 +39,10 @@ from .cases import Contender
 from .environment import peak_memory_mb
 
 if TYPE_CHECKING:
-    from .clips import ClipRunner
+    from .peers import Predict
 
 # After a call a runtime's threads spin for a moment before they sleep; the answer waits until they do.
 SETTLE_S = 0.05
-Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class Server:
@@ -51,7 +50,7 @@ class Server:
 
     def __init__(self) -> None:
         self._predict: Predict | None = None
-        self._clips: ClipRunner | None = None
+        self._clips: Any = None  # a `clips.PipelineRunner`, or a `NaiveLoop`, which can only `run`
         self._frames = np.empty((0, 0, 0, 3), np.uint8)
         self._batch = 1
         self._next = 0
@@ -126,18 +125,16 @@ class Server:
         return {**self._opened().run(Path(clip), limit, Path(target)), "all_cpu_s": self._all_cpu_s()}
 
     def _stages(self, clip: str, limit: int | None, target: str) -> dict[str, Any]:
-        runner: Any = self._opened()
-        return {"cpu_ms": runner.alone(Path(clip), limit, Path(target)), "all_cpu_s": self._all_cpu_s()}
+        return {"cpu_ms": self._opened().alone(Path(clip), limit, Path(target)), "all_cpu_s": self._all_cpu_s()}
 
     def _length(self, clip: str, target: str, stride: int) -> dict[str, Any]:
         from .length import MemoryWatch, growth_of_memory
 
-        runner: Any = self._opened()
         with MemoryWatch() as watch:
-            answer = runner.run(Path(clip), None, Path(target), kind="jsonl", stride=stride)
+            answer = self._opened().run(Path(clip), None, Path(target), kind="jsonl", stride=stride)
         return {**answer, **growth_of_memory(watch.samples)}
 
-    def _opened(self) -> ClipRunner:
+    def _opened(self) -> Any:
         if self._clips is None:
             raise RuntimeError("no contender has been opened for clips")
         return self._clips

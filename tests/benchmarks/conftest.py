@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks.cases import REFERENCE, Contender
 from benchmarks.data import FrameSet
-from benchmarks.environment import ROOT
 from benchmarks.process import Worker
 from benchmarks.rows import ClipRow, Result, Row
-from benchmarks.suite import Workload, workload
+from benchmarks.suite import Workload
 from tests.streets import streets_are_drawn_once  # noqa: F401
 from train.classes import CAMVID
 
@@ -28,8 +27,7 @@ SIZE = (32, 64)
 @pytest.fixture
 def start_fake() -> Callable[[str], Worker]:
     """Starts a real worker process whose contenders are fakes."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return lambda name: Worker(name, command=(sys.executable, str(FAKE_WORKER)), environment=environment, timeout_s=30)
+    return lambda name: Worker(name, command=(sys.executable, str(FAKE_WORKER)), timeout_s=30)
 
 
 def fake_contender(behavior: str, name: str | None = None, *, optional: bool = False) -> Contender:
@@ -60,7 +58,9 @@ def make_work(tmp_path: Path, frames: FrameSet) -> Callable[..., Workload]:
 
     def make(*contenders: Contender) -> Workload:
         everyone = (fake_contender("works", REFERENCE), *contenders)
-        return workload(everyone, frames, SIZE, classes=CAMVID, repeats=3, frames=6, scratch=tmp_path)
+        return Workload(
+            contenders=everyone, data=frames, size=SIZE, classes=CAMVID, repeats=3, frames=6, scratch=tmp_path
+        )
 
     return make
 
@@ -76,6 +76,30 @@ def dataset(tmp_path: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(target), generator.integers(0, top, shape, np.uint8))
     return root
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """What passes for a finished run where no Keras looks into it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.weights.h5").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Twelve grey frames with frames that lean on later ones, as x264 makes them."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        stream.options = {"bf": "2"}
+        for index in range(12):
+            picture = np.full((48, 64, 3), 20 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode())
+    return path
 
 
 def row(name: str, batch: int, ms: float, **changes: object) -> Row:

@@ -11,8 +11,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
@@ -25,28 +23,6 @@ from benchmarks.report import new_folder, write_report
 from benchmarks.rows import read_result
 from benchmarks.settings import Settings
 from edge_seg.errors import ConfigurationError
-
-
-@pytest.fixture
-def run_folder(tmp_path):
-    """What passes for a finished run where no Keras looks into it."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.weights.h5").write_bytes(b"weights")
-    return folder
-
-
-@pytest.fixture
-def clip(tmp_path):
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
-        for index in range(12):
-            picture = np.full((48, 64, 3), 20 * index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.cases import REFERENCE
+from benchmarks.cases import NAIVE, REFERENCE
 from benchmarks.compare import compare, render_comparison
-from benchmarks.pipeline import NAIVE
 from edge_seg.console import harmless
 from edge_seg.errors import ConfigurationError
 

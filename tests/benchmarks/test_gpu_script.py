@@ -37,12 +37,8 @@ def test_without_a_gpu_it_is_one_line_and_exit_code_2(no_gpu, capsys, tmp_path):
 
 
 @pytest.fixture
-def machine(monkeypatch, start_fake, tiny_model, tmp_path):
+def machine(monkeypatch, start_fake, run_folder, tiny_model, tmp_path):
     """A GPU machine of fakes: real workers, fake contenders, model files of ours."""
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.json").write_text("{}")
-    (run / "model.weights.h5").write_bytes(b"weights")
     monkeypatch.setattr(gpu, "device_problem", lambda runtime, device: "")
     paths = {name: tiny_model(precision=name) for name in ("fp32", "fp16", "int8")}
     monkeypatch.setattr(gpu, "exported", lambda run, cached, name, options, say: paths[options[1]])
@@ -54,7 +50,7 @@ def machine(monkeypatch, start_fake, tiny_model, tmp_path):
             replace(settings, batches=(1, 2), repeats=2, frames=2), say=say, start=start_fake
         ),
     )
-    return ["gpu", "--run", str(run), "--save", str(tmp_path / "gpu.json")]
+    return ["gpu", "--run", str(run_folder), "--save", str(tmp_path / "gpu.json")]
 
 
 def test_a_file_that_cannot_be_is_told_before_anything_is_measured(machine, monkeypatch, tmp_path, capsys):
@@ -131,7 +127,7 @@ def test_labels_are_compared_with_keras_or_where_it_is_not_with_the_fp32_file(ma
 
     monkeypatch.setattr(gpu, "labels_of", broken)
     with pytest.raises(WorkerError, match="it died"):
-        gpu.with_reference(SimpleNamespace(), gpu.GpuSettings(), [], (8, 8), "x", say=print)
+        gpu.with_reference(SimpleNamespace(size=(8, 8)), gpu.GpuSettings(), [], "x", say=print)
 
 
 def test_a_network_without_a_float16_file_is_measured_in_float32(machine, monkeypatch, tiny_model, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import av
 import cv2
@@ -15,44 +16,23 @@ from benchmarks import growth
 from benchmarks.cases import REFERENCE
 from benchmarks.figures import growth_text
 from benchmarks.growth_chart import draw_growth, noisy_points
-from benchmarks.length import LengthPlan, growth_of_memory, loop_clip, measure_lengths
+from benchmarks.length import growth_of_memory, loop_clip
+from benchmarks.suite import measure_batch
 from edge_seg.errors import ConfigurationError
 from edge_seg.spec import CAMVID_CLASSES
 from train.fcn8 import Fcn8Config
 
 
 @pytest.fixture
-def clip(tmp_path):
-    """Twelve grey frames with frames that lean on later ones, as x264 makes them."""
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
-        stream.options = {"bf": "2"}
-        for index in range(12):
-            picture = np.full((48, 64, 3), 20 * index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
-        container.mux(stream.encode())
-    return path
-
-
-@pytest.fixture
-def fakes(monkeypatch, start_fake, tiny_model, tmp_path):
+def fakes(monkeypatch, start_fake, run_folder, tiny_model, tmp_path):
     """The command with fake contenders in real workers; one dynamic model file stands for both."""
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps({"fcn8": Fcn8Config().to_dict(), "classes": list(CAMVID_CLASSES)}))
-    (run / "model.weights.h5").write_bytes(b"weights")
+    config = {"fcn8": Fcn8Config().to_dict(), "classes": list(CAMVID_CLASSES)}
+    (run_folder / "config.json").write_text(json.dumps(config))
     files = [tiny_model(dynamic=True, precision=name) for name in ("fp32", "int8")]
     monkeypatch.setattr(growth, "growing_files", lambda settings, digest, say: files)
-    monkeypatch.setattr(growth, "measure_batch", lambda plan, batch, say, start: measure(plan, batch, say, start_fake))
+    monkeypatch.setattr(growth, "measure_batch", partial(measure_batch, start=start_fake))
     monkeypatch.setattr(growth, "available_threads", lambda: 3)
-    return ["growth", "--quick", "--run", str(run), "--save", str(tmp_path / "growth.json")]
-
-
-def measure(plan, batch, say, start):
-    from benchmarks.suite import measure_batch
-
-    return measure_batch(plan, batch, say=say, start=start)
+    return ["growth", "--quick", "--run", str(run_folder), "--save", str(tmp_path / "growth.json")]
 
 
 def test_axes_are_kept_beside_one_another(fakes, tmp_path, capsys):
@@ -61,6 +41,8 @@ def test_axes_are_kept_beside_one_another(fakes, tmp_path, capsys):
     kept = json.loads((tmp_path / "growth.json").read_text())
     assert kept["axes"].keys() == {"batch", "resolution"}
     assert kept["parameters"] == 135_066_008
+    assert kept["options"] == "--run run --batches 1,2 --sides 96,160 --minutes 0.05,0.2 --repeats 2 --frames 2"
+    assert growth_text(kept).startswith(f"**Growth** (`python -m benchmarks growth {kept['options']}`), on ")
     for axis, values in (("batch", [1, 2]), ("resolution", [96, 160])):
         points = kept["axes"][axis]
         assert [(one["value"], one["name"]) for one in points] == [
@@ -238,17 +220,18 @@ def test_a_point_measured_again_replaces_the_one_kept():
     assert growth.merged(kept, found)["batch"] == []
 
 
-def test_each_length_is_a_point_with_its_memory(clip, tiny_model, tmp_path, start_fake):
-    plan = LengthPlan(model=tiny_model(), clip=clip, minutes=(0.008, 0.4), stride=5)
-    short, longer = measure_lengths(plan, tmp_path, say=lambda _: None, start=start_fake)
+def test_each_length_is_a_point_with_its_memory(clip, tiny_model, tmp_path, monkeypatch, start_fake):
+    settings = growth.GrowthSettings(minutes=(0.008, 0.4), stride=5)
+    monkeypatch.setattr(growth, "bundled_clip", lambda: clip)
+    monkeypatch.setattr(growth, "bundled_model", tiny_model)
+    short, longer = growth.measure_lengths(settings, tmp_path, lambda _: None, start_fake)
     assert (short["frames"], longer["frames"]) == (12, 600)
     assert longer["frames_per_s"] == pytest.approx(600 / longer["seconds"])
     assert 10 < longer["peak_mb"] < 2000
     assert not (tmp_path / "looped.mp4").exists()
     assert len((tmp_path / "looped.jsonl").read_text().splitlines()) == 600
-    (failed,) = measure_lengths(
-        replace(plan, model=tmp_path / "none.onnx", minutes=(0.008,)), tmp_path, say=lambda _: None, start=start_fake
-    )
+    monkeypatch.setattr(growth, "bundled_model", lambda: tmp_path / "none.onnx")
+    (failed,) = growth.measure_lengths(replace(settings, minutes=(0.008,)), tmp_path, lambda _: None, start_fake)
     assert failed["status"] == "failed"
     assert "none.onnx" in failed["reason"]
 

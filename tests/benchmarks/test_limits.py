@@ -95,6 +95,11 @@ def test_memory_is_measured_beyond_the_caches_of_all_cores(tmp_path, monkeypatch
         assert limits.array_mb() == expected
 
 
+def test_every_backend_that_may_compute_is_named_with_its_version(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "9")
+    assert environment.package_versions().keys() >= {"jax", "keras", "tensorflow", "torch"}
+
+
 LAYERS = [Layer("computing", 10**9, 1000), Layer("reading", 1000, 10**9)]
 
 

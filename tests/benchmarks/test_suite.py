@@ -6,14 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.cases import REFERENCE, Contender
+from benchmarks.cases import REFERENCE
 from benchmarks.suite import measure_batch
 
-
-def contender(behavior: str, *, optional: bool = False) -> Contender:
-    return Contender(
-        name=behavior, kind="session", path=behavior, device="cpu", precision="fp32", size=(32, 64), optional=optional
-    )
+from .conftest import fake_contender
 
 
 @pytest.fixture
@@ -23,12 +19,12 @@ def quiet():
 
 def test_failures_are_rows_and_the_rest_goes_on(make_work, start_fake, quiet):
     work = make_work(
-        contender("works"),
-        contender("raises"),
-        contender("dies-loading"),
-        contender("dies-later"),
-        contender("wrong-ids"),
-        contender("no-device", optional=True),
+        fake_contender("works"),
+        fake_contender("raises"),
+        fake_contender("dies-loading"),
+        fake_contender("dies-later"),
+        fake_contender("wrong-ids"),
+        fake_contender("no-device", optional=True),
     )
     rows = {row.name: row for row in measure_batch(work, 2, say=quiet, start=start_fake).rows}
     assert {name: row.status for name, row in rows.items()} == {
@@ -53,20 +49,20 @@ def test_failures_are_rows_and_the_rest_goes_on(make_work, start_fake, quiet):
 
 
 def test_five_rounds_have_quartiles(make_work, start_fake, quiet):
-    work = replace(make_work(contender("works")), repeats=5)
+    work = replace(make_work(fake_contender("works")), repeats=5)
     good = measure_batch(work, 2, say=quiet, start=start_fake).rows[1]
     assert good.ratio_low <= good.ratio <= good.ratio_high
 
 
 def test_a_device_asked_for_by_name_fails_instead_of_being_skipped(make_work, start_fake, quiet):
-    rows = measure_batch(make_work(contender("no-device")), 1, say=quiet, start=start_fake).rows
+    rows = measure_batch(make_work(fake_contender("no-device")), 1, say=quiet, start=start_fake).rows
     assert rows[1].status == "failed"
     assert "no such device" in rows[1].reason
 
 
 def test_without_the_reference_there_is_no_ratio(make_work, start_fake, quiet):
-    work = make_work(contender("works"))
-    broken = replace(work, contenders=(replace(contender("raises"), name=REFERENCE), *work.contenders[1:]))
+    work = make_work(fake_contender("works"))
+    broken = replace(work, contenders=(replace(fake_contender("raises"), name=REFERENCE), *work.contenders[1:]))
     first, second = measure_batch(broken, 1, say=quiet, start=start_fake).rows
     assert first.status == "failed"
     assert second.status == "ok"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import pytest
@@ -39,9 +40,7 @@ def study(tmp_path, monkeypatch, start_fake, tiny_model):
     files = iter([tiny_model(name="first.onnx"), tiny_model(name="second.onnx")])
     monkeypatch.setattr(widths, "exported", lambda run, cached, name, options, say: next(files))
     measure = widths.measure_batch
-    monkeypatch.setattr(
-        widths, "measure_batch", lambda plan, batch, say, start: measure(plan, batch, say=say, start=start_fake)
-    )
+    monkeypatch.setattr(widths, "measure_batch", partial(measure, start=start_fake))
     return folder
 
 
