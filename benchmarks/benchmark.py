@@ -22,6 +22,7 @@ from .roofline import against_limits, ask_limits, ask_operations, best_limits, s
 from .rows import OUTRUN, ClipRow, Result, Row
 from .settings import Settings, check_run, model_files, read_config, run_classes
 from .suite import Workload, measure_batch
+from .table import percent
 
 # A worker that uses more than this share of a core while it waits for its turn disturbs the others.
 IDLE_BOUND = 0.03
@@ -111,11 +112,12 @@ def noise_notes(
     )
     notes = []
     if wide:
-        named = ", ".join(f"{row.name} batch {row.batch} {row.spread:.0%}" for row in wide[:4]) + (
+        named = ", ".join(f"{row.name} batch {row.batch} {percent(row.spread, 0)}" for row in wide[:4]) + (
             ", ..." if len(wide) > 4 else ""
         )
         notes.append(
-            f"NOISY: repeats of {len(wide)} of {len(everything)} rows spread by more than {NOISE_BOUND:.0%} ({named}). "
+            f"NOISY: repeats of {len(wide)} of {len(everything)} rows spread by more than {percent(NOISE_BOUND, 0)} "
+            f"({named}). "
             "Ratios, which are taken within rounds, bear slowness that lasts for rounds, and no shorter one."
         )
     most = max((cores or 0.0 for cores in others), default=0.0)
@@ -126,7 +128,7 @@ def noise_notes(
         )
     restless = [row for row in rows if (row.idle_share or 0.0) > IDLE_BOUND]
     if restless:
-        named = ", ".join(f"{row.name} batch {row.batch} {row.idle_share:.0%}" for row in restless[:4])
+        named = ", ".join(f"{row.name} batch {row.batch} {percent(row.idle_share, 0)}" for row in restless[:4])
         notes.append(f"NOISY: contenders computed while they should have waited ({named} of a core).")
     outrun = [row for row in rows if (row.share_of_peak or 0.0) > OUTRUN]
     if outrun:
@@ -140,7 +142,7 @@ def stranger_notes(rows: Iterable[Row], run: Path) -> list[str]:
     strangers = [row for row in rows if row.agreement is not None and row.agreement < STRANGER_BOUND]
     if not strangers:
         return []
-    named = ", ".join(dict.fromkeys(f"{row.name} {row.agreement:.1%}" for row in strangers[:4]))
+    named = ", ".join(dict.fromkeys(f"{row.name} {percent(row.agreement, 1)}" for row in strangers[:4]))
     return [
         f"ANOTHER NETWORK? So few pixels agree with the Keras run {run}: {named}. Give the run that the file was "
         "exported from: --run RUN."

@@ -19,7 +19,7 @@ from .drift import LEAST_REPEATS, clip_speed, drift_of_clips, drift_of_rows, noi
 from .environment import processor
 from .measure import Ratio
 from .rows import ClipRow, Result, Row
-from .table import align
+from .table import align, percent
 
 # Points of mean IoU that another summation order may cost; equal labels of the same frames give equal figures.
 IOU_NOISE = 0.05
@@ -237,7 +237,7 @@ def _loss(change: Change, kind: str) -> str:
         return f"{kind} {points:+.2f} points, beyond {bound}"
     if kind != "speed":
         return f"{kind} is no number any more"
-    return f"{change.speed.median:.2f} times as fast, beyond the noise of {change.noise:.0%}"
+    return f"{change.speed.median:.2f} times as fast, beyond the noise of {percent(change.noise, 0)}"
 
 
 def _verdict(speed: Ratio, noise: float, *, enough: bool) -> str:

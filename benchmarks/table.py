@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_seg.phrases import counted
+from edge_seg import phrases
 
 from .environment import processor
 from .rows import ClipRow, Result, Row
@@ -35,12 +35,13 @@ def render(result: Result) -> str:
 def heading(result: Result) -> str:
     """Three lines: data, machine and method."""
     machine, settings, data = result.environment, result.settings, result.data
+    cores = phrases.counted(machine["cores"], "core")
     size = "x".join(str(side) for side in settings["size"])
     method = f"{settings['repeats']} interleaved repeats of {settings['frames']} frames each, {timed_calls(result)}"
     return "\n".join(
         (
             f"{data['name']}: {data['frames']} frames, segmented at {size}",
-            f"{processor(machine)}, {counted(machine['cores'], 'core')}, Python {machine['python']}, {machine['os']}",
+            f"{processor(machine)}, {cores}, Python {machine['python']}, {machine['os']}",
             f"{method}; the whole took {result.duration_s:.0f} s",
         )
     )
@@ -146,7 +147,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def percent(share: float | None, digits: int) -> str:
     """0.5 -> "50.00 %"."""
-    return NONE if share is None else f"{100 * share:.{digits}f} %"
+    return NONE if share is None else phrases.percent(share, digits)
 
 
 def number(value: float | None, digits: int) -> str:

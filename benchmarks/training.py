@@ -31,7 +31,7 @@ from .data import rendered_scenes
 from .environment import environment
 from .measure import relative_spread
 from .settings import BUNDLED_RUN
-from .table import align, number
+from .table import align, number, percent
 
 if TYPE_CHECKING:
     from train.fit import Trainer
@@ -266,7 +266,7 @@ def render_training(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     ratio, both = result["pipeline_over_step"], result["fit_over_step"]
-    said = f"The pipeline alone is {ratio:.2f} times as fast as the step; fit reaches {100 * both:.0f} % of the step's."
+    said = f"The pipeline alone is {ratio:.2f} times as fast as the step; fit reaches {percent(both, 0)} of the step's."
     if not machine["gpus"]:
         said += "\nWithout a GPU both compute on the same cores: what the pipeline takes, the step lacks."
     return f"{head}\n{network_line}\n\n{align(rows)}\n\n{said}\n"

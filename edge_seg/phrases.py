@@ -14,6 +14,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def percent(share: float, digits: int) -> str:
+    """0.5 -> "50.00 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def first_line(error: BaseException, *, after: str = "") -> str:
     """The first line of an error's message `after` a prefix, short enough for one of ours; without words its type."""
     lines = str(error).removeprefix(after).strip().splitlines() or [type(error).__name__]

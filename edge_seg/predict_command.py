@@ -25,7 +25,7 @@ from .labelling import PipelineOptions
 from .modelfile import read_model_header
 from .names import Plan, check_free, names_a_file, parse_kinds, plan_outputs
 from .opencv import cv2
-from .phrases import counted
+from .phrases import counted, percent
 from .predict import PredictOptions, Run, options_that_matter
 from .progress import Progress
 from .records import Records
@@ -151,9 +151,9 @@ def _say(report: SourceReport, note: Callable[[str], None], *, quiet: bool) -> N
 def _flicker_line(report: SourceReport) -> str:
     assert report.flicker is not None
     assert report.raw_flicker is not None
-    line = f"flicker {100 * report.flicker:.1f} % of the pixels change class from frame to frame"
+    line = f"flicker {percent(report.flicker, 1)} of the pixels change class from frame to frame"
     smoothed = report.flicker != report.raw_flicker
-    return f"{line} ({100 * report.raw_flicker:.1f} % before smoothing)" if smoothed else line
+    return f"{line} ({percent(report.raw_flicker, 1)} before smoothing)" if smoothed else line
 
 
 def _speed_lines(watches: dict[str, Stopwatch], reports: list[SourceReport], at_once: int) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from .batches import run_in_parts
 from .errors import DeviceError, EdgeSegError
 from .modelfile import ModelHeader
-from .phrases import first_line
+from .phrases import first_line, percent
 from .spec import AGREEMENT_BOUNDS, CLASS_IOU_BOUND, GOLDEN_KEY, VISIBLE_SHARE
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def prove(session: Session, header: ModelHeader, *, batch_size: int = 1) -> tupl
         return "", first_line(error)
     assert verdict.agreement is not None
     assert verdict.bound is not None
-    text = f"{verdict.agreement:.3%} of the golden frames' pixels agree with Keras in {arithmetic}"
-    text += f" (bound {verdict.bound:.2%})"
+    text = f"{percent(verdict.agreement, 3)} of the golden frames' pixels agree with Keras in {arithmetic}"
+    text += f" (bound {percent(verdict.bound, 2)})"
     if verdict.agreement < verdict.bound:
         return "", f"only {text}"
     return ("", "; ".join(verdict.lost)) if verdict.lost else (text, "")
@@ -112,11 +112,11 @@ class DeviceVerdict:
     def line(self) -> str:
         """The verdict in one line."""
         word = "passed" if self.passed else "FAILED"
-        if self.agreement is None:
+        if self.agreement is None or self.bound is None or self.worst_frame is None:
             return f"{self.device}: {word}: {self.reason}"
         return (
-            f"{self.device}: {word}: {self.agreement:.4%} of pixels agree with Keras in {self.arithmetic} "
-            f"(bound {self.bound:.2%}, worst frame {self.worst_frame:.4%}, {self.seconds:.1f} s)"
+            f"{self.device}: {word}: {percent(self.agreement, 4)} of pixels agree with Keras in {self.arithmetic} "
+            f"(bound {percent(self.bound, 2)}, worst frame {percent(self.worst_frame, 4)}, {self.seconds:.1f} s)"
             + "".join(f"; {text}" for text in self.lost)
             + ("" if self.passed else f". {CURE}")
         )

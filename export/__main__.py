@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edge_seg.arguments import Parser, positive
 from edge_seg.console import answer, harmless, put
 from edge_seg.errors import MissingDependencyError
+from edge_seg.phrases import percent
 from edge_seg.signals import asked_twice, held_back, interrupt
 
 # Everything else is imported where it is used, so that a missing package is one line.
@@ -227,8 +228,8 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     lines = [
         f"{report['out']}: {report['size_bytes'] / 1e6:.1f} MB, {report['precision']}, {report['nodes']} nodes, "
         f"opset {report['opset']} (IR {report['ir_version']})",
-        f"{gate['agreement']:.4%} of {gate['pixels']} pixels agree with Keras on {gate['source']} "
-        f"(at least {gate['bound']:.2%} must); "
+        f"{percent(gate['agreement'], 4)} of {gate['pixels']} pixels agree with Keras on {gate['source']} "
+        f"(at least {percent(gate['bound'], 2)} must); "
         f"worst logit error {gate['worst_logit_error']:.2g} beside logits up to {gate['largest_logit']:.3g}",
     ]
     if gate["mean_iou_points"] is not None:

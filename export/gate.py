@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 
 from edge_seg.batches import run_in_parts
+from edge_seg.phrases import percent
 from edge_seg.proof import lost_classes
 from edge_seg.session import Session
 from edge_seg.spec import AGREEMENT_BOUNDS, VISIBLE_SHARE
@@ -249,9 +250,11 @@ def _failures(
 ) -> tuple[str, ...]:
     failures = []
     if not agreement >= bound:
-        failures.append(f"{agreement:.4%} of pixels agree with Keras; at least {bound:.2%} must")
+        failures.append(f"{percent(agreement, 4)} of pixels agree with Keras; at least {percent(bound, 2)} must")
     if other is not None and not other >= bound:
-        failures.append(f"at another size {other:.4%} of pixels agree with Keras; at least {bound:.2%} must")
+        failures.append(
+            f"at another size {percent(other, 4)} of pixels agree with Keras; at least {percent(bound, 2)} must"
+        )
     if judge_iou and points is not None and not abs(points) <= IOU_BOUND_POINTS:
         failures.append(f"mean IoU differs from Keras' by {points:+.2f} points; {IOU_BOUND_POINTS:.1f} is allowed")
     return tuple(failures)

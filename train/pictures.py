@@ -22,6 +22,7 @@ from matplotlib.patches import Patch
 
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette, colorize
+from edge_seg.phrases import percent
 
 from .history import column
 
@@ -108,7 +109,7 @@ def class_share_plot(
     shares: np.ndarray, classes: Sequence[str], palette: Palette, path: Path | str, *, title: str
 ) -> None:
     """Bars of each class's share of all pixels. shares: (C,) in 0..1."""
-    labels = ["under 0.1 %" if 0 < share < 0.001 else f"{share:.1%}".replace("%", " %") for share in shares]
+    labels = ["under 0.1 %" if 0 < share < 0.001 else percent(share, 1) for share in shares]
     labels = ["absent" if share == 0 else label for share, label in zip(shares, labels, strict=True)]
     _class_bars(100 * shares, labels, classes, palette, path, title=title, axis="share of pixels, %")
 
@@ -268,7 +269,7 @@ def class_masks(
             axes = figure.add_subplot(grid[1 + index // columns, index % columns])
             _show(axes, _one_class(mask, index, palette), f"{name}  ({index})")
             share = (mask == index).mean()
-            note = f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %" if share else "absent"
+            note = percent(share, 1) if share >= 0.001 else "under 0.1 %" if share else "absent"
             axes.set_title(note, loc="right", fontsize=9, color=MUTED)
         _save(figure, path)
 

@@ -20,6 +20,7 @@ import numpy as np
 from edge_seg.console import harmless
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
+from edge_seg.phrases import percent
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from .evaluation import FULL_FRAME
@@ -309,7 +310,7 @@ def _figure(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else percent(value, 1)
 
 
 def _duration(seconds: float) -> str:

@@ -296,7 +296,7 @@ def test_a_file_of_another_network_is_told(result):
     name = result.rows[1].name
     strange = [replace(result.rows[0], agreement=None), replace(result.rows[1], agreement=0.104), *result.rows[2:]]
     (note,) = stranger_notes(strange, run)
-    assert f"Keras run runs/mine: {name} 10.4%." in note
+    assert f"Keras run runs/mine: {name} 10.4 %." in note
     assert "--run RUN" in note
 
 

@@ -119,7 +119,7 @@ def one_row(result, name, **changes):
 def test_a_planted_slowdown_of_one_row_is_a_loss(result):
     slower = one_row(result, "edge_seg cpu int8", ms_median=22.0, repeats_ms=(21.9, 22.0, 22.1))
     assert compare(result, slower).losses == [
-        "LOSS: edge_seg cpu int8, batch 4: 0.91 times as fast, beyond the noise of 3%"
+        "LOSS: edge_seg cpu int8, batch 4: 0.91 times as fast, beyond the noise of 3 %"
     ]
     assert compare(slower, result).losses == []
     assert "LOSS: edge_seg" in render_comparison(compare(result, slower))

@@ -175,7 +175,7 @@ def test_a_provider_that_computes_other_labels_is_found_by_verify(
     assert main(["verify", path, "--device", "all"]) == 1
     printed = capsys.readouterr().out
     assert "cpu: passed" in printed
-    assert "cuda:0: FAILED: 0.0000% of pixels agree with Keras" in printed
+    assert "cuda:0: FAILED: 0.0000 % of pixels agree with Keras" in printed
     assert "Use a device that passes (--device), or update this one's driver and onnxruntime" in printed
     assert main(["verify", path, "--device", "cuda", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["passed"] is False

@@ -365,14 +365,14 @@ def test_auto_takes_the_gpu_once_it_is_proved(tiny_model, gpu_machine):
     opened = open_session(tiny_model())
     assert opened.device.name == "cuda:0"
     assert opened.device.requested == "auto"
-    assert "100.000% of the golden frames' pixels agree with Keras in fp32" in opened.device.reason
+    assert "100.000 % of the golden frames' pixels agree with Keras in fp32" in opened.device.reason
 
 
 def test_auto_passes_over_a_gpu_that_computes_other_labels(tiny_model, gpu_machine):
     gpu_machine.wrong = True
     opened = open_session(tiny_model())
     assert opened.device.name == "cpu"
-    assert "cuda:0: only 0.000%" in opened.device.reason
+    assert "cuda:0: only 0.000 %" in opened.device.reason
 
 
 def test_auto_passes_over_a_gpu_whose_memory_is_too_small(tiny_model, gpu_machine):
@@ -610,7 +610,7 @@ def test_auto_passes_over_an_openvino_that_computes_other_labels(tiny_model, int
     intel_machine.wrong = True
     report = open_session(tiny_model()).device
     assert report.name == "cpu"
-    assert "openvino: only 0.000%" in report.reason
+    assert "openvino: only 0.000 %" in report.reason
 
 
 def test_no_thread_spins_on_a_core_the_pipeline_needs(tiny_model):

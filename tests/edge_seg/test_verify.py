@@ -27,7 +27,7 @@ def test_a_right_model_passes_and_the_report_says_how(tiny_model):
 def test_labels_planted_wrong_fail(tiny_model):
     report = verify(tiny_model(golden="wrong"), "cpu")
     assert not report.passed
-    assert "cpu: FAILED: 0.0000% of pixels" in report.verdicts[0].line()
+    assert "cpu: FAILED: 0.0000 % of pixels" in report.verdicts[0].line()
 
 
 def test_one_weight_planted_wrong_fails(tiny_model):

@@ -67,7 +67,7 @@ def test_a_planted_wrong_weight_fails(draft, evidence, tmp_path, name):
     result = judge(draft, evidence, tmp_path)
     assert result.agreement < 0.9999
     assert result.worst_logit_error > 1e-2
-    assert "pixels agree with Keras; at least 99.99% must" in result.failures[0]
+    assert "pixels agree with Keras; at least 99.99 % must" in result.failures[0]
 
 
 def test_scores_that_are_no_numbers_fail_whatever_the_labels(draft, evidence, tmp_path):
