@@ -53,11 +53,14 @@ class ModelFileError(EdgeSegError, ValueError):
 
 
 class DatasetError(EdgeSegError, ValueError):
-    """A dataset with missing, damaged or contradictory files. `problems` names each, one line a file."""
+    """A dataset with missing, damaged or contradictory files. `problems` names each, one line a file.
 
-    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
-        super().__init__("\n".join((message, *(f"  {problem}" for problem in problems))))
-        self.problems = problems
+    `cure` ends the first line; a caller whose command has other options puts its own in the place of it.
+    """
+
+    def __init__(self, message: str, problems: tuple[str, ...] = (), *, cure: str = "") -> None:
+        super().__init__("\n".join((f"{message} {cure}".rstrip(), *(f"  {problem}" for problem in problems))))
+        self.problems, self.cure = problems, cure
 
 
 class MediaError(EdgeSegError, OSError):

@@ -316,7 +316,7 @@ def _raise_open_error(ort: Any, error: Exception, plan: SessionPlan, device: Dev
     if found := re.search(r"official support for domain ai\.onnx is till opset (\d+)", text):
         raise ModelFileError(
             f"{name} has opset {contents.opsets.get('', 0)}; onnxruntime {ort.__version__} reads up to {found[1]}. "
-            f"Upgrade it: {_upgrade()}; or export again with --opset {found[1]}."
+            f"Upgrade it: {_upgrade()}; or export again with --opset {found[1]} at most."
         ) from error
     if is_out_of_memory(error):
         raise OutOfMemoryError(

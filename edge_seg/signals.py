@@ -17,6 +17,9 @@ INSISTING = (signal.SIGINT, signal.SIGTERM)
 NUMBERS = (*INSISTING, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()))
 # Descriptor for our lines: standard error, or a copy of it while descriptor 2 is redirected (`speaking_through`).
 _mouth = 2
+# Taken by the thread that ends the process, and never given back: at a signal both ours and the main one want to, and
+# the last words are said once.
+_ending = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -108,6 +111,7 @@ def interrupt() -> NoReturn:
 
 def end(last_words: str) -> NoReturn:
     """End the process now, waiting for nothing: threads may be in native code that cannot be interrupted."""
+    _ending.acquire()
     _tell(last_words)
     os._exit(1)
 

@@ -166,6 +166,7 @@ def find(run: Run, split: str, data: Path | None) -> list[Sample]:
         return run.samples(split, data)
     except DatasetError as error:
         first, *problems = str(error).splitlines()
+        first = first.removesuffix(error.cure).rstrip()  # It names options of `train`.
         cure = f"Name the run's dataset with --data DATASET, or use rendered scenes ({RENDERED_OPTIONS})"
         # With problems, the first line ends in a colon and must come just before them.
         raise DatasetError(

@@ -63,6 +63,29 @@ def test_predict_ends_at_once_at_the_second(tmp_path: Path) -> None:
     assert "error: stopped at once; what was written has .partial in its name" in terminal.text
 
 
+# Two threads notice the second signal; whoever has said the last words gives the other the time to say them too.
+NOTICED_TWICE = """
+import contextlib, threading
+from edge_seg import signals
+
+both, really = threading.Barrier(2), signals._tell
+
+def tell(words):
+    really(words)
+    with contextlib.suppress(threading.BrokenBarrierError):
+        both.wait(0.5)
+
+signals._tell = tell
+threading.Thread(target=signals.end, args=("stopped",)).start()
+signals.end("stopped")
+"""
+
+
+def test_the_last_words_are_said_once() -> None:
+    done = subprocess.run([sys.executable, "-c", NOTICED_TWICE], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "\nstopped\n")
+
+
 def test_predict_drains_and_closes_when_its_terminal_goes_away(tmp_path: Path) -> None:
     clip, out = make_clip(tmp_path / "long.mp4", count=600), tmp_path / "out"
     with Terminal([sys.executable, SLOW_CLI, 20, clip, "-o", out, "--save", "overlay,jsonl"]) as terminal:

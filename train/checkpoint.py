@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import numpy as np
 
 from edge_seg.errors import ModelFileError
 from edge_seg.files import replacing
-from edge_seg.phrases import first_line
+from edge_seg.phrases import first_line, joined
 
 from .files import CONFIG_NAME, WEIGHTS_NAME
 from .stored import NPZ_DAMAGE, read_npz
 
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"
+DAMAGED = "checkpoint.damaged.npz"
 MAX_RECORD = 64 * 2**20
 
 
@@ -40,6 +42,9 @@ def save_checkpoint(folder: Path, model: keras.Model, record: dict[str, Any]) ->
 
 def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], str]:
     """Load the newest intact checkpoint into `model` and its optimizer.
+
+    If that is the previous one, the newest is set aside as `DAMAGED`: left in its place, the next save would keep it
+    instead of the intact one.
 
     Returns:
         The record, and a note if the previous checkpoint was used, else "".
@@ -69,8 +74,13 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
                 raise
             troubles.append(f"{name}: {first_line(error, after=f'{path}: ')}")
             continue
-        return record, f"{'; '.join(troubles)}; going on from {name}" if troubles else ""
-    raise ModelFileError(f"{folder}: nothing to resume from ({'; '.join(troubles)}). Start again with another --out.")
+        if not troubles:
+            return record, ""
+        if (folder / NAME).exists():
+            os.replace(folder / NAME, folder / DAMAGED)
+            troubles.append(f"kept as {DAMAGED}")
+        return record, joined(*troubles, f"going on from {name}")
+    raise ModelFileError(f"{folder}: nothing to resume from ({joined(*troubles)}). Start again with another --out.")
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -103,8 +103,9 @@ def dataset_folders(
             raise DatasetError(f"{str(folder)[:200]} is no folder to read ({error.strerror}); name another.") from error
         if not there:
             raise DatasetError(
-                f"{folder} is not a folder. Expected the dataset1 layout (images_prepped_{split} beside "
-                f"annotations_prepped_{split}), or plain folders given with --images and --masks."
+                f"{folder} is not a folder.",
+                cure=f"Expected the dataset1 layout (images_prepped_{split} beside annotations_prepped_{split}), or "
+                "plain folders given with --images and --masks.",
             )
     return folders
 
@@ -119,8 +120,8 @@ def refuse_gone(run: Path, *places: Path | str | None) -> None:
     for place in places:
         if place is not None and not os.path.isdir(place):
             raise DatasetError(
-                f"{place} is not a folder (any more), and {run} records its data there; say where that is now: give "
-                "DATASET, or --images and --masks."
+                f"{place} is not a folder (any more), and {run} records its data there.",
+                cure="Say where that is now: give DATASET, or --images and --masks.",
             )
 
 

@@ -4,6 +4,7 @@
     RUN/model.weights.h5     the finished plain FCN8, Keras weights (float32, or float16 to ship)
     RUN/history.csv          one line an epoch
     RUN/checkpoint.npz       the last epoch's whole state, for --resume; checkpoint.previous.npz the one before
+                             (checkpoint.damaged.npz: one that could not be read, set aside by --resume)
     RUN/*.png, report.html   curves, samples, the page
 
 Weights are loaded into our own architecture only: no class, lambda or code from a file is ever run.

@@ -362,6 +362,17 @@ def test_data_given_must_hold_the_runs_images(run_folder, tmp_path, capsys):
     assert "No images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", [(), ("--data", "gone")], ids=["recorded", "given"])
+def test_the_cure_for_a_dataset_that_is_gone_is_of_this_command(run_folder, model, tmp_path, capsys, given):
+    config = json.loads((run_folder / "config.json").read_text())
+    config["data"]["root"] = str(tmp_path / "gone")
+    moved = save_run(tmp_path / "run", config, model).folder
+    assert main([str(moved), "--out", str(tmp_path / "model.onnx"), "--gate-on", "val", *given]) == 1
+    error = capsys.readouterr().err
+    assert "Name the run's dataset with --data DATASET" in error
+    assert "--images" not in error
+
+
 def test_the_cure_stands_before_the_list_of_files(run_folder, dataset, tmp_path, capsys):
     root = shutil.copytree(dataset, tmp_path / "dataset")
     orphan = root / "images_prepped_train" / "curves.png"

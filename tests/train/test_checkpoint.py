@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_seg.errors import ModelFileError
-from train.checkpoint import NAME, PREVIOUS, kept, load_checkpoint, save_checkpoint
+from train.checkpoint import DAMAGED, NAME, PREVIOUS, kept, load_checkpoint, save_checkpoint
 
 SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))
 
@@ -74,6 +74,20 @@ def test_damage_anywhere_falls_back_aloud_or_does_no_harm(folder: Path) -> None:
         assert (epoch == 1) == (f"going on from {PREVIOUS}" in note and f"{NAME}: " in note), f"seed {SEED}: {note}"
         fallen += epoch == 1
     assert fallen > 200
+
+
+def test_a_damaged_one_never_takes_the_place_of_the_one_gone_on_from(folder: Path) -> None:
+    damaged = (folder / NAME).read_bytes()[:500]
+    (folder / NAME).write_bytes(damaged)
+    assert load(folder)[0] == 1
+    assert (folder / DAMAGED).read_bytes() == damaged
+    save_checkpoint(folder, Stand(2), {"epoch": 2})  # type: ignore[arg-type]
+    (folder / NAME).write_bytes(damaged)
+    assert load(folder) == (
+        1,
+        f"{NAME}: a damaged .npz (File is not a zip file). Copy it again; kept as {DAMAGED}; going on from {PREVIOUS}",
+        {1.0},
+    )
 
 
 def test_when_both_are_damaged_both_are_named_with_the_cure(folder: Path) -> None:

@@ -342,7 +342,7 @@ def test_a_run_finds_its_data_from_any_folder(
     capsys.readouterr()
     assert resume(out) == 1
     said = capsys.readouterr().err
-    assert f"{dataset} is not a folder (any more), and {out} records its data there; say where" in said
+    assert f"{dataset} is not a folder (any more), and {out} records its data there. Say where" in said
     assert resume(out, str(dataset.with_name("moved"))) == 0
 
 
