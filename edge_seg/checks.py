@@ -16,6 +16,7 @@ from .errors import EdgeSegError
 from .phrases import first_line
 from .processor import cpu_features, cpu_name
 from .session import load_runtime, open_session
+from .sources import demand_pyav
 from .threads import affinity_count, available_threads, cgroup_quota
 from .versions import installed, installed_builds
 
@@ -110,13 +111,21 @@ def collect_checks() -> Checks:
         model=path,
         auto_device=auto_device,
         auto_reason=auto_reason,
-        problems=tuple(filter(None, [_opencv_problem(), runtime_problem])),
+        problems=tuple(filter(None, [_opencv_problem(), _pyav_problem(), runtime_problem])),
     )
 
 
 def _opencv_problem() -> str:
     try:
         from . import opencv  # noqa: F401
+    except EdgeSegError as error:
+        return str(error)
+    return ""
+
+
+def _pyav_problem() -> str:
+    try:
+        demand_pyav()
     except EdgeSegError as error:
         return str(error)
     return ""

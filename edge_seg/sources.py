@@ -48,7 +48,7 @@ def open_item(
 
         return ImageFiles([Path(item.location)])
     if item.kind in ("video", "pipe"):
-        _demand_pyav()
+        demand_pyav()
         from .video import VideoFile
 
         return VideoFile(item.location if item.kind == "video" else None, track=item.track, stopped=stopped)
@@ -94,7 +94,7 @@ def _camera(item: Item) -> Callable[[], Source]:
 def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Callable[[], Source]:
     """A function that opens an address. After the first time its timeout is twice what the last opening took, from 2.5
     to 10 s, so that an attempt that hangs does not hide a camera that is back."""
-    _demand_pyav()
+    demand_pyav()
     from .video import VideoFile
 
     limit_s: float | None = None
@@ -116,7 +116,7 @@ def _connection(item: Item, stall_s: float, stopped: Callable[[], bool]) -> Call
     return connect
 
 
-def _demand_pyav() -> None:
+def demand_pyav() -> None:
     """Load PyAV, which only videos and addresses need."""
     try:
         import av  # noqa: F401

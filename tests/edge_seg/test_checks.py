@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def test_checks_survive_a_missing_model(monkeypatch, tmp_path):
     found = checks.collect_checks()
     assert found.auto_device is None
     assert "No model at" in found.auto_reason
+
+
+def test_checks_name_a_pyav_that_does_not_load(monkeypatch, tiny_model):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(checks, "bundled_model", tiny_model)
+    (problem,) = checks.collect_checks().problems
+    assert re.fullmatch(r"PyAV cannot be loaded \(.*\)\. Install it: pip install --force-reinstall av", problem)
 
 
 def test_checks_survive_a_missing_onnxruntime(monkeypatch, tiny_model):

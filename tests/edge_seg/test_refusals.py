@@ -51,7 +51,7 @@ def pickle(path: Path) -> None:
 WRONG_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "No model at .* Export one: python -m export"),
     "empty": (lambda path: path.write_bytes(b""), "is empty .* Copy or export it again"),
-    "folder": (lambda path: path.mkdir(), r"is not a file\. Pass the path of a \.onnx file"),
+    "folder": (lambda path: path.mkdir(), r"is not a file\. .* python -m export \S+ --out model\.onnx"),
     "pipe": (lambda path: os.mkfifo(path), r"is not a file\. Pass the path of a \.onnx file"),
     "git lfs": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
