@@ -20,7 +20,7 @@ from edge_seg.files import replacing
 from edge_seg.phrases import first_line, joined
 
 from .files import CONFIG_NAME, WEIGHTS_NAME
-from .stored import NPZ_DAMAGE, read_npz
+from .stored import CURE, NPZ_DAMAGE, read_npz
 
 NAME = "checkpoint.npz"
 PREVIOUS = "checkpoint.previous.npz"
@@ -72,7 +72,8 @@ def load_checkpoint(folder: Path, model: keras.Model) -> tuple[dict[str, Any], s
         except NPZ_DAMAGE as error:
             if isinstance(error, OSError):
                 raise
-            troubles.append(f"{name}: {first_line(error, after=f'{path}: ')}")
+            # A checkpoint was written here: there is nothing to copy it from.
+            troubles.append(f"{name}: {first_line(error, after=f'{path}: ').removesuffix(f' {CURE}')}")
             continue
         if not troubles:
             return record, ""

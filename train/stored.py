@@ -28,6 +28,7 @@ MAX_BYTES = 2**31  # the full network's weights are 540 MB
 MAX_ITEMS = 10_000
 MAX_DEPTH = 16
 MAX_CONFIG = 4 * 2**20
+CURE = "Copy it again."
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 # Filters of the HDF5 library itself; any other number makes it look for a plug-in and load that as code.
 _PLAIN_FILTERS = {1, 2, 3}
@@ -142,7 +143,7 @@ def read_npz(path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]
         # A place before the file's beginning, which damage can name, is an invalid argument.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise OSError(error.errno, error.strerror, str(path)) from error
-        raise ModelFileError(f"{path}: a damaged .npz ({first_line(error)}). Copy it again.") from error
+        raise ModelFileError(f"{path}: a damaged .npz ({first_line(error)}). {CURE}") from error
 
 
 def _check_kind(path: Path, magic: bytes, expected: str) -> None:
@@ -281,6 +282,6 @@ def _check_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     declared = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or declared != member.file_size - begins:
         raise ModelFileError(
-            f"{path}: {name[:80]!r} declares {declared} bytes and holds {member.file_size - begins}. Copy it again."
+            f"{path}: {name[:80]!r} declares {declared} bytes and holds {member.file_size - begins}. {CURE}"
         )
     return declared

@@ -85,7 +85,7 @@ def test_a_damaged_one_never_takes_the_place_of_the_one_gone_on_from(folder: Pat
     (folder / NAME).write_bytes(damaged)
     assert load(folder) == (
         1,
-        f"{NAME}: a damaged .npz (File is not a zip file). Copy it again; kept as {DAMAGED}; going on from {PREVIOUS}",
+        f"{NAME}: a damaged .npz (File is not a zip file); kept as {DAMAGED}; going on from {PREVIOUS}",
         {1.0},
     )
 
