@@ -6,6 +6,7 @@ Turns arguments into items, one a result, each with a unique stem. Opens no sour
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -183,8 +184,9 @@ def _closed(pattern: str) -> set[str]:
                     pass
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            except OSError:
-                closed.add(folder)
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a link to itself is no folder
+                    closed.add(folder)
     return closed
 
 

@@ -130,6 +130,7 @@ def test_a_quoted_glob(media: Path) -> None:
 def test_a_folder_that_a_pattern_may_not_look_into_is_an_item(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`glob` passes over it in silence, and its videos would be missing without a word."""
     (media / "sub").mkdir()
+    (media / "loop").symlink_to("loop")
     scan = os.scandir
 
     def locked(path: Any) -> Any:
