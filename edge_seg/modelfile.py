@@ -175,8 +175,8 @@ def _open_file(path: Path) -> Any:
     try:
         # A named pipe or a device would block or never end.
         if path.exists() and not path.is_file():
-            made = f"; a run becomes one by: python -m export {path} --out model.onnx" if path.is_dir() else ""
-            raise ModelFileError(f"{path} is not a file. Pass the path of a .onnx file{made}.")
+            made = f"; a run becomes one by: python -m export {path} --out model.onnx" if path.is_dir() else "."
+            raise ModelFileError(f"{path} is not a file. Pass the path of a .onnx file{made}")
         return path.open("rb")
     except ModelFileError:
         raise  # it is a ValueError, which is caught below
