@@ -401,6 +401,14 @@ def test_a_camera_that_sets_its_clock_moves_time_by_what_passed() -> None:
     assert live.counts.retimed == 2
 
 
+def test_a_camera_whose_clock_ran_fast_costs_no_time_when_it_is_opened_again() -> None:
+    connections = iter([Clocked(0.0, 0.05, 0.1)])
+    with LiveSource(lambda: next(connections, Clocked()), Clocked(0.0, 20.0, 40.0), give_up_s=2.0) as live:
+        times_s = [frame.time_s for frame in live]
+    assert len(times_s) == 6
+    assert min(later - sooner for sooner, later in itertools.pairwise(times_s)) >= 0.04
+
+
 @pytest.mark.parametrize("state", ["lost", "live", "ended"])
 def test_what_a_callback_of_events_raises_reaches_whoever_takes_the_frames(state: str) -> None:
     def complain(event: Event) -> None:

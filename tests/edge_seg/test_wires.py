@@ -25,7 +25,7 @@ from edge_seg.opening import OPEN_TIMEOUT_S, PROTOCOLS
 from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip, read_number, video_numbers
-from tests.edge_seg.servers import ENCODING, RtmpServer, WebCamera, nal_units, sends_by_tcp, sends_by_udp
+from tests.edge_seg.servers import ENCODING, RtmpServer, RtspCamera, WebCamera, nal_units, sends_by_tcp, sends_by_udp
 from tests.edge_seg.test_cli import SLOW_CLI, child_env
 
 DATAGRAM = 1316
@@ -120,7 +120,7 @@ def test_a_live_stream_by_rtmp(tmp_path: Path) -> None:
     assert end - start == pytest.approx((last - first) / 25, abs=0.003)
 
 
-@pytest.mark.parametrize("kind", ["raw H.264 by TCP", "motion JPEG by HTTP"])
+@pytest.mark.parametrize("kind", ["raw H.264 by TCP", "motion JPEG by HTTP", "RTSP with a clock that stands still"])
 def test_what_brings_no_times_gets_those_of_its_arrival(tmp_path: Path, kind: str) -> None:
     # Ten pictures a second, which libav would count as 25.
     if kind == "motion JPEG by HTTP":
@@ -129,6 +129,12 @@ def test_what_brings_no_times_gets_those_of_its_arrival(tmp_path: Path, kind: st
             frames = frames_of(open_address(f"http://127.0.0.1:{camera.port}/"), 2.0)
         finally:
             camera.close()
+    elif kind == "RTSP with a clock that stands still":
+        still = RtspCamera(tmp_path, pace_s=0.1, timed=False)
+        try:
+            frames = frames_of(open_address(f"rtsp://127.0.0.1:{still.port}/"), 2.0)
+        finally:
+            still.close()
     else:
         units = nal_units(make_clip(tmp_path / "x.h264", count=250, options=ENCODING))
         pieces = [b"".join(b"\0\0\0\1" + unit for unit in picture) for picture in units]
