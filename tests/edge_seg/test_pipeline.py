@@ -563,6 +563,20 @@ def test_a_live_source_is_never_given_two_runs_at_once():
     assert session.most == 1
 
 
+def test_a_live_frame_is_not_taken_before_its_turn() -> None:
+    """One that waited for the frames before it would no longer be the newest."""
+    source, taken = NumberedFrames(10, live=True), []
+
+    def labels(batch: np.ndarray) -> np.ndarray:
+        time.sleep(0.02)
+        taken.append(source.counts.read)
+        return batch[..., 0].copy()
+
+    report = Pipeline(source, segmenter(labels=labels), Collected()).run()
+    assert (report.error, report.frames["segmented"]) == (None, 10)
+    assert taken == list(range(1, 11))
+
+
 def test_a_batch_of_pictures_that_memory_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_seg.pipeline.available_memory", lambda: 100 * 32 * 32 * 3)
     session = FakeSession(ModelSpec(input_size=SIZE))
