@@ -302,6 +302,16 @@ def test_what_is_on_disk_plays_up_to_its_last_second(tmp_path: Path) -> None:
     assert max(missing) <= 25
 
 
+def test_no_list_of_fragments_grows_while_it_is_written(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "x.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    for index in range(30):
+        writer.write(paint_number(index), pts=index, duration=1)
+    kept = writer.close(whole=False).path
+    assert kept.read_bytes().count(b"moof") > 3
+    assert b"mfra" not in kept.read_bytes(), "which is the list, kept in memory up to the end"
+    assert video_numbers(kept) == list(range(30))
+
+
 def test_the_result_is_counted_before_it_gets_its_name(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "out.mp4", size=(48, 64), time_base=Fraction(1, 25))
     for number in range(5):
