@@ -19,7 +19,7 @@ class Channel(Generic[T]):
     def __init__(self, capacity: int) -> None:
         self._items: deque[T] = deque()
         self._capacity = capacity
-        self._closed = self._cancelled = False
+        self._closed = self._cancelled = self._hungry = False
         self._changed = threading.Condition()
 
     def put(self, item: T) -> bool:
@@ -29,8 +29,15 @@ class Channel(Generic[T]):
             if self._cancelled:
                 return False
             self._items.append(item)
+            self._hungry = False
             self._changed.notify_all()
             return True
+
+    def wait_until_wanted(self) -> bool:
+        """Wait until the consumer waits for an item; False if the channel was cancelled."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._hungry or self._cancelled)
+            return not self._cancelled
 
     def close(self) -> None:
         """Announce that no more items will come; those inside are still handed out."""
@@ -53,6 +60,8 @@ class Channel(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         while True:
             with self._changed:
+                self._hungry = not self._items
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._items or self._closed or self._cancelled)
                 if not self._items:
                     return

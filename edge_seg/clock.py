@@ -30,26 +30,43 @@ class Clock:
         # The last frame's own time, and the time it was given.
         self.own: int | None = None
         self._last: int | None = None
+        # Of a live source, when its last frame came, and how far its first frame's time is ahead of our clock.
+        self._came = self._lead = 0
 
-    def time(self, own: int | None, duration: int) -> tuple[int, bool, bool]:
+    def time(self, own: int | None, duration: int, *, came: int | None = None) -> tuple[int, bool, bool]:
         """(the next frame's time, whether the clock was restarted before it, whether its own time was unusable).
 
-        `duration` is at least 1.
+        Args:
+            own: the frame's own time, None if it has none.
+            duration: of a frame, at least 1.
+            came: when the frame of a live source came, by our clock, which tells what its own does not: how long a
+                pause was, and the time of frames that have none. None for sources that keep no pace.
         """
         before, self.own = self.own, own
         last, anew, useless = self._last, False, False
-        if own is None:
-            pts, useless = 0 if last is None else last + duration, True
+        if last is None:
+            pts, useless = 0 if own is None else own - self._origin, own is None
+        elif own is None:
+            pts, useless = self._next(last, duration, came), True
         else:
             pts = own - self._origin
-            if last is not None and self._begins_anew(before, pts, last):
-                self._origin -= last + duration - pts
-                pts, anew = last + duration, True
-            elif last is not None and pts <= last:
-                # libx264 and MP4 refuse time that stands still or runs backwards.
-                pts, useless = last + 1, True
+            if self._begins_anew(before, pts, last):
+                # A decoder may have held the last frame back during the pause.
+                step = max(self._next(last, duration, came), last if came is None else self._lead + came)
+                self._origin -= step - pts
+                pts, anew = step, True
+            elif pts <= last:
+                # libx264 and MP4 refuse time that stands still or runs backwards. Some cameras' clocks never move.
+                still = came is not None and own == before
+                pts, useless = self._next(last, duration, came) if still else last + 1, True
+        if came is not None:
+            self._lead, self._came = pts - came if last is None else self._lead, came
         self._last = pts
         return pts, anew, useless
+
+    def _next(self, last: int, duration: int, came: int | None) -> int:
+        """The time of a frame whose own clock does not tell it; `last` is that of the frame before it."""
+        return last + (duration if came is None else max(1, came - self._came))
 
     def falls_back(self, own: int) -> bool:
         """Whether a frame's own time lies further before the last frame's than a single wrong time would."""

@@ -30,7 +30,7 @@ from av.video.stream import VideoStream
 from .audio import AudioTrack
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
-from .files import DISK_FULL, Seal, create_anew, other_file, reason, replacing
+from .files import DISK_FULL, GONE, Seal, create_anew, other_file, reason, replacing
 from .mp4 import count_frames, cut_to_whole_fragments, playable, remux, timescales
 from .names import partial_path
 from .opencv import cv2
@@ -198,7 +198,8 @@ class VideoWriter:
     def _create(self) -> OutputContainer:
         options = {
             # delay_moov: the index waits for the first packets, whose timing and audio set-up belong in it.
-            "movflags": "frag_keyframe+delay_moov+default_base_moof",
+            # skip_trailer: a list of all fragments would grow in memory, by 13 MB a day of a camera.
+            "movflags": "frag_keyframe+delay_moov+default_base_moof+skip_trailer",
             "frag_duration": str(FRAGMENT_US),
             "flush_packets": "1",
             "max_interleave_delta": str(FRAGMENT_US),
@@ -272,6 +273,8 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
+            if not os.path.lexists(self.partial):
+                raise self._gone() from error
             # "file:...", from libav, is the video under either name.
             other = other_file(error, self.path)
             other = "" if other.startswith("file:") else other
@@ -303,6 +306,9 @@ class VideoWriter:
     def _fail(self, error: Exception) -> NoReturn:
         """Close the file and raise `MediaError`, saying how much of it plays."""
         self.abort()
+        if self.frames and not os.path.lexists(self.partial):
+            self._kept = 0
+            raise self._gone() from error
         try:
             cut_to_whole_fragments(self.partial)
             kept, seconds = playable(self.partial)
@@ -317,6 +323,9 @@ class VideoWriter:
             f"{self.path}: {reason(error)} after {self.frames} frames; "
             f"the first {kept} ({seconds:.1f} s) are kept, playable, in {self.partial}."
         ) from error
+
+    def _gone(self) -> MediaError:
+        return MediaError(f"{self.path}: {self.frames} frames were written to {self.partial}, {GONE}")
 
 
 def _sane_rate(rate: Fraction | None) -> Fraction:

@@ -35,6 +35,8 @@ LONG_STALE_S = 86_400.0
 LOCK_ATTEMPTS = 10
 # Errors that other files on the disk would meet too.
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# The end of a sentence on a result whose file is not where it was written.
+GONE = "which is not there any more: it was removed, or its disk unmounted."
 _TEMPORARY = re.compile(r"[.]partial-(\d+)-[0-9a-f]+-")
 _LOCK = ".partial-lock-"
 # In a folder that others may write to: a link is not followed, and a pipe that nobody writes to does not block.

@@ -263,11 +263,13 @@ class LiveSource(Source):
         where its own was reset."""
         time_s = frame.time_s if connection.info.timed else arrived - self._started_at
         passed_s, waited_s = time_s - self._last_time_s, arrived - self._last_arrival
+        # A camera's clock may have run faster than ours: time goes on from where it was, too.
+        ours_s = max(arrived - self._started_at, float(self._last_pts * TIME_BASE) + waited_s) if self._taken else 0.0
         if connection.counts is not self._present:
             self._settle(connection.counts)
-            self._offset_s = (arrived - self._started_at if self._taken else 0.0) - time_s
+            self._offset_s = ours_s - time_s
         elif passed_s < -BACK_S or passed_s > waited_s + AHEAD_S:
-            self._offset_s += waited_s - passed_s
+            self._offset_s = ours_s - time_s
             self._before.retimed += 1
         self._last_time_s = time_s
         self._last_pts = max(self._last_pts + 1, round((time_s + self._offset_s) / TIME_BASE))

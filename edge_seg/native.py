@@ -105,10 +105,14 @@ def program_is_ending() -> bool:
 
 def end_program(code: int) -> NoReturn:
     """Exit a program that has finished its work; at once, without cleanup, if abandoned native code still runs."""
-    if _door.others_inside():
-        for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            # Its reader is gone. What is left in it would be written at exit, whose failure is an exit code of its own.
             with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if _door.others_inside():
         os._exit(code)
     sys.exit(code)
 

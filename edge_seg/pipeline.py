@@ -205,9 +205,12 @@ class Pipeline:
 
     def _read(self) -> None:
         frames = iter(self._source)
-        watch = self.watches["decode"]
+        watch, live = self.watches["decode"], self._source.info.live
         try:
             while not self._note_end():
+                # A live frame is taken when its turn has come: one taken sooner would not be the newest by then.
+                if live and not self._frames.wait_until_wanted():
+                    break
                 started = time.perf_counter()
                 frame = next(frames, None)
                 if frame is None:

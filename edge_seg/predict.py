@@ -19,7 +19,7 @@ from .images import ImageFiles
 from .items import Item
 from .labelling import PipelineOptions, Predictor
 from .media import Source, SourceCounts, SourceEnd, SourceInfo
-from .names import Plan
+from .names import Plan, partial_path
 from .outputs import ImageOutputs, MadeElsewhere, VideoOutputs
 from .phrases import joined
 from .pipeline import STAGES, Pipeline, PipelineReport
@@ -186,6 +186,8 @@ class Run:
                 replaces=replaceable,
             )
             try:
+                if source.info.live and self._look is not None:
+                    _spare(plan)
                 report = self._pump(source, sink)
                 return self._conclude(item, source, sink, report, entry)
             finally:
@@ -271,6 +273,16 @@ class Run:
             report = self._pump(source, sink)
         for path, (item, plan) in zip(files, waiting, strict=True):
             yield _picture_report(item, plan, sink.written.get(str(path), []), problems.get(str(path), ""), report)
+
+
+def _spare(plan: Plan) -> None:
+    """Raise `MediaError` if a result of a live source is there, whole or partial: nobody can film that time again."""
+    found = [str(path) for final in plan.values() for path in (final, partial_path(final)) if os.path.lexists(path)]
+    if found:
+        raise MediaError(
+            f"{', '.join(found)}: from an earlier run of a live source, which --resume cannot make again. Move it "
+            "away, choose another OUT for each run, or replace it with --overwrite."
+        )
 
 
 def _notes(item: Item, info: SourceInfo, written: list[Written]) -> tuple[str, ...]:

@@ -101,6 +101,8 @@ def _there(item: Item, plan: Plan, found: dict[str, Finding]) -> SourceReport:
 def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     """Tell the user about one result that is not as a finished run leaves it, and what happens to it."""
     partial = partial_path(path)
+    if item.live:
+        return  # Whether it can be made again is known once it is open.
     if not os.path.exists(partial):
         if finding is not None and finding.doubt:
             say(f"{path}: {finding.doubt}; it is made again.")

@@ -92,7 +92,8 @@ def describe(
         number: of the track, from 1.
         indexed: whether counts and durations are those of the whole file, not only of the part that is there.
     """
-    live = kind == "stream" and (not container.duration or location.partition("://")[0].lower() in WITHOUT_END)
+    endless = not container.duration or location.partition("://")[0].lower() in WITHOUT_END
+    live = kind == "stream" and (endless or _made_as_it_is_sent(container, track))
     timed = not container.format.flags & _NO_TIMESTAMPS
     audio = next((sound for sound in container.streams.audio if sound.codec_context is not None), None)
     return SourceInfo(
@@ -115,6 +116,11 @@ def describe(
         track=number,
         tracks=len(video_tracks(container)),
     )
+
+
+def _made_as_it_is_sent(container: InputContainer, track: VideoStream) -> bool:
+    """Whether it is a fragmented MP4 without a length, as cameras send it: the duration is that of what was probed."""
+    return is_of(container, frozenset({"mp4"})) and not track.frames and container.size < 0
 
 
 def set_up_decoder(track: VideoStream, *, low_delay: bool) -> None:

@@ -273,7 +273,8 @@ class VideoFile(Source):
         """(pts, duration) in the stream's time base, pts strictly increasing."""
         rate = self.info.rate
         duration = picture.duration or (max(1, round(1 / (rate * self._time_base))) if rate else 1)
-        pts, anew, useless = self._clock.time(_own_time(picture), duration)
+        came = round(time.monotonic() / self._time_base) if self.info.live else None
+        pts, anew, useless = self._clock.time(_own_time(picture), duration, came=came)
         # A live source without timestamps gets its times from the arrival of frames: that is no correction.
         self.counts.retimed += anew or (useless and (self.info.timed or not self.info.live))
         return pts, duration

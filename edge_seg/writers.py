@@ -20,7 +20,7 @@ import numpy as np
 from .codecs import EncodeOptions
 from .encode import VideoWriter
 from .errors import MediaError
-from .files import Seal, create_anew, other_file, publish, reason
+from .files import GONE, Seal, create_anew, other_file, publish, reason
 from .media import Frame, SourceInfo
 from .names import partial_path
 from .opencv import cv2
@@ -129,11 +129,20 @@ def _give_name(made: Path, final: Path, seal: Seal | None, content: str) -> None
     try:
         publish(made, final, seal=seal)
     except OSError as error:
-        place = made if made.exists() else final
+        place = made if os.path.lexists(made) else final
+        if not os.path.lexists(place):
+            raise MediaError(f"{final}: {content} were written to {made}, {GONE}") from error
         why = f"{other_file(error, made, final)}{reason(error)}"
         raise MediaError(
             f"{final}: all {content} are in {place}, but could not be given their name for good ({why})."
         ) from error
+
+
+def _kept(content: str, partial: Path) -> str:
+    """Where what was written before an error is, as the end of a sentence."""
+    if os.path.lexists(partial):
+        return f"the first {content} are kept in {partial}."
+    return f"the first {content} were written to {partial}, {GONE}"
 
 
 class LabelFolder:
@@ -162,10 +171,8 @@ class LabelFolder:
             target.write_bytes(self._png)
         except OSError as error:
             target.unlink(missing_ok=True)
-            raise MediaError(
-                f"{self._path}: {reason(error)} after {self._count} frames; "
-                f"the first {self._count} pictures are kept in {self._partial}."
-            ) from error
+            kept = _kept(f"{self._count} pictures", self._partial)
+            raise MediaError(f"{self._path}: {reason(error)} after {self._count} frames; {kept}") from error
         self._count += 1
         spent["write"] += time.perf_counter() - started
 
@@ -240,10 +247,8 @@ class ShareLines:
         self._failed = True
         with contextlib.suppress(OSError):
             os.truncate(self._partial, self._bytes)
-        return MediaError(
-            f"{self._path}: {reason(error)} after {self._count} frames; "
-            f"the first {self._count} lines are kept in {self._partial}."
-        )
+        kept = _kept(f"{self._count} lines", self._partial)
+        return MediaError(f"{self._path}: {reason(error)} after {self._count} frames; {kept}")
 
 
 def share_line(frame: Frame, share: dict[str, float], *, labels_of: int | None = None) -> str:

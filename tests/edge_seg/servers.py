@@ -142,10 +142,13 @@ class FailingServer:
 
 
 class RtspCamera(FailingServer):
-    """An RTSP camera that plays 256 numbered frames in a loop; it `describes` itself, or leaves that to key frames."""
+    """An RTSP camera that plays 256 numbered frames in a loop; it `describes` itself, or leaves that to key frames, and
+    its clock counts 90000 a second, or never moves (`timed`)."""
 
-    def __init__(self, folder: Path, *, pace_s: float = 0.04, password: str = "", describes: bool = True) -> None:
-        self._describes = describes
+    def __init__(
+        self, folder: Path, *, pace_s: float = 0.04, password: str = "", describes: bool = True, timed: bool = True
+    ) -> None:
+        self._describes, self._timed = describes, timed
         self._frames = nal_units(make_clip(folder / "camera.h264", count=256, options=ENCODING, first=0))
         super().__init__(pace_s=pace_s, password=password)
 
@@ -184,7 +187,7 @@ class RtspCamera(FailingServer):
     def _stream(self, connection: socket.socket) -> None:
         sequence, began = 0, time.monotonic()
         while self.mode == "play":
-            stamp = round((time.monotonic() - began) * 90000) & 0xFFFFFFFF
+            stamp = round((time.monotonic() - began) * 90000) & 0xFFFFFFFF if self._timed else 0
             units = self._frames[self.next_number()]
             for place, unit in enumerate(units):
                 last = place == len(units) - 1

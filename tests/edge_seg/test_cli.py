@@ -506,6 +506,15 @@ def test_an_error_that_cannot_be_printed_is_told_by_the_exit_code_and_a_line(tmp
     assert (done.returncode, done.stderr) == (1, f"error: {NO_MODEL}\n")
 
 
+def test_a_reader_of_errors_that_went_away_changes_no_exit_code(tmp_path: Path) -> None:
+    env = {name: value for name, value in child_env().items() if name != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        command = [sys.executable, "-m", "edge_seg", "info", "missing.onnx"]
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=gone, env=env, cwd=tmp_path).returncode == 1
+
+
 def test_a_model_that_is_none_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = make_clip(tmp_path / "a.mp4", count=2)
     (tmp_path / "m.onnx").write_text("no model")

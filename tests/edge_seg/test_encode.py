@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,9 +22,13 @@ from edge_seg.cli import main
 from edge_seg.codecs import CODECS, EncodeOptions
 from edge_seg.encode import VideoWriter, WrittenVideo
 from edge_seg.errors import ConfigurationError, MediaError
+from edge_seg.files import GONE
 from edge_seg.mp4 import count_frames, playable
 from edge_seg.names import partial_path
+from edge_seg.outputs import VideoOutputs
+from edge_seg.pipeline import STAGES
 from edge_seg.spec import ModelSpec
+from edge_seg.timings import Stopwatch
 from edge_seg.video import VideoFile
 from edge_seg.writers import OutputStyle, PictureTrack
 from tests.edge_seg.clips import audio_packets, make_clip, paint_number, video_numbers, video_times
@@ -300,6 +305,34 @@ def test_what_is_on_disk_plays_up_to_its_last_second(tmp_path: Path) -> None:
             missing.append(number + 1 - count_frames(writer.partial))
     writer.abort()
     assert max(missing) <= 25
+
+
+def test_no_list_of_fragments_grows_while_it_is_written(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "x.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    for index in range(30):
+        writer.write(paint_number(index), pts=index, duration=1)
+    kept = writer.close(whole=False).path
+    assert kept.read_bytes().count(b"moof") > 3
+    assert b"mfra" not in kept.read_bytes(), "which is the list, kept in memory up to the end"
+    assert video_numbers(kept) == list(range(30))
+
+
+@pytest.mark.parametrize("kind", ["overlay", "jsonl", "labels"])
+def test_what_was_removed_while_it_was_written_is_not_said_to_be_there(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out" / ("x_labels" if kind == "labels" else f"x.{kind.replace('overlay', 'mp4')}")
+    with VideoFile(make_clip(tmp_path / "x.mp4", count=3)) as video:
+        sink = VideoOutputs({kind: path}, lambda: video.info, ModelSpec(input_size=(48, 64)), style=OutputStyle())
+        watches = {stage: Stopwatch() for stage in STAGES}
+        for frame in video:
+            sink.write(frame, np.zeros((48, 64), np.uint8), watches)
+        shutil.rmtree(path.parent)
+        if kind == "labels":
+            with pytest.raises(MediaError, match=f"the first 3 pictures were written to .*, {re.escape(GONE)}$"):
+                sink.write(frame, np.zeros((48, 64), np.uint8), watches)
+    written, problems = sink.close(whole=True)
+    assert not written
+    assert len(problems) == 1
+    assert problems[0].endswith(f"were written to {partial_path(path)}, {GONE}")
 
 
 def test_the_result_is_counted_before_it_gets_its_name(tmp_path: Path) -> None:

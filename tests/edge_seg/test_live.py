@@ -21,7 +21,7 @@ def open_address(address: str, **options: object) -> Source:
 
 
 class Handler(QuietHandler):
-    """`/clip.mp4` with its length; `/short.mp4`, cut off before it; anything else is not found."""
+    """`/clip.mp4` with its length; `/short.mp4`, cut off before it; `/made.mp4` without; anything else is not found."""
 
     def do_GET(self) -> None:
         if self.path == "/clip.mp4":
@@ -34,6 +34,11 @@ class Handler(QuietHandler):
             self.send_header("Content-Length", str(len(self.data)))
             self.end_headers()
             self.wfile.write(self.data[: len(self.data) * 3 // 4])
+        elif self.path == "/made.mp4":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(self.data), self.data))
         else:
             self.send_error(404)
 
@@ -59,6 +64,18 @@ def test_a_download_that_breaks_off_is_no_end(web: str) -> None:
     assert len(numbers) < 25
     assert source.end.early is True
     assert source.end.expected_s == 1.0
+
+
+@pytest.mark.parametrize(("flags", "live"), [("frag_keyframe+empty_moov", True), ("faststart", False)])
+def test_fragments_that_are_sent_without_a_length_are_a_camera(tmp_path: Path, flags: str, live: bool) -> None:
+    clip = make_clip(tmp_path / "x.mp4", count=25, container_options={"movflags": flags})
+    with web_server(Handler, clip.read_bytes()) as address, open_address(f"{address}/made.mp4") as source:
+        assert source.info.live is live
+        indices = [frame.index for frame, _ in zip(source, range(26), strict=False)]
+    if live:
+        assert indices[-1] >= 25, "it hangs up after 25 frames, and is opened again"
+    else:
+        assert (indices, source.end.early) == (list(range(25)), False)
 
 
 def test_addresses_that_answer_nothing_useful(web: str) -> None:

@@ -401,6 +401,14 @@ def test_a_camera_that_sets_its_clock_moves_time_by_what_passed() -> None:
     assert live.counts.retimed == 2
 
 
+def test_a_camera_whose_clock_ran_fast_costs_no_time_when_it_is_opened_again() -> None:
+    connections = iter([Clocked(0.0, 0.05, 0.1)])
+    with LiveSource(lambda: next(connections, Clocked()), Clocked(0.0, 20.0, 40.0), give_up_s=2.0) as live:
+        times_s = [frame.time_s for frame in live]
+    assert len(times_s) == 6
+    assert min(later - sooner for sooner, later in itertools.pairwise(times_s)) >= 0.04
+
+
 @pytest.mark.parametrize("state", ["lost", "live", "ended"])
 def test_what_a_callback_of_events_raises_reaches_whoever_takes_the_frames(state: str) -> None:
     def complain(event: Event) -> None:
@@ -553,6 +561,20 @@ def test_a_live_source_is_never_given_two_runs_at_once():
     report = Pipeline(NumberedFrames(4, live=True), Segmenter(session), Collected()).run()
     assert report.error is None
     assert session.most == 1
+
+
+def test_a_live_frame_is_not_taken_before_its_turn() -> None:
+    """One that waited for the frames before it would no longer be the newest."""
+    source, taken = NumberedFrames(10, live=True), []
+
+    def labels(batch: np.ndarray) -> np.ndarray:
+        time.sleep(0.02)
+        taken.append(source.counts.read)
+        return batch[..., 0].copy()
+
+    report = Pipeline(source, segmenter(labels=labels), Collected()).run()
+    assert (report.error, report.frames["segmented"]) == (None, 10)
+    assert taken == list(range(1, 11))
 
 
 def test_a_batch_of_pictures_that_memory_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

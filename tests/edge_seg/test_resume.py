@@ -26,6 +26,7 @@ from edge_seg.names import partial_path, plan_outputs
 from edge_seg.record_lines import RECORDS_NAME
 from edge_seg.records import Records
 from tests.edge_seg.clips import lay_together, make_clip, video_numbers, video_times, write_image
+from tests.edge_seg.servers import WebCamera
 
 SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))
 Predict = Callable[..., tuple[int, Any, str]]
@@ -641,3 +642,27 @@ def test_what_was_made_since_the_run_began_is_not_replaced(
     code, found, _ = predict(source, "--save", "jsonl")
     assert (code, name.read_text()) == (1, "theirs")
     assert f"{name}: was made meanwhile by another run" in found["a"]["message"]
+
+
+def test_what_a_camera_saw_is_not_replaced(predict: Predict, tmp_path: Path) -> None:
+    camera = WebCamera()
+    try:
+        arguments = (f"http://127.0.0.1:{camera.port}/live", "--save", "jsonl", "--resume", "--limit")
+        final = tmp_path / "out" / "127.0.0.1_live.jsonl"
+        final.parent.mkdir()
+        partial_path(final).write_text("the last drive\n")
+        code, sources, err = predict(*arguments, "3")
+        assert (code, statuses(sources)) == (1, ["failed"])
+        assert f"{partial_path(final)}: from an earlier run of a live source, which --resume cannot make again. " in err
+        assert "made anew" not in err
+        assert partial_path(final).read_text() == "the last drive\n"
+
+        partial_path(final).unlink()
+        assert statuses(predict(*arguments, "3")[1]) == ["done"]
+        assert statuses(predict(*arguments, "3")[1]) == ["already there"]
+        code, sources, err = predict(*arguments, "4")
+        assert (code, statuses(sources)) == (1, ["failed"])
+        assert f"{final}: from an earlier run" in err
+        assert len(final.read_text().splitlines()) == 3
+    finally:
+        camera.close()

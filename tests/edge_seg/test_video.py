@@ -110,6 +110,19 @@ def test_a_single_time_that_falls_back_a_little_moves_nothing_else() -> None:
     assert [clock.time(own, 40) for own in (100, 140)] == [(940, True, False), (980, False, False)], "started anew"
 
 
+def test_what_a_live_clock_does_not_tell_is_taken_from_when_frames_come() -> None:
+    def times(*frames: tuple[int | None, int]) -> list[int]:
+        clock = Clock(Fraction(1, 1000), 0.0, rounds=True)
+        return [clock.time(own, 40, came=came)[0] for own, came in frames]
+
+    assert times((None, 5000), (None, 5200), (None, 5400)) == [0, 200, 400], "no times at all"
+    assert times((7, 5000), (7, 5200), (7, 5400), (7, 5700), (7, 5900)) == [7, 207, 407, 707, 907], "it stands still"
+    assert times((0, 5000), (None, 5050), (80, 5080)) == [0, 50, 80], "only key frames have times"
+    # The frame before the pause comes with the first after it.
+    assert times((900, 5000), (940, 8000), (0, 8000), (40, 8040)) == [900, 940, 3900, 3940], "it began anew"
+    assert times((0, 5000), (9000, 5500), (0, 5540), (40, 5580)) == [0, 9000, 9040, 9080], "and had run fast"
+
+
 def test_a_track_that_appears_on_the_way_is_no_error(tmp_path: Path) -> None:
     """At the end PyAV asks for tracks that were not there at the beginning (PyAV#692)."""
 
