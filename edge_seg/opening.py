@@ -293,18 +293,19 @@ def _open(
 
 def _explain_address(name: str, error: Exception, waited_s: float | None) -> MediaError:
     """A one-line error for an address that could not be opened; `name` is free of credentials."""
+    waited = "" if waited_s is None else f"{round(waited_s, 1):g}"
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return RefusedError(f"{name}: refused the user name or password (401). Write them as USER:PASSWORD@HOST.")
     if isinstance(error, av.error.HTTPForbiddenError):
         return RefusedError(f"{name}: refused access (403). Check the rights of this user.")
     if waited_s is not None and "listen" in name.partition("?")[2]:
-        return MediaError(f"{name}: nobody called within {waited_s:.2g} s; --wait S waits longer.")
+        return MediaError(f"{name}: nobody called within {waited} s; --wait S waits longer.")
     if waited_s is not None and name.lower().startswith(("tcp:", "udp:")):
         return MediaError(
-            f"{name}: nothing came within {waited_s:.2g} s, or no key frame, with which pictures begin. {CHECK}"
+            f"{name}: nothing came within {waited} s, or no key frame, with which pictures begin. {CHECK}"
         )
     if waited_s is not None:
-        return MediaError(f"{name}: did not answer within {waited_s:.2g} s. {CHECK}")
+        return MediaError(f"{name}: did not answer within {waited} s. {CHECK}")
     # Of all kinds of address, only http often names a playlist.
     nothing = isinstance(error, (ConnectionError, av.error.HTTPNotFoundError))
     playlist = name.lower().startswith("http") and not nothing

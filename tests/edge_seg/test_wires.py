@@ -21,7 +21,7 @@ import pytest
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.items import SCHEMES, expand_sources
 from edge_seg.media import Frame, Source
-from edge_seg.opening import OPEN_TIMEOUT_S, PROTOCOLS
+from edge_seg.opening import OPEN_TIMEOUT_S, PROTOCOLS, _explain_address
 from edge_seg.sources import open_item
 from edge_seg.video import VideoFile
 from tests.edge_seg.clips import make_clip, read_number, video_numbers
@@ -103,6 +103,8 @@ def test_a_port_that_hears_nothing_is_one_line(tmp_path: Path) -> None:
         VideoFile(f"udp://127.0.0.1:{free_port()}", network=True, open_timeout_s=1.0)
     with pytest.raises(MediaError, match=r"nobody called within 1\.1 s; --wait S waits longer"):
         VideoFile(f"tcp://127.0.0.1:{free_port()}?listen=1", network=True, open_timeout_s=1.123456)
+    long = _explain_address("tcp://127.0.0.1:9?listen=1", TimeoutError(), 120.0)
+    assert str(long).endswith(": nobody called within 120 s; --wait S waits longer.")
     with pytest.raises(MediaError, match=r"^tcp://127\.0\.0\.1:9: cannot be opened \(connection refused\)"):
         open_address("tcp://127.0.0.1:9")
 
