@@ -52,11 +52,6 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
-    def empty(self) -> bool:
-        """Whether there is no item inside just now."""
-        with self._changed:
-            return not self._items
-
     def __iter__(self) -> Iterator[T]:
         while True:
             with self._changed:

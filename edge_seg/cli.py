@@ -94,7 +94,9 @@ def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="a file for one source, a folder for many (default: edge_seg_out/)",
     )
     predict.add_argument("--device", type=_device, default="auto", metavar="D", help=f"{DEVICE_HELP} (default: auto)")
-    predict.add_argument("--batch", type=positive, default=1, metavar="N", help="frames a run (default: 1)")
+    predict.add_argument(
+        "--batch", type=positive, default=1, metavar="N", help="frames a run, always 1 with a live source (default: 1)"
+    )
     _add_results(predict)
     _add_frames(predict)
     _add_encoding(predict)

@@ -146,13 +146,12 @@ class Labeller:
         self.raw_flicker, self.flicker = Flicker(), Flicker()
         self._last = np.zeros(predictor.input_size, np.uint8)
 
-    def label(self, frames: Iterable[Frame], *, live: bool, waits: Callable[[], bool]) -> Generator[Labelled]:
+    def label(self, frames: Iterable[Frame], *, live: bool) -> Generator[Labelled]:
         """(frame, labels, whether the labels are its own) of each frame, in order.
 
         Args:
             frames: the frames of one source.
-            live: whether low delay matters more than throughput.
-            waits: returns whether no further frame is there yet.
+            live: whether low delay matters more than throughput: each frame goes at once, by itself.
         """
         options, predictor = self._options, self._predictor
         window: list[Frame] = []
@@ -164,8 +163,7 @@ class Labeller:
                     chosen.append(len(window))
                 window.append(frame)
                 full = len(chosen) >= options.batch_size or len(window) >= options.longest_window
-                # Live frames do not wait for their batch to fill.
-                if full or not chosen or (live and waits()):
+                if full or not chosen or live:
                     under_way.append(self._begin(crew, window, chosen))
                     window, chosen = [], []
                 while under_way and _is_due(under_way, crew.size):

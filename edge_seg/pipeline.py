@@ -236,7 +236,7 @@ class Pipeline:
         return self._limited or self._interrupted
 
     def _infer(self) -> None:
-        labelled = self._labeller.label(self._frames, live=self._source.info.live, waits=self._frames.empty)
+        labelled = self._labeller.label(self._frames, live=self._source.info.live)
         with contextlib.closing(labelled):
             for item in labelled:
                 if not self._labelled.put(item):

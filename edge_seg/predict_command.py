@@ -64,11 +64,14 @@ def run_predict(options: argparse.Namespace) -> int:
         look = partial(take_up, records=records, say=progress.note)
     elif not options.overwrite:
         check_free(plans)
+    live = any(item.live for item in items)
+    # Live frames go one by one, and each would be filled up to a whole batch.
+    batch = 1 if live else options.batch
     # Overlapping batches would delay live frames, and a single picture has nothing to overlap with.
-    overlapped = not any(item.live for item in items) and [item.kind for item in items] != ["image"]
+    overlapped = not live and [item.kind for item in items] != ["image"]
     with held_back():
         load_runtime()
-    with Segmenter(model, device=options.device, batch_size=options.batch, overlapped=overlapped) as segmenter:
+    with Segmenter(model, device=options.device, batch_size=batch, overlapped=overlapped) as segmenter:
         progress.note(_device_line(segmenter))
         run = Run(segmenter, options=settings, progress=progress, records=records, look=look)
         reports = _process(run, items, plans, progress.note, quiet=options.json)

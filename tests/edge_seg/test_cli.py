@@ -574,23 +574,37 @@ def test_demo_makes_its_overlay_anew_each_time(
     assert asked == ["best", "fast", "best"]
 
 
-@pytest.mark.parametrize(("names", "overlapped"), [("a.mp4", True), ("a.png", False), ("a.png b.png", True)])
-def test_files_are_segmented_two_runs_at_once_and_a_lone_picture_by_all_threads(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, overlapped: bool
+@pytest.mark.parametrize(
+    ("names", "overlapped", "batch"),
+    [
+        ("a.mp4", True, 4),
+        ("a.png", False, 4),
+        ("a.png b.png", True, 4),
+        ("tcp://127.0.0.1:9", False, 1),
+        ("a.mp4 tcp://127.0.0.1:9", False, 1),
+    ],
+)
+def test_files_are_segmented_two_runs_at_once_and_a_lone_picture_and_live_frames_one_by_one(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, overlapped: bool, batch: int
 ) -> None:
     asked = []
 
     class Watched(Segmenter):
         def __init__(self, *args: Any, **options: Any) -> None:
-            asked.append(options["overlapped"])
+            asked.append((options["overlapped"], options["batch_size"]))
             super().__init__(*args, **options)
 
     monkeypatch.setattr("edge_seg.predict_command.Segmenter", Watched)
-    paths = [tmp_path / name for name in names.split()]
-    for path in paths:
-        make_clip(path, count=2) if path.suffix == ".mp4" else write_image(path, 1)
-    assert main(["predict", *map(str, paths), "-o", str(tmp_path / "out") + "/", "-m", model, "--device", "cpu"]) == 0
-    assert asked == [overlapped]
+    monkeypatch.chdir(tmp_path)
+    for name in names.split():
+        path = Path(name)
+        if path.suffix == ".mp4":
+            make_clip(path, count=2)
+        elif path.suffix == ".png":
+            write_image(path, 1)
+    code = main(["predict", *names.split(), "-o", "out/", "-m", model, "--device", "cpu", "--batch", "4"])
+    assert code == int("tcp:" in names), "nobody listens at port 9"
+    assert asked == [(overlapped, batch)]
 
 
 def test_a_file_of_a_bundled_models_name_is_that_file(

@@ -563,8 +563,9 @@ def test_a_live_source_is_never_given_two_runs_at_once():
     assert session.most == 1
 
 
-def test_a_live_frame_is_not_taken_before_its_turn() -> None:
-    """One that waited for the frames before it would no longer be the newest."""
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_live_frame_is_not_taken_before_its_turn(batch_size: int) -> None:
+    """One that waited for the frames before it, or for its batch to fill, would no longer be the newest."""
     source, taken = NumberedFrames(10, live=True), []
 
     def labels(batch: np.ndarray) -> np.ndarray:
@@ -572,7 +573,8 @@ def test_a_live_frame_is_not_taken_before_its_turn() -> None:
         taken.append(source.counts.read)
         return batch[..., 0].copy()
 
-    report = Pipeline(source, segmenter(labels=labels), Collected()).run()
+    options = PipelineOptions(batch_size=batch_size)
+    report = Pipeline(source, segmenter(labels=labels), Collected(), options=options).run()
     assert (report.error, report.frames["segmented"]) == (None, 10)
     assert taken == list(range(1, 11))
 
