@@ -92,8 +92,12 @@ def read_settings(options: argparse.Namespace) -> Settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m benchmarks", description="Throughput and IoU parity of edge_seg against Keras.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = Parser(
+        prog="python -m benchmarks",
+        description="Throughput and IoU parity of edge_seg against Keras. Without a COMMAND it measures, as "
+        "`run` does, whose options `python -m benchmarks run --help` lists.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_arguments, _) in COMMANDS.items():
         add_arguments(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
     return parser

@@ -27,7 +27,7 @@ IOU_NOISE = 0.05
 AGREEMENT_NOISE = 0.05
 ROW_HEAD = ("contender", "batch", "before ms", "after ms", "times faster", "quartiles", "", "x Keras", "mean IoU")
 END_TO_END = ", end to end"
-CLIP_HEAD = ("end to end", "batch", "before fps", "after fps", "times faster", "quartiles", "")
+CLIP_HEAD = ("end to end", "batch", "before frames/s", "after frames/s", "times faster", "quartiles", "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from edge_seg.files import replacing
 from edge_seg.threads import available_threads
 from train.arguments import path, positive
 from train.files import DAMAGE
+from train.quiet import import_keras_quietly
 
 from .arguments import AXES, axis_list, minute_list, rate, side_list, whole_numbers
 from .cases import Contender, keras_contenders, session_contenders
@@ -216,7 +217,8 @@ def check_drawn(kept: dict[str, Any], path: Path) -> None:
 
 def measure_growth(settings: GrowthSettings, surroundings: dict[str, Any], *, say: Say) -> Iterator[dict[str, Any]]:
     """Measure the axes asked for; yields the result so far, as plain JSON types, after each."""
-    from train.run import open_run
+    import_keras_quietly()
+    from train.run import open_run  # imports Keras
 
     digest, parameters = check_run(settings.run), open_run(settings.run).fcn8.parameters
     axes: dict[str, list[dict[str, Any]]] = {}

@@ -49,7 +49,7 @@ process' own (VmHWM). Mean IoU leaves the unlabelled class out and is taken at e
 share of pixels with the label of Keras predict, at the model's size. Operations are counted from the ONNX file, a
 multiply-add as two; "of peak" is the share of the fastest product or convolution that any library at hand reached in
 the same arithmetic, "of limit" that of the roofline, for which each layer takes as long as its operations at that peak
-or its weights from memory. From end to end, "allowed" is the cores over the CPU time of the stages, each run alone."""
+or its weights from memory. From end to end, "possible" is the cores over the CPU time of the stages, each run alone."""
 
 
 def render_page(result: Result, chart_png: bytes) -> str:

@@ -37,10 +37,11 @@ def heading(result: Result) -> str:
     machine, settings, data = result.environment, result.settings, result.data
     cores = phrases.counted(machine["cores"], "core")
     size = "x".join(str(side) for side in settings["size"])
-    method = f"{settings['repeats']} interleaved repeats of {settings['frames']} frames each, {timed_calls(result)}"
+    repeats = phrases.counted(settings["repeats"], "interleaved repeat")
+    method = f"{repeats} of {phrases.counted(settings['frames'], 'frame')} each, {timed_calls(result)}"
     return "\n".join(
         (
-            f"{data['name']}: {data['frames']} frames, segmented at {size}",
+            f"{data['name']}: {phrases.counted(data['frames'], 'frame')}, segmented at {size}",
             f"{processor(machine)}, {cores}, Python {machine['python']}, {machine['os']}",
             f"{method}; the whole took {result.duration_s:.0f} s",
         )
@@ -50,7 +51,7 @@ def heading(result: Result) -> str:
 def timed_calls(result: Result) -> str:
     """Number of timed calls of each contender at each batch size, in words."""
     calls = sorted({row.calls for row in result.rows if row.status == "ok"})
-    return f"{' or '.join(map(str, calls)) or 'no'} timed calls of each contender"
+    return f"{' or '.join(map(str, calls)) or 'no'} timed call{'' if calls == [1] else 's'} of each contender"
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -83,8 +84,8 @@ def clip_table(rows: Sequence[ClipRow]) -> list[tuple[str, ...]]:
         "batch",
         "frames/s",
         "x naive",
-        "allowed",
-        "of allowed",
+        "possible",
+        "of possible",
         *(f"{stage} ms" for stage in stages),
         "peak MB",
     )

@@ -14,12 +14,13 @@ from .timings import StageTime
 
 # The outcomes add up to the frames read; the remarks are not part of that sum.
 OUTCOMES = ("segmented", "skipped", "failed", "dropped")
+# {s} is the plural's s.
 _REMARKS = {
     "corrupt": "damaged, concealed by the decoder or built on one that was",
-    "damaged_packets": "damaged packets",
+    "damaged_packets": "damaged packet{s}",
     "resized": "of another size, brought to the first one's",
     "retimed": "without a usable time, given the next one",
-    "reconnects": "times opened again",
+    "reconnects": "time{s} opened again",
 }
 
 
@@ -61,7 +62,9 @@ class StreamReport:
         """The account in one line, without the source's name."""
         frames = self.frames
         parts = [f"{counted(frames['read'], 'frame')} read: " + ", ".join(f"{frames[key]} {key}" for key in OUTCOMES)]
-        parts += [f"{frames[key]} {words}" for key, words in _REMARKS.items() if frames[key]]
+        for key, words in _REMARKS.items():
+            if frames[key]:
+                parts.append(f"{frames[key]} {words.format(s='' if frames[key] == 1 else 's')}")
         if self.gap_s:
             parts.append(f"no frame for {Gap(self.gap_s, self.gap_at_s)}")
         if self.ended_at_s is not None:

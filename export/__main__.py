@@ -90,10 +90,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--opset",
         type=positive,
         default=17,
+        metavar="N",
         help="ONNX operator set, 15 to 22; older runtimes need a lower one (default: 17)",
     )
     parser.add_argument(
-        "--outputs", type=_outputs, default=("labels",), help='"labels" or "labels,confidence" (default: labels)'
+        "--outputs",
+        metavar="NAMES",
+        type=_outputs,
+        default=("labels",),
+        help='"labels" or "labels,confidence" (default: labels)',
     )
     parser.add_argument(
         "--confidence-dtype",
@@ -107,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dynamic-size", action="store_true", help="accept any multiple of 32 at run time (default: the one size)"
     )
-    parser.add_argument("--name", default="fcn8", help="short name stored in the file (default: fcn8)")
+    parser.add_argument("--name", metavar="NAME", default="fcn8", help="short name stored in the file (default: fcn8)")
     parser.add_argument(
         "--license", metavar="TEXT", help="terms of the weights, stored in the file (default: the run's)"
     )
@@ -160,7 +165,11 @@ def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration-frames", metavar="N", type=positive, default=64, help="how many frames (default: 64)"
     )
     group.add_argument(
-        "--percentile", type=float, default=99.99, help="share of values kept in range by `percentile` (default: 99.99)"
+        "--percentile",
+        metavar="P",
+        type=float,
+        default=99.99,
+        help="share of values, in %%, kept in range by `percentile` (default: 99.99)",
     )
     group.add_argument(
         "--calibration-data",

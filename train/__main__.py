@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("ship", "a run's network and float16 weights alone, as the bundled ones", add_ship_arguments, run_ship),
         ("poster", "a clip's frame beside its overlay, as in README", add_poster_arguments, run_poster),
     ):
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         add(command)
         command.set_defaults(run=run, needs_keras=name in ("fit", "average", "study", "ship"))
     return parser

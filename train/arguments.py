@@ -133,10 +133,10 @@ def byte(text: str) -> int:
     return int(text)
 
 
-def add_class_options(add: Callable[..., Any], *also: str, start: str = "") -> None:
+def add_class_options(add: Callable[..., Any], *, start: str = "") -> None:
     """Add the options that say what masks hold, through a parser's `add_argument`.
 
-    `also`: other names of --unlabelled-class; `start`: text before each default in the help.
+    `start`: text before each default in the help.
     """
     add(
         "--classes",
@@ -146,7 +146,6 @@ def add_class_options(add: Callable[..., Any], *also: str, start: str = "") -> N
     )
     add(
         "--unlabelled-class",
-        *also,
         metavar="NAME",
         help=f'name of the class that means not labelled, or "none" (default: {start}unlabelled, if there is one)',
     )

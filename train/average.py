@@ -33,7 +33,7 @@ def add_average_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=path, metavar="RUN", help="a finished run, or edge_seg/assets/keras")
     parser.add_argument("second", type=path, metavar="OTHER", help="a run that was begun from it with --start")
     parser.add_argument("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
-    parser.add_argument("--share", type=_share, default=0.5, help="of OTHER, 0 to 1 (default: 0.5)")
+    parser.add_argument("--share", type=_share, default=0.5, metavar="S", help="of OTHER, 0 to 1 (default: 0.5)")
 
 
 def _share(text: str) -> float:

@@ -43,6 +43,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "dataset",
         nargs="?",
         type=arguments.path,
+        metavar="DATASET",
         help="folder in the dataset1 layout (default: the one the run recorded)",
     )
     parser.add_argument(
@@ -51,26 +52,36 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         help="the run's own training or validation images, or the test folder (default: val; test for an .onnx file)",
     )
     parser.add_argument(
-        "--images", type=arguments.path, help="plain image folder, instead of a dataset (default: none)"
+        "--images",
+        type=arguments.path,
+        metavar="DIR",
+        help="plain image folder, instead of DATASET (default: none)",
     )
-    parser.add_argument("--masks", type=arguments.path, help="plain mask folder, of the same names (default: none)")
+    parser.add_argument(
+        "--masks", type=arguments.path, metavar="DIR", help="plain mask folder, of the same names (default: none)"
+    )
     parser.add_argument(
         "--ignore-id", type=arguments.byte, metavar="N", help=f"{arguments.IGNORE_HELP} (default: the run's)"
     )
     parser.add_argument(
         "--out",
         type=arguments.folder,
+        metavar="DIR",
         help="folder for tables and pictures (default: evaluate-SPLIT in the run, ./NAME-evaluate-SPLIT for .onnx and "
         "what is bundled; with -by-night after SPLIT)",
     )
     parser.add_argument(
-        "--input-size", type=arguments.size, help="HxW the network runs at, multiples of 32 (default: the run's)"
+        "--input-size",
+        type=arguments.size,
+        metavar="HxW",
+        help="size that the network runs at, multiples of 32 (default: the run's)",
     )
     parser.add_argument("--flip", action="store_true", help="also average with the mirrored input (default: no)")
     parser.add_argument(
         "--scales",
         type=arguments.scales,
         default=(1.0,),
+        metavar="S,S",
         help="also average over these input scales, like 0.75,1,1.25 (default: 1)",
     )
     parser.add_argument(
@@ -78,7 +89,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="relight each image by its mask as by night, always alike for one name (default: no)",
     )
-    parser.add_argument("--batch", type=arguments.positive, default=8, help="frames a call (default: 8)")
+    parser.add_argument("--batch", type=arguments.positive, default=8, metavar="N", help="frames a call (default: 8)")
 
 
 def run_evaluate(args: argparse.Namespace) -> int:

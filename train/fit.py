@@ -115,8 +115,8 @@ def left_as_it_is(run: Run, options: FitOptions) -> Run:
             run = save_run(run.folder, {**run.config, "license": options.license})
         if not (run.folder / PAGE_NAME).exists():  # The training ended, but something stopped its pictures.
             write_run_pictures(run)
-    epochs = run.config["recipe"]["epochs"]
-    print(f"nothing left to train: {run.folder}{os.sep} has all of its {epochs} epochs, and keeps its record of them")
+    epochs = counted(run.config["recipe"]["epochs"], "epoch")
+    print(f"nothing left to train: {run.folder}{os.sep} has finished its {epochs}, and keeps the record of it")
     return run
 
 

@@ -31,8 +31,8 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         help="folder in the dataset1 layout (default: --images and --masks)",
     )
     add("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
-    add("--images", type=path, help="plain image folder, instead of DATASET (default: none)")
-    add("--masks", type=path, help="plain mask folder, instead of DATASET (default: none)")
+    add("--images", type=path, metavar="DIR", help="plain image folder, instead of DATASET (default: none)")
+    add("--masks", type=path, metavar="DIR", help="plain mask folder, of the same names (default: none)")
     add(
         "--unlabelled",
         type=path,
@@ -43,7 +43,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     )
     add_class_options(add, start="as in --start, or ")
     add("--split", choices=("random", "time"), help="validation split (default: time; notebook recipe: random)")
-    add("--validation-share", type=float, help="share of the images held out (default: 0.15)")
+    add("--validation-share", type=float, metavar="S", help="share of the images held out (default: 0.15)")
     add(
         "--hold-out",
         type=drives,
@@ -57,11 +57,17 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--recipe", choices=RECIPE_NAMES, help="how to train (default: default)")
-    add("--epochs", type=positive, help="passes over the training images (default: 60; notebook recipe: 10)")
-    add("--batch-size", type=positive, help="images a step (default: 6; notebook recipe: 32)")
+    add(
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="passes over the training images (default: 60; notebook recipe: 10)",
+    )
+    add("--batch-size", type=positive, metavar="N", help="images a step (default: 6; notebook recipe: 32)")
     add(
         "--learning-rate",
         type=float,
+        metavar="R",
         help="peak learning rate (default: 1e-3; --start without normalisation: 1e-4; notebook recipe: 1e-2)",
     )
     add(
@@ -81,6 +87,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     add(
         "--rendered-share",
         type=float,
+        metavar="S",
         help="share of rendered scenes among training images (default: 0.12; notebook recipe: 0)",
     )
     add(
@@ -98,7 +105,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         help="classes weigh 1 / ln(C + share of the pixels) in the loss: the larger, the more alike, and the less "
         "often a rare class is called (default: 1.1)",
     )
-    add("--seed", type=seed, help="of every random draw (default: 1)")
+    add("--seed", type=seed, metavar="N", help="of every random draw (default: 1)")
     add(
         "--crop-size",
         type=size,
@@ -136,6 +143,7 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--license",
+        metavar="TEXT",
         help="terms of use of the resulting weights, one line, carried into exported files "
         "(default: none; with --start or --teacher, those of its weights)",
     )

@@ -33,10 +33,15 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         "dataset",
         nargs="?",
         type=arguments.path,
+        metavar="DATASET",
         help="folder in the dataset1 layout; not needed with --images and --masks",
     )
     parser.add_argument(
-        "--out", required=True, type=arguments.folder, help="folder for classes.csv and the pictures; made if missing"
+        "--out",
+        required=True,
+        type=arguments.folder,
+        metavar="DIR",
+        help="folder for classes.csv and the pictures; made if missing",
     )
     parser.add_argument(
         "--split",
@@ -44,17 +49,32 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         help="which half of the layout alone (default: train, and the files of test checked too)",
     )
     parser.add_argument(
-        "--images", type=arguments.path, help="plain image folder, instead of a dataset (default: none)"
-    )
-    parser.add_argument("--masks", type=arguments.path, help="plain mask folder, of the same names (default: none)")
-    arguments.add_class_options(parser.add_argument, "--unlabelled")
-    parser.add_argument(
-        "--input-size", type=arguments.size, default=(224, 224), help="HxW to show images at (default: 224x224)"
+        "--images",
+        type=arguments.path,
+        metavar="DIR",
+        help="plain image folder, instead of DATASET (default: none)",
     )
     parser.add_argument(
-        "--samples", type=arguments.positive, default=3, help="random images to show, up to 50 (default: 3)"
+        "--masks", type=arguments.path, metavar="DIR", help="plain mask folder, of the same names (default: none)"
     )
-    parser.add_argument("--seed", type=arguments.natural, default=0, help="which random images (default: 0)")
+    arguments.add_class_options(parser.add_argument)
+    parser.add_argument(
+        "--input-size",
+        type=arguments.size,
+        default=(224, 224),
+        metavar="HxW",
+        help="size to show images at (default: 224x224)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=arguments.positive,
+        default=3,
+        metavar="N",
+        help="random images to show, up to 50 (default: 3)",
+    )
+    parser.add_argument(
+        "--seed", type=arguments.natural, default=0, metavar="N", help="which random images (default: 0)"
+    )
 
 
 def run_inspect(args: argparse.Namespace) -> int:

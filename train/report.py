@@ -20,7 +20,7 @@ import numpy as np
 from edge_seg.console import harmless
 from edge_seg.files import replacing
 from edge_seg.overlay import Palette
-from edge_seg.phrases import percent
+from edge_seg.phrases import counted
 from edge_seg.spec import CAMVID_CLASSES, palette_for
 
 from .evaluation import FULL_FRAME
@@ -110,7 +110,8 @@ def _heading(
     cards = [*evaluations]
     if rows:
         seconds = float(np.nansum(column(rows, "seconds")))
-        cards.append(_card(str(len(rows)), f"epochs in {_duration(seconds)}"))
+        number, noun = counted(len(rows), "epoch").split()
+        cards.append(_card(number, f"{noun} in {_duration(seconds)}"))
     none = "" if rows or evaluations else '<p class="note">This run has no history and no evaluation yet.</p>'
     if damaged:
         none = f'<p class="note">{escape("Left out, damaged: " + "; ".join(damaged))}</p>'
@@ -140,7 +141,7 @@ def _evaluation_parts(path: Path) -> tuple[str, str]:
     split = SPLIT_NAMES.get(_split(place), _split(place)).lower()
     with_all = _figure(full["mean_iou_with_unlabelled"])
     mean = _card(_figure(full["mean_iou"]), f"mean IoU, {split} ({with_all} with unlabelled)")
-    cards = mean + _card(_percent(full["accuracy"]), f"global accuracy, {split}")
+    cards = mean + _card(_figure(full["accuracy"]), f"global accuracy, {split}")
     return cards, _evaluation_section(place, record, palette_for(tuple(record["classes"])))
 
 
@@ -199,7 +200,7 @@ def _protocol_table(results: Iterable[dict[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td>{escape(item['protocol'])}, {escape(item['variant'])}</td>"
         f"<td>{_figure(item['mean_iou'])}</td><td>{_figure(item['mean_iou_with_unlabelled'])}</td>"
-        f"<td>{_percent(item['accuracy'])}</td><td>{_percent(item['accuracy_with_unlabelled'])}</td></tr>"
+        f"<td>{_figure(item['accuracy'])}</td><td>{_figure(item['accuracy_with_unlabelled'])}</td></tr>"
         for item in results
     )
     head = "<th></th><th>mean IoU</th><th>with unlabelled</th><th>accuracy</th><th>with unlabelled</th>"
@@ -307,10 +308,6 @@ def _swatch(color: tuple[int, int, int]) -> str:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None or np.isnan(value) else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else percent(value, 1)
 
 
 def _duration(seconds: float) -> str:

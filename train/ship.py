@@ -132,12 +132,13 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m train clip`."""
     add = parser.add_argument
     add("--out", type=arguments.path, required=True, metavar="FILE.mp4", help="the clip to make")
-    add("--seed", type=arguments.natural, default=SHOWCASE_SEED, help="which street (default: %(default)s, README's)")
+    add("--seed", type=arguments.natural, default=SHOWCASE_SEED, metavar="N",
+        help="which street (default: %(default)s, README's)")  # fmt: skip
     add("--style", choices=STYLES, default=SHOWCASE_STYLE, help="kind of street (default: %(default)s)")
-    add("--seconds", type=_seconds, default=8.0, help="length (default: %(default)s)")
-    add("--rate", type=arguments.positive, default=25, help="frames a second (default: %(default)s)")
+    add("--seconds", type=_seconds, default=8.0, metavar="S", help="length (default: %(default)s)")
+    add("--rate", type=arguments.positive, default=25, metavar="N", help="frames a second (default: %(default)s)")
     add("--size", type=arguments.size, default=(480, 640), metavar="HxW", help="of a frame (default: 480x640)")
-    add("--crf", type=int, default=27, help="x264's quality, 0 best to 51 (default: %(default)s)")
+    add("--crf", type=int, default=27, metavar="N", help="x264's quality, 0 best to 51 (default: %(default)s)")
 
 
 def _seconds(text: str) -> float:
@@ -188,7 +189,7 @@ def add_poster_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", type=arguments.path, metavar="CLIP", help="video")
     parser.add_argument("--out", type=arguments.path, required=True, metavar="FILE.png", help="the picture to make")
     parser.add_argument(
-        "--frame", type=arguments.natural, default=40, help="which of its frames (default: %(default)s)"
+        "--frame", type=arguments.natural, default=40, metavar="N", help="which of its frames (default: %(default)s)"
     )
 
 

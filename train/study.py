@@ -94,9 +94,9 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     add("study", choices=tuple(STUDIES), help="parts: the recipe without each part; widths: the recipe at each width")
     add("dataset", type=arguments.path, metavar="DATASET", help="folder in the dataset1 layout, of CamVid's 12 classes")
     add("--out", type=arguments.folder, required=True, metavar="DIR", help="folder of the runs, the table and the JSON")
-    add("--epochs", type=arguments.positive, default=10, help="of each training (default: %(default)s)")
+    add("--epochs", type=arguments.positive, default=10, metavar="N", help="of each training (default: %(default)s)")
     add("--crop-size", type=arguments.size, default=(160, 224), metavar="HxW", help="training crop (default: 160x224)")
-    add("--batch-size", type=arguments.positive, default=8, help="images a step (default: %(default)s)")
+    add("--batch-size", type=arguments.positive, default=8, metavar="N", help="images a step (default: %(default)s)")
     add("--seeds", type=seeds, default=(1, 2), metavar="N,N", help="one training a seed (default: 1,2)")
     add(
         "--hold-out",

@@ -43,7 +43,9 @@ def line_chart(xs: np.ndarray, lines: Sequence[Line], *, title: str = "") -> str
         return ""
     low, high = _span(np.concatenate([line.values for line in drawn]))
     left, right, top, bottom = 56, 112, 10, 26
-    first, last = float(xs[0]), float(xs[-1]) if xs[-1] > xs[0] else float(xs[0]) + 1
+    first, last = float(xs[0]), float(xs[-1])
+    if first == last:  # a lone place stands in the middle, with no other named beside it
+        first, last = first - 0.5, last + 0.5
 
     def x_of(x: float) -> float:
         return left + (x - first) / (last - first) * (WIDTH - left - right)
@@ -121,7 +123,7 @@ def _span(values: np.ndarray) -> tuple[float, float]:
     found = values[np.isfinite(values)]
     low, high = float(found.min()), float(found.max())
     margin = (high - low) * 0.06 or 0.1 * (abs(high) or 1.0)
-    return (0.0 if low >= 0 and low < 0.25 * high else low - margin), high + margin
+    return (0.0 if 0 <= low <= 0.25 * high else low - margin), high + margin
 
 
 def _last(values: np.ndarray) -> float:

@@ -356,6 +356,12 @@ def test_help_keeps_the_names_of_things(capsys: pytest.CaptureFixture[str]) -> N
     assert "A CUDA machine in one run" in capsys.readouterr().out
 
 
+def test_help_says_where_the_options_of_a_plain_call_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert "`python -m benchmarks run --help` lists" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_missing_package_is_one_line_and_help_waits_for_no_keras(tmp_path):
     start = "from benchmarks.__main__ import main"
     hidden = f"import sys; sys.modules['numpy'] = None; {start}; sys.exit(main(['compare', 'a.json', 'b.json']))"

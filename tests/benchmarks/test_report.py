@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import cv2
 import pytest
 
+from benchmarks import figures
 from benchmarks.report import new_folder, write_report
 from benchmarks.rows import read_result
 from benchmarks.table import render
@@ -41,6 +42,17 @@ def test_the_table_has_every_row_and_says_what_failed(result):
     assert re.search(r"edge_seg cpu int8 +20\.0 +24\.0 +50\.0 +5\.00 +4\.90-5\.10 +500 ", text)
     assert re.search(r"edge_seg cpu int8 +1 +40\.0 +12\.0 +44\.0 +91 % +2\.0 +20\.0 +6\.0 +300", text)
     assert "not here: openvino" in text
+    # README's name for the column, whose figures `readme` takes from the same rows.
+    assert "of possible" in text
+    assert "of possible" in figures.clip_table(result)
+
+
+def test_one_of_a_thing_is_not_several(result):
+    settings = {**result.settings, "repeats": 1, "frames": 1}
+    rows = tuple(replace(row, calls=1) for row in result.rows)
+    text = render(replace(result, settings=settings, rows=rows, data={**result.data, "frames": 1}))
+    assert ": 1 frame, segmented" in text
+    assert "\n1 interleaved repeat of 1 frame each, 1 timed call of each contender; " in text
 
 
 def test_the_chart_is_a_picture_that_changes_with_the_figures(result, written, tmp_path):

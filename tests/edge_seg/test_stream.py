@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from edge_seg import ConfigurationError, MediaError, ModelSpec, Segmenter, bundled_clip
+from edge_seg.account import StreamReport
 from edge_seg.fake import FakeSession, brightness_labels
 from edge_seg.media import Frame, Source, SourceInfo
 from edge_seg.sources import open_source
@@ -75,6 +76,16 @@ def test_what_came_before_an_error_is_given_whatever_the_batch(tmp_path: Path, b
         assert [result.index for result in results] == [0, 1, 2]
         assert stream.report.balanced
         assert stream.report.frames["segmented"] == 3
+
+
+def test_an_account_names_one_of_a_thing_and_several() -> None:
+    frames = dict.fromkeys(("read", "segmented", "skipped", "failed", "dropped", "corrupt", "resized", "retimed"), 0)
+    once, twice = (
+        StreamReport(source="camera", frames={**frames, "damaged_packets": count, "reconnects": count}).account_line()
+        for count in (1, 2)
+    )
+    assert "; 1 damaged packet; 1 time opened again" in once
+    assert "; 2 damaged packets; 2 times opened again" in twice
 
 
 def test_a_folder_that_breaks_off_between_two_files_is_not_said_to_have_ended(tmp_path: Path) -> None:

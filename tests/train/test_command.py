@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from export.__main__ import build_parser as export_parser
+from train.__main__ import build_parser as train_parser
 from train.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +27,28 @@ def test_help_waits_for_neither_keras_nor_matplotlib() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.endswith("\n[]\n"), done.stdout + done.stderr
     assert "--learning-rate" in done.stdout
+
+
+@pytest.mark.parametrize("parser", [train_parser, export_parser], ids=["train", "export"])
+def test_help_says_what_kind_of_value_an_option_takes(parser: Callable[[], argparse.ArgumentParser]) -> None:
+    # argparse's own "--input-size INPUT_SIZE" says nothing; "--input-size HxW" does.
+    waiting, silent = [parser()], []
+    while waiting:
+        for action in waiting.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+            elif action.nargs != 0 and not action.choices and not action.metavar:
+                silent.append(action.dest)
+    assert not silent
+
+
+def test_unlabelled_is_never_a_class_in_one_command_and_a_folder_in_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", "data", "--out", str(tmp_path), "--unlabelled", "sky"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --unlabelled" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(

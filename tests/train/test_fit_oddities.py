@@ -21,11 +21,11 @@ from tests.train.test_fit import files, fit, history
 from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
 from train.callbacks import Progress
-from train.fit import Trainer
+from train.fit import Trainer, left_as_it_is
 from train.fit_command import options_anew
 from train.options import read_begun
 from train.recipes import RECIPES
-from train.run import open_run
+from train.run import Run, open_run
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_finished_run_keeps_its_record_when_it_is_resumed(
     before = files(out)
     capsys.readouterr()
     assert main([*resume, "--learning-rate", "1e-4"]) == 0
-    assert f"nothing left to train: {out}{os.sep} has all of its 3 epochs" in capsys.readouterr().out
+    assert f"nothing left to train: {out}{os.sep} has finished its 3 epochs, " in capsys.readouterr().out
     assert files(out) == before
     assert main([*resume, "--epochs", "2"]) == 2
     assert "recipe.epochs is 3 there, 2 here" in capsys.readouterr().err
@@ -117,6 +117,13 @@ def test_a_finished_run_keeps_its_record_when_it_is_resumed(
         assert files(out)[name] == before[name]
     assert strict_json(out / "config.json") == {**json.loads(before["config.json"]), "license": "other terms"}
     assert (out / "report.html").is_file()
+
+
+def test_a_finished_run_of_one_epoch_has_not_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.html").touch()
+    options = options_anew(build_parser().parse_args(["fit", "data", "--out", str(tmp_path)]))[1]
+    left_as_it_is(Run(tmp_path, {"recipe": {"epochs": 1}}), options)
+    assert "has finished its 1 epoch, and keeps" in capsys.readouterr().out
 
 
 @quick

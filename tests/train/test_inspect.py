@@ -105,7 +105,7 @@ def test_plain_folders_and_other_classes(make_dataset: Callable[..., Path], tmp_
     root = make_dataset(count=2)
     folders = ("--images", root / "images_prepped_train", "--masks", root / "annotations_prepped_train")
     names = ",".join(f"kind{i}" for i in range(12))
-    assert inspect(*folders, "--out", tmp_path, "--classes", names, "--unlabelled", "kind3") == 0
+    assert inspect(*folders, "--out", tmp_path, "--classes", names, "--unlabelled-class", "kind3") == 0
     with open(tmp_path / "classes.csv", newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)] == names.split(",")
 
@@ -165,7 +165,7 @@ def test_calls_that_cannot_be(make_dataset: Callable[..., Path], tmp_path: Path)
     with pytest.raises(DatasetError, match="is not a folder"):
         inspect(root, "--split", "test", "--out", tmp_path)
     with pytest.raises(ConfigurationError, match="not one of the classes"):
-        inspect(root, "--out", tmp_path, "--unlabelled", "void")
+        inspect(root, "--out", tmp_path, "--unlabelled-class", "void")
     for wrong in (["--input-size", "224"], ["--classes", "sky,sky"], ["--samples", "0"], ["--input-size", "0x8"]):
         with pytest.raises(SystemExit) as caught:
             inspect(root, "--out", tmp_path, *wrong)

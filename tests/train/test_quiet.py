@@ -44,6 +44,22 @@ def test_an_interruption_amid_the_import_is_neither_swallowed_nor_another_error(
     assert (done.returncode, done.stderr) == (1, f"\n{WAITING}\nerror: interrupted.\n")
 
 
+def test_a_benchmark_that_reads_a_run_itself_does_not_chatter_either(tmp_path: Path) -> None:
+    (tmp_path / "keras.py").write_text(
+        "import os; from unittest.mock import MagicMock\n"
+        "os.write(2, b'chatter\\n')\n"
+        "__getattr__ = lambda name: MagicMock()\n"
+    )
+    script = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from pathlib import Path; "
+        "from benchmarks.growth import GrowthSettings, measure_growth; "
+        f"run = Path({str(ROOT)!r}) / 'edge_seg/assets/keras_fast'; "
+        "assert not list(measure_growth(GrowthSettings(run=run, axes=()), {}, say=print))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_second_signal_ends_the_import_with_a_line(tmp_path: Path) -> None:
     (tmp_path / "keras.py").write_text(

@@ -137,7 +137,14 @@ def test_a_full_run_shows_everything_in_order(tmp_path: Path) -> None:
     assert "0.951" in page
     assert "20 entries" in page
     assert "4</b><span>epochs in 5 min" in page
+    # The same unit as `evaluate` prints: 1234 of 1267 pixels.
+    assert page.count("<b>0.974</b><span>global accuracy") == 2
     assert "keras" in page
+
+
+def test_one_epoch_is_not_several(tmp_path: Path) -> None:
+    write_history(tmp_path, 1, CAMVID_CLASSES)
+    assert "1</b><span>epoch in 1 min" in write_report(tmp_path).read_text()
 
 
 @pytest.mark.parametrize("pieces", [(), ("config",), ("history",), ("history", "config"), ("evaluation",)])
@@ -314,3 +321,10 @@ def test_names_at_the_ends_of_lines_do_not_meet() -> None:
     heights = sorted(float(y) for y in re.findall(r'class="label" x="\d+" y="([\d.]+)"', svg))
     assert len(heights) == 4
     assert min(np.diff(heights)) >= 13.9
+
+
+def test_one_epoch_whose_rate_ended_at_0_has_no_other_epoch_and_no_rate_below_it() -> None:
+    chart = line_chart(np.array([1.0]), [Line("rate", np.array([0.0]), "red")])
+    places = re.findall(r'<text class="axis"[^>]*text-anchor="(middle|end)">([^<]+)<', chart)
+    assert [float(place) for side, place in places if side == "middle"] == [1]
+    assert min(float(place) for side, place in places if side == "end") == 0
