@@ -44,7 +44,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; without a command's name, `run` is meant."""
     given = list(arguments)
-    if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given.insert(0, "run")
     return _parser().parse_args(given)
 

@@ -37,8 +37,9 @@ def _run(argv: list[str] | None, watch: _Watch) -> int:
         require_tools()
         from .publish import export_run
 
-        report = export_run(args.run, options_from(args), say=_say)
-    put(*summary_lines(report))
+        options = options_from(args)
+        report = export_run(args.run, options, say=_say)
+    put(*summary_lines(report), f"report: {options.report_path}")
     return 0
 
 

@@ -188,6 +188,12 @@ def test_a_result_names_the_options_that_measure_the_same_again(tmp_path, monkey
     assert commands.parse_arguments(own.extent.split()).data == Path("dataset1")
 
 
+def test_a_word_that_is_no_command_is_answered_by_those_there_are(capsys):
+    with pytest.raises(SystemExit):
+        commands.parse_arguments(["grwoth", "--quick"])
+    assert "invalid choice: 'grwoth' (choose from 'run', 'compare', 'growth'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "given",
     [

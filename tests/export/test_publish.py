@@ -67,7 +67,9 @@ def test_a_run_becomes_a_proved_file(run_folder, tmp_path, capsys, precision):
     assert report["sha256"] == header.sha256
     assert report["gate"]["mean_iou_points"] is not None
     assert report["gate_note"] == ""
-    assert "validation images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "validation images" in said
+    assert said.endswith(f"report: {tmp_path / 'model.report.json'}\n")
 
 
 def test_the_file_proves_itself_and_holds_rendered_frames(run_folder, scenes, tmp_path):
