@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_seg.errors import ConfigurationError
-from tests.train.conftest import quick
+from tests.train.conftest import quickest
 from train import study
 from train.__main__ import build_parser, main
 from train.dataset import Sample, find_samples
@@ -127,7 +127,7 @@ FIT = ["--epochs", "1", "--block-widths", "4,4,4,4,4", "--head-widths", "4,4", "
 FIT += ["--batch-size", "4", "--policy", "float32"]
 
 
-@quick
+@quickest
 def test_fit_holds_out_a_drive_and_is_gone_on_with_so(
     two_drives: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

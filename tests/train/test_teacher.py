@@ -18,7 +18,7 @@ from edge_seg.codecs import EncodeOptions
 from edge_seg.encode import VideoWriter
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
-from tests.train.conftest import quick
+from tests.train.conftest import quickest
 from train import callbacks, teacher
 from train.__main__ import main
 from train.augment import Example, augment, paste_rare
@@ -287,7 +287,7 @@ def test_devices_are_chosen_for_the_batch_that_frames_fill(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
+@quickest
 def test_fit_records_its_teacher_and_learns_from_it(
     dataset: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,7 +314,7 @@ def test_fit_records_its_teacher_and_learns_from_it(
 
 
 @pytest.mark.slow
-@quick
+@quickest
 def test_a_taught_run_is_gone_on_with_by_the_same_teacher_alone(
     dataset: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
