@@ -1,6 +1,7 @@
 """Runs a piece of work in forked children that are killed at every turn, and looks each time at what lies there.
 
-    killed.py WORK MANNER FOLDER SEED -> a line of JSON: how often it died, and how often the old and the new were found
+    killed.py WORK MANNER,... FOLDER SEED -> a line of JSON for each manner: how often it died, and how often the old
+                                             and the new were found; or how it failed
 
 MANNER: `calls` kills before and after each fsync, rename, truncate, unlink, mkdir and os.write, counted through the
 whole work; `bytes` kills at the first write past a random size of file, in C libraries too (the kernel's limit on the
@@ -182,7 +183,7 @@ class Predict(Work):
     absent_allowed = True
 
     def make(self, version: str) -> None:
-        from edge_seg import Segmenter, bundled_model, cli, predict_command
+        from edge_seg import Segmenter, cli, predict_command
         from edge_seg.fake import FakeSession
         from edge_seg.spec import ModelSpec
         from tests.edge_seg.clips import make_clip, write_image
@@ -192,6 +193,7 @@ class Predict(Work):
             given.mkdir()
             make_clip(given / "clip.mp4", count=12, size=(48, 64))
             write_image(given / "still.png", 7)
+            self._write_model()
 
         class Stand(Segmenter):
             def __init__(self, model: object, *, batch_size: int = 1, **options: object) -> None:
@@ -202,8 +204,20 @@ class Predict(Work):
         out = ["-o", str(self.folder / "out"), "--overwrite", "--save", "overlay,mask,labels,jsonl"]
         nowhere = io.StringIO()
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            code = cli.main(["predict", str(given), *out, *options, "-m", str(bundled_model())])
+            code = cli.main(["predict", str(given), *out, *options, "-m", str(self.folder / "model.onnx")])
         assert code == 0, nowhere.getvalue()
+
+    def _write_model(self) -> None:
+        """A model of few nodes, since each round reads what is said in it; `Stand` computes instead of it."""
+        import onnx
+
+        from edge_seg.spec import ModelSpec
+        from tests.conftest import tiny_graph
+
+        spec = ModelSpec(input_size=(32, 32))
+        model = tiny_graph(spec.input_size, len(spec.classes))
+        onnx.helper.set_model_props(model, spec.to_metadata())
+        onnx.save(model, self.folder / "model.onnx")
 
     def look(self) -> str:
         import cv2
@@ -397,9 +411,9 @@ def manners(manner: str, work: Work, draw: random.Random, took_s: float) -> Call
     return lambda number: (lambda seconds: lambda: arm_moment(seconds))(draw.uniform(0.0005, took_s))
 
 
-def run(name: str, manner: str, folder: Path, seed: int) -> dict[str, Any]:
+def run(work: Work, name: str, manner: str, folder: Path, seed: int) -> dict[str, Any]:
     """Kill until the work gets through (`calls`), or `rounds` times; AssertionError where neither old nor new lies."""
-    work = WORKS[name.rstrip("!")](folder / "work")
+    work.folder = folder / "work"
     pristine = folder / "pristine"
 
     def prepare() -> None:
@@ -446,9 +460,12 @@ def preload() -> None:
 
     import edge_seg.cli
     import edge_seg.commands
+    import edge_seg.fake
     import edge_seg.predict_command
+    import edge_seg.video
+    import tests.edge_seg.clips
 
-    assert all((av, cv2, numpy, edge_seg))
+    assert all((av, cv2, numpy, edge_seg, tests))
 
 
 if __name__ == "__main__":
@@ -457,4 +474,13 @@ if __name__ == "__main__":
     if what.rstrip("!") in ("checkpoint", "weights"):
         import train.checkpoint
         import train.run  # noqa: F401
-    print(json.dumps(run(what, how, Path(where), int(chance))))
+    if what == "predict":
+        import onnxruntime  # noqa: F401
+    # Begun once for all manners: for some, Keras and a network take longer than all the killing.
+    begun = WORKS[what.rstrip("!")](Path(where) / "work")
+    for manner in how.split(","):
+        try:
+            told = run(begun, what, manner, Path(where) / manner, int(chance))
+        except AssertionError:
+            told = {"failed": traceback.format_exc()}
+        print(json.dumps({"manner": manner, **told}), flush=True)

@@ -148,7 +148,7 @@ def soak(model: Path, clip: Path, address: str, seconds: float, folder: Path, *,
                 threading.Thread(target=kept[-1][2].wait, daemon=True).start()
         pipeline.request_stop()
         thread.join(30)
-        after = settled(before)
+        after = measure() if leak else settled(before)  # What leaks never settles.
     found = growth(samples)
     return {
         "seconds": seconds,

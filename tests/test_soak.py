@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -42,7 +43,9 @@ def soak(camera: WebCamera, model: Path, folder: Path, seconds: float, *more: st
     child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         while child.poll() is None:
-            time.sleep(OUTAGE_EVERY_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(OUTAGE_EVERY_S)
+                break
             camera.fail("reset")
             time.sleep(0.3)
             camera.recover()

@@ -320,7 +320,7 @@ def test_keras_its_export_and_torch_agree(tmp_path, dataset, clip):
         frames=4,
         clip_repeats=1,
         devices=("cpu",),
-        limits={"seconds": 0.05, "memory_mb": 24},
+        limits={"seconds": 0.05, "side": 256, "memory_mb": 24},
         out=tmp_path / "out",
     )
     result = run_benchmark(settings, say=lambda _: None)
@@ -340,19 +340,17 @@ def test_keras_its_export_and_torch_agree(tmp_path, dataset, clip):
 
 def tiny_run(folder):
     """A run of a small untrained network whose labels vary, and its fp16 file."""
-    arguments = [str(folder / "run"), "--out", str(folder / "fp16.onnx"), "--precision", "fp16", "--gate-frames", "4"]
-    program = f"""
-import keras
-from export.__main__ import main
-from train.fcn8 import Fcn8Config, fcn8
-from train.run import save_run
-keras.utils.set_random_seed(4)
-config = Fcn8Config(input_size=(64, 96), block_widths=(8, 8, 8, 8, 8), head_widths=(8, 8), skip_activation="linear")
-save_run({str(folder / "run")!r}, {{"fcn8": config.to_dict()}}, fcn8(config))
-raise SystemExit(main({arguments!r}))
-"""
-    done = subprocess.run((sys.executable, "-c", program), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    import keras
+
+    from export.__main__ import main as export
+    from train.fcn8 import Fcn8Config, fcn8
+    from train.run import save_run
+
+    keras.utils.set_random_seed(4)
+    config = Fcn8Config(input_size=(64, 96), block_widths=(8, 8, 8, 8, 8), head_widths=(8, 8), skip_activation="linear")
+    save_run(folder / "run", {"fcn8": config.to_dict()}, fcn8(config))
+    options = ["--precision", "fp16", "--gate-frames", "3", "--golden-frames", "1"]
+    assert export([str(folder / "run"), "--out", str(folder / "fp16.onnx"), *options]) == 0
     return folder / "run", folder / "fp16.onnx"
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,13 @@ STALL_SEEN_S, BACK_S = 10.0, 5.0
 @pytest.fixture
 def camera(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FailingServer]:
     """An RTSP or a web camera with a password, by the test's parameter."""
-    server = RtspCamera(tmp_path, password=CANARY) if request.param == "rtsp" else WebCamera(password=CANARY)
+    server = make_camera(request.param, tmp_path)
     yield server
     server.close()
+
+
+def make_camera(kind: str, folder: Path) -> FailingServer:
+    return RtspCamera(folder, password=CANARY) if kind == "rtsp" else WebCamera(password=CANARY)
 
 
 both = pytest.mark.parametrize("camera", ["rtsp", "http"], indirect=True)
@@ -166,13 +171,36 @@ def test_an_outage_is_seen_and_the_return_too(
     check_secret(events, report, log)
 
 
+OUTAGES = [(kind, mode, down_s) for mode in ("silent", "half", "reset") for down_s in (0.0, 7.3)
+           for kind in ("rtsp", "http")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def suffered(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, float], Future[Any]]:
+    """What became of each of `OUTAGES`, each with a camera of its own.
+
+    All at once, since nearly all of such a test is waiting.
+    """
+
+    def suffer(folder: Path, kind: str, mode: str, down_s: float) -> tuple[list[Event], StreamReport]:
+        events: list[Event] = []
+        camera = make_camera(kind, folder)
+        try:
+            return events, outage(camera, mode, events, stall_s=STALL_SEEN_S, down_s=down_s)
+        finally:
+            camera.close()
+
+    # Nothing of it goes on when the first test looks.
+    with ThreadPoolExecutor(len(OUTAGES)) as pool:
+        return {case: pool.submit(suffer, tmp_path_factory.mktemp("camera"), *case) for case in OUTAGES}
+
+
 @pytest.mark.slow
-@both
-@pytest.mark.parametrize("down_s", [0.0, 7.3])
-@pytest.mark.parametrize("mode", ["silent", "half", "reset"])
-def test_the_promised_times_are_kept(camera: FailingServer, mode: str, down_s: float) -> None:
-    events: list[Event] = []
-    report = outage(camera, mode, events, stall_s=STALL_SEEN_S, down_s=down_s)
+@pytest.mark.parametrize(("kind", "mode", "down_s"), OUTAGES)
+def test_the_promised_times_are_kept(
+    suffered: dict[tuple[str, str, float], Future[Any]], kind: str, mode: str, down_s: float
+) -> None:
+    events, report = suffered[kind, mode, down_s].result()
     check_states(events, report, mode)
 
 

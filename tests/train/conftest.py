@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ TINY = [
 DEFAULT = [*TINY, "--crop-size", "32x32", "--batch-size", "2"]
 # Of a test whose subject is neither the steps of a training nor its pictures; one of each kind has its steps traced.
 quick = pytest.mark.usefixtures("untraced", "undrawn")
+# The same, of a test that begins its own runs and looks at no layer of theirs.
+quickest = pytest.mark.usefixtures("untraced", "undrawn", "unnormalised")
 
 
 def write_pair(images: Path, masks: Path, stem: str, seed: int, size: tuple[int, int]) -> None:
@@ -65,6 +68,14 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
     For tests of what surrounds the steps of a short training. Others have theirs traced, as users do.
     """
     monkeypatch.setattr("keras.Model.run_eagerly", property(lambda model: True, lambda model, value: None))
+
+
+@pytest.fixture
+def unnormalised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are made without batch normalisation, whose variables take a third of the time of a step."""
+    from train import recipes
+
+    monkeypatch.setitem(recipes.RECIPES, "default", replace(recipes.RECIPES["default"], batch_norm=False))
 
 
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:

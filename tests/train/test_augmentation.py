@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_seg.errors import ConfigurationError
-from tests.train.conftest import quick
+from tests.train.conftest import quickest
 from train.__main__ import main
 from train.arguments import augmentations
 from train.augment import Example, augment
@@ -36,7 +36,7 @@ def test_values_are_read() -> None:
     assert augmentations("light=0, scale=0.8:1.5,night=.2") == {"light": 0.0, "scale": (0.8, 1.5), "night": 0.2}
 
 
-@quick
+@quickest
 def test_a_run_trains_with_other_augmentation_and_is_gone_on_with_so(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_run_trains_with_other_augmentation_and_is_gone_on_with_so(
     assert "recipe.weight_offset is 1.2 there, 1.1 here" in capsys.readouterr().err
 
 
-@quick
+@quickest
 def test_weights_of_the_loss_are_those_asked_for(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
     found = []
     for offset in ("1.05", "3"):

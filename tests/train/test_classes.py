@@ -15,7 +15,7 @@ from edge_seg.errors import ConfigurationError
 from edge_seg.modelfile import read_model_header
 from edge_seg.preprocess import scale_frames
 from edge_seg.spec import CAMVID_CLASSES, palette_for
-from tests.train.conftest import quick
+from tests.train.conftest import quick, quickest
 from train.__main__ import main
 from train.augment import Example, augment
 from train.augmentation import Augmentation
@@ -199,7 +199,7 @@ def test_an_id_without_a_name_is_told_from_what_is_ignored(
     assert "expected class ids 0 to 3, or 255" in capsys.readouterr().err
 
 
-@quick
+@quickest
 def test_every_pixel_may_count(dataset: Path, tmp_path: Path) -> None:
     relabel(dataset / "annotations_prepped_train", lambda ids: np.where(ids == 255, 0, ids))
     assert fit(dataset, tmp_path / "run", *OWN) == 0
@@ -207,7 +207,7 @@ def test_every_pixel_may_count(dataset: Path, tmp_path: Path) -> None:
     assert (kept["unlabelled"], kept["ignored"], kept["fcn8"]["classes"]) == (None, None, 3)
 
 
-@quick
+@quickest
 def test_an_unlabelled_id_behind_the_others_is_read_back(dataset: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         relabel(dataset / f"annotations_prepped_{split}", lambda ids: np.where(ids == 255, 3, ids))
@@ -260,7 +260,7 @@ def test_a_classes_name_gives_a_terminal_no_orders(
     assert "printable characters; got 'a\\x1b[31m,b'" in capsys.readouterr().err
 
 
-@quick
+@quickest
 def test_a_run_is_resumed_with_its_own_classes_alone(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

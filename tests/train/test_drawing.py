@@ -67,10 +67,12 @@ def assert_same(ours: TrainingBatches, theirs: TrainingBatches, count: int = 9) 
 def nothing_left() -> Iterator[None]:
     """Nothing stays behind a test: no process, no thread, no descriptor of shared memory."""
     before, threads = shared_files(), drawing_threads()  # A test before this one may have left a stream to Keras.
+    gc.freeze()  # What was there before is none of this test's, and takes longer to look through than most tests.
     yield
     assert not multiprocessing.active_children()
     assert drawing_threads() <= threads
     gc.collect()
+    gc.unfreeze()
     assert shared_files() <= before
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.conftest import Trained, quick
+from tests.train.conftest import Trained, quickest
 from tests.train.test_fit import fit, history
 from train import callbacks
 from train.callbacks import due
@@ -63,7 +63,7 @@ def test_every_second_epoch_is_validated_and_saved(trained: Trained, tmp_path: P
     assert write_report(seldom).read_text().count('stroke="var(--val)"') == 3
 
 
-@quick
+@quickest
 def test_a_stopped_run_goes_on_from_the_epoch_that_was_saved(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,7 @@ def test_default_recipe_leaves_a_whole_run(dataset: Path, tmp_path: Path, capsys
     run = open_run(out)
     assert run.config["training"]["epochs"] == 2
     assert run.config["license"] == "own data"
+    assert run.config["teacher"] is None
     assert len(run.samples("train")) + len(run.samples("val")) == 8
     assert {layer.__class__.__name__ for layer in load_model(run).layers} == {
         "InputLayer", "Conv2D", "MaxPooling2D", "Conv2DTranspose", "Add", "Activation",

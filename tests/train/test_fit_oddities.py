@@ -16,7 +16,7 @@ import pytest
 
 from edge_seg.errors import DatasetError
 from edge_seg.spec import CAMVID_CLASSES
-from tests.train.conftest import DEFAULT, Trained, quick
+from tests.train.conftest import DEFAULT, Trained, quickest
 from tests.train.test_fit import files, fit, history
 from train.__main__ import build_parser, main
 from train.batches import TrainingBatches
@@ -42,7 +42,7 @@ def strict_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(), parse_constant=refused)
 
 
-@quick
+@quickest
 def test_validation_images_without_a_label_are_told_and_leave_no_score(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +126,7 @@ def test_a_finished_run_of_one_epoch_has_not_several(tmp_path: Path, capsys: pyt
     assert "has finished its 1 epoch, and keeps" in capsys.readouterr().out
 
 
-@quick
+@quickest
 def test_what_a_run_says_of_its_training_is_said_of_the_weights_beside_it(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

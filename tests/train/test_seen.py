@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.conftest import quick
+from tests.train.conftest import quickest
 from train.__main__ import main
 from train.dataset import data_hash, find_samples
 from train.run import open_run
@@ -38,7 +38,7 @@ def looked(dataset: Path, share: float, **given: Path) -> Any:
     return seen_held_out(options, data, data_hash(samples))
 
 
-@quick
+@quickest
 def test_held_out_images_that_a_network_knows_are_counted_and_handed_on(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +62,7 @@ def test_held_out_images_that_a_network_knows_are_counted_and_handed_on(
     assert open_run(tmp_path / "on").config["data"]["seen"] == seen
 
 
-@quick
+@quickest
 def test_a_network_of_the_same_split_or_of_other_data_knows_none(
     make_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from edge_seg.codecs import EncodeOptions
 from edge_seg.encode import VideoWriter
 from edge_seg.errors import ConfigurationError, MediaError
 from edge_seg.spec import CAMVID_CLASSES, CAMVID_UNLABELLED
-from tests.train.conftest import quick
+from tests.train.conftest import quickest
 from train import callbacks, teacher
 from train.__main__ import main
 from train.augment import Example, augment, paste_rare
@@ -287,14 +287,14 @@ def test_devices_are_chosen_for_the_batch_that_frames_fill(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
+@quickest
 def test_fit_records_its_teacher_and_learns_from_it(
     dataset: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = write_video(tmp_path / "clip.mp4", 60, 20)
-    assert fit(dataset, tmp_path / "plain", "--epochs", 1, "--batch-size", 4) == 0
-    taught = tmp_path / "taught"
-    assert fit(dataset, taught, "--epochs", 1, "--batch-size", 4, "--teacher", finished, "--unlabelled", clip) == 0
+    taught, otherwise = tmp_path / "taught", tmp_path / "otherwise"
+    options = ["--epochs", 1, "--batch-size", 4, "--unlabelled", clip]
+    assert fit(dataset, taught, *options, "--teacher", finished) == 0
     said, told = capsys.readouterr()
     assert "teacher teacher: looking at 13 images" in told
     assert "teacher teacher: its opinion of the training images is learnt too, and of 6 frames without masks" in said
@@ -304,9 +304,11 @@ def test_fit_records_its_teacher_and_learns_from_it(
     assert config["teacher"]["run"] == "teacher"
     assert config["data"]["frames"]["count"] == 6
     assert config["license"] == "for looking at"
-    assert open_run(tmp_path / "plain").config["teacher"] is None
-    first = [load_model(open_run(tmp_path / name)).get_layer("conv7").kernel for name in ("plain", "taught")]
-    assert not np.allclose(*map(np.asarray, first))
+    # Of two trainings that differ in nothing but what their teachers think.
+    other = save_run(tmp_path / "other", open_run(finished).config, fcn8(Fcn8Config(input_size=(64, 64), **WIDTHS)))
+    assert fit(dataset, otherwise, *options, "--teacher", other.folder) == 0
+    kernels = [np.asarray(load_model(open_run(run)).get_layer("conv7").kernel) for run in (taught, otherwise)]
+    assert not np.allclose(*kernels)
     assert main(["ship", str(taught), "--out", str(tmp_path / "shipped")]) == 0
     shipped = (tmp_path / "shipped" / "config.json").read_text()
     assert json.loads(shipped)["teacher"] == config["teacher"]
@@ -314,7 +316,7 @@ def test_fit_records_its_teacher_and_learns_from_it(
 
 
 @pytest.mark.slow
-@quick
+@quickest
 def test_a_taught_run_is_gone_on_with_by_the_same_teacher_alone(
     dataset: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
