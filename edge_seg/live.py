@@ -75,7 +75,7 @@ class LiveSource(Source):
         self._refused = ""
         self._last_arrival = self._started_at
         self._said: set[str] = set()
-        self._offset_s = self._last_time_s = 0.0
+        self._first_arrival = self._offset_s = self._last_time_s = 0.0
         self._last_pts = -1
         # Frames that came, were replaced, were resized; the counts of earlier connections, and of the present one.
         self._taken = self._replaced = self._fitted = 0
@@ -263,8 +263,10 @@ class LiveSource(Source):
         where its own was reset."""
         time_s = frame.time_s if connection.info.timed else arrived - self._started_at
         passed_s, waited_s = time_s - self._last_time_s, arrived - self._last_arrival
+        if not self._taken:
+            self._first_arrival = arrived
         # A camera's clock may have run faster than ours: time goes on from where it was, too.
-        ours_s = max(arrived - self._started_at, float(self._last_pts * TIME_BASE) + waited_s) if self._taken else 0.0
+        ours_s = max(arrived - self._first_arrival, float(self._last_pts * TIME_BASE) + waited_s) if self._taken else 0
         if connection.counts is not self._present:
             self._settle(connection.counts)
             self._offset_s = ours_s - time_s
