@@ -30,7 +30,7 @@ from av.video.stream import VideoStream
 from .audio import AudioTrack
 from .codecs import EncodeOptions
 from .errors import ConfigurationError, MediaError
-from .files import DISK_FULL, GONE, Seal, create_anew, other_file, reason, replacing
+from .files import DISK_FULL, GONE, Seal, create_anew, is_gone, other_file, reason, replacing
 from .mp4 import count_frames, cut_to_whole_fragments, playable, remux, timescales
 from .names import partial_path
 from .opencv import cv2
@@ -131,7 +131,7 @@ class VideoWriter:
         """Append a frame (H, W, 3) uint8 BGR of the writer's size, shown from `pts` for `duration` units.
 
         Raises:
-            MediaError: the disk is full or the encoder failed; the partial file is closed and kept.
+            MediaError: the disk is full or the encoder failed; the partial file is closed and kept. Or it was removed.
         """
         if image.shape != (*self.size, 3):
             raise ConfigurationError(f"The writer takes pictures of {(*self.size, 3)}; got {image.shape}.")
@@ -154,6 +154,10 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._fail(error)
         self.frames += 1
+        if is_gone(self.partial):
+            self._kept = 0
+            self.abort()
+            raise self._gone()
 
     def close(self, *, whole: bool = True, all_audio: bool = True) -> WrittenVideo:
         """Finish the file; after a failed `write`, only report what is kept of it.
@@ -177,6 +181,8 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._fail(error)
         audio = self._audio.summary if self._audio is not None else ""
+        if self.frames and is_gone(self.partial):
+            raise self._gone()
         if not whole:
             return self._written(self.partial, count_frames(self.partial), whole=False, audio=audio)
         self._publish()
@@ -273,7 +279,7 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             if isinstance(error, MediaError):
                 raise
-            if not os.path.lexists(self.partial):
+            if is_gone(self.partial):
                 raise self._gone() from error
             # "file:...", from libav, is the video under either name.
             other = other_file(error, self.path)
@@ -306,7 +312,7 @@ class VideoWriter:
     def _fail(self, error: Exception) -> NoReturn:
         """Close the file and raise `MediaError`, saying how much of it plays."""
         self.abort()
-        if self.frames and not os.path.lexists(self.partial):
+        if self.frames and is_gone(self.partial):
             self._kept = 0
             raise self._gone() from error
         try:
