@@ -28,6 +28,8 @@ LONGEST_OPENING_S = 20.0
 # A camera has reset its clock if, from one frame to the next, it outruns ours by so much or falls back by so much.
 AHEAD_S = 60.0
 BACK_S = 0.5
+# A pause is shortened by what our times are ahead, by a clock that ran fast or old frames sent at once, but to no less.
+SHORTEST_PAUSE_S = 0.05
 # A connection should end by itself when it stalls; one later than that by so much hangs.
 GRACE_S = 1.0
 Connect = Callable[[], Source]
@@ -265,8 +267,8 @@ class LiveSource(Source):
         passed_s, waited_s = time_s - self._last_time_s, arrived - self._last_arrival
         if not self._taken:
             self._first_arrival = arrived
-        # A camera's clock may have run faster than ours: time goes on from where it was, too.
-        ours_s = max(arrived - self._first_arrival, float(self._last_pts * TIME_BASE) + waited_s) if self._taken else 0
+        least_s = float(self._last_pts * TIME_BASE) + min(waited_s, SHORTEST_PAUSE_S)
+        ours_s = max(arrived - self._first_arrival, least_s) if self._taken else 0.0
         if connection.counts is not self._present:
             self._settle(connection.counts)
             self._offset_s = ours_s - time_s

@@ -402,6 +402,15 @@ def test_a_camera_that_sets_its_clock_moves_time_by_what_passed() -> None:
     assert live.counts.retimed == 2
 
 
+def test_frames_that_a_server_kept_for_who_connects_do_not_move_time_ahead_each_time() -> None:
+    connections = iter([Clocked(0.0, 0.6) for _ in range(4)])
+    with LiveSource(lambda: next(connections, Clocked()), Clocked(0.0, 0.6), give_up_s=1.5) as live:
+        frames = [(frame.time_s, frame.captured_at or 0.0) for frame in live]
+    assert len(frames) == 10
+    assert frames[-1][0] - (frames[-1][1] - frames[0][1]) < 1.2
+    assert min(later[0] - sooner[0] for sooner, later in itertools.pairwise(frames)) >= 0.04
+
+
 def test_the_wait_for_the_first_frame_is_no_part_of_the_time() -> None:
     connections = iter([Clocked(0.0, 0.05)])
     first = Clocked(100.0, 9000.0, 9000.05, wait_s=1.5)
