@@ -100,7 +100,9 @@ def _there(item: Item, plan: Plan, found: dict[str, Finding]) -> SourceReport:
 
 def tell(item: Item, plan: Plan, records: Records, say: Say) -> None:
     """Tell the user about the results of an address that turned out to be a file, as `take_up` does of other files."""
-    _tell(item, plan, {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}, say)
+    _tell(
+        item, plan, {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}, say
+    )
 
 
 def _tell(item: Item, plan: Plan, found: dict[str, Finding], say: Say) -> None:

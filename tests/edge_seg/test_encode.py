@@ -318,6 +318,19 @@ def test_no_list_of_fragments_grows_while_it_is_written(tmp_path: Path) -> None:
     assert video_numbers(kept) == list(range(30))
 
 
+def test_a_video_whose_index_memory_does_not_hold_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = VideoWriter(tmp_path / "x.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    for index in range(5):
+        writer.write(paint_number(index), pts=index, duration=1)
+    monkeypatch.setattr("edge_seg.encode.available_memory", lambda: 600)
+    with pytest.raises(MediaError, match=r"all 5 frames are in .*x\.partial\.mp4, which plays, but .* memory"):
+        writer.close()
+    assert video_numbers(writer.partial) == list(range(5))
+    assert not writer.path.exists()
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("kind", ["overlay", "jsonl", "labels"])
 def test_what_was_removed_while_it_was_written_is_not_said_to_be_there(tmp_path: Path, kind: str, whole: bool) -> None:
