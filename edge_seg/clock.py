@@ -30,6 +30,8 @@ class Clock:
         # The last frame's own time, and the time it was given.
         self.own: int | None = None
         self._last: int | None = None
+        # Whether any frame had a time of its own.
+        self._told = False
         # Of a live source, when its last frame came, and how far its first frame's time is ahead of our clock.
         self._came = self._lead = 0
 
@@ -43,18 +45,21 @@ class Clock:
                 pause was, and the time of frames that have none. None for sources that keep no pace.
         """
         before, self.own = self.own, own
+        told, self._told = self._told, self._told or own is not None
         last, anew, useless = self._last, False, False
         if last is None:
-            pts, useless = 0 if own is None else own - self._origin, own is None
+            # Of a live source, the first frame's time is where counting begins; RTSP brings none with it.
+            pts, useless = 0 if own is None else own - self._origin, own is None and came is None
         elif own is None:
             pts, useless = self._next(last, duration, came), True
         else:
             pts = own - self._origin
-            if self._begins_anew(before, pts, last):
+            begins = came is not None and not told and pts <= last
+            if begins or self._begins_anew(before, pts, last):
                 # A decoder may have held the last frame back during the pause.
                 step = max(self._next(last, duration, came), last if came is None else self._lead + came)
                 self._origin -= step - pts
-                pts, anew = step, True
+                pts, anew = step, not begins
             elif pts <= last:
                 # libx264 and MP4 refuse time that stands still or runs backwards. Some cameras' clocks never move.
                 still = came is not None and own == before

@@ -43,6 +43,17 @@ _LOCK = ".partial-lock-"
 WARY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
+def is_gone(path: Path) -> bool:
+    """Whether what is being written to `path` is not there any more; a disk that does not answer is no sign of that."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def name_of(given: str | os.PathLike[str], what: str) -> str:
     """A given path as text.
 

@@ -28,6 +28,8 @@ LONGEST_OPENING_S = 20.0
 # A camera has reset its clock if, from one frame to the next, it outruns ours by so much or falls back by so much.
 AHEAD_S = 60.0
 BACK_S = 0.5
+# A pause is shortened by what our times are ahead, by a clock that ran fast or old frames sent at once, but to no less.
+SHORTEST_PAUSE_S = 0.05
 # A connection should end by itself when it stalls; one later than that by so much hangs.
 GRACE_S = 1.0
 Connect = Callable[[], Source]
@@ -75,7 +77,7 @@ class LiveSource(Source):
         self._refused = ""
         self._last_arrival = self._started_at
         self._said: set[str] = set()
-        self._offset_s = self._last_time_s = 0.0
+        self._first_arrival = self._offset_s = self._last_time_s = 0.0
         self._last_pts = -1
         # Frames that came, were replaced, were resized; the counts of earlier connections, and of the present one.
         self._taken = self._replaced = self._fitted = 0
@@ -263,8 +265,10 @@ class LiveSource(Source):
         where its own was reset."""
         time_s = frame.time_s if connection.info.timed else arrived - self._started_at
         passed_s, waited_s = time_s - self._last_time_s, arrived - self._last_arrival
-        # A camera's clock may have run faster than ours: time goes on from where it was, too.
-        ours_s = max(arrived - self._started_at, float(self._last_pts * TIME_BASE) + waited_s) if self._taken else 0.0
+        if not self._taken:
+            self._first_arrival = arrived
+        least_s = float(self._last_pts * TIME_BASE) + min(waited_s, SHORTEST_PAUSE_S)
+        ours_s = max(arrived - self._first_arrival, least_s) if self._taken else 0.0
         if connection.counts is not self._present:
             self._settle(connection.counts)
             self._offset_s = ours_s - time_s

@@ -26,6 +26,7 @@ from .pipeline import STAGES, Pipeline, PipelineReport
 from .progress import Progress
 from .records import Entry, Records
 from .redact import redact, redact_foreign
+from .resume import tell
 from .sources import open_item
 from .steady import Smoother, check_hold
 from .timings import Stopwatch
@@ -176,6 +177,8 @@ class Run:
                 source=item.name, status="interrupted", message=f"stopped before it was there ({redact(str(error))})"
             )
         with source:
+            if self._look is not None and item.live and not source.info.live:
+                tell(item, plan, self._records, self._progress.note)
             sink = VideoOutputs(
                 plan,
                 lambda: source.info,

@@ -65,8 +65,8 @@ def take_up(item: Item, plan: Plan, records: Records, say: Say) -> tuple[Plan, S
     found = {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
     if strangers := [_stranger(plan[kind], finding) for kind, finding in found.items() if not _ours(finding)]:
         return {}, _refused(item, strangers)
-    for kind, path in plan.items():
-        _tell(item, path, found.get(kind), say)
+    if not item.live:  # Whether an address is live is known once it is open.
+        _tell(item, plan, found, say)
     todo = {kind: path for kind, path in plan.items() if not _finished(found.get(kind))}
     return todo, None if todo else _there(item, plan, found)
 
@@ -98,11 +98,21 @@ def _there(item: Item, plan: Plan, found: dict[str, Finding]) -> SourceReport:
     return SourceReport(source=item.name, status="already there", outputs=outputs)
 
 
-def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
+def tell(item: Item, plan: Plan, records: Records, say: Say) -> None:
+    """Tell the user about the results of an address that turned out to be a file, as `take_up` does of other files."""
+    _tell(
+        item, plan, {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}, say
+    )
+
+
+def _tell(item: Item, plan: Plan, found: dict[str, Finding], say: Say) -> None:
+    for kind, path in plan.items():
+        _tell_one(item, path, found.get(kind), say)
+
+
+def _tell_one(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     """Tell the user about one result that is not as a finished run leaves it, and what happens to it."""
     partial = partial_path(path)
-    if item.live:
-        return  # Whether it can be made again is known once it is open.
     if not os.path.exists(partial):
         if finding is not None and finding.doubt:
             say(f"{path}: {finding.doubt}; it is made again.")

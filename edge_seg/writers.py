@@ -20,7 +20,7 @@ import numpy as np
 from .codecs import EncodeOptions
 from .encode import VideoWriter
 from .errors import MediaError
-from .files import GONE, Seal, create_anew, other_file, publish, reason
+from .files import GONE, Seal, create_anew, is_gone, other_file, publish, reason
 from .media import Frame, SourceInfo
 from .names import partial_path
 from .opencv import cv2
@@ -145,12 +145,22 @@ def _kept(content: str, partial: Path) -> str:
     return f"the first {content} were written to {partial}, {GONE}"
 
 
+def _left(kind: str, path: Path, partial: Path, content: str, count: int, *, told: bool) -> Written:
+    """What an ended run leaves of a result; raises `MediaError` if it is gone, unless an error has `told` that."""
+    if not is_gone(partial):
+        return Written(kind=kind, path=partial, frames=count)
+    if count and not told:
+        raise MediaError(f"{path}: {_kept(content, partial)}")
+    return Written(kind=kind, path=partial, frames=0)
+
+
 class LabelFolder:
     """Labels of a video, one PNG per frame, named by the frame's index."""
 
     def __init__(self, path: Path, size: tuple[int, int], seal: Seal | None) -> None:
         self._path, self._partial, self._size, self._seal = path, partial_path(path), size, seal
         self._count = 0
+        self._failed = False
         self._labels: np.ndarray | None = None
         self._png = b""
         try:
@@ -170,6 +180,7 @@ class LabelFolder:
         try:
             target.write_bytes(self._png)
         except OSError as error:
+            self._failed = True
             target.unlink(missing_ok=True)
             kept = _kept(f"{self._count} pictures", self._partial)
             raise MediaError(f"{self._path}: {reason(error)} after {self._count} frames; {kept}") from error
@@ -179,7 +190,8 @@ class LabelFolder:
     def close(self, whole: bool, all_audio: bool) -> Written:
         if whole:
             _give_name(self._partial, self._path, self._seal, f"{self._count} pictures")
-        return Written(kind="labels", path=self._path if whole else self._partial, frames=self._count)
+            return Written(kind="labels", path=self._path, frames=self._count)
+        return _left("labels", self._path, self._partial, f"{self._count} pictures", self._count, told=self._failed)
 
     def abort(self) -> None:
         if not self._count:
@@ -224,6 +236,9 @@ class ShareLines:
             raise self._cut_short(error) from error
         self._count += 1
         self._bytes += len(line)
+        if is_gone(self._partial):
+            self._failed = True
+            raise MediaError(f"{self._path}: {_kept(f'{self._count} lines', self._partial)}")
         spent["write"] += time.perf_counter() - started
 
     def close(self, whole: bool, all_audio: bool) -> Written:
@@ -235,7 +250,8 @@ class ShareLines:
             raise self._cut_short(error) from error
         if whole:
             _give_name(self._partial, self._path, self._seal, f"{self._count} lines")
-        return Written(kind="jsonl", path=self._path if whole else self._partial, frames=self._count)
+            return Written(kind="jsonl", path=self._path, frames=self._count)
+        return _left("jsonl", self._path, self._partial, f"{self._count} lines", self._count, told=self._failed)
 
     def abort(self) -> None:
         self._file.close()

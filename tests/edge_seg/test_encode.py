@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -317,8 +318,22 @@ def test_no_list_of_fragments_grows_while_it_is_written(tmp_path: Path) -> None:
     assert video_numbers(kept) == list(range(30))
 
 
+def test_a_video_whose_index_memory_does_not_hold_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = VideoWriter(tmp_path / "x.mp4", size=(48, 64), time_base=Fraction(1, 25))
+    for index in range(5):
+        writer.write(paint_number(index), pts=index, duration=1)
+    monkeypatch.setattr("edge_seg.encode.available_memory", lambda: 600)
+    with pytest.raises(MediaError, match=r"all 5 frames are in .*x\.partial\.mp4, which plays, but .* memory"):
+        writer.close()
+    assert video_numbers(writer.partial) == list(range(5))
+    assert not writer.path.exists()
+
+
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("kind", ["overlay", "jsonl", "labels"])
-def test_what_was_removed_while_it_was_written_is_not_said_to_be_there(tmp_path: Path, kind: str) -> None:
+def test_what_was_removed_while_it_was_written_is_not_said_to_be_there(tmp_path: Path, kind: str, whole: bool) -> None:
     path = tmp_path / "out" / ("x_labels" if kind == "labels" else f"x.{kind.replace('overlay', 'mp4')}")
     with VideoFile(make_clip(tmp_path / "x.mp4", count=3)) as video:
         sink = VideoOutputs({kind: path}, lambda: video.info, ModelSpec(input_size=(48, 64)), style=OutputStyle())
@@ -326,13 +341,24 @@ def test_what_was_removed_while_it_was_written_is_not_said_to_be_there(tmp_path:
         for frame in video:
             sink.write(frame, np.zeros((48, 64), np.uint8), watches)
         shutil.rmtree(path.parent)
-        if kind == "labels":
-            with pytest.raises(MediaError, match=f"the first 3 pictures were written to .*, {re.escape(GONE)}$"):
-                sink.write(frame, np.zeros((48, 64), np.uint8), watches)
-    written, problems = sink.close(whole=True)
+    written, problems = sink.close(whole=whole)
     assert not written
     assert len(problems) == 1
     assert problems[0].endswith(f"were written to {partial_path(path)}, {GONE}")
+
+
+@pytest.mark.parametrize("kind", ["overlay", "jsonl", "labels"])
+def test_the_next_frame_notices_that_a_result_was_removed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "out" / ("x_labels" if kind == "labels" else f"x.{kind.replace('overlay', 'mp4')}")
+    with VideoFile(make_clip(tmp_path / "x.mp4", count=3)) as video:
+        sink = VideoOutputs({kind: path}, lambda: video.info, ModelSpec(input_size=(48, 64)), style=OutputStyle())
+        watches = {stage: Stopwatch() for stage in STAGES}
+        frame = next(iter(video))
+        sink.write(frame, np.zeros((48, 64), np.uint8), watches)
+        shutil.rmtree(path.parent)
+        with pytest.raises(MediaError, match=rf"were written to .*, {re.escape(GONE)}$"):
+            sink.write(replace(frame, pts=frame.pts + 1), np.zeros((48, 64), np.uint8), watches)
+    assert sink.close(whole=False) == ([], [])
 
 
 def test_the_result_is_counted_before_it_gets_its_name(tmp_path: Path) -> None:

@@ -372,15 +372,16 @@ def test_a_broken_connection_is_opened_again_and_time_goes_on() -> None:
 
 
 class Clocked(Source):
-    """A connection whose camera says these times, in seconds."""
+    """A connection whose camera says these times, in seconds, the first after `wait_s`."""
 
-    def __init__(self, *times_s: float) -> None:
+    def __init__(self, *times_s: float, wait_s: float = 0.0) -> None:
         super().__init__()
         self.info = SourceInfo(name="clocked", kind="stream", size=SIZE, live=True)
-        self._times_s, self.released = times_s, False
+        self._times_s, self.released, self._wait_s = times_s, False, wait_s
 
     def _frames(self) -> Iterator[Frame]:
         image = np.zeros((*SIZE, 3), np.uint8)
+        time.sleep(self._wait_s)
         for index, time_s in enumerate(self._times_s):
             self.counts.read += 1
             yield Frame(image=image, index=index, pts=round(1000 * time_s), time_base=Fraction(1, 1000))
@@ -399,6 +400,24 @@ def test_a_camera_that_sets_its_clock_moves_time_by_what_passed() -> None:
     assert min(steps_s) >= 0.04
     assert max(steps_s) < 2
     assert live.counts.retimed == 2
+
+
+def test_frames_that_a_server_kept_for_who_connects_do_not_move_time_ahead_each_time() -> None:
+    connections = iter([Clocked(0.0, 0.6) for _ in range(4)])
+    with LiveSource(lambda: next(connections, Clocked()), Clocked(0.0, 0.6), give_up_s=1.5) as live:
+        frames = [(frame.time_s, frame.captured_at or 0.0) for frame in live]
+    assert len(frames) == 10
+    assert frames[-1][0] - (frames[-1][1] - frames[0][1]) < 1.2
+    assert min(later[0] - sooner[0] for sooner, later in itertools.pairwise(frames)) >= 0.04
+
+
+def test_the_wait_for_the_first_frame_is_no_part_of_the_time() -> None:
+    connections = iter([Clocked(0.0, 0.05)])
+    first = Clocked(100.0, 9000.0, 9000.05, wait_s=1.5)
+    with LiveSource(lambda: next(connections, Clocked()), first, give_up_s=2.0) as live:
+        frames = [(frame.time_s, frame.captured_at or 0.0) for frame in live]
+    assert len(frames) == 5
+    assert frames[-1][0] == pytest.approx(frames[-1][1] - frames[0][1], abs=0.3)
 
 
 def test_a_camera_whose_clock_ran_fast_costs_no_time_when_it_is_opened_again() -> None:

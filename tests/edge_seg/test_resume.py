@@ -26,7 +26,7 @@ from edge_seg.names import partial_path, plan_outputs
 from edge_seg.record_lines import RECORDS_NAME
 from edge_seg.records import Records
 from tests.edge_seg.clips import lay_together, make_clip, video_numbers, video_times, write_image
-from tests.edge_seg.servers import WebCamera
+from tests.edge_seg.servers import QuietHandler, WebCamera, web_server
 
 SEED = int(os.environ.get("EDGE_SEG_TEST_SEED", random.SystemRandom().randrange(2**31)))
 Predict = Callable[..., tuple[int, Any, str]]
@@ -666,3 +666,24 @@ def test_what_a_camera_saw_is_not_replaced(predict: Predict, tmp_path: Path) -> 
         assert len(final.read_text().splitlines()) == 3
     finally:
         camera.close()
+
+
+class Clip(QuietHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.data)))
+        self.end_headers()
+        self.wfile.write(self.data)
+
+
+def test_what_is_made_again_of_an_address_is_told_if_that_is_a_file(predict: Predict, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "x.mp4", count=5, container_options={"movflags": "faststart"})
+    with web_server(Clip, clip.read_bytes()) as address:
+        arguments = (f"{address}/clip.mp4", "--save", "jsonl", "--resume", "--limit")
+        assert statuses(predict(*arguments, "3")[1]) == ["done"]
+        (final,) = (tmp_path / "out").glob("*clip*.jsonl")
+        partial_path(final).write_text("a line\n")
+        code, sources, err = predict(*arguments, "4")
+    assert (code, statuses(sources), len(final.read_text().splitlines())) == (0, ["done"], 4)
+    assert f"{final}: it was made with other options (--limit was 3, is 4 now); it is made again." in err
+    assert "left by a run that was stopped, 1 lines are in it" in err

@@ -118,6 +118,9 @@ def test_what_a_live_clock_does_not_tell_is_taken_from_when_frames_come() -> Non
     assert times((None, 5000), (None, 5200), (None, 5400)) == [0, 200, 400], "no times at all"
     assert times((7, 5000), (7, 5200), (7, 5400), (7, 5700), (7, 5900)) == [7, 207, 407, 707, 907], "it stands still"
     assert times((0, 5000), (None, 5050), (80, 5080)) == [0, 50, 80], "only key frames have times"
+    assert times((None, 5000), (0, 5036), (40, 5080)) == [0, 36, 76], "the first frame has none"
+    assert times((None, 5000), (35, 5036), (75, 5080)) == [0, 35, 75], "the first frame has none"
+    assert Clock(Fraction(1, 1000), 0.0, rounds=True).time(None, 40, came=5000) == (0, False, False)
     # The frame before the pause comes with the first after it.
     assert times((900, 5000), (940, 8000), (0, 8000), (40, 8040)) == [900, 940, 3900, 3940], "it began anew"
     assert times((0, 5000), (9000, 5500), (0, 5540), (40, 5580)) == [0, 9000, 9040, 9080], "and had run fast"
