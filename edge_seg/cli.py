@@ -118,8 +118,8 @@ def _add_results(predict: argparse.ArgumentParser) -> None:
     again.add_argument(
         "--resume",
         action="store_true",
-        help="keep what an earlier run finished from the same source, by the same model and options, and make the rest "
-        "anew (default: refuse)",
+        help="keep what an earlier run finished from the same source, by the same model and options, and whatever a "
+        "live source gave; make the rest anew (default: refuse)",
     )
     again.add_argument("--overwrite", action="store_true", help="replace results (default: refuse)")
 

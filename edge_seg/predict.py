@@ -26,7 +26,7 @@ from .pipeline import STAGES, Pipeline, PipelineReport
 from .progress import Progress
 from .records import Entry, Records
 from .redact import redact, redact_foreign
-from .resume import tell
+from .resume import findings, tell
 from .sources import open_item
 from .steady import Smoother, check_hold
 from .timings import Stopwatch
@@ -177,8 +177,11 @@ class Run:
                 source=item.name, status="interrupted", message=f"stopped before it was there ({redact(str(error))})"
             )
         with source:
-            if self._look is not None and item.live and not source.info.live:
-                tell(item, plan, self._records, self._progress.note)
+            if self._look is not None and source.info.live:
+                _spare(plan)
+            elif self._look is not None and item.live:
+                # An address that turned out to be a file: its results are made again like any file's.
+                tell(item, plan, findings(item, plan, self._records), self._progress.note)
             sink = VideoOutputs(
                 plan,
                 lambda: source.info,
@@ -189,8 +192,6 @@ class Run:
                 replaces=replaceable,
             )
             try:
-                if source.info.live and self._look is not None:
-                    _spare(plan)
                 report = self._pump(source, sink)
                 return self._conclude(item, source, sink, report, entry)
             finally:

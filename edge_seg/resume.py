@@ -61,14 +61,19 @@ def take_up(item: Item, plan: Plan, records: Records, say: Say) -> tuple[Plan, S
     Returns:
         The results still to be made, and the source's report if there are none.
     """
-    # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
-    found = {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
+    found = findings(item, plan, records)
     if strangers := [_stranger(plan[kind], finding) for kind, finding in found.items() if not _ours(finding)]:
         return {}, _refused(item, strangers)
     if not item.live:  # Whether an address is live is known once it is open.
-        _tell(item, plan, found, say)
+        tell(item, plan, found, say)
     todo = {kind: path for kind, path in plan.items() if not _finished(found.get(kind))}
     return todo, None if todo else _there(item, plan, found)
+
+
+def findings(item: Item, plan: Plan, records: Records) -> dict[str, Finding]:
+    """Kind -> what the records say of it, for those of a source's results that exist."""
+    # os.path: for a name too long to be one, Path.exists raises, and would end the run for all the others.
+    return {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}
 
 
 def _ours(finding: Finding) -> bool:
@@ -98,20 +103,13 @@ def _there(item: Item, plan: Plan, found: dict[str, Finding]) -> SourceReport:
     return SourceReport(source=item.name, status="already there", outputs=outputs)
 
 
-def tell(item: Item, plan: Plan, records: Records, say: Say) -> None:
-    """Tell the user about the results of an address that turned out to be a file, as `take_up` does of other files."""
-    _tell(
-        item, plan, {kind: records.find(item, kind, path) for kind, path in plan.items() if os.path.exists(path)}, say
-    )
-
-
-def _tell(item: Item, plan: Plan, found: dict[str, Finding], say: Say) -> None:
+def tell(item: Item, plan: Plan, found: dict[str, Finding], say: Say) -> None:
+    """Tell the user about each result that is not as a finished run leaves it, and what happens to it."""
     for kind, path in plan.items():
-        _tell_one(item, path, found.get(kind), say)
+        _tell(item, path, found.get(kind), say)
 
 
-def _tell_one(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
-    """Tell the user about one result that is not as a finished run leaves it, and what happens to it."""
+def _tell(item: Item, path: Path, finding: Finding | None, say: Say) -> None:
     partial = partial_path(path)
     if not os.path.exists(partial):
         if finding is not None and finding.doubt:

@@ -129,8 +129,8 @@ def _give_name(made: Path, final: Path, seal: Seal | None, content: str) -> None
     try:
         publish(made, final, seal=seal)
     except OSError as error:
-        place = made if os.path.lexists(made) else final
-        if not os.path.lexists(place):
+        place = final if is_gone(made) else made
+        if is_gone(place):
             raise MediaError(f"{final}: {content} were written to {made}, {GONE}") from error
         why = f"{other_file(error, made, final)}{reason(error)}"
         raise MediaError(
@@ -140,9 +140,9 @@ def _give_name(made: Path, final: Path, seal: Seal | None, content: str) -> None
 
 def _kept(content: str, partial: Path) -> str:
     """Where what was written before an error is, as the end of a sentence."""
-    if os.path.lexists(partial):
-        return f"the first {content} are kept in {partial}."
-    return f"the first {content} were written to {partial}, {GONE}"
+    if is_gone(partial):
+        return f"the first {content} were written to {partial}, {GONE}"
+    return f"the first {content} are kept in {partial}."
 
 
 def _left(kind: str, path: Path, partial: Path, content: str, count: int, *, told: bool) -> Written:

@@ -16,6 +16,7 @@ from .dataset import composed
 
 __all__ = [
     "add_class_options",
+    "add_folder_options",
     "augmentations",
     "byte",
     "drives",
@@ -131,6 +132,12 @@ def byte(text: str) -> int:
     if not text.strip().isdecimal() or int(text) > 255:
         raise argparse.ArgumentTypeError(f"expected a value of an 8-bit mask, 0 to 255; got {text!r}")
     return int(text)
+
+
+def add_folder_options(add: Callable[..., Any]) -> None:
+    """Add the options that name plain folders instead of a dataset, through a parser's `add_argument`."""
+    add("--images", type=path, metavar="DIR", help="plain image folder, instead of DATASET (default: none)")
+    add("--masks", type=path, metavar="DIR", help="plain mask folder, of the same names (default: none)")
 
 
 def add_class_options(add: Callable[..., Any], *, start: str = "") -> None:

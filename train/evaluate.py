@@ -51,15 +51,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("train", "val", "test"),
         help="the run's own training or validation images, or the test folder (default: val; test for an .onnx file)",
     )
-    parser.add_argument(
-        "--images",
-        type=arguments.path,
-        metavar="DIR",
-        help="plain image folder, instead of DATASET (default: none)",
-    )
-    parser.add_argument(
-        "--masks", type=arguments.path, metavar="DIR", help="plain mask folder, of the same names (default: none)"
-    )
+    arguments.add_folder_options(parser.add_argument)
     parser.add_argument(
         "--ignore-id", type=arguments.byte, metavar="N", help=f"{arguments.IGNORE_HELP} (default: the run's)"
     )

@@ -7,7 +7,18 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from .arguments import add_class_options, augmentations, drives, folder, natural, path, positive, seed, size
+from .arguments import (
+    add_class_options,
+    add_folder_options,
+    augmentations,
+    drives,
+    folder,
+    natural,
+    path,
+    positive,
+    seed,
+    size,
+)
 
 RECIPE_NAMES = ("default", "notebook")
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -31,8 +42,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         help="folder in the dataset1 layout (default: --images and --masks)",
     )
     add("--out", type=folder, required=True, metavar="RUN", help="folder of the run to make")
-    add("--images", type=path, metavar="DIR", help="plain image folder, instead of DATASET (default: none)")
-    add("--masks", type=path, metavar="DIR", help="plain mask folder, of the same names (default: none)")
+    add_folder_options(add)
     add(
         "--unlabelled",
         type=path,

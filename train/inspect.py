@@ -48,15 +48,7 @@ def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
         choices=SPLITS,
         help="which half of the layout alone (default: train, and the files of test checked too)",
     )
-    parser.add_argument(
-        "--images",
-        type=arguments.path,
-        metavar="DIR",
-        help="plain image folder, instead of DATASET (default: none)",
-    )
-    parser.add_argument(
-        "--masks", type=arguments.path, metavar="DIR", help="plain mask folder, of the same names (default: none)"
-    )
+    arguments.add_folder_options(parser.add_argument)
     arguments.add_class_options(parser.add_argument)
     parser.add_argument(
         "--input-size",

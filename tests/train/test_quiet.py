@@ -28,6 +28,15 @@ class ops:
     zeros = staticmethod(lambda shape: 0)
 """
 
+AVERAGE = "from train.__main__ import main; raise SystemExit(main(['average', 'a', 'b', '--out', 'c']))"
+
+
+def beside(keras: str, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """What becomes of a script in a process of its own, for which `keras` is the source of Keras."""
+    (folder / "keras.py").write_text(keras)
+    script = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]; {script}"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, timeout=60)
+
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -35,55 +44,41 @@ class ops:
 def test_an_interruption_amid_the_import_is_neither_swallowed_nor_another_error(
     tmp_path: Path, name: str, after: str
 ) -> None:
-    (tmp_path / "keras.py").write_text(KERAS.format(name=name, after=after))
-    script = (
-        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from train.__main__ import main; "
-        "raise SystemExit(main(['average', 'a', 'b', '--out', 'c']))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = beside(KERAS.format(name=name, after=after), tmp_path, AVERAGE)
     assert (done.returncode, done.stderr) == (1, f"\n{WAITING}\nerror: interrupted.\n")
 
 
 def test_a_benchmark_that_reads_a_run_itself_does_not_chatter_either(tmp_path: Path) -> None:
-    (tmp_path / "keras.py").write_text(
+    keras = (
         "import os; from unittest.mock import MagicMock\n"
         "os.write(2, b'chatter\\n')\n"
         "__getattr__ = lambda name: MagicMock()\n"
     )
     script = (
-        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from pathlib import Path; "
-        "from benchmarks.growth import GrowthSettings, measure_growth; "
+        "from pathlib import Path; from benchmarks.growth import GrowthSettings, measure_growth; "
         f"run = Path({str(ROOT)!r}) / 'edge_seg/assets/keras_fast'; "
         "assert not list(measure_growth(GrowthSettings(run=run, axes=()), {}, say=print))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = beside(keras, tmp_path, script)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_second_signal_ends_the_import_with_a_line(tmp_path: Path) -> None:
-    (tmp_path / "keras.py").write_text(
+    keras = (
         "import os, signal, time\n"
         "for _ in range(2): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.3)\n"
-        "time.sleep(60)\n"
+        "time.sleep(70)\n"
     )
-    script = (
-        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from train.__main__ import main; "
-        "raise SystemExit(main(['average', 'a', 'b', '--out', 'c']))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    done = beside(keras, tmp_path, AVERAGE)
     assert done.returncode == 1
     assert WAITING in done.stderr
     assert done.stderr.endswith("\nerror: stopped at once; every file is whole, the old or the new.\n")
 
 
 def test_what_an_import_that_fails_has_said_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "keras.py").write_text("import os; os.write(2, b'no such library\\n'); raise ImportError('broken')")
-    script = (
-        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from train.quiet import import_keras_quietly; "
-        "import_keras_quietly()"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    keras = "import os; os.write(2, b'no such library\\n'); raise ImportError('broken')"
+    done = beside(keras, tmp_path, "from train.quiet import import_keras_quietly; import_keras_quietly()")
     assert "no such library" in done.stderr
     assert "ImportError: broken" in done.stderr
 
